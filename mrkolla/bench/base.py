@@ -1,0 +1,97 @@
+"""What every benchmark tool gets and gives."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from mrkolla import remote
+from mrkolla.errors import BenchError
+
+SCHEMA_VERSION = 1
+
+# Kolla's toolbox is on every control host and carries openstacksdk and keystoneauth1.
+TOOLBOX_PYTHON = ("docker", "exec", "-i", "kolla_toolbox", "/opt/ansible/bin/python")
+
+
+class RegionLike(Protocol):
+    """A region as placement gives it: a name and its control hosts, the first of which load starts from."""
+
+    name: str
+    control: Any
+
+
+@dataclass(frozen=True)
+class BenchPoint:
+    """One combination of sweep values. Round trips are in ms, by the name of the OSR whose link has them."""
+
+    id: str
+    rtt_asked_ms: Mapping[str, float] = field(default_factory=dict)
+    rtt_measured_ms: Mapping[str, float] = field(default_factory=dict)
+    repetition: int = 1
+
+
+@dataclass
+class BenchContext:
+    """The cloud as a tool sees it.
+
+    ``auth`` has auth_url (without or with /v3), username, password, project_name, user_domain_name and
+    project_domain_name of a normal user that the caller made. ``endpoints`` is region -> service type (``image``,
+    ``network``) -> URL. ``launcher`` starts a command on a host and returns its process with text pipes; ``python``
+    is the command there that runs a Python which has keystoneauth1. ``progress`` is told (region, done, total).
+    """
+
+    run: str
+    admin_region: str
+    regions: Sequence[RegionLike]
+    auth: Mapping[str, str]
+    endpoints: Mapping[str, Mapping[str, str]]
+    seed: int = 1
+    launcher: Callable[[remote.Host, list[str]], subprocess.Popen[str]] = remote.popen
+    python: Sequence[str] = TOOLBOX_PYTHON
+    progress: Callable[[str, int, int], None] = lambda region, done, total: None
+    schema_version: int = SCHEMA_VERSION
+
+    def host(self, region: RegionLike) -> remote.Host:
+        """The host that load of ``region`` starts from: the first control host."""
+        control = region.control
+        if isinstance(control, (list, tuple)):
+            if not control:
+                raise BenchError(f"{region.name} has no control host to start load from")
+            control = control[0]
+        return getattr(control, "host", control)
+
+    def endpoint(self, region: str, service: str) -> str:
+        """The URL of ``service`` in ``region``, without a slash at its end; BenchError when there is none."""
+        try:
+            return self.endpoints[region][service].rstrip("/")
+        except KeyError:
+            raise BenchError(f"{region}: no endpoint of type '{service}' is known to load") from None
+
+    def python_command(self, *arguments: str) -> list[str]:
+        """The command that runs Python with ``arguments`` on a host."""
+        prefix = list(self.python)
+        if prefix and prefix[-1] == "-":
+            prefix.pop()
+        return [*prefix, *arguments]
+
+
+class Tool(Protocol):
+    """A benchmark tool. ``name`` is its key in the registry and in the samples."""
+
+    name: str
+
+    def prepare(self, ctx: BenchContext) -> None:
+        """Once before the first point: make what is needed; BenchError when a host lacks something."""
+
+    def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
+        """Load ``regions`` at the same time and yield samples, rows of samples.parquet, as they come.
+
+        Raises BenchError when the load could not be run; an operation that failed is a sample with an error.
+        """
+
+    def collect(self, ctx: BenchContext, folder: Path) -> list[Path]:
+        """Write the tool's own output of all points so far into ``folder`` and return the files written."""

@@ -1,0 +1,43 @@
+"""openstacksdk connections that use what they are given and nothing of the machine's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import openstack
+import requests
+from keystoneauth1 import session
+from keystoneauth1.identity import v3
+from openstack.config import cloud_region
+
+from mrkolla.check.model import CloudView
+
+REQUEST_TIMEOUT_S = 60
+
+
+def connect(view: CloudView, auth: Mapping[str, str], region: str) -> Any:
+    """A connection to ``region`` with ``auth`` (username, password, project_name and the two domain names)."""
+    base = view.keystone_url.rstrip("/").removesuffix("/v3") + "/v3"
+    names = ("username", "password", "project_name", "user_domain_name", "project_domain_name")
+    plugin = v3.Password(auth_url=base, **{name: auth[name] for name in names})
+    http = requests.Session()
+    # No proxy of the deployer stands between it and the regions.
+    http.trust_env = False
+    kept = session.Session(auth=plugin, session=http, timeout=REQUEST_TIMEOUT_S, app_name="mrkolla")
+    config = cloud_region.from_session(
+        kept,
+        name="mrkolla",
+        region_name=region,
+        interface=view.client_interface,
+        identity_api_version="3",
+        # Keystone is where the plan says, whatever the catalog has: the catalog is what is checked.
+        identity_endpoint_override=base,
+    )
+    return openstack.connection.Connection(config=config)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one short line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__

@@ -1,0 +1,156 @@
+"""What the check is told of a cloud, and what it says."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mrkolla import remote
+from mrkolla.errors import CheckError
+
+
+@dataclass(frozen=True)
+class GuestImage:
+    """The guest to boot: a disk, or a kernel with its initrd.
+
+    On its serial console it prints ``mrkolla-guest: dhcp ADDRESS`` and ``mrkolla-guest: booted``.
+    """
+
+    disk: Path | None = None
+    kernel: Path | None = None
+    initrd: Path | None = None
+    disk_format: str = "qcow2"
+    ram_mb: int = 256
+    disk_gb: int = 1
+
+
+@dataclass(frozen=True)
+class RegionView:
+    """One region: ``kind`` is AR or OSR, ``vip`` the address of all its endpoints.
+
+    ``services`` is service type -> interface -> URL as planned, without identity (empty for the AR).
+    """
+
+    name: str
+    kind: str
+    vip: str
+    control: Sequence[remote.Host] = ()
+    compute: Sequence[remote.Host] = ()
+    compute_driver: str = "qemu"
+    services: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CloudView:
+    """A cloud as the check sees it.
+
+    ``keystone_url`` is the AR's Keystone (``http://VIP:5000``, without /v3), ``admin_auth`` has username, password,
+    project_name, user_domain_name and project_domain_name, ``interfaces`` are those that the release registers,
+    ``client_interface`` the one that the check's own calls use. Times are in seconds: ``settle_s`` is given to
+    services that come up, ``boot_s`` to a server until ACTIVE, and again to its guest. ``run`` runs a command on
+    a host, as :func:`mrkolla.remote.run` does.
+    """
+
+    regions: Sequence[RegionView]
+    keystone_url: str
+    admin_auth: Mapping[str, str]
+    interfaces: Sequence[str] = ("internal", "public")
+    horizon_url: str | None = None
+    guest_image: GuestImage | None = None
+    client_interface: str = "public"
+    settle_s: float = 60
+    boot_s: float = 300
+    run: Callable[..., subprocess.CompletedProcess[str]] = remote.run
+
+    @property
+    def osrs(self) -> list[RegionView]:
+        """The regions that run guests."""
+        return [region for region in self.regions if region.kind == "OSR"]
+
+    @property
+    def admin_region(self) -> RegionView:
+        """The region that has Keystone; CheckError when the view has none."""
+        for region in self.regions:
+            if region.kind == "AR":
+                return region
+        raise CheckError("the cloud to check has no admin region")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it must be. ``interface`` is "" where it says nothing."""
+
+    region: str
+    service: str
+    interface: str
+    what: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        place = " ".join(part for part in (self.region, self.service, self.interface) if part)
+        return f"{place}: {self.what}: expected {self.expected}, found {self.found}"
+
+
+@dataclass
+class Report:
+    """What a check saw.
+
+    ``endpoints``: rows (region, service, type, interface, URL) as Keystone lists them. ``facts``: rows (region, what,
+    value) of what worked. ``skipped``: lines on what was not tried, and why.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    endpoints: list[tuple[str, str, str, str, str]] = field(default_factory=list)
+    facts: list[tuple[str, str, str]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found (something may have been skipped)."""
+        return not self.findings
+
+    def raise_for_findings(self) -> None:
+        """Raise CheckError, one line a finding, when there are any."""
+        if self.findings:
+            raise CheckError("\n".join(str(finding) for finding in self.findings))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values for JSON; it holds no secret."""
+        return {
+            "ok": self.ok,
+            "seconds": round(self.seconds, 1),
+            "findings": [vars(finding) for finding in self.findings],
+            "endpoints": [list(row) for row in self.endpoints],
+            "facts": [list(row) for row in self.facts],
+            "skipped": list(self.skipped),
+        }
+
+    def endpoint_table(self) -> Table:
+        """The endpoint table of the cloud."""
+        return _table("Endpoints", ("Region", "Service", "Type", "Interface", "URL"), self.endpoints)
+
+    def fact_table(self) -> Table:
+        """What worked, in each region."""
+        return _table("Seen to work", ("Region", "What", "Seen"), self.facts)
+
+    def finding_table(self) -> Table:
+        """What is wrong, one row a finding."""
+        columns = ("Region", "Service", "Interface", "What", "Expected", "Found")
+        rows = [(f.region, f.service, f.interface, f.what, f.expected, f.found) for f in self.findings]
+        return _table("Findings", columns, rows)
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+    return table

@@ -1,0 +1,206 @@
+"""The check as a whole: parts in their order, regions side by side, and everything removed at the end."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from mrkolla.check.authtoken import check_authtoken
+from mrkolla.check.cleanup import PREFIX, Undo, sweep
+from mrkolla.check.client import connect, one_line
+from mrkolla.check.endpoints import endpoint_findings, list_endpoints
+from mrkolla.check.guest import API_ERRORS, Trial
+from mrkolla.check.horizon import Horizon, HorizonError
+from mrkolla.check.model import CloudView, Finding, RegionView, Report
+from mrkolla.check.services import check_services
+from mrkolla.errors import InputError
+
+PARTS = ("endpoints", "authtoken", "services", "guest", "horizon")
+DOMAIN = "default"
+
+Progress = Callable[[str, str], None]
+
+
+def check(view: CloudView, progress: Progress = lambda region, step: None, parts: Collection[str] = PARTS) -> Report:
+    """Check a deployed cloud; what is wrong is in the report's findings, nothing is raised for it.
+
+    ``progress`` is told (region, step), from several threads. ``parts`` are some of PARTS (InputError for another).
+    ``horizon`` needs ``guest``'s images and is skipped without it.
+    """
+    for part in parts:
+        if part not in PARTS:
+            raise InputError(f"check: unknown part '{part}' (known: {', '.join(PARTS)})")
+    run = _Check(view, progress, parts)
+    started = time.monotonic()
+    try:
+        run.all()
+    finally:
+        run.report.seconds = time.monotonic() - started
+    return run.report
+
+
+@dataclass(frozen=True)
+class _Person:
+    """The normal user that the check is."""
+
+    name: str
+    password: str
+    project_id: str
+
+    def auth(self) -> dict[str, str]:
+        domains = {"user_domain_name": "Default", "project_domain_name": "Default"}
+        return {"username": self.name, "password": self.password, "project_name": self.name, **domains}
+
+
+class _Check:
+    def __init__(self, view: CloudView, progress: Progress, parts: Collection[str]) -> None:
+        self.view, self.progress, self.parts = view, progress, parts
+        self.report = Report()
+        self.stop = threading.Event()
+        self.undo = Undo(view.admin_region.name)
+
+    def all(self) -> None:
+        """All parts; findings, facts and what was skipped go to the report."""
+        ar = self.view.admin_region.name
+        try:
+            admin = connect(self.view, self.view.admin_auth, ar)
+            rows = list_endpoints(admin.identity)
+        except API_ERRORS as error:
+            expected = f"an answer at {self.view.keystone_url}"
+            self.report.findings.append(Finding(ar, "identity", "", "Keystone", expected, one_line(error)))
+            self.report.skipped.append("everything else: Keystone does not answer an admin")
+            return
+        self.report.endpoints = [(r["region"], r["service"], r["type"], r["interface"], r["url"]) for r in rows]
+        if "endpoints" in self.parts:
+            self.progress(ar, "endpoints")
+            self.report.findings += endpoint_findings(self.view, rows)
+        if "authtoken" in self.parts:
+            self._side_by_side(self.view.osrs, self._authtoken)
+        if "services" in self.parts:
+            self._side_by_side(self.view.osrs, self._services)
+        if "guest" in self.parts:
+            self._guests_and_horizon(admin)
+
+    def _side_by_side(self, items: Sequence[Any], work: Callable[[Any], list[Finding]]) -> None:
+        """Do ``work`` for all items at once and add their findings, in the items' order."""
+        if not items:
+            return
+        with ThreadPoolExecutor(max_workers=len(items)) as pool:
+            try:
+                for findings in [future.result() for future in [pool.submit(work, item) for item in items]]:
+                    self.report.findings += findings
+            except BaseException:
+                # The pool waits for its threads, which look at this.
+                self.stop.set()
+                raise
+
+    def _authtoken(self, region: RegionView) -> list[Finding]:
+        self.progress(region.name, "where services look for Keystone")
+        return check_authtoken(self.view, region)
+
+    def _services(self, region: RegionView) -> list[Finding]:
+        self.progress(region.name, "compute services and network agents")
+        say = self._say(region.name)
+        try:
+            admin = connect(self.view, self.view.admin_auth, region.name)
+            return check_services(admin, region, self.view.settle_s, self.stop, say)
+        except API_ERRORS as error:
+            return [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
+
+    def _say(self, region: str) -> Callable[[str], None]:
+        return lambda step: self.progress(region, step)
+
+    def _guests_and_horizon(self, admin: Any) -> None:
+        broken = {finding.region for finding in self.report.findings}
+        able = [region for region in self.view.osrs if region.name not in broken]
+        for region in self.view.osrs:
+            if region.name in broken:
+                self.report.skipped.append(f"{region.name}: guest and Horizon: mend what was found there first")
+        if not able:
+            return
+        trials = [Trial(self.view, one, Undo(one.name), self.stop, self._say(one.name)) for one in able]
+        try:
+            admins = {region.name: connect(self.view, self.view.admin_auth, region.name) for region in able}
+            # Part of a project's things cannot be removed while another region does not work.
+            if able == self.view.osrs:
+                self.report.findings += sweep(admins, admin.identity, able)
+            person = self._make_person(admin.identity)
+            for trial in trials:
+                trial.name, trial.project_id = person.name, person.project_id
+                trial.user = connect(self.view, person.auth(), trial.region.name)
+                trial.admin = admins[trial.region.name]
+            self._side_by_side(trials, _guest)
+            if "horizon" in self.parts:
+                self._horizon(person, trials)
+        except API_ERRORS as error:
+            found = one_line(error)
+            ar = self.view.admin_region.name
+            self.report.findings.append(Finding(ar, "identity", "", "a user for the check", "made", found))
+        finally:
+            for trial in trials:
+                self.report.facts += trial.facts
+                self.report.skipped += trial.skipped
+            self._side_by_side(trials, lambda trial: trial.undo.run(trial.say))
+            self.report.findings += self.undo.run(self._say(self.view.admin_region.name))
+
+    def _make_person(self, identity: Any) -> _Person:
+        """A project and a user with the role member, both of one new name, removed by the undo."""
+        name = PREFIX + secrets.token_hex(4)
+        password = secrets.token_urlsafe(24)
+        # The time lets a later check know what a killed one left.
+        description = f"made by a mrkolla check at {int(time.time())}, removed by it"
+        project = identity.create_project(name=name, domain_id=DOMAIN, description=description)
+        self.undo.push("identity", f"project {name}", lambda: identity.delete_project(project.id))
+        user = identity.create_user(
+            name=name, password=password, domain_id=DOMAIN, default_project_id=project.id, description=description
+        )
+        self.undo.push("identity", f"user {name}", lambda: identity.delete_user(user.id))
+        identity.assign_project_role_to_user(project.id, user.id, identity.find_role("member", ignore_missing=False).id)
+        return _Person(name, password, project.id)
+
+    def _horizon(self, person: _Person, trials: list[Trial]) -> None:
+        ar = self.view.admin_region.name
+        if not self.view.horizon_url:
+            self.report.skipped.append("Horizon: the cloud's view has no URL of it")
+            return
+        self.progress(ar, "Horizon: login and the images of each region")
+        horizon = Horizon(self.view.horizon_url)
+        try:
+            horizon.log_in(person.name, person.password)
+        except HorizonError as error:
+            self.report.findings.append(Finding(ar, "dashboard", "", "login to Horizon", "logged in", str(error)))
+            return
+        images = {trial.region.name: trial.image for trial in trials if trial.image}
+        for trial in trials:
+            findings = horizon_findings(horizon, trial.region.name, images)
+            self.report.findings += findings
+            if trial.image and not findings:
+                self.report.facts.append((trial.region.name, "Horizon lists its images", trial.image))
+
+
+def _guest(trial: Trial) -> list[Finding]:
+    trial.run()
+    return trial.findings
+
+
+def horizon_findings(horizon: Any, region: str, images: dict[str, str]) -> list[Finding]:
+    """Choose ``region`` and compare its list of images with ``images``, region name -> the image uploaded there."""
+    try:
+        horizon.choose(region)
+        listed = horizon.images()
+    except HorizonError as error:
+        return [Finding(region, "dashboard", "", "region in Horizon", "chosen, its images listed", str(error))]
+    findings = []
+    if region in images and images[region] not in listed:
+        found = ", ".join(sorted(listed)) or "no image"
+        findings.append(Finding(region, "dashboard", "", "images in Horizon", images[region], found))
+    for other, name in images.items():
+        if other != region and name in listed:
+            what = f"images in Horizon (of {other})"
+            findings.append(Finding(region, "dashboard", "", what, f"not {name}", name))
+    return findings

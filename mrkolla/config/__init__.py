@@ -1,0 +1,40 @@
+"""The experiment file: read, checked, typed. ``load("configs/two_regions.yaml")`` gives an :class:`Experiment`."""
+
+from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
+from mrkolla.config.load import from_dict, load
+from mrkolla.config.model import (
+    AdminRegion,
+    Experiment,
+    Images,
+    Keystone,
+    Kolla,
+    Point,
+    Region,
+    Sweep,
+    Wan,
+    known_releases,
+)
+from mrkolla.config.schema import schema
+from mrkolla.config.testbeds import TESTBEDS, LocalTestbed, Testbed
+
+__all__ = [
+    "TESTBEDS",
+    "TOOL_OPTIONS",
+    "AdminRegion",
+    "Experiment",
+    "Images",
+    "Keystone",
+    "Kolla",
+    "LocalTestbed",
+    "Point",
+    "ProbeOptions",
+    "Region",
+    "Sweep",
+    "Testbed",
+    "ToolOptions",
+    "Wan",
+    "from_dict",
+    "known_releases",
+    "load",
+    "schema",
+]

@@ -1,0 +1,351 @@
+"""The experiment file as typed values. The attributes are the file's keys; README and ``mrkolla schema`` list them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from mrkolla.config.base import MISSING, Bool, Choice, Float, Int, Model, Text, bad, problem, refuse, suggest
+from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
+from mrkolla.config.points import Point, folder_digest, rtt_label
+from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
+
+MAX_RTT_MS = 10_000
+MAX_HOSTS = 1_000
+MAX_DEPTH = 50
+
+
+def known_releases() -> tuple[str, ...]:
+    """Names of the releases that mrkolla can deploy; empty (any name passes) where that part is not installed."""
+    try:
+        from mrkolla.kolla.releases import RELEASES
+    except ModuleNotFoundError as missing:
+        if not (missing.name or "").startswith("mrkolla.kolla"):
+            raise
+        return ()
+    return tuple(RELEASES)
+
+
+def _release(name: Any) -> str:
+    known = known_releases()
+    if isinstance(name, float):
+        raise bad(f'{name} is read as a number; put it in quotes: "{name}"')
+    if not isinstance(name, str):
+        raise bad(f'must be text (the OpenStack release, such as "2025.1"), not {name!r}')
+    if known and name not in known:
+        hint = suggest(name, known)
+        listed = "" if hint.startswith("known") else f" known: {', '.join(known)}"
+        raise bad(f"unknown release '{name}'; {hint}{listed}")
+    return name
+
+
+def _named(pattern: str, limit: int, rule: str) -> Any:
+    """A name; the JSON schema gets the same rule."""
+
+    def check(name: str) -> str:
+        if len(name) > limit:
+            raise bad(f"'{name[:limit]}...' has {len(name)} characters; take {limit} or fewer")
+        if not re.fullmatch(pattern, name):
+            raise bad(f"'{name}' is not allowed: {rule}")
+        return name
+
+    known = WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": limit})
+    return Annotated[Text, AfterValidator(check), known]
+
+
+ExperimentName = _named(
+    r"[a-z0-9_][a-z0-9_-]*", 40, "use lower-case letters, digits, '_' and '-' (it names run folders)"
+)
+RegionName = _named(
+    r"[A-Za-z][A-Za-z0-9_-]*", 32, "begin with a letter, then letters, digits, '_' and '-' (it names hosts)"
+)
+
+
+def _registry(text: str) -> str:
+    match = re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\]):(\d{1,5})", text)
+    if not match or not 1 <= int(match[3]) <= 65535:
+        raise bad(f"must be HOST:PORT, such as 127.0.0.1:5000, not '{text}'")
+    return text
+
+
+class Images(Model):
+    """Where the container images come from."""
+
+    source: Literal["build", "registry", "public"] = Field(
+        "build", description="build (from packages, on this machine), registry (an own one) or public"
+    )
+    registry: Annotated[Text, AfterValidator(_registry)] | None = Field(
+        None, description="HOST:PORT of the registry, with source registry only"
+    )
+
+    @model_validator(mode="after")
+    def _registry_goes_with_source(self) -> Images:
+        if self.source == "registry" and self.registry is None:
+            refuse([problem("key is missing; source registry needs its HOST:PORT", ("registry",), None, MISSING)])
+        if self.source != "registry" and self.registry is not None:
+            text = f"is used with source registry only, not {self.source}; remove it or change source"
+            refuse([problem(text, ("registry",), self.registry)])
+        return self
+
+
+_SECRET = re.compile(r"(^|_)(password|passphrase|secret|secret_key|private_key|token)$")
+
+
+def _plain_values(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitErrorDetails]:
+    """Problems of a value that is written to globals.yml and experiment.yaml: JSON's types, and no secret."""
+    if len(loc) > MAX_DEPTH:
+        yield problem(f"is nested more than {MAX_DEPTH} deep", loc[:1])
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            here = (*loc, key)
+            if not isinstance(key, str):
+                yield problem(f"key {key!r} must be text; put it in quotes", loc, value)
+            elif isinstance(inner, str) and inner and _SECRET.search(key):
+                yield problem(
+                    "looks like a secret, and this file is copied to run folders; "
+                    "leave it out (mrkolla makes the passwords, in plan/passwords.yml)",
+                    here,
+                )
+            else:
+                yield from _plain_values(inner, here)
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _plain_values(inner, (*loc, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield problem("must be a finite number", loc, value)
+    elif value is not None and not isinstance(value, (str, int, float)):
+        yield problem(f"must be text, a number, true, false, a list or a map, not {type(value).__name__}", loc)
+
+
+def _globals(value: dict[str, Any]) -> dict[str, Any]:
+    refuse(list(_plain_values(value)))
+    return value
+
+
+def _config_folder(text: str, info: ValidationInfo) -> str:
+    context = info.context or {}
+    try:
+        path = Path(context.get("folder") or ".", text).resolve()
+        if context.get("files", True) and not path.is_dir():
+            what = "not a folder" if path.exists() else "missing"
+            raise bad(f"{path} is {what}; give a folder, relative to this file")
+    except (OSError, RuntimeError) as error:
+        raise bad(f"'{text}' cannot be read: {error}") from None
+    return str(path)
+
+
+class Kolla(Model):
+    """What a person passes through to Kolla; it must not clash with a value that mrkolla derives."""
+
+    globals: Annotated[dict[Text, Any], AfterValidator(_globals)] = Field(
+        default_factory=dict, description="variables for globals.yml"
+    )
+    config: Annotated[Text, AfterValidator(_config_folder)] | None = Field(
+        None, description="folder used as node_custom_config, relative to this file; absolute once read"
+    )
+
+
+class Keystone(Model):
+    """Keystone's settings that bear on the latency; null is Kolla's own value."""
+
+    hash_rounds: Int | None = Field(None, ge=4, le=31, description="bcrypt rounds of the password hash, 4 to 31")
+    keep_alive: Bool | None = Field(None, description="whether Keystone keeps HTTP connections open")
+    token_cache: Int | None = Field(
+        None, ge=0, le=31_536_000, description="seconds that services cache a validated token; 0: not at all"
+    )
+
+
+class AdminRegion(Model):
+    """The AR: Horizon and the one Keystone."""
+
+    name: RegionName = Field("AR", description="region name")
+    control: Int = Field(1, ge=1, le=MAX_HOSTS, description="control hosts")
+    kolla: Kolla = Field(default_factory=Kolla, description="pass-through for this region's run")
+
+
+class Region(Model):
+    """An OSR."""
+
+    name: RegionName = Field(description="region name")
+    control: Int = Field(1, ge=1, le=MAX_HOSTS, description="control hosts")
+    network: Int = Field(0, ge=0, le=MAX_HOSTS, description="network hosts; 0: the control hosts do it")
+    compute: Int = Field(1, ge=1, le=MAX_HOSTS, description="compute hosts")
+    compute_driver: Literal["qemu", "kvm", "fake"] = Field("qemu", description="what runs the servers")
+    fake_computes: Int | None = Field(
+        None, ge=1, le=100_000, description="nova-compute services on the compute hosts, with compute_driver fake only"
+    )
+    kolla: Kolla = Field(default_factory=Kolla, description="pass-through for this region's run")
+
+    @model_validator(mode="after")
+    def _fake_only(self) -> Region:
+        if self.fake_computes is not None and self.compute_driver != "fake":
+            text = f"is used with compute_driver fake only, not {self.compute_driver}; remove it or change the driver"
+            refuse([problem(text, ("fake_computes",), self.fake_computes)])
+        return self
+
+
+class Wan(Model):
+    """The links between each OSR and the AR."""
+
+    driver: Literal["netem", "nfqueue", "auto"] = Field("auto", description="auto: netem where the kernel has it")
+    deploy_rtt_ms: Float = Field(0.0, ge=0, le=MAX_RTT_MS, description="round trip in force while deploying, ms")
+    jitter_ms: Float = Field(0.0, ge=0, le=MAX_RTT_MS, description="jitter of the round trip, ms")
+    loss_percent: Float = Field(0.0, ge=0, lt=100, description="packets lost, percent each way")
+    bandwidth_mbit: Float | None = Field(None, gt=0, description="Mbit/s each way; null: no cap")
+
+
+Ms = Annotated[Float, Field(ge=0, le=MAX_RTT_MS)]
+RttEntry = Annotated[
+    Annotated[Ms, Tag("number")] | Annotated[dict[Text, Ms], Tag("map")],
+    Discriminator(lambda value: "map" if isinstance(value, dict) else "number"),
+]
+
+
+class Sweep(Model):
+    """The points to measure."""
+
+    rtt_ms: tuple[RttEntry, ...] = Field(
+        (0.0, 20.0, 50.0, 100.0, 200.0),
+        min_length=1,
+        description="round trips to the AR, ms: a number for all OSRs, or a map OSR -> ms",
+    )
+    repetitions: Int = Field(3, ge=1, le=10_000, description="how often each round trip is measured")
+    seed: Int = Field(1, description="seed of the order of points and operations")
+
+
+def _one_form(name: str) -> str:
+    """Names that differ in case, or in '_' and '-', name the same host and folder."""
+    return name.lower().replace("_", "-")
+
+
+def _each_region_once(regions: tuple[Region, ...]) -> tuple[Region, ...]:
+    seen: dict[str, int] = {}
+    found = []
+    for index, region in enumerate(regions):
+        first = seen.setdefault(_one_form(region.name), index)
+        if first != index:
+            text = f"'{region.name}' is taken by regions[{first}]"
+            text += (
+                "" if regions[first].name == region.name else f" ('{regions[first].name}': too alike for host names)"
+            )
+            found.append(problem(f"{text}; give each region a name of its own", (index, "name"), region.name))
+    refuse(found)
+    return regions
+
+
+def _each_tool_once(bench: tuple[ToolOptions, ...]) -> tuple[ToolOptions, ...]:
+    tools = [entry.tool for entry in bench]
+    refuse(
+        [
+            problem(f"'{entry.tool}' is listed twice; remove one", (index, "tool"), entry.tool)
+            for index, entry in enumerate(bench)
+            if entry.tool in tools[:index] and not entry.several
+        ]
+    )
+    return bench
+
+
+class Experiment(Model):
+    """An experiment file."""
+
+    name: ExperimentName = Field(description="the experiment's name, used for run folders")
+    release: Annotated[Text, BeforeValidator(_release)] = Field(description="OpenStack release, in quotes")
+    testbed: Annotated[Testbed, Choice("kind", TESTBEDS, LATER)] = Field(description="where the hosts are")
+    images: Images = Field(default_factory=Images, description="container images")
+    kolla: Kolla = Field(default_factory=Kolla, description="pass-through for the run of every region")
+    keystone: Keystone = Field(default_factory=Keystone, description="Keystone's settings")
+    admin_region: AdminRegion = Field(default_factory=AdminRegion, description="the AR")
+    regions: Annotated[tuple[Region, ...], AfterValidator(_each_region_once)] = Field(
+        min_length=1, description="the OSRs"
+    )
+    wan: Wan = Field(default_factory=Wan, description="links between each OSR and the AR")
+    sweep: Sweep = Field(default_factory=Sweep, description="points to measure")
+    bench: Annotated[
+        tuple[Annotated[ToolOptions, Choice("tool", TOOL_OPTIONS)], ...], AfterValidator(_each_tool_once)
+    ] = Field((ProbeOptions(),), min_length=1, description="tools that measure each point")
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Experiment:
+        refuse([*self._wrong_names(), *self._wrong_rtts()])
+        lack = self.testbed.lacks(len(self.regions) + 1)
+        refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
+        return self
+
+    def _wrong_names(self) -> Iterator[InitErrorDetails]:
+        for index, region in enumerate(self.regions):
+            if _one_form(region.name) == _one_form(self.admin_region.name):
+                text = f"'{region.name}' is the admin region's name; give each region a name of its own"
+                yield problem(text, ("regions", index, "name"), region.name)
+
+    def _wrong_rtts(self) -> Iterator[InitErrorDetails]:
+        names = [region.name for region in self.regions]
+        seen: dict[tuple[float, ...], int] = {}
+        for index, entry in enumerate(self.sweep.rtt_ms):
+            here = ("sweep", "rtt_ms", index)
+            if isinstance(entry, dict):
+                for name in entry:
+                    if name == self.admin_region.name:
+                        yield problem(f"'{name}' is the admin region, which has no link; remove it", (*here, name))
+                    elif name not in names:
+                        yield problem(f"unknown region '{name}'; {suggest(name, names)}", (*here, name))
+                missing = [name for name in names if name not in entry]
+                if missing:
+                    yield problem(f"no RTT for {', '.join(missing)}; a map names every region", here, entry)
+                if missing or len(entry) != len(names):
+                    continue
+            rtts = tuple(self._rtts(entry).values())
+            first = seen.setdefault(rtts, index)
+            if first != index:
+                yield problem(f"is the same as rtt_ms[{first}]; remove it, or raise repetitions", here, entry)
+
+    def _rtts(self, entry: float | dict[str, float]) -> dict[str, float]:
+        return {r.name: entry[r.name] if isinstance(entry, dict) else entry for r in self.regions}
+
+    def points(self) -> list[Point]:
+        """The points in the order to measure them: each repetition goes through all RTTs, in an order of its own.
+
+        The order depends on ``sweep.seed`` alone, and more repetitions leave that of the earlier ones as it is.
+        """
+        # Not for security: the same seed must give the same order.
+        order = random.Random(self.sweep.seed)
+        points = []
+        for repetition in range(1, self.sweep.repetitions + 1):
+            entries = [self._rtts(entry) for entry in self.sweep.rtt_ms]
+            order.shuffle(entries)
+            points += [Point(f"{rtt_label(list(r.values()))}-r{repetition}", r, repetition) for r in entries]
+        return points
+
+    def dump(self) -> str:
+        """The experiment as YAML with every default written out; reading it gives an equal experiment."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of all values; a ``kolla.config`` folder counts by its files, not by where it lies.
+
+        Raises :class:`~mrkolla.errors.InputError` when such a folder cannot be read.
+        """
+        content = self.model_dump(mode="json")
+        for section in (content, content["admin_region"], *content["regions"]):
+            if section["kolla"]["config"] is not None:
+                section["kolla"]["config"] = folder_digest(Path(section["kolla"]["config"]))
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()

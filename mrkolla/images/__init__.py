@@ -1,0 +1,1 @@
+"""Container images that kolla-ansible takes for Kolla's own."""

@@ -1,0 +1,134 @@
+"""A small guest to boot in tests: Debian's kernel for virtual machines, busybox, and one script as its init.
+
+It says on its serial console ``mrkolla-guest: booted`` and, once it has an address, ``mrkolla-guest: dhcp ADDRESS``.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from mrkolla import cache, debian, shell
+from mrkolla.errors import DeployError, LackError
+
+HERE = Path(__file__).parent
+#: Kernel modules of a virtio network card; their dependencies are found from modules.dep.
+MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_rng")
+_PACKAGES = ("linux-image-cloud-amd64", "busybox-static")
+_SIZE = 64 << 20
+_START = 1 << 20
+
+_SYSLINUX = """\
+DEFAULT guest
+TIMEOUT 1
+LABEL guest
+  KERNEL /vmlinuz
+  APPEND initrd=/initrd console=ttyS0 panic=10 mitigations=off tsc=unstable random.trust_cpu=on
+"""
+
+
+def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path:
+    """The guest's disk (raw, bootable by BIOS), built on the first call (half a minute).
+
+    Raises :class:`~mrkolla.errors.LackError` when a tool is missing.
+    """
+    for program, package in (("syslinux", "syslinux"), ("mcopy", "mtools"), ("cpio", "cpio")):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install {package}")
+    scripts = [HERE / "guest-init.sh", HERE / "guest-dhcp.sh"]
+    mark = cache.digest(_PACKAGES, MODULES, _SYSLINUX, debian.SUITE, *scripts)
+    return cache.entry("guest", debian.SUITE, mark, lambda folder: _build(folder, log, detail)) / "guest.raw"
+
+
+def _build(folder: Path, log: Path, detail: Callable[[str], None]) -> None:
+    tree = folder / "tree"
+    debian.build(tree, _PACKAGES, log, variant="extract", detail=detail, what="the guest")
+    kernel = next(iter(sorted((tree / "boot").glob("vmlinuz-*"))), None)
+    if kernel is None:
+        raise DeployError("the guest's kernel package holds no kernel")
+    root = folder / "initrd"
+    for name in ("bin", "modules"):
+        (root / name).mkdir(parents=True)
+    busybox = next(path for path in (tree / "usr/bin/busybox", tree / "bin/busybox") if path.exists())
+    shutil.copy(busybox, root / "bin" / "busybox")
+    shutil.copy(HERE / "guest-init.sh", root / "init")
+    shutil.copy(HERE / "guest-dhcp.sh", root / "dhcp.sh")
+    (root / "bin" / "sh").symlink_to("busybox")
+    for script in ("init", "dhcp.sh"):
+        (root / script).chmod(0o755)
+    _modules(tree, kernel.name.removeprefix("vmlinuz-"), root)
+    initrd = folder / "initrd.img"
+    _initrd(root, initrd)
+    _disk(folder, kernel, initrd, log)
+    cache.remove(tree)
+    shutil.rmtree(root)
+
+
+def _modules(tree: Path, version: str, root: Path) -> None:
+    """Unpack the wanted modules and what they need into the initrd, and write the order in which to load them."""
+    library = next(path for path in (tree / "usr/lib/modules", tree / "lib/modules") if path.is_dir()) / version
+    if not (tree / "lib").exists():
+        (tree / "lib").symlink_to("usr/lib")  # where depmod looks
+    done = subprocess.run(["depmod", "-b", str(tree), version], capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise DeployError(f"depmod failed: {done.stderr.strip()[-200:]}")
+    needs = {}
+    for line in (library / "modules.dep").read_text().splitlines():
+        path, _, rest = line.partition(":")
+        needs[Path(path).name.split(".ko")[0].replace("-", "_")] = [path, *rest.split()]
+    order: list[str] = []
+    for name in MODULES:
+        # modules.dep lists what a module needs from the last to be loaded to the first; one built in is not there.
+        for path in reversed(needs.get(name, [])):
+            if path not in order:
+                order.append(path)
+    for path in order:
+        data = (library / path).read_bytes()
+        (root / "modules" / Path(path).name.removesuffix(".xz")).write_bytes(
+            lzma.decompress(data) if path.endswith(".xz") else data
+        )
+    names = [Path(path).name.removesuffix(".xz") for path in order]
+    (root / "modules.order").write_text("\n".join(names) + "\n")
+
+
+def _initrd(root: Path, target: Path) -> None:
+    names = "\n".join(sorted(str(path.relative_to(root)) for path in root.rglob("*")))
+    argv = ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"]
+    packed = subprocess.run(argv, cwd=root, input=names.encode(), capture_output=True, timeout=60)
+    if packed.returncode != 0:
+        raise DeployError(f"cpio failed: {packed.stderr.decode().strip()[-200:]}")
+    # Not compressed: without KVM, unpacking takes longer than reading.
+    target.write_bytes(packed.stdout)
+
+
+def _disk(folder: Path, kernel: Path, initrd: Path, log: Path) -> None:
+    """A disk with one FAT partition that syslinux boots from; made without mounting anything."""
+    disk = folder / "guest.raw"
+    with disk.open("wb") as out:
+        out.truncate(_SIZE)
+    (folder / "syslinux.cfg").write_text(_SYSLINUX)
+    env = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
+    image = f"{disk}@@{_START}"
+
+    def call(*argv: str, stdin: str | None = None) -> None:
+        if stdin is not None:
+            done = subprocess.run(argv, input=stdin, text=True, capture_output=True, timeout=60)
+            if done.returncode != 0:
+                raise DeployError(f"{argv[0]} failed: {done.stderr.strip()[-200:]}")
+            return
+        shell.must(list(argv), log, timeout=60, what=argv[0], env=env)
+
+    call("sfdisk", "-q", str(disk), stdin=f"start={_START // 512},type=c,bootable\n")
+    call("mformat", "-i", image, "-F", "-T", str((_SIZE - _START) // 512), "-h", "16", "-s", "63", "::")
+    call("syslinux", "--install", "--offset", str(_START), str(disk))
+    for source, name in ((kernel, "vmlinuz"), (initrd, "initrd"), (folder / "syslinux.cfg", "syslinux.cfg")):
+        call("mcopy", "-i", image, str(source), f"::/{name}")
+    mbr = next(Path("/usr/lib").rglob("mbr/mbr.bin"), None)
+    if mbr is None:
+        raise LackError("syslinux's mbr.bin is missing: apt-get install syslinux-common")
+    with disk.open("r+b") as out:
+        out.write(mbr.read_bytes()[:440])

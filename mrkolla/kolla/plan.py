@@ -1,0 +1,254 @@
+"""The plan: everything that the n+1 runs of Kolla are given, as files that one can read first.
+
+    plan/passwords.yml          one for all runs, mode 0600
+    plan/edits.yaml             the edits that the release's playbooks get
+    plan/REGION/inventory.yml   the hosts of that region alone
+    plan/REGION/globals.yml     its variables
+    plan/REGION/config/         its node_custom_config
+
+The AR's files name no OSR: an OSR that comes later changes nothing of what is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from mrkolla.config import Experiment
+from mrkolla.errors import InputError
+from mrkolla.images.build import REGISTRY
+from mrkolla.images.recipe import DISTRO, NAMESPACE
+from mrkolla.kolla import passwords
+from mrkolla.kolla.edits import edits_for
+from mrkolla.kolla.names import names
+from mrkolla.placement import AR, Region
+
+#: What an OSR registers: service type -> (port, path). Kolla's own defaults.
+OSR_SERVICES = {
+    "image": (9292, ""),
+    "compute": (8774, "/v2.1"),
+    "placement": (8780, ""),
+    "network": (9696, ""),
+}
+KEYSTONE_PORT = 5000
+
+
+def keystone_url(admin: Region) -> str:
+    """The one Keystone's base URL (without the version)."""
+    return f"http://{admin.vip}:{KEYSTONE_PORT}"
+
+
+def expected_services(release_interfaces: tuple[str, ...], region: Region) -> dict[str, dict[str, str]]:
+    """The endpoints that an OSR must have, without identity: service type -> interface -> URL."""
+    return {
+        kind: {interface: f"http://{region.vip}:{port}{path}" for interface in release_interfaces}
+        for kind, (port, path) in OSR_SERVICES.items()
+    }
+
+
+def inventory(region: Region, release: str) -> dict:
+    """The inventory of one region's run, as Ansible's YAML plugin reads it."""
+    groups: dict[str, dict] = {}
+    hosts = {
+        placed.host.name: {
+            "ansible_host": placed.host.address,
+            "ansible_user": placed.host.user,
+            "ansible_port": placed.host.port,
+            "ansible_ssh_private_key_file": str(placed.host.key),
+            "ansible_ssh_common_args": (
+                f"-o UserKnownHostsFile={placed.host.known_hosts} -o StrictHostKeyChecking=yes -o BatchMode=yes"
+            ),
+            "ansible_python_interpreter": "/usr/bin/python3",
+        }
+        for placed in region.hosts
+    }
+    for group in ("control", "network", "compute"):
+        groups[group] = {"hosts": {host.name: None for host in region.with_role(group)}}
+    for group in ("monitoring", "storage"):
+        groups[group] = {"hosts": {host.name: None for host in region.with_role("control")}}
+    local = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    groups["deployment"] = {"hosts": {"localhost": local}}
+    for row in names(release)["groups"]:
+        for group in row["are"]:
+            groups[group] = {"children": {child: None for child in row["of"]}}
+    return {"all": {"hosts": hosts, "children": groups}}
+
+
+def derived_globals(experiment: Experiment, region: Region, admin: Region) -> dict:
+    """The variables that make a region this region: they are what multi-region is, so none may be changed."""
+    values: dict = {
+        "openstack_region_name": region.name,
+        "kolla_internal_vip_address": region.vip,
+        "openstack_release": experiment.release,
+        "enable_haproxy": True,
+        "enable_mariadb": True,
+        "enable_memcached": True,
+    }
+    if region.kind == AR:
+        only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch", "heat")
+        values |= {"enable_keystone": True, "enable_horizon": True, **{f"enable_{name}": False for name in only}}
+        return values
+    url = keystone_url(admin)
+    return values | {
+        "enable_keystone": False,
+        "enable_horizon": False,
+        "enable_rabbitmq": True,
+        "enable_glance": True,
+        "enable_placement": True,
+        "enable_nova": True,
+        "enable_neutron": True,
+        "neutron_plugin_agent": "openvswitch",
+        "keystone_internal_url": url,
+        "keystone_public_url": url,
+        "openstack_auth": {
+            "auth_url": url,
+            "username": "{{ keystone_admin_user }}",
+            "password": "{{ keystone_admin_password }}",
+            "user_domain_name": "{{ default_user_domain_name }}",
+            "project_name": "{{ keystone_admin_project }}",
+            "domain_name": "default",
+        },
+    }
+
+
+def _images_globals(experiment: Experiment) -> dict:
+    source = experiment.images
+    if source.source == "public":
+        return {}
+    return {
+        "kolla_base_distro": DISTRO[0],
+        "kolla_base_distro_version": DISTRO[1],
+        "docker_registry": source.registry or REGISTRY,
+        "docker_registry_insecure": bool(source.registry),
+        "docker_namespace": NAMESPACE,
+        # No Debian packages of these: HAProxy goes to MariaDB itself, and services keep their own logs.
+        "enable_proxysql": False,
+        "enable_fluentd": False,
+        # libvirt answers its own host alone; the mechanism that Kolla configures is not in the image.
+        "libvirt_enable_sasl": False,
+    }
+
+
+def _compute_globals(experiment: Experiment, region: Region) -> dict:
+    if region.kind == AR:
+        return {}
+    driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
+    virt = "kvm" if driver == "kvm" else "qemu"
+    return {
+        "nova_compute_virt_type": virt,
+        "enable_nova_libvirt_container": driver != "fake",
+    }
+
+
+def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
+    """Files of node_custom_config that follow from the experiment file."""
+    files: dict[str, str] = {}
+    keystone = experiment.keystone
+    if region.kind == AR:
+        if keystone.hash_rounds is not None:
+            files["keystone.conf"] = f"[identity]\npassword_hash_rounds = {keystone.hash_rounds}\n"
+        return files
+    if keystone.token_cache is not None:
+        # -1 turns the cache off (keystonemiddleware).
+        seconds = keystone.token_cache or -1
+        files["global.conf"] = f"[keystone_authtoken]\ntoken_cache_time = {seconds}\n"
+    driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
+    if driver == "fake":
+        # The driver with predictable ids: the plain one comes back under a new one after a restart.
+        files["nova/nova-compute.conf"] = "[DEFAULT]\ncompute_driver = fake.PredictableNodeUUIDDriver\n"
+    return files
+
+
+def region_globals(experiment: Experiment, region: Region, admin: Region, testbed: dict) -> dict:
+    """All variables of a region's globals.yml.
+
+    A person's own win over mrkolla's defaults (image, testbed), the region's over the cloud's. Raises
+    :class:`~mrkolla.errors.InputError` for one that contradicts what makes the region.
+    """
+    must = derived_globals(experiment, region, admin)
+    values = {**_images_globals(experiment), **_compute_globals(experiment, region), **testbed}
+    own = _region_section(experiment, region)
+    where = "admin_region.kolla" if region.kind == AR else f"regions[{_index(experiment, region)}].kolla"
+    for place, given in (("kolla", experiment.kolla.globals), (where, own.globals)):
+        for key, value in given.items():
+            if key in must and must[key] != value:
+                raise InputError(
+                    f"{place}.globals.{key}: {value!r} clashes with {must[key]!r}, which mrkolla derives for region"
+                    f" {region.name}; remove it"
+                )
+        values |= given
+    return values | must
+
+
+def _index(experiment: Experiment, region: Region) -> int:
+    return [r.name for r in experiment.regions].index(region.name)
+
+
+def _region_section(experiment: Experiment, region: Region):
+    return experiment.admin_region.kolla if region.kind == AR else experiment.regions[_index(experiment, region)].kolla
+
+
+def write(
+    folder: Path, experiment: Experiment, regions: list[Region], testbed_globals, testbed_config, secrets: Path
+) -> None:
+    """Write the plan into ``folder`` (what was there is replaced whole).
+
+    ``testbed_globals(experiment, region)`` and ``testbed_config(region)`` say what Kolla must know of the testbed;
+    ``secrets`` is where the cloud's passwords are kept between plans, so that the same file gives the same plan.
+    Raises :class:`~mrkolla.errors.InputError` for a clash, before anything is written.
+    """
+    admin = next(region for region in regions if region.kind == AR)
+    contents: dict[str, str] = {}
+    for region in regions:
+        values = region_globals(experiment, region, admin, testbed_globals(experiment, region))
+        contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}")
+        contents[f"{region.name}/inventory.yml"] = _yaml(
+            inventory(region, experiment.release), f"hosts of region {region.name}"
+        )
+        for name, text in {**testbed_config(region), **_own_config(experiment, region)}.items():
+            contents[f"{region.name}/config/{name}"] = text
+    edits = edits_for(experiment.release)
+    listed = [{key: value for key, value in asdict(edit).items() if key != "releases"} for edit in edits]
+    contents["edits.yaml"] = _yaml(listed, f"edits of Kolla for release {experiment.release}")
+    copied = _user_config(experiment, regions, contents)
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(mode=0o700, parents=True)
+    for name, text in contents.items():
+        path = new / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o600)
+    for source, name in copied:
+        path = new / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+    passwords.ensure(secrets, experiment.release)
+    shutil.copy(secrets, new / "passwords.yml")
+    (new / "passwords.yml").chmod(0o600)
+    for region in regions:
+        # kolla-ansible looks beside globals.yml, whatever its option --passwords says.
+        (new / region.name / "passwords.yml").symlink_to("../passwords.yml")
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
+
+
+def _user_config(experiment: Experiment, regions: list[Region], contents: dict) -> list[tuple[Path, str]]:
+    """A person's node_custom_config files: (source, path in the plan); one that mrkolla writes too is refused."""
+    copied: dict[str, Path] = {}
+    for region in regions:
+        for given in (experiment.kolla.config, _region_section(experiment, region).config):
+            for source in sorted(Path(given).rglob("*")) if given else []:
+                if source.is_file():
+                    name = f"{region.name}/config/{source.relative_to(given)}"
+                    if name in contents:
+                        raise InputError(f"kolla.config: {source} clashes with plan/{name}, which mrkolla writes")
+                    copied[name] = source
+    return [(source, name) for name, source in copied.items()]
+
+
+def _yaml(value: object, title: str) -> str:
+    return f"# {title}; made by mrkolla plan\n" + yaml.safe_dump(value, sort_keys=False, width=120)

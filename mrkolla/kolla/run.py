@@ -1,0 +1,142 @@
+"""One run of Kolla: kolla-ansible for one region, with its own inventory and globals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from mrkolla import shell
+from mrkolla.errors import DeployError
+from mrkolla.kolla.env import KollaEnv
+
+HERE = Path(__file__).parent
+#: A run that takes longer than this (seconds) hangs.
+TIMEOUT = 3600
+
+Say = Callable[[str], None]
+
+
+def environment(env: KollaEnv) -> dict[str, str]:
+    """The process environment of kolla-ansible: its own Ansible first, no settings of the person's."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE_", "PYTHON", "VIRTUAL_ENV", "KOLLA_"))}
+    return keep | {
+        "PATH": f"{env.bin}:{os.environ.get('PATH', os.defpath)}",
+        "ANSIBLE_CONFIG": str(HERE / "ansible.cfg"),
+        "ANSIBLE_LIBRARY": str(HERE / "library"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def argv(env: KollaEnv, plan: Path, region: str, arguments: list[str], variables: dict[str, str]) -> list[str]:
+    """The command line of kolla-ansible for ``region``; ``arguments`` begin with its verb."""
+    folder = plan / region
+    line = [str(env.bin / "kolla-ansible"), *arguments, "-i", str(folder / "inventory.yml")]
+    line += ["--configdir", str(folder), "--passwords", str(plan / "passwords.yml")]
+    for name, value in variables.items():
+        line += ["-e", f"{name}={value}"]
+    return line
+
+
+class Reader:
+    """Follows Ansible's output: the task at work, how many so far, and what failed."""
+
+    _TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(.*?)\] \*")
+    _FATAL = re.compile(r"^(?:fatal|failed): \[([^\]]+?)(?: -> [^\]]*)?\](?:: | \(item=)(.*)$")
+
+    def __init__(self, say: Say) -> None:
+        self.say, self.tasks, self.task = say, 0, ""
+        self.failure: tuple[str, str, str] | None = None
+        self._maybe: tuple[str, str, str] | None = None
+        self.tail: list[str] = []
+
+    def line(self, text: str) -> None:
+        """Take one line of output."""
+        if text.strip():
+            self.tail = [*self.tail[-4:], text.strip()]
+        if found := self._TASK.match(text):
+            self._settle()
+            self.tasks += 1
+            self.task = found[1]
+            self.say(f"task {self.tasks}: {self.task}")
+        elif found := self._FATAL.match(text):
+            self._maybe = self._maybe or (found[1], self.task, _message(found[2]))
+        elif text.startswith("...ignoring"):
+            self._maybe = None
+        elif text.startswith("PLAY RECAP"):
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._maybe and not self.failure:
+            self.failure = self._maybe
+        self._maybe = None
+
+    def error(self, status: int) -> str:
+        """One line on what went wrong."""
+        self._settle()
+        if self.failure:
+            host, task, message = self.failure
+            return f"task '{task}' on {host}: {message}"
+        errors = [line for line in self.tail if line.startswith("ERROR")]
+        return (errors or self.tail or [f"status {status}"])[-1]
+
+
+def _message(text: str) -> str:
+    body = text[text.find("{") :] if "{" in text else text
+    try:
+        facts = json.loads(body)
+    except ValueError:
+        return text[:300]
+    for key in ("msg", "stderr", "stdout", "module_stderr"):
+        if facts.get(key):
+            said = facts[key]
+            lines = [line for line in str(said).strip().splitlines() if line.strip()]
+            if lines and not (key == "msg" and said in ("non-zero return code", "All items completed")):
+                return lines[-1][:300]
+    return text[:300]
+
+
+def kolla(
+    env: KollaEnv,
+    plan: Path,
+    region: str,
+    arguments: list[str],
+    log: Path,
+    *,
+    say: Say = lambda text: None,
+    clean: Callable[[str], str] | None = None,
+    variables: dict[str, str] | None = None,
+    stop: threading.Event | None = None,
+    niceness: int = 0,
+) -> None:
+    """Run kolla-ansible for ``region`` and wait for its end.
+
+    ``say`` is told each task; ``stop`` ends the run from another thread. Raises
+    :class:`~mrkolla.errors.DeployError` with the failing task, its host, what it said, and the log.
+    """
+    reader = Reader(say)
+    line = argv(env, plan, region, arguments, variables or {})
+    if niceness:
+        line = ["nice", "-n", str(niceness), *line]
+    pidfile = log.with_suffix(".pid")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if shell.end_leftover(pidfile):
+        say("ended a run that an earlier mrkolla had left behind")
+    status = shell.stream(
+        line,
+        log,
+        timeout=TIMEOUT,
+        line=reader.line,
+        env=environment(env),
+        stop=stop,
+        clean=clean,
+        cwd=plan,
+        pidfile=pidfile,
+    )
+    if stop is not None and stop.is_set():
+        raise DeployError(f"region {region}: kolla-ansible {arguments[0]} was stopped; log: {log}")
+    if status != 0:
+        raise DeployError(f"region {region}: kolla-ansible {arguments[0]} failed: {reader.error(status)}; log: {log}")

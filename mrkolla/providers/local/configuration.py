@@ -1,0 +1,134 @@
+"""Configuration of the local testbed, in enoslib's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from enoslib.infra.configuration import BaseConfiguration
+
+from mrkolla.errors import InputError
+from mrkolla.providers.local.constants import DEFAULT_NETWORK, FIRST_HOST, GATEWAY
+from mrkolla.providers.local.schema import SCHEMA
+
+_ALLOWED = IPv4Network("198.18.0.0/15")
+
+
+@dataclass
+class MachineConfiguration:
+    """One machine: its name and roles, the id of its network, its address (the next free one when not given).
+
+    ``extra_addresses`` (a VIP) are on the same interface, eth0; ``external`` gives it a second one without address,
+    eth1, on a bridge that it shares with the external interfaces of its network.
+    """
+
+    name: str
+    roles: list[str]
+    network: str
+    address: str | None = None
+    extra_addresses: list[str] = field(default_factory=list)
+    external: bool = False
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass
+class NetworkConfiguration:
+    """One subnet behind the testbed's router: its id and roles, its addresses (the next free /24 when not given)."""
+
+    id: str
+    roles: list[str]
+    cidr: str | None = None
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @property
+    def subnet(self) -> IPv4Network:
+        return IPv4Network(self.cidr)
+
+    @property
+    def gateway(self) -> IPv4Address:
+        return self.subnet[GATEWAY]
+
+
+class LocalConf(BaseConfiguration):
+    """What to start: ``name`` tells one set of machines from another, ``network`` holds all their subnets,
+    ``images`` is a folder of built images (see :mod:`mrkolla.images`) that every machine's Docker has from the start,
+    ``registries`` are HOST:PORT reached without TLS."""
+
+    _SCHEMA = SCHEMA
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "mrkolla"
+        self.network = DEFAULT_NETWORK
+        self.images: str | None = None
+        self.registries: list[str] = []
+        self._machine_cls = MachineConfiguration
+        self._network_cls = NetworkConfiguration
+
+    @classmethod
+    def from_dictionary(cls, dictionary: Mapping, validate: bool = True) -> LocalConf:
+        """Make a configuration from a plain dict (see ``schema.py``)."""
+        if validate:
+            cls.validate(dictionary)
+        self = cls()
+        for key in ("name", "network", "images", "registries"):
+            if key in dictionary:
+                setattr(self, key, dictionary[key])
+        resources = dictionary["resources"]
+        self.machines = [MachineConfiguration(**machine) for machine in resources["machines"]]
+        self.networks = [NetworkConfiguration(**network) for network in resources["networks"]]
+        return self.finalize()
+
+    def to_dict(self) -> dict:
+        return {
+            "name": self.name,
+            "network": self.network,
+            "images": self.images,
+            "registries": self.registries,
+            "resources": {
+                "machines": [machine.to_dict() for machine in self.machines],
+                "networks": [network.to_dict() for network in self.networks],
+            },
+        }
+
+    def finalize(self) -> LocalConf:
+        """Validate, and give addresses to networks and machines that have none."""
+        self.validate(self.to_dict())
+        try:
+            whole = IPv4Network(self.network)
+        except ValueError as wrong:
+            raise InputError(f"network: {self.network}: {wrong}") from wrong
+        if not whole.subnet_of(_ALLOWED) or whole.prefixlen > 22:
+            raise InputError(f"network: {whole} must be a part of {_ALLOWED}, a /22 or larger")
+        subnets = whole.subnets(new_prefix=24)
+        next(subnets)  # the first one is between the machine and the router
+        used = {network.cidr for network in self.networks if network.cidr}
+        for network in self.networks:
+            while network.cidr is None:
+                candidate = str(next(subnets))
+                network.cidr = None if candidate in used else candidate
+        self._give_addresses()
+        return self
+
+    def _give_addresses(self) -> None:
+        by_id = {network.id: network for network in self.networks}
+        names = [machine.name for machine in self.machines]
+        if doubled := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"resources.machines: two machines are called '{sorted(doubled)[0]}'")
+        taken = {machine.address for machine in self.machines if machine.address}
+        for machine in self.machines:
+            if machine.network not in by_id:
+                raise InputError(f"machine '{machine.name}': no network '{machine.network}'")
+            free = (str(by_id[machine.network].subnet[number]) for number in range(FIRST_HOST, GATEWAY))
+            while machine.address is None:
+                candidate = next(free, None)
+                if candidate is None:
+                    raise InputError(f"network '{machine.network}' has no address left for machine '{machine.name}'")
+                if candidate not in taken:
+                    machine.address = candidate
+                    taken.add(candidate)

@@ -1,0 +1,18 @@
+"""Names and numbers of the local testbed."""
+
+#: Addresses that are used unless others are named: a part of the block for benchmarks of networks (RFC 2544).
+DEFAULT_NETWORK = "198.18.0.0/16"
+#: Prefix of network namespaces and interfaces on the machine, by which leftovers are known.
+PREFIX = "mrk"
+#: In a network of a region: its gateway, its first host, its virtual address.
+GATEWAY, FIRST_HOST, VIP = 254, 11, 10
+#: Seconds to wait for sshd and dockerd of a host that boots, and for one that shuts down.
+BOOT_TIMEOUT, STOP_TIMEOUT = 120, 120
+
+#: Debian packages of a host: what kolla-ansible's bootstrap-servers would see to, and what people look with.
+HOST_PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "python3", "python3-docker"),
+    *("python3-dbus", "python3-requests", "python3-yaml", "iproute2", "iputils-ping", "ca-certificates", "docker.io"),
+    *("docker-cli", "iptables", "sudo", "procps", "curl", "kmod", "rsync", "less", "lsof", "netcat-openbsd", "jq"),
+    *("acl", "util-linux-extra", "tcpdump", "ethtool"),
+)

@@ -1,0 +1,227 @@
+"""One local host: a systemd-nspawn machine with its own systemd, sshd and dockerd.
+
+Its root is an overlay: the shared root file system below, the host's own changes above. Docker's folder lies beside,
+on the real file system (Docker cannot stack its overlays on another); the one large image layer in it is a read-only
+mount of the cache. All mounts live in the mount namespace of the host's own processes, so a host that ends, however it
+ends, leaves none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrkolla.errors import DeployError
+from mrkolla.providers.local import network
+from mrkolla.providers.local.command import call
+from mrkolla.providers.local.configuration import LocalConf, MachineConfiguration
+from mrkolla.providers.local.constants import STOP_TIMEOUT
+from mrkolla.shell import started
+
+# systemd-nspawn forbids these to a container by default; Docker inside needs them.
+_SYSCALLS = "@keyring bpf add_key keyctl"
+_POWEROFF = signal.SIGRTMIN + 4  # systemd(1): start poweroff.target
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A host of ``conf`` in its folder: ``upper`` and ``work`` (overlay), ``root`` (mount point), ``docker``."""
+
+    conf: LocalConf
+    spec: MachineConfiguration
+    folder: Path
+    rootfs: Path
+
+    @property
+    def index(self) -> int:
+        return [machine.name for machine in self.conf.machines].index(self.spec.name)
+
+    @property
+    def network_index(self) -> int:
+        return [net.id for net in self.conf.networks].index(self.spec.network)
+
+    @property
+    def console(self) -> Path:
+        return self.folder / "console.log"
+
+    # -- making --------------------------------------------------------------------------------------------------
+
+    def create(self, public_key: str, known_hosts: Path, names: dict[str, str]) -> None:
+        """Lay out the folder and the files that make this host this host; ``names`` (name -> address) are all."""
+        for name in ("upper", "work", "root", "docker"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        etc = self.folder / "upper" / "etc"
+        for name in ("ssh", "systemd/network", "docker"):
+            (etc / name).mkdir(parents=True, exist_ok=True)
+        (etc / "hostname").write_text(f"{self.spec.name}\n")
+        hosts = "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in names.items())
+        (etc / "hosts").write_text(hosts)
+        home = self.folder / "upper" / "root"
+        home.mkdir(mode=0o700, exist_ok=True)
+        (home / ".ssh").mkdir(mode=0o700, exist_ok=True)
+        (home / ".ssh" / "authorized_keys").write_text(public_key)
+        self._host_key(etc / "ssh" / "ssh_host_ed25519_key", known_hosts)
+        self._networkd(etc / "systemd" / "network")
+        daemon = {
+            # What Kolla's bootstrap-servers sets: containers use the host's network, so no bridge and no rules.
+            **{"bridge": "none", "iptables": False, "ip-forward": False, "live-restore": False},
+            "insecure-registries": self.conf.registries,
+            "log-opts": {"max-file": "5", "max-size": "50m"},
+        }
+        (etc / "docker" / "daemon.json").write_text(json.dumps(daemon, indent=1))
+
+    def _host_key(self, path: Path, known_hosts: Path) -> None:
+        if not path.exists():
+            call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.spec.name, "-f", str(path))
+        line = f"{self.spec.address} {' '.join(path.with_suffix('.pub').read_text().split()[:2])}\n"
+        if line not in (known_hosts.read_text() if known_hosts.exists() else ""):
+            with known_hosts.open("a") as out:
+                out.write(line)
+
+    def _networkd(self, folder: Path) -> None:
+        net = self.conf.networks[self.network_index]
+        lines = ["[Match]", "Name=eth0", "", "[Network]", f"Address={self.spec.address}/{net.subnet.prefixlen}"]
+        lines += [f"Address={address}/32" for address in self.spec.extra_addresses]
+        lines += [f"Gateway={net.gateway}", "LinkLocalAddressing=no", "IPv6AcceptRA=no", ""]
+        (folder / "10-eth0.network").write_text("\n".join(lines))
+        if self.spec.external:
+            text = "[Match]\nName=eth1\n\n[Link]\nActivationPolicy=always-up\n\n[Network]\n"
+            text += "LinkLocalAddressing=no\nIPv6AcceptRA=no\nConfigureWithoutCarrier=yes\n"
+            (folder / "20-eth1.network").write_text(text)
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    @property
+    def _pidfile(self) -> Path:
+        return self.folder / "pid.json"
+
+    def pid(self) -> int | None:
+        """The process id of this host's systemd-nspawn, None when it does not run."""
+        try:
+            mark = json.loads(self._pidfile.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return mark["pid"] if started(mark["pid"]) == mark["started"] else None
+
+    def leader(self) -> int | None:
+        """The process id (on the machine) of the host's own init, None when it does not run."""
+        pid = self.pid()
+        if pid is None:
+            return None
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            inits = [child for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "systemd"]
+        except FileNotFoundError:
+            return None
+        return int(inits[0]) if inits else None
+
+    def start(self, router: network.Router, binds: list[tuple[Path, str]]) -> None:
+        """Start the host unless it runs; ``binds`` are folders of the machine mounted read-only at a path inside.
+
+        Raises :class:`~mrkolla.errors.DeployError` with the console's last line when its init does not come up.
+        """
+        if self.pid() is not None:
+            return
+        veths = [f"--network-veth-extra=h{self.index}-0:eth0"]
+        if self.spec.external:
+            veths.append(f"--network-veth-extra=h{self.index}-1:eth1")
+        nspawn = [
+            *("systemd-nspawn", "--quiet", "--boot", f"--directory={self.folder / 'root'}"),
+            *(f"--machine={self.spec.name}", "--register=no", "--keep-unit", "--private-network", *veths),
+            *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--capability=all", "--console=pipe"),
+            *(f"--system-call-filter={_SYSCALLS}", f"--bind={self.folder / 'docker'}:/var/lib/docker"),
+            *(f"--bind-ro={source}:{target}" for source, target in binds),
+        ]
+        if Path("/dev/kvm").exists():
+            nspawn.append("--bind=/dev/kvm")
+        layers = f"lowerdir={self.rootfs},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
+        # The overlay is mounted in a mount namespace of the host's own, so that it ends with the host.
+        script = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
+        argv = ["nsenter", f"--net={router.path}", "unshare", "--mount", "--propagation", "slave"]
+        argv += ["sh", "-c", script, "sh", layers, str(self.folder / "root"), *nspawn]
+        with self.console.open("ab") as console:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            )
+        mark = {"pid": process.pid, "started": started(process.pid)}
+        self._pidfile.write_text(json.dumps(mark))
+        end = time.monotonic() + 30
+        while self.leader() is None:
+            if process.poll() is not None or time.monotonic() > end:
+                said = self.console.read_text(errors="replace").strip().splitlines()
+                raise DeployError(f"host {self.spec.name} did not start: {said[-1] if said else 'no word'}")
+            time.sleep(0.1)
+        network.plug(router, f"h{self.index}-0", network.bridge(self.network_index))
+        if self.spec.external:
+            network.plug(router, f"h{self.index}-1", network.external_bridge(self.network_index))
+
+    def stop(self, patience: float = STOP_TIMEOUT) -> bool:
+        """Shut the host down; after ``patience`` seconds (0: at once) it is killed. True: it went by itself."""
+        pid, leader = self.pid(), self.leader()
+        clean = True
+        if pid is not None:
+            if leader is not None and patience > 0:
+                os.kill(leader, _POWEROFF)
+            if not _gone(pid, patience):
+                clean = False
+                for victim in (leader, pid):
+                    if victim is not None:
+                        _kill(victim)
+                if not _gone(pid, 30):
+                    raise DeployError(f"host {self.spec.name}: process {pid} cannot be ended")
+        self._pidfile.unlink(missing_ok=True)
+        return clean
+
+
+def _gone(pid: int, patience: float) -> bool:
+    end = time.monotonic() + patience
+    while started(pid) is not None:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # it may be a child of this very process
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def copy_docker(images: Path, target: Path) -> list[tuple[Path, str]]:
+    """Give a host the Docker folder of built ``images``: small files are copied, large layers are mounted.
+
+    Returns the mounts (folder in the cache, path inside the host).
+    """
+    large = json.loads((images / "layers.json").read_text())
+    if not (target / "overlay2").exists():
+        half = target.with_name("docker.half")
+        shutil.rmtree(half, ignore_errors=True)
+        excluded = [f"--exclude=./overlay2/{name}/diff" for name in large]
+        half.mkdir()
+        tar = f"tar -C {images / 'docker'} --numeric-owner --xattrs --acls"
+        reader = subprocess.Popen([*tar.split(), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE)
+        writer = ["tar", "-C", str(half), "--numeric-owner", "--xattrs", "--acls", "-xpf", "-"]
+        done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=300)
+        if reader.wait(60) != 0 or done.returncode != 0:
+            raise DeployError(f"copying the images to {target} failed: {done.stderr.strip()[-200:]}")
+        for name in large:
+            (half / "overlay2" / name / "diff").mkdir(parents=True)
+        shutil.rmtree(target)
+        half.rename(target)
+    return [(images / "docker" / "overlay2" / name / "diff", f"/var/lib/docker/overlay2/{name}/diff") for name in large]

@@ -1,0 +1,207 @@
+"""The local testbed as an enoslib provider."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from enoslib.infra.provider import Provider
+from enoslib.objects import DefaultNetwork, Host, Networks, Roles
+
+from mrkolla import cache, remote
+from mrkolla.errors import LackError
+from mrkolla.providers.local import network, rootfs
+from mrkolla.providers.local.command import call
+from mrkolla.providers.local.configuration import LocalConf
+from mrkolla.providers.local.constants import BOOT_TIMEOUT
+from mrkolla.providers.local.machine import Machine, copy_docker
+
+Say = Callable[[str], None]
+
+
+class LocalNetwork(DefaultNetwork):
+    """A subnet of the local testbed."""
+
+
+class Local(Provider):
+    """Hosts on this machine: each a systemd-nspawn machine with systemd, sshd and Docker, each subnet behind a router.
+
+    The state is on disk (in the cache), so that another process, made with the same ``name``, finds running hosts
+    again: ``init`` starts what does not run, ``destroy`` removes all of it. Hosts outlive the process that made them.
+
+    Examples:
+        .. code-block:: python
+
+            import enoslib as en
+            from mrkolla.providers.local import Local, LocalConf
+
+            conf = LocalConf.from_settings(name="demo", network="198.19.0.0/16")
+            conf.add_network(id="a", roles=["a"]).add_machine(name="a1", roles=["server"], network="a")
+            with Local(conf) as (roles, networks):
+                print(en.run_command("uname -a", roles=roles))
+    """
+
+    def __init__(self, provider_conf: LocalConf, name: str | None = None, log: Path | None = None, say: Say = print):
+        super().__init__(provider_conf, name=name)
+        self.folder = cloud_folder(provider_conf.name)
+        self.log = log or self.folder / "build.log"
+        self.say = say
+
+    # -- enoslib's contract --------------------------------------------------------------------------------------
+
+    def init(self, force_deploy: bool = False, start_time: int | None = None, **kwargs) -> tuple[Roles, Networks]:
+        """Start all hosts (those that run are left alone) and wait until each answers by SSH with Docker up.
+
+        ``force_deploy`` makes them anew. Raises :class:`~mrkolla.errors.LackError` and
+        :class:`~mrkolla.errors.DeployError`.
+        """
+        _need_root()
+        if force_deploy:
+            self.destroy()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._save()
+        base = rootfs.ensure(self.log, self.say)
+        router = network.up(self.provider_conf)
+        machines = self.machines(base)
+        key = self._key()
+        names = {machine.spec.name: machine.spec.address for machine in machines}
+
+        def bring_up(machine: Machine) -> None:
+            machine.create(key.with_suffix(".pub").read_text(), self.known_hosts, names)
+            images = self.provider_conf.images
+            binds = copy_docker(Path(images), machine.folder / "docker") if images else []
+            machine.start(router, binds)
+
+        if any(machine.pid() is None for machine in machines):
+            # Host keys go into one file, one after the other; booting goes side by side.
+            for machine in machines:
+                bring_up(machine)
+        self.wait(machines)
+        return self._roles(machines), self._networks()
+
+    def is_created(self) -> bool:
+        """True when every host runs."""
+        return self.folder.is_dir() and all(machine.pid() is not None for machine in self.machines())
+
+    def destroy(self, wait: bool = False, **kwargs) -> None:
+        """End all hosts at once and remove everything that ``init`` made, also after a crash."""
+        _need_root()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda machine: machine.stop(0), self.machines()))
+        network.down(self.provider_conf.name)
+        if self.folder.exists():
+            cache.remove(self.folder)
+
+    def offset_walltime(self, difference: int) -> None:
+        """Nothing is reserved here, so there is no walltime to change."""
+
+    # -- more than the contract ----------------------------------------------------------------------------------
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "ssh" / "known_hosts"
+
+    def machines(self, base: Path | None = None) -> list[Machine]:
+        """The machines of this configuration, running or not."""
+        base = base or Path("/")
+        conf = self.provider_conf
+        return [Machine(conf, spec, self.folder / "hosts" / spec.name, base) for spec in conf.machines]
+
+    def host(self, machine: Machine) -> remote.Host:
+        """How to reach a machine by SSH."""
+        key = self.folder / "ssh" / "id_ed25519"
+        return remote.Host(machine.spec.name, machine.spec.address, key=key, known_hosts=self.known_hosts)
+
+    def stop(self) -> list[str]:
+        """Shut all hosts down in good order, keep their disks; returns the names of those that had to be killed."""
+        _need_root()
+        machines = self.machines()
+        with ThreadPoolExecutor(8) as pool:
+            clean = list(pool.map(Machine.stop, machines))
+        network.down(self.provider_conf.name)
+        return [machine.spec.name for machine, went in zip(machines, clean, strict=True) if not went]
+
+    def wait(self, machines: list[Machine], timeout: float = BOOT_TIMEOUT) -> None:
+        """Wait until each host answers by SSH and its Docker is up.
+
+        Raises :class:`~mrkolla.errors.LackError` naming host, address and console log after ``timeout`` seconds.
+        """
+        end = time.monotonic() + timeout
+
+        def ready(machine: Machine) -> None:
+            last = "no answer"
+            while time.monotonic() < end:
+                try:
+                    remote.run(self.host(machine), ["systemctl", "is-active", "docker"], timeout=15)
+                    return
+                except LackError as not_yet:
+                    last = str(not_yet)
+                    time.sleep(0.5)
+            raise LackError(f"{last}; waited {timeout:.0f} s; console: {machine.console}")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(ready, machines))
+
+    def _key(self) -> Path:
+        key = self.folder / "ssh" / "id_ed25519"
+        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not key.exists():
+            call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "mrkolla", "-f", str(key))
+        return key
+
+    def _save(self) -> None:
+        path = self.folder / "testbed.json"
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(self.provider_conf.to_dict(), indent=1))
+        new.replace(path)
+
+    def _roles(self, machines: list[Machine]) -> Roles:
+        roles = Roles()
+        for machine in machines:
+            host = self.host(machine)
+            options = f"-o UserKnownHostsFile={host.known_hosts} -o StrictHostKeyChecking=yes"
+            made = Host(
+                host.address,
+                alias=host.name,
+                user=host.user,
+                keyfile=str(host.key),
+                extra={"ansible_ssh_common_args": options},
+            )
+            for role in machine.spec.roles:
+                roles[role] += [made]
+        return roles
+
+    def _networks(self) -> Networks:
+        networks = Networks()
+        for net in self.provider_conf.networks:
+            first, last = net.subnet[100], net.subnet[199]
+            made = LocalNetwork(net.cidr, gateway=str(net.gateway), ip_start=str(first), ip_end=str(last))
+            for role in net.roles:
+                networks[role] += [made]
+        return networks
+
+
+def cloud_folder(name: str) -> Path:
+    """Where the state of the testbed ``name`` is kept."""
+    return cache.root() / f"cloud-{name}"
+
+
+def load(name: str, **kwargs) -> Local | None:
+    """The testbed ``name`` as another process left it, None when there is none."""
+    path = cloud_folder(name) / "testbed.json"
+    if not path.exists():
+        return None
+    return Local(LocalConf.from_dictionary(json.loads(path.read_text())), **kwargs)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise LackError("the local testbed needs root (namespaces, mounts): run this as root, or use sudo")
+    for program, package in (("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux"), ("ip", "iproute2")):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install {package}")

@@ -1,0 +1,235 @@
+"""Figures for a paper and for the report: latency against measured RTT, asked against measured RTT.
+
+Colours are Okabe and Ito's (told apart by colour-blind readers, and in grey by the markers); every axis has its unit.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mrkolla.errors import InputError
+from mrkolla.results.links import tolerance_ms
+from mrkolla.results.stats import Analysis, label
+from mrkolla.results.store import RunFolder
+
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+DASHES = ["-", "--", "-.", ":"]
+STYLE = {
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.linewidth": 0.6,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 7.8,
+    "legend.handlelength": 1.8,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4.2,
+    "pdf.fonttype": 42,  # text stays text in a PDF
+    "svg.hashsalt": "mrkolla",  # the same figure gives the same file
+    "savefig.dpi": 200,
+}
+_PANEL = ["tool", "scenario", "action", "token_cache", "concurrency"]
+_MOST_IN_LEGEND = 4
+
+
+def panels(analysis: Analysis, *, actions: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(operation, its rows of ``analysis.fits``) for each panel; whole iterations, or with ``actions`` their parts."""
+    fits = analysis.fits
+    whole = fits["action"].isna()
+    shown = fits[~whole if actions else whole]
+    for _, of_panel in shown.groupby(_PANEL, dropna=False, sort=False):
+        yield label(of_panel.iloc[0], shown), of_panel
+
+
+def slope_text(fit: pd.Series | dict[str, Any]) -> str:
+    """The fitted line in words: ``310 ms + 2.01 [1.99, 2.03] RTT``; why not, when there is none."""
+    if math.isnan(fit["k"]):
+        return str(fit["note"]).split(";", maxsplit=1)[0] or "no fit"
+    interval = "" if math.isnan(fit["k_low"]) else f" [{number(fit['k_low'])}, {number(fit['k_high'])}]"
+    return f"{fit['service_ms']:.3g} ms + {number(fit['k'])}{interval} RTT"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with fixed digits and a real minus sign; no "-0.00"."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, regions: list[str]) -> None:
+    """One operation: medians with intervals, middle halves as bands, fitted lines; one colour a region."""
+    top, many = 0.0, len(fits) > _MOST_IN_LEGEND
+    for _, fit in fits.iterrows():
+        rows = analysis.levels
+        for name in (*_PANEL, "origin_region", "target_region"):
+            rows = rows[rows[name].isna() if pd.isna(fit[name]) else rows[name] == fit[name]]
+        rows = rows[rows["n"] > 0]
+        number_ = regions.index(fit["origin_region"])
+        colour, marker = COLOURS[number_ % len(COLOURS)], MARKERS[number_ % len(MARKERS)]
+        crosses = fits[fits["origin_region"] == fit["origin_region"]]["target_region"].nunique() > 1
+        who = f"{fit['origin_region']} to {fit['target_region']}" if crosses else fit["origin_region"]
+        x, y = rows["rtt_measured_ms"], rows["median_ms"]
+        axes.fill_between(x, rows["p25_ms"], rows["p75_ms"], color=colour, alpha=0.13, linewidth=0)
+        bars = [
+            (y - rows["median_low_ms"]).clip(lower=0).fillna(0),
+            (rows["median_high_ms"] - y).clip(lower=0).fillna(0),
+        ]
+        axes.errorbar(
+            x, y, yerr=bars, fmt=marker, color=colour, markerfacecolor="white" if number_ % 2 else colour,
+            capsize=2.5, elinewidth=0.9, label="_" if many else f"{who}: {slope_text(fit)}", zorder=3,
+        )  # fmt: skip
+        if not math.isnan(fit["k"]):
+            ends = [x.min(), x.max()]
+            line = [fit["service_ms"] + fit["k"] * end for end in ends]
+            axes.plot(ends, line, color=colour, linestyle=DASHES[number_ % len(DASHES)], zorder=2)
+        top = max([top, *rows["p75_ms"].dropna(), *rows["median_high_ms"].dropna(), *y])
+    if many:
+        k = fits["k"].dropna()
+        title += f"\n{len(fits)} regions, k = {number(k.min())} to {number(k.max())} RTT" if len(k) else ""
+    lines = 0 if many else len(fits)
+    axes.set_title(title)
+    axes.set_ylim(0, (top or 1) * (1.06 + 0.105 * lines))
+    axes.set_xlabel("measured RTT to the AR (ms)")
+    axes.set_ylabel("latency, median (ms)")
+    if lines:
+        axes.legend(loc="upper left", borderaxespad=0.2, labelspacing=0.3)
+
+
+def _regions(analysis: Analysis) -> list[str]:
+    return sorted(analysis.fits["origin_region"].unique())
+
+
+def latency_figure(analysis: Analysis, *, actions: bool = False, columns: int = 3) -> Figure:
+    """Latency against measured RTT, a panel an operation.
+
+    Raises:
+        InputError: nothing to draw (no whole iteration, or with ``actions`` no part of one).
+    """
+    shown = list(panels(analysis, actions=actions))
+    if not shown:
+        raise InputError("no operation to draw: the samples have none of this kind")
+    columns = min(columns, len(shown))
+    count = math.ceil(len(shown) / columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.35 * columns, 2.65 * count), layout="constrained")
+        grid = figure.subplots(count, columns, squeeze=False)
+        for axes, (title, fits) in zip(grid.flat, shown, strict=False):
+            draw_panel(axes, analysis, title, fits, _regions(analysis))
+        for axes in grid.flat[len(shown) :]:
+            axes.set_visible(False)
+        percent = f"{100 * analysis.confidence:g} %"
+        figure.supxlabel(
+            f"Marker: median, bar: its {percent} bootstrap interval, band: middle half of the samples, "
+            f"line: Theil-Sen fit with k and its {percent} interval.",
+            fontsize=7.5, color="#555555", x=0.01, ha="left",
+        )  # fmt: skip
+    return figure
+
+
+def panel_figure(analysis: Analysis, title: str, fits: pd.DataFrame) -> Figure:
+    """One panel of :func:`latency_figure` as a figure of its own (the report sets them side by side as they fit)."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.7, 2.8), layout="constrained")
+        draw_panel(figure.subplots(), analysis, title, fits, _regions(analysis))
+    return figure
+
+
+def wan_figure(links: pd.DataFrame) -> Figure:
+    """Asked against measured round trip of each link, and the difference with what is tolerated.
+
+    ``links`` is :func:`mrkolla.results.links.link_table`.
+
+    Raises:
+        InputError: no link was measured at a round trip that was asked.
+    """
+    links = links[links["rtt_asked_ms"].notna() & links["median_ms"].notna()]
+    if not len(links):
+        raise InputError("no link to draw: no round trip was both asked and measured")
+    regions, phases = sorted(links["region"].unique()), [p for p in ("before", "during", "after")]
+    widest = max(links["rtt_asked_ms"].max(), 1.0)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.15, 1])
+        upper.plot([0, widest], [0, widest], color="#999999", linewidth=0.8, zorder=1)
+        line = [widest * i / 200 for i in range(-8, 209)]
+        edge = [tolerance_ms(max(v, 0)) for v in line]
+        lower.fill_between(line, [-e for e in edge], edge, color="#999999", alpha=0.15, linewidth=0,
+                           label="tolerated: max(1 ms, 2 %)")  # fmt: skip
+        lower.axhline(0, color="#999999", linewidth=0.8)
+        for number_, region in enumerate(regions):
+            colour = COLOURS[number_ % len(COLOURS)]
+            of_region = links[links["region"] == region]
+            upper.plot(of_region["rtt_asked_ms"], of_region["median_ms"], MARKERS[number_ % len(MARKERS)], color=colour,
+                       markerfacecolor="white" if number_ % 2 else colour, label=region, zorder=3)  # fmt: skip
+            for place, phase in enumerate(phases):
+                rows = of_region[of_region["phase"] == phase]
+                # Side by side, so that none hides another: 1 % of the axis apart.
+                slot = (number_ - (len(regions) - 1) / 2) * 3.6 + place - 1
+                x, off = rows["rtt_asked_ms"] + 0.009 * widest * slot, rows["median_ms"] - rows["rtt_asked_ms"]
+                late = (rows["p99_ms"] - rows["median_ms"]).clip(lower=0).fillna(0)
+                lower.errorbar(x, off, yerr=[late * 0, late], fmt="<o>"[place], color=colour, markersize=3.4,
+                               markerfacecolor="white" if number_ % 2 else colour, elinewidth=0.7)  # fmt: skip
+        upper.set_ylabel("measured RTT, median (ms)")
+        upper.set_title("RTT of each link: asked and measured")
+        upper.legend(loc="upper left", ncols=math.ceil(len(regions) / 8))
+        lower.set_ylabel("measured − asked (ms)")
+        lower.set_xlabel("asked RTT (ms)")
+        lower.legend(loc="best")
+        figure.supxlabel(
+            "Below: ◂ before, ● during, ▸ after the operations of a point; set apart to be seen.\n"
+            "Line above a marker: up to the 99th percentile of the echoes.",
+            fontsize=7.5, color="#555555", x=0.01, ha="left",
+        )  # fmt: skip
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG text without date, creator or any other metadata."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return buffer.getvalue()
+
+
+def write_figures(folder: RunFolder, analysis: Analysis, links: pd.DataFrame) -> list[str]:
+    """Write ``figures/latency_vs_rtt``, ``figures/latency_vs_rtt_actions`` and ``figures/wan_rtt`` as PDF, SVG, PNG.
+
+    With each its numbers as CSV. What has nothing to draw is not written. Gives the names of the files written.
+    """
+    from mrkolla.results.summary import to_csv
+
+    made: list[tuple[str, Figure, pd.DataFrame]] = []
+    whole = analysis.levels["action"].isna()
+    if whole.any():
+        made.append(("latency_vs_rtt", latency_figure(analysis), analysis.levels[whole]))
+    if not whole.all():
+        made.append(("latency_vs_rtt_actions", latency_figure(analysis, actions=True), analysis.levels[~whole]))
+    if (links["rtt_asked_ms"].notna() & links["median_ms"].notna()).any():
+        made.append(("wan_rtt", wan_figure(links), links))
+    written = []
+    for name, figure, table in made:
+        for form in ("pdf", "svg", "png"):
+            buffer = io.BytesIO()
+            dated = {"pdf": {"CreationDate": None, "Creator": None}, "svg": {"Date": None}, "png": {}}[form]
+            with matplotlib.rc_context(STYLE):
+                figure.savefig(buffer, format=form, metadata=dated)
+            folder.write_bytes(f"figures/{name}.{form}", buffer.getvalue())
+            written.append(f"figures/{name}.{form}")
+        folder.write_text(f"figures/{name}.csv", to_csv(table, folder.name))
+        written.append(f"figures/{name}.csv")
+    return written

@@ -1,0 +1,171 @@
+"""The one tidy table of samples, and the table of echoes: columns, types, units, meaning.
+
+One row of ``samples.parquet`` is one measured operation; one row of ``wan.parquet`` is one echo over a link. A
+column keeps its name, unit and meaning within a schema version; a reader refuses a version that it does not know.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from mrkolla.errors import InputError
+
+SCHEMA_VERSION = 1
+PHASES = ("before", "during", "after")
+
+_TIME = pa.timestamp("ns", tz="UTC")
+_VERSION_KEY = b"mrkolla_schema_version"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: Arrow type, unit ("" for none), meaning, and whether a row may leave it null."""
+
+    type: pa.DataType
+    unit: str
+    meaning: str
+    nullable: bool = False
+
+
+SAMPLE_COLUMNS: dict[str, Column] = {
+    "run": Column(pa.string(), "", "name of the run folder"),
+    "point": Column(pa.string(), "", "identifier of the point: one combination of sweep values"),
+    "origin_region": Column(pa.string(), "", "region whose host started the operation"),
+    "target_region": Column(pa.string(), "", "region whose endpoint was called"),
+    "tool": Column(pa.string(), "", "benchmark that made the sample: probe, rally, ..."),
+    "scenario": Column(pa.string(), "", "operation measured"),
+    "action": Column(pa.string(), "", "part of the iteration; null: the whole iteration", True),
+    "iteration": Column(pa.int64(), "", "number of the iteration within scenario, point and region, from 0"),
+    "repetition": Column(pa.int64(), "", "number of the repetition of the point, from 0"),
+    "warmup": Column(pa.bool_(), "", "recorded but left out of all statistics"),
+    "concurrency": Column(pa.int64(), "", "operations of this kind in flight at once in the region"),
+    "token_cache": Column(pa.string(), "", "state of the token cache (warm, cold, ...); null: does not apply", True),
+    "start": Column(_TIME, "UTC, ns", "when the operation started, by the clock of its host"),
+    "duration_s": Column(pa.float64(), "s", "how long it took; null only for an operation that failed", True),
+    "error": Column(pa.string(), "", "why it failed; null: it did not", True),
+    "rtt_asked_ms": Column(pa.float64(), "ms", "round trip asked of the link; null: none asked (a real WAN)", True),
+    "rtt_measured_ms": Column(pa.float64(), "ms", "median round trip measured by the echoes of this point"),
+    "keystone_requests": Column(pa.float64(), "", "requests at the AR's Keystone; null: not counted", True),
+    "keystone_connections": Column(pa.float64(), "", "new connections to the AR's Keystone; null: not counted", True),
+    "schema_version": Column(pa.int32(), "", "version of this table"),
+}
+
+WAN_COLUMNS: dict[str, Column] = {
+    "run": Column(pa.string(), "", "name of the run folder"),
+    "point": Column(pa.string(), "", "identifier of the point"),
+    "region": Column(pa.string(), "", "region whose link to the AR was measured"),
+    "phase": Column(pa.string(), "", "before, during or after the point's operations"),
+    "time": Column(_TIME, "UTC, ns", "when the echo was sent"),
+    "rtt_ms": Column(pa.float64(), "ms", "round trip of the echo; null: lost", True),
+}
+
+
+def _schema(columns: Mapping[str, Column]) -> pa.Schema:
+    fields = [
+        pa.field(name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning})
+        for name, c in columns.items()
+    ]
+    return pa.schema(fields, metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+SAMPLES = _schema(SAMPLE_COLUMNS)
+WAN = _schema(WAN_COLUMNS)
+
+_PYTHON = {"string": str, "int64": int, "int32": int, "double": (int, float), "bool": bool}
+# Of numbers, these may not be negative; the others are free.
+_NOT_NEGATIVE = {
+    *("iteration", "repetition", "duration_s", "rtt_asked_ms", "rtt_measured_ms", "rtt_ms"),
+    *("keystone_requests", "keystone_connections"),
+}
+
+
+def _utc_ns(value: Any) -> int:
+    """A time as ns since the epoch; takes ns (int) or an aware datetime (a naive one could mean any hour)."""
+    if isinstance(value, bool) or not isinstance(value, int | datetime):
+        raise TypeError("a UTC time as ns (int) or an aware datetime")
+    if isinstance(value, int):
+        if value < 10**17:  # 1973: seconds or milliseconds given for nanoseconds
+            raise ValueError("nanoseconds since the epoch")
+        return value
+    if value.tzinfo is None:
+        raise ValueError("a datetime with its time zone")
+    nanosecond = getattr(value, "nanosecond", 0)  # pandas.Timestamp
+    utc = value.astimezone(UTC)
+    whole = int(utc.replace(microsecond=0).timestamp())
+    return (whole * 10**6 + utc.microsecond) * 1000 + nanosecond
+
+
+def _cell(name: str, column: Column, value: Any) -> Any:
+    if value is None:
+        if column.nullable:
+            return None
+        raise ValueError("a value: it may not be null")
+    if hasattr(value, "item") and not isinstance(value, datetime):  # a numpy scalar
+        value = value.item()
+    if pa.types.is_timestamp(column.type):
+        return _utc_ns(value)
+    kind = _PYTHON[str(column.type)]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(str(column.type))
+    if kind is str and not value and not column.nullable:
+        raise ValueError("a value: it may not be empty")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number (null for none)")
+    if name in _NOT_NEGATIVE and value < 0:
+        raise ValueError("a number that is not negative")
+    return value
+
+
+def to_table(rows: Iterable[Mapping[str, Any]], which: str) -> pa.Table:
+    """Checked rows as an Arrow table.
+
+    ``which`` is "samples" or "wan". Columns that may be null may be left out, and ``schema_version`` is filled in.
+
+    Raises:
+        InputError: an unknown or missing column, a value of another type or range; names row and column.
+    """
+    columns, schema = (SAMPLE_COLUMNS, SAMPLES) if which == "samples" else (WAN_COLUMNS, WAN)
+    data: dict[str, list[Any]] = {name: [] for name in columns}
+    for number, row in enumerate(rows):
+        unknown = sorted(set(row) - set(columns))
+        if unknown:
+            raise InputError(f"{which} row {number}: unknown column {', '.join(map(str, unknown))}")
+        for name, column in columns.items():
+            value = SCHEMA_VERSION if name == "schema_version" and name not in row else row.get(name)
+            try:
+                data[name].append(_cell(name, column, value))
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{which} row {number}: {name} is {value!r}, wanted {error}") from error
+        if which == "samples":
+            version = data["schema_version"][-1]
+            if version != SCHEMA_VERSION:
+                raise InputError(f"samples row {number}: schema_version is {version}, wanted {SCHEMA_VERSION}")
+            if data["duration_s"][-1] is None and data["error"][-1] is None:
+                raise InputError(f"samples row {number}: duration_s is null, and so is error: give one of them")
+        elif data["phase"][-1] not in PHASES:
+            raise InputError(f"wan row {number}: phase is {data['phase'][-1]!r}, wanted one of {', '.join(PHASES)}")
+    arrays = [pa.array(data[f.name], pa.int64()).cast(f.type) if pa.types.is_timestamp(f.type)
+              else pa.array(data[f.name], f.type) for f in schema]  # fmt: skip
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def check_version(schema: pa.Schema, where: str) -> None:
+    """Refuse a table of another schema version, or one that mrkolla did not write.
+
+    Raises:
+        InputError: names the file, its version and the one that this mrkolla reads.
+    """
+    found = (schema.metadata or {}).get(_VERSION_KEY)
+    if found is None:
+        raise InputError(f"{where}: not a table that mrkolla wrote (no schema version)")
+    if found != str(SCHEMA_VERSION).encode():
+        raise InputError(
+            f"{where}: schema version {found.decode(errors='replace')}, this mrkolla reads {SCHEMA_VERSION}: "
+            "read it with the mrkolla named in its provenance.json, or run the experiment again"
+        )

@@ -1,0 +1,372 @@
+"""A run folder: where one execution of an experiment keeps all that it made.
+
+A finished point is one folder below ``parts/``, renamed into place when it is complete: a run that is killed keeps
+the points that it finished, and half a point is never read. ``consolidate`` joins them in ``samples.parquet`` and
+``wan.parquet``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from mrkolla.errors import InputError
+from mrkolla.results import facts, schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)-(?P<time>\d{8}T\d{6}Z)")
+_MARKS = ("experiment.yaml", "journal.jsonl", "provenance.json", "samples.parquet", "parts")
+_TABLES = {"samples": schema.SAMPLES, "wan": schema.WAN}
+_SORT = {
+    "samples": ["start", "origin_region", "tool", "scenario", "action", "iteration"],
+    "wan": ["region", "time", "phase"],
+}
+_PARTS_KEY = b"mrkolla_parts"
+# Read as codes into a list of values: a tenth of the memory of a string a row.
+_CODED = [n for n, c in schema.SAMPLE_COLUMNS.items() if c.type == pa.string()]
+
+
+def _natural(text: str) -> list[tuple[bool, int, str]]:
+    """A sort key by which p2 comes before p10."""
+    return [(not t.isdigit(), int(t) if t.isdigit() else 0, t) for t in re.split(r"(\d+)", text) if t]
+
+
+def _part_name(point: str) -> str:
+    name = urllib.parse.quote(point, safe="=+,@")
+    if len(name) > 150 or name in (".", "..") or name.startswith(".tmp-"):
+        name = f"{name[:100].strip('.')}-{hashlib.sha256(point.encode()).hexdigest()[:16]}"
+    return name
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class RunFolder:
+    """A run folder on disk; make one with :meth:`create`, :meth:`open` or :meth:`find`."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """The run's name, NAME-YYYYmmddTHHMMSSZ."""
+        return self.path.resolve().name
+
+    # -- which folder --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, results_dir: Path | str, name: str) -> RunFolder:
+        """A new folder ``results_dir/NAME-YYYYmmddTHHMMSSZ``; of two in one second the later gets the next second.
+
+        Raises:
+            InputError: ``name`` cannot be a folder's name, or ``results_dir`` cannot be written.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise InputError(f"name {name!r}: use letters, digits, '_', '.' and '-' (it names the run folder)")
+        now = datetime.now(UTC)
+        for second in range(60):
+            path = Path(results_dir) / f"{name}-{now + timedelta(seconds=second):%Y%m%dT%H%M%SZ}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise InputError(f"{results_dir}: cannot make a run folder here: {error.strerror}") from error
+            for sub in ("plan", "figures", "logs", "tools", "parts"):
+                (path / sub).mkdir()
+            return cls(path)
+        raise InputError(f"{results_dir}: sixty runs named {name} in one minute: wait, or give another name")
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            InputError: not a folder, not a run folder, or one of another schema version.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise InputError(f"{path}: no such run folder")
+        if not any((path / mark).exists() for mark in _MARKS):
+            raise InputError(f"{path}: not a run folder (it has none of {', '.join(_MARKS)})")
+        run = cls(path)
+        for table in _TABLES:
+            file = path / f"{table}.parquet"
+            if file.exists():
+                schema.check_version(_read_schema(file), str(file))
+        return run
+
+    @classmethod
+    def runs(cls, results_dir: Path | str) -> list[Path]:
+        """Run folders below ``results_dir``, oldest first (by the time in their names)."""
+        found = [(m["time"], p.name, p) for p in Path(results_dir).glob("*") if (m := _NAME.fullmatch(p.name))]
+        return [path for _, _, path in sorted(found) if path.is_dir()]
+
+    @classmethod
+    def find(cls, results_dir: Path | str, run: str | Path | None = None) -> RunFolder:
+        """The run folder that a person means.
+
+        ``run`` is a path, a folder's name below ``results_dir``, or an experiment's name (its newest run); null is
+        the newest run of all.
+
+        Raises:
+            InputError: there is none; names those that there are.
+        """
+        known = cls.runs(results_dir)
+        if run is None:
+            if not known:
+                raise InputError(f"{results_dir}: no run here: start an experiment first, or say --results DIR")
+            return cls.open(known[-1])
+        if (Path(results_dir) / run).is_dir():
+            return cls.open(Path(results_dir) / run)
+        if Path(run).is_dir():
+            return cls.open(run)
+        named = [p for p in known if p.name.rpartition("-")[0] == str(run)]
+        if named:
+            return cls.open(named[-1])
+        newest = ", ".join(p.name for p in reversed(known[-3:])) or "none"
+        raise InputError(f"run {str(run)!r}: neither a folder nor a run in {results_dir} (newest there: {newest})")
+
+    # -- samples -------------------------------------------------------------------------------------------------
+
+    def append_point(
+        self, point: str, samples: Iterable[Mapping[str, Any]], wan_rows: Iterable[Mapping[str, Any]] = ()
+    ) -> Path:
+        """Keep a finished point: all of it or nothing. A point kept before is replaced.
+
+        Rows are dicts with the columns of :mod:`mrkolla.results.schema`; ``run`` and ``point`` are filled in.
+
+        Raises:
+            InputError: a row does not fit the schema (row and column named); nothing is written.
+        """
+        given = {"samples": samples, "wan": wan_rows}
+        tables = {
+            which: schema.to_table(({"run": self.name, "point": point, **row} for row in rows), which)
+            for which, rows in given.items()
+        }
+        for which, table in tables.items():
+            strangers = set(table["point"].unique().to_pylist()) - {point}
+            if strangers:
+                raise InputError(f"{which} of point {point}: rows of point {', '.join(sorted(strangers))} among them")
+        parts = self.path / "parts"
+        parts.mkdir(exist_ok=True)
+        self._sweep(parts)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parts))
+        temporary.chmod(0o755)
+        for which, table in tables.items():
+            ordered = table.sort_by([(c, "ascending") for c in _SORT[which]])
+            pq.write_table(ordered, temporary / f"{which}.parquet", compression="zstd")
+        final = parts / _part_name(point)
+        if final.exists():  # killed between the two renames, the point is measured again
+            os.replace(final, parts / f"{temporary.name}-old")
+        os.replace(temporary, final)
+        self._sweep(parts)
+        return final
+
+    @staticmethod
+    def _sweep(parts: Path) -> None:
+        """Remove what a killed run left half-written."""
+        for left in parts.glob(".tmp-*"):
+            shutil.rmtree(left)
+
+    def parts(self) -> list[Path]:
+        """Folders of the finished points, in the order of their names (p2 before p10)."""
+        found = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
+        return sorted(found, key=lambda p: _natural(p.name))
+
+    def finished_points(self) -> list[str]:
+        """Identifiers of the points that :meth:`append_point` kept."""
+        return [self._part_point(part) for part in self.parts()]
+
+    @staticmethod
+    def _part_point(part: Path) -> str:
+        for which in _TABLES:
+            table = _read_part(part, which, ["point"])
+            if table.num_rows:
+                return table["point"][0].as_py()
+        return urllib.parse.unquote(part.name)
+
+    def consolidate(self) -> None:
+        """Join all parts in ``samples.parquet`` and ``wan.parquet``; the same parts give the same bytes.
+
+        Raises:
+            InputError: no point was kept, or a part cannot be read.
+        """
+        parts = self.parts()
+        if not parts:
+            raise InputError(f"{self.path}: no finished point, so no samples to join")
+        for which, table_schema in _TABLES.items():
+            marked = table_schema.with_metadata({**table_schema.metadata, _PARTS_KEY: self._digest(parts)})
+            temporary = self.path / f".tmp-{which}.parquet"
+            with pq.ParquetWriter(temporary, marked, compression="zstd") as writer:
+                for part in parts:
+                    table = _read_part(part, which)
+                    if table.num_rows:
+                        writer.write_table(table.cast(marked))
+            os.replace(temporary, self.path / f"{which}.parquet")
+
+    @staticmethod
+    def _digest(parts: list[Path]) -> bytes:
+        digest = hashlib.sha256()
+        for part in parts:
+            for which in _TABLES:
+                digest.update(f"{part.name}/{which}\n".encode())
+                digest.update((part / f"{which}.parquet").read_bytes())
+        return digest.hexdigest().encode()
+
+    def read_table(self, which: str, columns: list[str] | None = None) -> pa.Table:
+        """``samples`` or ``wan`` as an Arrow table; the parts themselves when they say more than the joined file.
+
+        Raises:
+            InputError: nothing was kept, a file cannot be read, or is of another schema version.
+        """
+        parts, joined = self.parts(), self.path / f"{which}.parquet"
+        if joined.exists():
+            found = _read_schema(joined)
+            schema.check_version(found, str(joined))
+            if not parts or found.metadata.get(_PARTS_KEY) == self._digest(parts):
+                return _read(joined, columns)
+        if not parts:
+            raise InputError(f"{self.path}: no samples: no point of this run finished (see its logs and points.json)")
+        return pa.concat_tables([_read_part(part, which, columns) for part in parts]).unify_dictionaries()
+
+    def read_samples(self, columns: list[str] | None = None, *, refused: bool = False) -> pd.DataFrame:
+        """Samples as a DataFrame (strings as categories), without those of points that are not done.
+
+        ``columns`` limits what is read; ``refused`` also gives samples of points that ``points.json`` calls
+        refused or failed.
+
+        Raises:
+            InputError: there is no sample, or none of a point that is done.
+        """
+        wanted = columns if columns is None or "point" in columns else [*columns, "point"]
+        frame = self.read_table("samples", wanted).to_pandas(self_destruct=True)
+        if not len(frame):
+            raise InputError(f"{self.path}: no samples: every point is empty (see points.json and logs)")
+        if not refused:
+            bad = {p["point"] for p in self.points() if p.get("status", "done") != "done"}
+            if bad & set(frame["point"].unique()):
+                frame = frame[~frame["point"].isin(bad)].reset_index(drop=True)
+            if not len(frame):
+                raise InputError(f"{self.path}: all points were refused or failed: points.json says why")
+        return frame if columns is None else frame[columns]
+
+    def read_wan(self) -> pd.DataFrame:
+        """Echoes as a DataFrame; none is no error."""
+        return self.read_table("wan").to_pandas()
+
+    # -- other files ---------------------------------------------------------------------------------------------
+
+    def write_bytes(self, name: str, data: bytes) -> Path:
+        """Write a file of the folder whole or not at all; ``name`` may have folders before it."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+        return path
+
+    def write_text(self, name: str, text: str) -> Path:
+        """:meth:`write_bytes` of UTF-8 text."""
+        return self.write_bytes(name, text.encode())
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write JSON (indented; paths and times as text)."""
+        return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def write_yaml(self, name: str, value: Any) -> Path:
+        """Write YAML in the order given."""
+        return self.write_text(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        """Read JSON; ``default`` when there is no such file.
+
+        Raises:
+            InputError: the file is not JSON.
+        """
+        path = self.path / name
+        if not path.exists():
+            return default
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON: {error}") from error
+
+    def read_yaml(self, name: str, default: Any = None) -> Any:
+        """Read YAML; ``default`` when there is no such file.
+
+        Raises:
+            InputError: the file is not YAML.
+        """
+        path = self.path / name
+        if not path.exists():
+            return default
+        try:
+            return yaml.safe_load(path.read_text())
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{path}: not YAML: {error}") from error
+
+    def points(self) -> list[dict[str, Any]]:
+        """``points.json``: one dict a point, the last entry of a point that was tried again; [] without the file.
+
+        Keys: point, rtt_asked_ms {region: ms}, repetition, status (done, refused, failed), reason,
+        links {region: {before_median_ms, before_p99_ms, after_median_ms, after_p99_ms}}, warnings [].
+        """
+        last = {entry["point"]: entry for entry in self.read_json("points.json", [])}
+        return list(last.values())
+
+    def write_provenance(self, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write ``provenance.json``: :func:`mrkolla.results.provenance` with the caller's ``extra``."""
+        return self.write_json("provenance.json", facts.provenance(extra))
+
+
+def _readable(path: Path, error: Exception) -> InputError:
+    part = " (delete this point's folder and run again to measure it again)" if "parts" in path.parts else ""
+    return InputError(f"{path}: not a readable Parquet file{part}: {str(error).splitlines()[0]}")
+
+
+def _read_schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _readable(path, error) from error
+
+
+def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    coded = _CODED if path.name == "samples.parquet" else None
+    try:
+        return pq.read_table(path, columns=columns, read_dictionary=coded, partitioning=None)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _readable(path, error) from error
+
+
+def _read_part(part: Path, which: str, columns: list[str] | None = None) -> pa.Table:
+    path = part / f"{which}.parquet"
+    schema.check_version(_read_schema(path), str(path))
+    return _read(path, columns)

@@ -1,0 +1,30 @@
+"""The statistics as CSV, one kind of row a file, units in the columns' names."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mrkolla.results.stats import Analysis
+from mrkolla.results.store import RunFolder
+
+_NAMES = {
+    "k": "k_round_trips",
+    "k_low": "k_low_round_trips",
+    "k_high": "k_high_round_trips",
+    "keystone_requests": "keystone_requests_mean",
+    "keystone_connections": "keystone_connections_mean",
+    "level": "rtt_asked_ms",
+}
+
+
+def to_csv(frame: pd.DataFrame, run: str) -> str:
+    """A table of :class:`Analysis` as CSV text with the run's name in front; empty cells are "not known"."""
+    named = frame.rename(columns={old: new for old, new in _NAMES.items() if old in frame})
+    named.insert(0, "run", run)
+    return named.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def write_summary(folder: RunFolder, analysis: Analysis) -> None:
+    """Write ``summary.csv`` (a row per operation, region and point) and ``fits.csv`` (a row per operation, region)."""
+    folder.write_text("summary.csv", to_csv(analysis.points, folder.name))
+    folder.write_text("fits.csv", to_csv(analysis.fits, folder.name))

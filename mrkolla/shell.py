@@ -1,0 +1,155 @@
+"""Long commands on this machine: output to a log, the last line shown as progress, a bound on their time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from mrkolla.errors import DeployError, MrkollaError
+
+
+def stream(
+    argv: list[str],
+    log: Path,
+    *,
+    timeout: float,
+    line: Callable[[str], None] | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    stop: threading.Event | None = None,
+    pidfile: Path | None = None,
+    clean: Callable[[str], str] | None = None,
+) -> int:
+    """Run ``argv`` in a process group of its own, append its output to ``log``, and return its exit status.
+
+    Each line is handed to ``line`` as it comes. After ``timeout`` seconds, or when ``stop`` is set, the whole group
+    is ended; a time-out raises :class:`~mrkolla.errors.DeployError`. ``pidfile`` is written
+    while it runs, for :func:`end_leftover`; ``clean`` takes secrets out of a line before it is written or handed on.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except FileNotFoundError as missing:
+            raise DeployError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from missing
+        if pidfile:
+            pidfile.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
+        late = threading.Event()
+        done = threading.Event()
+
+        def watch() -> None:
+            end = time.monotonic() + timeout
+            while not done.wait(0.2):
+                if time.monotonic() > end:
+                    late.set()
+                if late.is_set() or (stop and stop.is_set()):
+                    end_group(process)
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            for raw in process.stdout:
+                text = raw.decode(errors="replace").rstrip("\n")
+                text = clean(text) if clean else text
+                out.write(text.encode() + b"\n")
+                out.flush()
+                if line:
+                    line(text.rstrip())
+            status = process.wait()
+        except BaseException:
+            end_group(process)
+            raise
+        finally:
+            done.set()
+            watcher.join()
+            if pidfile:
+                pidfile.unlink(missing_ok=True)
+        if late.is_set():
+            raise DeployError(f"{Path(argv[0]).name} took longer than {timeout:.0f} s and was ended; log: {log}")
+        return status
+
+
+def end_leftover(pidfile: Path) -> bool:
+    """End the process group that ``pidfile`` names, if it still runs (its starter was killed); True if it did."""
+    try:
+        mark = json.loads(pidfile.read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    if started(mark["pid"]) != mark["started"]:
+        return False
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(mark["pid"], number)
+        except ProcessLookupError:
+            break
+        end = time.monotonic() + 10
+        while started(mark["pid"]) == mark["started"] and time.monotonic() < end:
+            time.sleep(0.1)
+    return True
+
+
+def started(pid: int) -> int | None:
+    """When process ``pid`` began, in clock ticks since boot: with the id, a name that is not used twice."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rsplit(")", 1)[1].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def end_group(process: subprocess.Popen, patience: float = 10) -> None:
+    """End a process started with its own session: TERM, then KILL after ``patience`` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def must(
+    argv: list[str],
+    log: Path,
+    *,
+    timeout: float,
+    what: str,
+    line: Callable[[str], None] | None = None,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    error: type[MrkollaError] = DeployError,
+    hint: str = "",
+) -> None:
+    """:func:`stream`, raising ``error`` with the last line printed when the status is not 0."""
+    last: deque[str] = deque(maxlen=5)
+
+    def keep(text: str) -> None:
+        if text.strip():
+            last.append(text.strip())
+        if line:
+            line(text)
+
+    status = stream(argv, log, timeout=timeout, line=keep, env=env, cwd=cwd)
+    if status != 0:
+        told = next((t for t in reversed(last) if t.startswith(("E:", "ERROR", "error", "fatal"))), "")
+        told = told or (last[-1] if last else f"status {status}")
+        raise error(f"{what} failed: {told[:300]}{f'; {hint}' if hint else ''}; log: {log}")

@@ -1,0 +1,146 @@
+"""What a link is, what is asked of it, and what is in force. A link is the WAN between one OSR and the network.
+
+Round trips are asked for; here, and nowhere above, they become two one-way delays.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+from mrkolla.errors import InputError
+
+OUT, BACK = "out", "back"  # from the OSR into the network, and towards it
+DIRECTIONS = (OUT, BACK)
+_REFERENCE_MBIT = 2000.0  # what a queue must be able to hold when no bandwidth is asked for
+_MTU = 1500
+_MOST_RTT_MS = 10_000.0
+
+
+@dataclass(frozen=True)
+class LocalLink:
+    """The link of region ``osr``, at a router that is a network namespace of this machine.
+
+    ``netns`` names the namespace, ``interface`` the OSR's bridge in it, ``uplink`` the interface in it that leads to
+    the deployer: what comes from or goes to ``uplink`` is never delayed.
+    """
+
+    osr: str
+    netns: str
+    interface: str
+    uplink: str
+
+
+@dataclass(frozen=True)
+class OneWay:
+    """What a driver does to one direction. Times in ms, one way; bandwidth in Mbit/s (None: as fast as it goes).
+
+    ``queue_packets`` is what the direction may hold in all, ``queue_bytes`` what may wait before the bottleneck.
+    """
+
+    delay_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss_percent: float = 0.0
+    bandwidth_mbit: float | None = None
+    queue_packets: int = 16384
+    queue_bytes: int | None = None
+
+    def differs(self, other: OneWay, tolerance_ms: float = 0.001) -> list[str]:
+        """Names of the fields in which ``other`` is not this."""
+        mine, theirs = asdict(self), asdict(other)
+        wrong = []
+        for name, value in mine.items():
+            there = theirs[name]
+            if value is None or there is None:
+                same = value is there
+            elif name.endswith("_ms"):
+                same = abs(value - there) <= tolerance_ms
+            else:
+                same = math.isclose(value, there, rel_tol=1e-3, abs_tol=1e-4)
+            if not same:
+                wrong.append(name)
+        return wrong
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person asks of a link.
+
+    ``rtt_ms``: the round trip. ``jitter_ms``: a round trip lies within rtt_ms ± jitter_ms. ``loss_percent``: of the
+    packets in each direction. ``bandwidth_mbit``: of each direction, None for no limit.
+    """
+
+    rtt_ms: float = 0.0
+    jitter_ms: float = 0.0
+    loss_percent: float = 0.0
+    bandwidth_mbit: float | None = None
+
+    def check(self, osr: str) -> None:
+        """Raise :class:`~mrkolla.errors.InputError`, naming the region and the value, when a value makes no sense."""
+        for name, value in asdict(self).items():
+            if name == "bandwidth_mbit" and value is None:
+                continue
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value < 0:
+                raise InputError(f"link of {osr}: {name} is {value!r}, but must be a number of 0 or more")
+        if self.rtt_ms > _MOST_RTT_MS:
+            raise InputError(f"link of {osr}: rtt_ms is {self.rtt_ms:g}, but at most {_MOST_RTT_MS:g} can be had")
+        if self.bandwidth_mbit == 0:
+            raise InputError(f"link of {osr}: bandwidth_mbit is 0: leave it out for no limit")
+        if self.loss_percent >= 100:
+            raise InputError(f"link of {osr}: loss_percent is {self.loss_percent:g}, but must be less than 100")
+        if self.jitter_ms > self.rtt_ms:
+            raise InputError(f"link of {osr}: jitter_ms ({self.jitter_ms:g}) is more than rtt_ms ({self.rtt_ms:g})")
+
+    def one_way(self, base_ms: float = 0.0) -> OneWay:
+        """The settings of each direction, for a link whose round trip takes ``base_ms`` when nothing is asked."""
+        delay = max(0.0, self.rtt_ms - base_ms) / 2
+        mbit = self.bandwidth_mbit or _REFERENCE_MBIT
+        # In front of a bottleneck as much may wait as fills the round trip: a TCP stream then uses all of it.
+        waiting_s = max(self.rtt_ms, 50.0) / 1000
+        held = mbit * 1e6 / 8 * (waiting_s + (delay + self.jitter_ms) / 1000)
+        return OneWay(
+            delay_ms=delay,
+            jitter_ms=self.jitter_ms / 2,
+            loss_percent=float(self.loss_percent),
+            bandwidth_mbit=None if self.bandwidth_mbit is None else float(self.bandwidth_mbit),
+            queue_packets=max(16384, math.ceil(held / _MTU)),
+            queue_bytes=None
+            if self.bandwidth_mbit is None
+            else max(64 * 1024, math.ceil(self.bandwidth_mbit * 1e6 / 8 * waiting_s)),
+        )
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction as its driver reports it: settings in force and counters since the driver began."""
+
+    settings: OneWay
+    packets: int = 0
+    dropped: int = 0
+    queued: int = 0
+    late: int = 0
+    details: dict[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """A link as it is: what was asked, what the driver says is in force, and what is wrong with it (else empty).
+
+    ``base_ms`` is the round trip that the driver itself takes, measured at 0, and taken off what is asked.
+    """
+
+    osr: str
+    driver: str
+    asked: Asked
+    base_ms: float
+    out: Direction | None
+    back: Direction | None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The round trip that the settings in force should give; None when a driver does not answer."""
+        if not self.out or not self.back:
+            return None
+        return self.out.settings.delay_ms + self.back.settings.delay_ms + self.base_ms

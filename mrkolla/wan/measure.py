@@ -1,0 +1,280 @@
+"""The round trip as it is, not as it was asked: an own UDP echo between two hosts, and the verdict on it.
+
+``ping`` prints three digits and needs rights; this has microseconds and needs Python on the host. A ``launcher`` is
+whatever starts a command at a host and gives a process with text pipes: by default :func:`mrkolla.remote.popen`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import statistics
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from mrkolla import remote
+from mrkolla.errors import WanError
+from mrkolla.wan import echo
+
+DEFAULT_PORT = 19817
+Launcher = Callable[[Any, list[str]], "subprocess.Popen[str]"]
+_START_S = 30.0  # connecting and starting Python on a busy host
+# Python reads the program from its standard input, of which the rest stays open: its end ends the program.
+_BOOT = "import sys; size = int(sys.argv.pop(1)); exec(compile(sys.stdin.read(size), 'echo.py', 'exec'))"
+
+
+@dataclass(frozen=True)
+class Rtt:
+    """Round trips of one measurement, in ms and in the order sent; lost ones are counted, not in the list."""
+
+    samples_ms: list[float]
+    sent: int
+    lost: int
+
+    @cached_property
+    def median_ms(self) -> float:
+        """The median; NaN without samples."""
+        return statistics.median(self.samples_ms) if self.samples_ms else math.nan
+
+    @cached_property
+    def p99_ms(self) -> float:
+        """The 99th percentile (nearest rank); NaN without samples."""
+        ranked = sorted(self.samples_ms)
+        return ranked[math.ceil(0.99 * len(ranked)) - 1] if ranked else math.nan
+
+
+def tolerance_ms(asked_ms: float) -> float:
+    """By how much a median may differ from what was asked: 1 ms, or 2 % of it where that is more."""
+    return max(1.0, 0.02 * asked_ms)
+
+
+def verify(asked_ms: float, rtt: Rtt, what: str) -> list[str]:
+    """Refuse a link that is not as asked, and return warnings about one that is.
+
+    ``what`` names the link or path, for the message. Raises :class:`~mrkolla.errors.WanError` with both numbers when
+    the median is off by more than :func:`tolerance_ms`, or when nothing was measured. A p99 far above (by 20 ms, or
+    twice what was asked) and lost echoes are warned of.
+    """
+    if not rtt.samples_ms:
+        raise WanError(f"{what}: RTT asked {asked_ms:g} ms, not measured: {rtt.lost} of {rtt.sent} echoes lost")
+    off, most = rtt.median_ms - asked_ms, tolerance_ms(asked_ms)
+    if abs(off) > most:
+        raise WanError(
+            f"{what}: RTT asked {asked_ms:g} ms, measured {rtt.median_ms:.2f} ms (median of {len(rtt.samples_ms)} "
+            f"echoes): off by {off:+.2f} ms, more than {most:.2f} ms"
+        )
+    warnings = []
+    if rtt.p99_ms > min(asked_ms + 20.0, max(2 * asked_ms, asked_ms + 5.0)):
+        warnings.append(f"{what}: p99 of the RTT is {rtt.p99_ms:.2f} ms with {asked_ms:g} ms asked: a loaded machine?")
+    if rtt.lost:
+        warnings.append(f"{what}: {rtt.lost} of {rtt.sent} echoes lost")
+    return warnings
+
+
+def measure(
+    src: Any,
+    dst_address: str,
+    count: int = 200,
+    interval_s: float = 0.005,
+    *,
+    port: int = DEFAULT_PORT,
+    launcher: Launcher | None = None,
+) -> Rtt:
+    """Send ``count`` echoes, one every ``interval_s`` seconds, from host ``src`` to an :class:`EchoServer`.
+
+    Raises :class:`~mrkolla.errors.WanError` when nothing answers, or the client fails or takes too long.
+    """
+    what = f"echo from {_name(src)} to {dst_address} port {port}"
+    argv = ["client", dst_address, str(port), str(count), str(interval_s)]
+    with _Remote(src, argv, launcher, what) as client:
+        lines = client.lines(_START_S + echo.WARM_S + count * interval_s + echo.LOST_S + 10)
+    if "sent" not in (lines[-1] if lines else {}):
+        raise WanError(f"{what}: {client.last_words(lines)}")
+    samples = [line["rtt_ms"] for line in lines[:-1] if line["rtt_ms"] is not None]
+    return Rtt(samples, lines[-1]["sent"], lines[-1]["lost"])
+
+
+class EchoServer:
+    """Answers echoes at ``bind_address`` of ``host`` while the context lasts. Raises WanError when it cannot."""
+
+    def __init__(
+        self, host: Any, bind_address: str, port: int = DEFAULT_PORT, *, launcher: Launcher | None = None
+    ) -> None:
+        self.host, self.address, self.port, self._launcher = host, bind_address, port, launcher
+        self._remote: _Remote | None = None
+
+    def __enter__(self) -> Self:
+        what = f"echo server at {_name(self.host)}, {self.address} port {self.port}"
+        self._remote = _Remote(self.host, ["server", self.address, str(self.port)], self._launcher, what)
+        try:
+            said = self._remote.line(_START_S)
+            if not said or not said.get("ready"):
+                raise WanError(f"{what}: {self._remote.last_words([said] if said else [])}")
+        except BaseException:
+            self._remote.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._remote:
+            self._remote.close()
+            self._remote = None
+
+
+class Ticker:
+    """One echo a second from ``src`` to an :class:`EchoServer`, in the background, while the context lasts.
+
+    ``samples`` is a list of (time sent, UTC; RTT in ms, None: lost), which grows meanwhile. An echo under way at the
+    end is in neither way counted. ``error`` says why the echoes ended before their time; None: they did not.
+    """
+
+    def __init__(
+        self,
+        src: Any,
+        dst_address: str,
+        port: int = DEFAULT_PORT,
+        *,
+        interval_s: float = 1.0,
+        launcher: Launcher | None = None,
+    ) -> None:
+        self.samples: list[tuple[datetime, float | None]] = []
+        self.error: str | None = None
+        self._argv = ["client", dst_address, str(port), "0", str(interval_s)]
+        self._src, self._launcher = src, launcher
+        self._what = f"echo from {_name(src)} to {dst_address} port {port}"
+        self._closing = threading.Event()
+        self._client: _Remote | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._client = _Remote(self._src, self._argv, self._launcher, self._what)
+        self._thread = threading.Thread(target=self._follow, name=self._what, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        if self._client:
+            self._client.close()
+        if self._thread:
+            self._thread.join(timeout=10)
+
+    def _follow(self) -> None:
+        assert self._client
+        last: list[dict[str, Any]] = []
+        try:
+            while (said := self._client.line(_START_S + echo.WARM_S)) is not None:
+                last = [said]
+                if "rtt_ms" in said:
+                    self.samples.append((datetime.fromtimestamp(said["time"], UTC), said["rtt_ms"]))
+            why = self._client.last_words(last)
+        except WanError as silent:
+            why = str(silent)
+        if not self._closing.is_set():
+            self.error = f"{self._what}: ended early: {why}"
+
+
+class _Remote:
+    """:mod:`mrkolla.wan.echo` at a host, as a context; it ends with its standard input."""
+
+    def __init__(self, host: Any, argv: list[str], launcher: Launcher | None, what: str) -> None:
+        program = Path(echo.__file__).read_text(encoding="ascii")
+        self.what = what
+        self._out: queue.Queue[str | None] = queue.Queue()
+        self._err: deque[str] = deque(maxlen=5)
+        self.process = (launcher or remote.popen)(host, ["python3", "-c", _BOOT, str(len(program)), *argv])
+        assert self.process.stdin
+        self._readers = [
+            threading.Thread(target=self._read_out, name=f"{what}: output", daemon=True),
+            threading.Thread(target=self._read_err, name=f"{what}: errors", daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            self.process.stdin.write(program)
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self._err.append("it ended before it had read its program")
+
+    def _read_out(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._out.put(line)
+        self._out.put(None)
+
+    def _read_err(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self._err.append(line.strip())
+
+    def line(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next line; None at the end. Raises WanError when it does not come in time or is no JSON."""
+        try:
+            text = self._out.get(timeout=timeout_s)
+        except queue.Empty as silent:
+            raise WanError(f"{self.what}: nothing heard for {timeout_s:.0f} s") from silent
+        if text is None:
+            return None
+        try:
+            return json.loads(text)
+        except ValueError as strange:
+            raise WanError(f"{self.what}: said {text.strip()[:120]!r}") from strange
+
+    def lines(self, timeout_s: float) -> list[dict[str, Any]]:
+        """All lines to the end, which must come within ``timeout_s``."""
+        until = time.monotonic() + timeout_s
+        found = []
+        while (said := self.line(max(0.0, until - time.monotonic()))) is not None:
+            found.append(said)
+        return found
+
+    def last_words(self, lines: list[dict[str, Any]]) -> str:
+        """Why it ended: its own error, else what stands on its standard error, else its status."""
+        if lines and "error" in lines[-1]:
+            return str(lines[-1]["error"])
+        status = self._wait(5.0)
+        self._readers[1].join(timeout=1)
+        return " ".join(self._err) or f"ended with status {status}"
+
+    def _wait(self, seconds: float) -> int | None:
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        """End it: by the end of its input, else by force. Bounded."""
+        assert self.process.stdin
+        # Closing flushes, which fails when the other end has gone: that is what we want anyway.
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        for force in (None, self.process.terminate, self.process.kill):
+            if force:
+                force()
+            if self._wait(5.0) is not None:
+                break
+        for reader in self._readers:
+            reader.join(timeout=2)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe:
+                pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _name(host: Any) -> str:
+    return getattr(host, "name", None) or str(host)

@@ -1,0 +1,54 @@
+"""Packaging of mrkolla. Everything that is not Python (systemd-nspawn, mmdebstrap, ...) is in packages.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="mrkolla",
+    version="0.1.0",
+    description="Enoslib-based experiment framework for scale testing of multi-region OpenStack, deployed with Kolla",
+    long_description=(HERE / "README.md").read_text() if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["mrkolla", "mrkolla.*"]),
+    package_data={
+        "mrkolla.images": ["*.sh"],
+        "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*.yml"],
+        "mrkolla.results": ["templates/*"],
+    },
+    install_requires=[
+        "enoslib==10.9.0",
+        "execo>=2.8.2,<3",
+        "ansible-core>=2.17,<2.19",
+        "pydantic>=2.7,<3",
+        "pyyaml>=6",
+        "rich>=12",
+        "pandas>=2.2",
+        "pyarrow>=16",
+        "scipy>=1.13",
+        "matplotlib>=3.8",
+        "jinja2>=3.1",
+        "openstacksdk>=4,<5",
+        "keystoneauth1>=5.6",
+        "requests>=2.31",
+        "cryptography>=42",
+        "bcrypt>=4",
+        "NetfilterQueue==1.1.0; sys_platform == 'linux'",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff==0.15.0",
+            "jsonschema>=4.20",
+            "nbformat>=5.10",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
+        ],
+    },
+    entry_points={"console_scripts": ["mrkolla = mrkolla.cli:main"]},
+)
