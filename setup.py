@@ -37,13 +37,12 @@ setup(
         "requests>=2.31",
         "cryptography>=42",
         "bcrypt>=4",
-        "NetfilterQueue==1.1.0; sys_platform == 'linux'",
     ],
     extras_require={
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
-            "ruff==0.15.0",
+            "ruff==0.17.6",
             "jsonschema>=4.20",
             "nbformat>=5.10",
             "nbclient>=0.10",

@@ -110,7 +110,7 @@ class Client:
         http = requests.Session()
         # A proxy or a .netrc of the host would put something else in the way than the link.
         http.trust_env = False
-        return session.Session(auth=auth, session=http, timeout=self.timeout)
+        return session.Session(auth=auth, session=http, timeout=self.timeout, app_name="mrkolla-probe")
 
     def connect(self):
         """Get the kept session its first token; raises keystoneauth1's exceptions."""

@@ -38,10 +38,13 @@ class _FormReader(HTMLParser):
         self._option: tuple[str, bool] | None = None
         self._text = ""
         self._alert_depth = 0
+        self._noscript = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
-        if tag == "form":
+        if tag == "noscript":
+            self._noscript = True
+        elif tag == "form":
             self._form = LoginForm(action=values.get("action", ""))
             self.forms.append(self._form)
         elif tag == "input" and self._form and values.get("name"):
@@ -59,11 +62,13 @@ class _FormReader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._option:
             self._text += data
-        if self._alert_depth and data.strip():
+        if self._alert_depth and data.strip() and not self._noscript:
             self.alerts.append(" ".join(data.split()))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == "form":
+        if tag == "noscript":
+            self._noscript = False
+        elif tag == "form":
             self._form = None
         elif tag == "select":
             self._select = None

@@ -16,7 +16,7 @@ from mrkolla.errors import CheckError
 
 @dataclass(frozen=True)
 class GuestImage:
-    """The guest to boot: a disk, or a kernel with its initrd.
+    """The guest to boot: a disk (its format is its file's suffix, qcow2 or raw), or a kernel with its initrd.
 
     On its serial console it prints ``mrkolla-guest: dhcp ADDRESS`` and ``mrkolla-guest: booted``.
     """
@@ -24,9 +24,13 @@ class GuestImage:
     disk: Path | None = None
     kernel: Path | None = None
     initrd: Path | None = None
-    disk_format: str = "qcow2"
     ram_mb: int = 256
     disk_gb: int = 1
+
+    @property
+    def disk_format(self) -> str:
+        """Glance's name of the disk's format."""
+        return "qcow2" if self.disk and self.disk.suffix == ".qcow2" else "raw"
 
 
 @dataclass(frozen=True)

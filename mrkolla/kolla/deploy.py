@@ -120,10 +120,9 @@ class Deployment:
         self.register(region, stop=stop)
         (self.gates / region.name).touch()
 
-    def register(self, region: Region, state: str = "present", stop: threading.Event | None = None) -> None:
-        """Register (or with ``absent`` remove) the identity endpoints of ``region`` in the AR's Keystone."""
-        name = f"register {region.name}" if state == "present" else f"unregister {region.name}"
-        with self.journal.step(name, [self.marks[self.admin.name], region.name]) as step:
+    def register(self, region: Region, stop: threading.Event | None = None) -> None:
+        """Register the identity endpoints of ``region`` in the AR's Keystone; there already, they are left alone."""
+        with self.journal.step(f"register {region.name}", [self.marks[self.admin.name], region.name]) as step:
             if step.done:
                 return
             with self.progress.step(region.name, "identity endpoints") as shown:
@@ -136,6 +135,6 @@ class Deployment:
                     self.logs / f"register-{region.name}.log",
                     say=shown.detail,
                     clean=self.progress.clean,
-                    variables={"mrkolla_region": region.name, "mrkolla_state": state},
+                    variables={"mrkolla_region": region.name},
                     stop=stop,
                 )

@@ -60,9 +60,16 @@ def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda t
         release.toolbox_ansible,
         sys.version_info[:2],
         [edit.digest() for edit in EDITS],
-        *sorted(PLAYBOOKS.glob("*.yml")),
     )
-    return KollaEnv(cache.entry("kolla", release.kolla_ansible, mark, lambda f: _build(f, release, log, detail)))
+    made = KollaEnv(cache.entry("kolla", release.kolla_ansible, mark, lambda f: _build(f, release, log, detail)))
+    # Playbooks of our own stand beside Kolla's, where its variables, roles and plugins are found.
+    for playbook in PLAYBOOKS.glob("*.yml"):
+        target = made.share / "ansible" / playbook.name
+        if not target.exists() or target.read_bytes() != playbook.read_bytes():
+            new = target.with_suffix(f".{os.getpid()}")
+            shutil.copy(playbook, new)
+            new.replace(target)
+    return made
 
 
 def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], None]) -> None:
@@ -86,11 +93,7 @@ def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], No
     if archive is None:
         raise LackError(f"PyPI gave no source archive of kolla {release.kolla}")
     shutil.unpack_archive(archive, sources, filter="data")
-    made = KollaEnv(folder)
-    apply(release.name, made.share)
-    # Playbooks of our own stand beside Kolla's, where its variables, roles and plugins are found.
-    for playbook in PLAYBOOKS.glob("*.yml"):
-        shutil.copy(playbook, made.share / "ansible")
+    apply(release.name, KollaEnv(folder).share)
 
 
 def _short(detail: Callable[[str], None]) -> Callable[[str], None]:

@@ -88,7 +88,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_memcached": True,
     }
     if region.kind == AR:
-        only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch", "heat")
+        only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch")
         values |= {"enable_keystone": True, "enable_horizon": True, **{f"enable_{name}": False for name in only}}
         return values
     url = keystone_url(admin)
@@ -124,9 +124,10 @@ def _images_globals(experiment: Experiment) -> dict:
         "docker_registry": source.registry or REGISTRY,
         "docker_registry_insecure": bool(source.registry),
         "docker_namespace": NAMESPACE,
-        # No Debian packages of these: HAProxy goes to MariaDB itself, and services keep their own logs.
+        # Not among the images: HAProxy goes to MariaDB itself, services keep their own logs, and Heat is not needed.
         "enable_proxysql": False,
         "enable_fluentd": False,
+        "enable_heat": False,
         # libvirt answers its own host alone; the mechanism that Kolla configures is not in the image.
         "libvirt_enable_sasl": False,
     }

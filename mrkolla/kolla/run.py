@@ -92,8 +92,9 @@ def _message(text: str) -> str:
         return text[:300]
     for key in ("msg", "stderr", "stdout", "module_stderr"):
         if facts.get(key):
-            said = facts[key]
-            lines = [line for line in str(said).strip().splitlines() if line.strip()]
+            # Kolla's modules give a traceback as the repr of its text.
+            said = str(facts[key]).replace("\\n", "\n")
+            lines = [line.strip(" '\"") for line in said.splitlines() if line.strip(" '\"")]
             if lines and not (key == "msg" and said in ("non-zero return code", "All items completed")):
                 return lines[-1][:300]
     return text[:300]

@@ -14,10 +14,11 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mrkolla.errors import InputError
 from mrkolla.results.links import tolerance_ms
-from mrkolla.results.stats import Analysis, label
+from mrkolla.results.stats import Analysis, label, levels_of
 from mrkolla.results.store import RunFolder
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -46,6 +47,7 @@ STYLE = {
 }
 _PANEL = ["tool", "scenario", "action", "token_cache", "concurrency"]
 _MOST_IN_LEGEND = 4
+_PHASES = {"before": "<", "during": "o", "after": ">"}
 
 
 def panels(analysis: Analysis, *, actions: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -57,16 +59,27 @@ def panels(analysis: Analysis, *, actions: bool = False) -> Iterator[tuple[str, 
         yield label(of_panel.iloc[0], shown), of_panel
 
 
+def k_text(fit: pd.Series | dict[str, Any]) -> str:
+    """k with its interval, ``2.01 [1.99, 2.03]``, with as many digits as the interval has something to say."""
+    if math.isnan(fit["k"]):
+        return "–"
+    if math.isnan(fit["k_low"]):
+        return number(fit["k"])
+    digits = 2 if fit["k_high"] - fit["k_low"] >= 0.02 else 3
+    return f"{number(fit['k'], digits)} [{number(fit['k_low'], digits)}, {number(fit['k_high'], digits)}]"
+
+
 def slope_text(fit: pd.Series | dict[str, Any]) -> str:
     """The fitted line in words: ``310 ms + 2.01 [1.99, 2.03] RTT``; why not, when there is none."""
     if math.isnan(fit["k"]):
         return str(fit["note"]).split(";", maxsplit=1)[0] or "no fit"
-    interval = "" if math.isnan(fit["k_low"]) else f" [{number(fit['k_low'])}, {number(fit['k_high'])}]"
-    return f"{fit['service_ms']:.3g} ms + {number(fit['k'])}{interval} RTT"
+    return f"{number(fit['service_ms'], 0 if abs(fit['service_ms']) >= 100 else 1)} ms + {k_text(fit)} RTT"
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with fixed digits and a real minus sign; no "-0.00"."""
+    """A number with fixed digits and a real minus sign; no "-0.00"; a dash for one that is not known."""
+    if value is None or math.isnan(value):
+        return "–"
     text = f"{value:.{digits}f}"
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
@@ -75,9 +88,7 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
     """One operation: medians with intervals, middle halves as bands, fitted lines; one colour a region."""
     top, many = 0.0, len(fits) > _MOST_IN_LEGEND
     for _, fit in fits.iterrows():
-        rows = analysis.levels
-        for name in (*_PANEL, "origin_region", "target_region"):
-            rows = rows[rows[name].isna() if pd.isna(fit[name]) else rows[name] == fit[name]]
+        rows = levels_of(analysis, fit)
         rows = rows[rows["n"] > 0]
         number_ = regions.index(fit["origin_region"])
         colour, marker = COLOURS[number_ % len(COLOURS)], MARKERS[number_ % len(MARKERS)]
@@ -114,6 +125,16 @@ def _regions(analysis: Analysis) -> list[str]:
     return sorted(analysis.fits["origin_region"].unique())
 
 
+def _key(figure: Figure, regions: list[str]) -> None:
+    """One legend for all panels, when there are too many regions for one in each."""
+    if len(regions) > _MOST_IN_LEGEND:
+        styles = [(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)], i % 2)
+                  for i in range(len(regions))]  # fmt: skip
+        lines = [Line2D([], [], color=c, marker=m, linestyle=d, markerfacecolor="white" if o else c)
+                 for c, m, d, o in styles]  # fmt: skip
+        figure.legend(lines, regions, loc="outside upper left", ncols=math.ceil(figure.get_figwidth()))
+
+
 def latency_figure(analysis: Analysis, *, actions: bool = False, columns: int = 3) -> Figure:
     """Latency against measured RTT, a panel an operation.
 
@@ -132,6 +153,7 @@ def latency_figure(analysis: Analysis, *, actions: bool = False, columns: int = 
             draw_panel(axes, analysis, title, fits, _regions(analysis))
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
+        _key(figure, _regions(analysis))
         percent = f"{100 * analysis.confidence:g} %"
         figure.supxlabel(
             f"Marker: median, bar: its {percent} bootstrap interval, band: middle half of the samples, "
@@ -146,6 +168,7 @@ def panel_figure(analysis: Analysis, title: str, fits: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.7, 2.8), layout="constrained")
         draw_panel(figure.subplots(), analysis, title, fits, _regions(analysis))
+        _key(figure, _regions(analysis))
     return figure
 
 
@@ -160,40 +183,42 @@ def wan_figure(links: pd.DataFrame) -> Figure:
     links = links[links["rtt_asked_ms"].notna() & links["median_ms"].notna()]
     if not len(links):
         raise InputError("no link to draw: no round trip was both asked and measured")
-    regions, phases = sorted(links["region"].unique()), [p for p in ("before", "during", "after")]
-    widest = max(links["rtt_asked_ms"].max(), 1.0)
+    regions, asked = sorted(links["region"].unique()), sorted(links["rtt_asked_ms"].unique())
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 4.6), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.15, 1])
-        upper.plot([0, widest], [0, widest], color="#999999", linewidth=0.8, zorder=1)
-        line = [widest * i / 200 for i in range(-8, 209)]
-        edge = [tolerance_ms(max(v, 0)) for v in line]
-        lower.fill_between(line, [-e for e in edge], edge, color="#999999", alpha=0.15, linewidth=0,
-                           label="tolerated: max(1 ms, 2 %)")  # fmt: skip
-        lower.axhline(0, color="#999999", linewidth=0.8)
+        figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+        widest = max(asked[-1], 1.0)
+        left.plot([0, widest], [0, widest], color="#999999", linewidth=0.8, zorder=1)
+        half = [tolerance_ms(value) for value in asked]
+        right.bar(range(len(asked)), [2 * h for h in half], bottom=[-h for h in half], width=0.92, color="#ededed",
+                  label="tolerated: max(1 ms, 2 %)", zorder=1)  # fmt: skip
+        right.axhline(0, color="#999999", linewidth=0.8, zorder=2)
+        step = 0.8 / (len(regions) * 4 - 1)  # a region's phases side by side, then a gap: none hides another
         for number_, region in enumerate(regions):
             colour = COLOURS[number_ % len(COLOURS)]
             of_region = links[links["region"] == region]
-            upper.plot(of_region["rtt_asked_ms"], of_region["median_ms"], MARKERS[number_ % len(MARKERS)], color=colour,
-                       markerfacecolor="white" if number_ % 2 else colour, label=region, zorder=3)  # fmt: skip
-            for place, phase in enumerate(phases):
+            size = max(8.5 - 2.5 * number_, 3)  # equal values: the smaller marker within the larger
+            left.plot(of_region["rtt_asked_ms"], of_region["median_ms"], MARKERS[number_ % len(MARKERS)], color=colour,
+                      markerfacecolor="none", markersize=size, label=region, zorder=3)  # fmt: skip
+            for place, (phase, marker) in enumerate(_PHASES.items()):
                 rows = of_region[of_region["phase"] == phase]
-                # Side by side, so that none hides another: 1 % of the axis apart.
-                slot = (number_ - (len(regions) - 1) / 2) * 3.6 + place - 1
-                x, off = rows["rtt_asked_ms"] + 0.009 * widest * slot, rows["median_ms"] - rows["rtt_asked_ms"]
+                x = rows["rtt_asked_ms"].map(asked.index) - 0.4 + (number_ * 4 + place) * step
                 late = (rows["p99_ms"] - rows["median_ms"]).clip(lower=0).fillna(0)
-                lower.errorbar(x, off, yerr=[late * 0, late], fmt="<o>"[place], color=colour, markersize=3.4,
-                               markerfacecolor="white" if number_ % 2 else colour, elinewidth=0.7)  # fmt: skip
-        upper.set_ylabel("measured RTT, median (ms)")
-        upper.set_title("RTT of each link: asked and measured")
-        upper.legend(loc="upper left", ncols=math.ceil(len(regions) / 8))
-        lower.set_ylabel("measured − asked (ms)")
-        lower.set_xlabel("asked RTT (ms)")
-        lower.legend(loc="best")
+                right.errorbar(x, rows["median_ms"] - rows["rtt_asked_ms"], yerr=[late * 0, late], fmt=marker,
+                               color=colour, markersize=3.6, elinewidth=0.8, zorder=3)  # fmt: skip
+        left.set_title("Each link: asked and measured")
+        left.set_xlabel("asked RTT (ms)")
+        left.set_ylabel("measured RTT, median (ms)")
+        left.legend(loc="upper left", ncols=math.ceil(len(regions) / 8))
+        right.set_title("Difference")
+        right.set_xticks(range(len(asked)), [f"{value:g}" for value in asked])
+        right.grid(visible=False, axis="x")
+        right.set_xlabel("asked RTT (ms)")
+        right.set_ylabel("measured − asked (ms)")
+        right.legend(loc="upper left")
         figure.supxlabel(
-            "Below: ◂ before, ● during, ▸ after the operations of a point; set apart to be seen.\n"
-            "Line above a marker: up to the 99th percentile of the echoes.",
-            fontsize=7.5, color="#555555", x=0.01, ha="left",
+            "Difference: ◂ before, ● during, ▸ after the operations of a point; line: up to the 99th percentile of "
+            "the echoes.", fontsize=7.5, color="#555555", x=0.01, ha="left",
         )  # fmt: skip
     return figure
 

@@ -207,19 +207,30 @@ def _fit(levels: pd.DataFrame, draws: np.ndarray, confidence: float) -> tuple[di
     return row, line
 
 
-def label(row: pd.Series | dict[str, Any], among: pd.DataFrame | None = None) -> str:
-    """The operation of a row as a person reads it: scenario and action, and what else differs in ``among``.
+def levels_of(analysis: Analysis, fit: pd.Series | dict[str, Any]) -> pd.DataFrame:
+    """The rows of ``analysis.levels`` that a row of ``analysis.fits`` was fitted to, by rising RTT."""
+    rows = analysis.levels
+    for name in GROUP:
+        rows = rows[rows[name] == fit[name] if _given(fit[name]) else rows[name].isna()]
+    return rows
 
-    ``among`` is the table that the row is shown with: the tool, token cache and concurrency are named when they
-    differ there.
+
+def label(row: pd.Series | dict[str, Any], among: pd.DataFrame | None = None) -> str:
+    """The operation of a row as a person reads it: scenario and action, and what else tells it apart in ``among``.
+
+    ``among`` is the table that the row is shown with: tool, token cache and concurrency are named when the same
+    scenario and action stand there with another one.
     """
     text = str(row["scenario"])
     if _given(row["action"]):
         text += f" / {row['action']}"
+    if among is None:
+        return text
+    same = among[among["scenario"] == row["scenario"]]
+    same = same[same["action"] == row["action"] if _given(row["action"]) else same["action"].isna()]
     extra = []
     for name, form in (("tool", "{}"), ("token_cache", "{} token cache"), ("concurrency", "concurrency {}")):
-        differs = among is not None and among[name].nunique(dropna=False) > 1
-        if differs and _given(row[name]):
+        if same[name].nunique(dropna=False) > 1 and _given(row[name]):
             extra.append(form.format(row[name]))
     return f"{text} ({', '.join(extra)})" if extra else text
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 """Stands before community.general.modprobe where a kernel has no loadable modules.
 
-That module reads /proc/modules, which such a kernel does not have: what it has is built in, so there is nothing to load.
+That module reads /proc/modules, which such a kernel does not have: all is built in, so there is nothing to load.
 """
 
 import os

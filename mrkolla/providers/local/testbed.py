@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from mrkolla import placement
 from mrkolla.config import Experiment
+from mrkolla.errors import InputError
 from mrkolla.placement import AR, OSR, PlacedHost, Region
+from mrkolla.providers.local import network
 from mrkolla.providers.local.configuration import LocalConf
 from mrkolla.providers.local.constants import VIP
-from mrkolla.providers.local.provider import cloud_folder
+from mrkolla.providers.local.provider import Local, cloud_folder, load
 from mrkolla.remote import Host
+from mrkolla.wan import LocalLink
+
+Say = Callable[[str], None]
 
 
 def configuration(experiment: Experiment, images: Path | None = None) -> LocalConf:
@@ -107,3 +113,63 @@ def kolla_config(region: Region) -> dict[str, str]:
     if region.kind == OSR:
         files["neutron/ml2_conf.ini"] = "[ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:100:1999\n"
     return files
+
+
+def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
+    """Start the hosts of ``experiment`` (those that run are left alone) and wait until they answer.
+
+    Raises :class:`~mrkolla.errors.InputError` when a cloud of that name has other hosts.
+    """
+    conf = configuration(experiment, images)
+    there = load(conf.name)
+    if there is not None:
+        before = {machine.name: machine.to_dict() for machine in there.provider_conf.machines}
+        now = {machine.name: machine.to_dict() for machine in conf.machines}
+        if other := sorted(name for name in before if now.get(name) != before[name]):
+            raise InputError(
+                f"the cloud '{conf.name}' is there with other hosts ({', '.join(other)}): 'mrkolla destroy --name"
+                f" {conf.name}' first, or give this experiment another name"
+            )
+    Local(conf, log=log, say=say).init()
+
+
+def links(experiment: Experiment) -> list[LocalLink]:
+    """The links between each OSR and the AR."""
+    conf = configuration(experiment)
+    netns = network.Router.of(conf.name).netns
+    return [
+        LocalLink(net.id, netns, network.bridge(index), network.UPLINK)
+        for index, net in enumerate(conf.networks)
+        if net.id != experiment.admin_region.name
+    ]
+
+
+def running(experiment: Experiment) -> dict[str, bool]:
+    """Each host's name, and whether it runs."""
+    provider = load(experiment.name)
+    if provider is None:
+        return {}
+    return {machine.spec.name: machine.pid() is not None for machine in provider.machines()}
+
+
+def power_off(experiment: Experiment) -> list[str]:
+    """Shut all hosts down; returns the names of those that had to be killed."""
+    provider = load(experiment.name)
+    return provider.stop() if provider else []
+
+
+def power_on(experiment: Experiment, log: Path, say: Say) -> None:
+    """Start all hosts again as they were left."""
+    provider = load(experiment.name, log=log, say=say)
+    if provider is None:
+        raise InputError(f"there is no cloud '{experiment.name}' to start: 'mrkolla up' deploys one")
+    provider.init()
+
+
+def destroy(name: str) -> None:
+    """Remove all hosts of the cloud ``name``, their disks and their network."""
+    provider = load(name)
+    if provider is not None:
+        provider.destroy()
+    else:
+        network.down(name)

@@ -1,0 +1,5 @@
+"""``python -m mrkolla``."""
+
+from mrkolla.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""The normal user that load logs in as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import openstack
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import SDKException
+
+from mrkolla.errors import BenchError
+
+
+def ensure_person(keystone_url: str, admin: Mapping[str, str], name: str, password: str) -> dict[str, str]:
+    """A user ``name`` with ``password`` who is a member of a project of the same name; made where missing.
+
+    Returns what such a user logs in with. Raises :class:`~mrkolla.errors.BenchError` when Keystone refuses.
+    """
+    connection = openstack.connect(
+        auth={"auth_url": f"{keystone_url}/v3", **admin}, load_yaml_config=False, load_envvars=False, app_name="mrkolla"
+    )
+    try:
+        with connection:
+            identity = connection.identity
+            project = identity.find_project(name) or identity.create_project(name=name, domain_id="default")
+            user = identity.find_user(name)
+            if user is None:
+                user = identity.create_user(
+                    name=name, password=password, domain_id="default", default_project_id=project.id
+                )
+            role = identity.find_role("member") or identity.find_role("_member_")
+            if role is None:
+                raise BenchError("the admin region's Keystone has no role 'member'")
+            identity.assign_project_role_to_user(project, user, role)
+    except (SDKException, ClientException) as refused:
+        raise BenchError(f"Keystone refused to make the user '{name}': {str(refused).splitlines()[0]}") from refused
+    domains = {"user_domain_name": "Default", "project_domain_name": "Default"}
+    return {
+        "auth_url": keystone_url,
+        "username": name,
+        "password": password,
+        "project_name": name,
+        **domains,
+    }

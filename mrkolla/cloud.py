@@ -1,0 +1,331 @@
+"""A cloud: what is deployed for an experiment, on disk and on hosts, whichever process looks at it.
+
+Its folder in the cache holds the hosts, the passwords, the plan in force, the links' state, and a journal of its own:
+several runs of an experiment use one cloud, and what is done to it is recorded with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+from mrkolla import cache, providers
+from mrkolla.check import CloudView, GuestImage, RegionView, Report, check
+from mrkolla.config import Experiment
+from mrkolla.errors import CheckError, InputError, LackError
+from mrkolla.images import build as images
+from mrkolla.images import guest
+from mrkolla.journal import Journal, read_steps
+from mrkolla.kolla import env as kolla_env
+from mrkolla.kolla import passwords, plan, run
+from mrkolla.kolla.deploy import Deployment
+from mrkolla.kolla.env import KollaEnv
+from mrkolla.kolla.releases import release
+from mrkolla.placement import AR, OSR, Region
+from mrkolla.progress import Progress
+from mrkolla.wan import Wan
+
+
+class Cloud:
+    """The cloud of ``experiment``. ``logs`` is where its steps write what they do."""
+
+    def __init__(self, experiment: Experiment, progress: Progress, logs: Path) -> None:
+        self.experiment, self.progress, self.logs = experiment, progress, logs
+        self.testbed = providers.testbed(experiment.testbed.kind)
+        self.release = release(experiment.release)
+        self.folder = cache.root() / f"cloud-{experiment.name}"
+        self.regions: list[Region] = self.testbed.regions(experiment)
+        if self.passwords_file.exists():
+            progress.hide(passwords.values(self.passwords()))
+
+    # -- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def admin(self) -> Region:
+        """The admin region."""
+        return next(region for region in self.regions if region.kind == AR)
+
+    @property
+    def osrs(self) -> list[Region]:
+        """The OpenStack regions."""
+        return [region for region in self.regions if region.kind == OSR]
+
+    def region(self, name: str) -> Region:
+        """The region called ``name``; raises InputError that names those there are."""
+        for region in self.regions:
+            if region.name == name:
+                return region
+        raise InputError(f"no region '{name}'; there are {', '.join(region.name for region in self.regions)}")
+
+    @property
+    def passwords_file(self) -> Path:
+        return self.folder / "passwords.yml"
+
+    def passwords(self) -> dict:
+        """The cloud's secrets."""
+        return passwords.ensure(self.passwords_file, self.experiment.release)
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan"
+
+    @property
+    def keystone_url(self) -> str:
+        return plan.keystone_url(self.admin)
+
+    @property
+    def horizon_url(self) -> str:
+        return f"http://{self.admin.vip}/"
+
+    @property
+    def clouds_yaml(self) -> Path:
+        return self.folder / "clouds.yaml"
+
+    def admin_auth(self) -> dict[str, str]:
+        """What the administrator logs in with."""
+        return {
+            "username": "admin",
+            "password": self.passwords()["keystone_admin_password"],
+            "project_name": "admin",
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
+
+    def is_deployed(self) -> bool:
+        """True when all runs of Kolla are done and every host runs."""
+        journal = self.folder / "journal.jsonl"
+        if not journal.exists():
+            return False
+        done = {step.name for step in read_steps(journal) if step.state == "done"}
+        hosts = self.testbed.running(self.experiment)
+        return {f"kolla {r.name}" for r in self.regions} <= done and bool(hosts) and all(hosts.values())
+
+    # -- making it -----------------------------------------------------------------------------------------------
+
+    def write_plan(self, folder: Path | None = None) -> Path:
+        """Write the plan (into the cloud's folder, or another) and return its folder."""
+        target = folder or self.plan
+        plan.write(
+            target,
+            self.experiment,
+            self.regions,
+            self.testbed.kolla_globals,
+            self.testbed.kolla_config,
+            self.passwords_file,
+        )
+        self.progress.hide(passwords.values(self.passwords()))
+        return target
+
+    def build(self) -> tuple[KollaEnv, Path | None]:
+        """Kolla's environment and the images (None: they come from a registry), from the cache or built now."""
+        log = self.logs
+
+        def environment() -> KollaEnv:
+            with self.progress.step("kolla", f"environment of {self.release.kolla_ansible}") as step:
+                return kolla_env.ensure(self.release, log / "kolla-environment.log", step.detail)
+
+        def guest_image() -> None:
+            with self.progress.step("guest", "guest image") as step:
+                guest.ensure(log / "guest.log", step.detail)
+
+        with ThreadPoolExecutor(2) as pool:
+            made, small = pool.submit(environment), pool.submit(guest_image)
+            small.result()
+            env = made.result()
+        if self.experiment.images.source != "build":
+            return env, None
+        with self.progress.step("images", f"container images of {self.release.name}") as step:
+            return env, images.ensure(self.release, env, log / "images.log", step.detail)
+
+    def deploy(self) -> None:
+        """Hosts and n+1 runs; what is done already is left alone. Raises DeployError, LackError, InputError."""
+        began = time.monotonic()
+        env, built = self.build()
+        self.write_plan()
+        with self.progress.step("hosts", f"{self._count()} hosts") as step:
+            self.testbed.reserve(self.experiment, built, self.logs / "hosts.log", step.detail)
+        wan = self.wan()
+        if self.experiment.wan.deploy_rtt_ms > 0:
+            wan.start()
+            for region in self.osrs:
+                wan.set(region.name, rtt_ms=self.experiment.wan.deploy_rtt_ms)
+        marks = {region.name: self._mark(region, env, built) for region in self.regions}
+        with Journal(self.folder / "journal.jsonl", clean=self.progress.clean) as journal:
+            runs = Deployment(
+                env, self.plan, self.regions, self.logs, self.folder / "gates", journal, self.progress, marks
+            )
+            runs.deploy()
+        self.write_clouds_yaml()
+        self.progress.note(f"deployed: {len(self.regions)} regions in {time.monotonic() - began:.0f} s")
+
+    def _count(self) -> int:
+        return sum(len(region.hosts) for region in self.regions)
+
+    def _mark(self, region: Region, env: KollaEnv, built: Path | None) -> str:
+        """Digest of all that a region's run depends on."""
+        total = hashlib.sha256(f"{env.folder.name} {built.name if built else 'registry'}".encode())
+        for path in sorted((self.plan / region.name).rglob("*")):
+            if path.is_file():
+                total.update(f"{path.relative_to(self.plan)}\n".encode() + path.read_bytes())
+        return total.hexdigest()
+
+    def write_clouds_yaml(self) -> None:
+        """Write the file that OpenStack's own clients read (mode 0600)."""
+        auth = {"auth_url": f"{self.keystone_url}/v3", **self.admin_auth()}
+        names = [region.name for region in (*self.osrs, self.admin)]
+        entry = {"auth": auth, "regions": names, "identity_api_version": 3}
+        text = yaml.safe_dump({"clouds": {self.experiment.name: entry}}, sort_keys=False)
+        new = self.clouds_yaml.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(text)
+        new.replace(self.clouds_yaml)
+
+    def kolla(self, region: str, arguments: list[str]) -> None:
+        """Call the kolla-ansible of ``region`` as a person would, with the plan in force."""
+        self.region(region)
+        if not (self.plan / region).is_dir():
+            raise InputError(f"region {region} has no plan yet: 'mrkolla up' makes and deploys it")
+        env = kolla_env.ensure(self.release, self.logs / "kolla-environment.log")
+        with self.progress.step(region, arguments[0]) as step:
+            log = self.logs / f"kolla-{region}-{arguments[0]}.log"
+            run.kolla(env, self.plan, region, arguments, log, say=step.detail, clean=self.progress.clean)
+            self.progress.note(f"log: {log}")
+
+    # -- looking at it -------------------------------------------------------------------------------------------
+
+    def view(self, settle_s: float = 90) -> CloudView:
+        """The cloud as the check sees it."""
+        drivers = {region.name: region.compute_driver for region in self.experiment.regions}
+        disk = guest.ensure(self.logs / "guest.log")
+        return CloudView(
+            regions=[
+                RegionView(
+                    name=region.name,
+                    kind=region.kind,
+                    vip=region.vip,
+                    control=region.with_role("control"),
+                    compute=region.with_role("compute"),
+                    compute_driver=drivers.get(region.name, "qemu"),
+                    services={} if region.kind == AR else plan.expected_services(self.release.interfaces, region),
+                )
+                for region in self.regions
+            ],
+            keystone_url=self.keystone_url,
+            admin_auth=self.admin_auth(),
+            interfaces=self.release.interfaces,
+            horizon_url=self.horizon_url,
+            guest_image=GuestImage(disk=disk, disk_format="raw"),
+            settle_s=settle_s,
+        )
+
+    def check(self, settle_s: float = 90) -> Report:
+        """Check the cloud; the report may hold findings."""
+        self.need_running()
+        with self.progress.step("cloud", "check") as step:
+            report = check(self.view(settle_s), lambda region, text: step.detail(f"{region}: {text}"))
+            step.detail(f"{len(report.findings)} findings")
+        return report
+
+    def checked(self) -> Report:
+        """:meth:`check`, raising :class:`~mrkolla.errors.CheckError` when it finds anything."""
+        report = self.check()
+        report.raise_for_findings()
+        return report
+
+    def need_running(self) -> None:
+        """Raise CheckError unless the cloud is deployed and its hosts run."""
+        hosts = self.testbed.running(self.experiment)
+        if not hosts:
+            raise CheckError(f"there is no cloud '{self.experiment.name}': 'mrkolla up' deploys it")
+        if down := [name for name, runs in hosts.items() if not runs]:
+            raise CheckError(f"hosts are down: {', '.join(down)}: 'mrkolla start' starts them")
+
+    def wan(self) -> Wan:
+        """The links of this cloud."""
+        return Wan(self.testbed.links(self.experiment), self.folder / "wan", self.experiment.wan.driver)
+
+    # -- power, copies, end --------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Shut all hosts down; their disks stay."""
+        self._stop_wan()
+        with self.progress.step("hosts", "shut down"):
+            killed = self.testbed.power_off(self.experiment)
+        for name in killed:
+            self.progress.warn(f"host {name} did not shut down in time and was killed")
+
+    def _stop_wan(self) -> None:
+        if (self.folder / "wan").is_dir():
+            self.wan().stop()
+
+    def start(self) -> None:
+        """Start all hosts of a cloud that was stopped; its containers come back by themselves."""
+        with self.progress.step("hosts", "start") as step:
+            self.testbed.power_on(self.experiment, self.logs / "hosts.log", step.detail)
+
+    def save(self, name: str) -> Path:
+        """Keep a copy of the cloud in the cache; it is shut down for that, and runs again after.
+
+        Only what hosts changed is copied. Raises InputError when ``name`` is taken.
+        """
+        target = saved_folder(name)
+        if target.exists():
+            raise InputError(f"a cloud is saved as '{name}' already: 'mrkolla cache --remove {target.name}' removes it")
+        if not self.is_deployed():
+            raise InputError(f"the cloud '{self.experiment.name}' is not deployed, or not all of its hosts run")
+        self.stop()
+        with self.progress.step("cloud", f"save as {name}"):
+            new = target.with_name(target.name + "-half")
+            cache.remove(new)
+            _copy(self.folder, new)
+            (new / "experiment.yaml").write_text(self.experiment.dump())
+            (new / cache.WHOLE).touch()
+            new.rename(target)
+        self.start()
+        return target
+
+    def restore(self, name: str) -> None:
+        """Put the cloud that was saved as ``name`` in place of this one, and start it."""
+        source = saved_folder(name)
+        if not (source / cache.WHOLE).exists():
+            known = [path.name.removeprefix("saved-") for path in cache.root().glob("saved-*")]
+            raise InputError(f"no cloud is saved as '{name}'; saved: {', '.join(sorted(known)) or 'none'}")
+        self.destroy()
+        with self.progress.step("cloud", f"restore {name}"):
+            _copy(source, self.folder)
+            (self.folder / "experiment.yaml").unlink(missing_ok=True)
+            (self.folder / cache.WHOLE).unlink(missing_ok=True)
+        self.start()
+
+    def destroy(self) -> None:
+        """Remove the cloud: hosts, network, links, disks, passwords. Nothing happens when there is none."""
+        with self.progress.step("cloud", "destroy"):
+            self._stop_wan()
+            self.testbed.destroy(self.experiment.name)
+            if self.folder.exists():
+                cache.remove(self.folder)
+
+
+def saved_folder(name: str) -> Path:
+    """Where a saved cloud is kept."""
+    if not name or not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"'{name}': a saved cloud's name has letters, digits, '-' and '_'")
+    return cache.root() / f"saved-{name}"
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a cloud's folder with owners, modes, links, attributes and holes; blocks are shared where they can be."""
+    cache.need_disk(3, "a copy of the cloud")
+    argv = ["cp", "-a", "--reflink=auto", "--sparse=always", str(source), str(target)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=900)
+    if done.returncode != 0:
+        shutil.rmtree(target, ignore_errors=True)
+        raise LackError(f"copying {source.name} failed: {done.stderr.strip().splitlines()[-1]}")

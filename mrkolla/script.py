@@ -1,0 +1,98 @@
+"""What every experiment script has: its options, the way to a deployed cloud, its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrkolla import config
+from mrkolla.errors import MrkollaError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of an experiment script: ``FILE --testbed --results --run --new --destroy``."""
+
+    file: Path
+    testbed: Path | None = None
+    results: Path = Path("results")
+    run: str | None = None
+    new: bool = False
+    destroy: bool = False
+
+
+def add_options(parser: argparse.ArgumentParser, default: Path | None) -> None:
+    """Add the options of :class:`Options` to ``parser``; without ``default`` the FILE must be given."""
+    extra = {"nargs": "?", "default": default} if default else {}
+    parser.add_argument("file", metavar="FILE", type=Path, help=f"experiment file (default: {default})", **extra)
+    parser.add_argument("--testbed", type=Path, metavar="FILE", help="take the testbed: section of this file instead")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where run folders are")
+    parser.add_argument("--run", metavar="RUN", help="go on with this run (a folder or its name)")
+    parser.add_argument("--new", action="store_true", help="start a new run even if one is unfinished")
+    parser.add_argument("--destroy", action="store_true", help="destroy the cloud at the end")
+
+
+def options(script: str, description: str | None = None, argv: list[str] | None = None) -> Options:
+    """Read the command line of ``script`` (its ``__file__``); FILE is by default configs/SCRIPT.yaml beside it."""
+    path = Path(script).resolve()
+    default = path.parent.parent / "configs" / f"{path.stem}.yaml"
+    parser = argparse.ArgumentParser(
+        prog=path.name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser, default)
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def up(given: Options | Path | str, **kwargs) -> Cloud:  # noqa: F821 (loaded below)
+    """A deployed and checked cloud for an experiment file (or the options of a script).
+
+    An unfinished run of the same experiment is gone on with. A cloud of the same experiment that is up is used again,
+    in a new run folder; otherwise it is deployed. ``kwargs`` are those of :class:`Options`. Raises
+    :class:`~mrkolla.errors.MrkollaError`.
+    """
+    from mrkolla.experiment import Cloud, choose_run
+    from mrkolla.progress import Progress
+
+    wanted = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
+    experiment = config.load(wanted.file, wanted.testbed)
+    folder = choose_run(experiment, wanted.results, wanted.run, wanted.new)
+    stack = ExitStack()
+    progress = stack.enter_context(Progress(log=folder.path / "logs" / "mrkolla.log"))
+    try:
+        progress.note(f"run folder: {folder.path}")
+        cloud = Cloud(experiment, folder, progress, destroy=wanted.destroy)
+        stack.push(cloud)
+        cloud.closing = stack
+        return cloud.up()
+    except BaseException:
+        stack.__exit__(*sys.exc_info())
+        raise
+
+
+def main(body: Callable[[], None]) -> None:
+    """Run ``body`` and end the process: 0, or the exit code of the error, after one clear message."""
+    sys.exit(guarded(body))
+
+
+def guarded(body: Callable[[], int | None]) -> int:
+    """Run ``body`` and return its exit code; errors that a person can mend are told without a traceback."""
+
+    def end(number: int, _: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        return body() or 0
+    except MrkollaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as cut:
+        print(f"interrupted ({cut or 'SIGINT'}): the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1

@@ -1,0 +1,109 @@
+"""One real cloud for all end-to-end tests: an AR and two OSRs, deployed by the experiment script itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mrkolla import cache, config
+from mrkolla.cloud import Cloud
+from mrkolla.journal import read_steps
+from mrkolla.progress import Progress
+from mrkolla.results import RunFolder
+
+TOP = Path(__file__).parents[2]
+FILE = Path(__file__).parent / "two_regions.yaml"
+
+
+class Main:
+    """The main job as a person runs it: the script, its run folder, its cloud."""
+
+    def __init__(self, folder: Path) -> None:
+        self.results = folder / "results"
+        self.log = folder / "output.txt"
+        self.experiment = config.load(FILE)
+        self.progress = Progress(file=(folder / "progress.txt").open("w"))
+        self.cloud = Cloud(self.experiment, self.progress, folder / "logs")
+
+    def start(self, *options: str) -> subprocess.Popen:
+        """Start experiments/two_regions.py in the background; its output goes to ``log``."""
+        argv = [sys.executable, str(TOP / "experiments/two_regions.py"), str(FILE), "--results", str(self.results)]
+        with self.log.open("a") as out:
+            return subprocess.Popen([*argv, *options], stdout=out, stderr=out, start_new_session=True)
+
+    def run(self, *options: str, timeout: float = 3600) -> str:
+        """Run it to its end, which must be a good one; returns what this execution printed."""
+        begin = self.log.stat().st_size if self.log.exists() else 0
+        process = self.start(*options)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
+        said = self.log.read_text()[begin:]
+        assert status == 0, f"exit code {status}:\n{said[-4000:]}"
+        return said
+
+    def folder(self) -> RunFolder:
+        return RunFolder.find(self.results)
+
+    def steps(self, of: str = "cloud") -> dict[str, str]:
+        """Step -> state, of the cloud's journal or of the run's."""
+        journal = (self.cloud.folder if of == "cloud" else self.folder().path) / "journal.jsonl"
+        return {step.name: step.state for step in read_steps(journal)} if journal.exists() else {}
+
+    def wait_for(self, process: subprocess.Popen, step: str, timeout: float = 1800) -> None:
+        """Wait until the cloud's journal has ``step`` under way."""
+        end = time.monotonic() + timeout
+        while self.steps().get(step) not in ("running", "done"):
+            assert process.poll() is None, f"the script ended early:\n{self.log.read_text()[-4000:]}"
+            assert time.monotonic() < end, f"step '{step}' did not start within {timeout} s"
+            time.sleep(1)
+
+
+@pytest.fixture(scope="session")
+def killed_then_done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
+    """The main job, killed in the middle of the OSRs' deployment, and started again: to its end."""
+    main = Main(tmp_path_factory.mktemp("main"))
+    main.cloud.destroy()
+    try:
+        process = main.start()
+        main.wait_for(process, "kolla OSR1")
+        # In the middle of the runs: the AR is deployed, or about to be.
+        end = time.monotonic() + 1200
+        while main.steps().get("kolla AR") != "done" and process.poll() is None and time.monotonic() < end:
+            time.sleep(1)
+        time.sleep(20)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before = {
+            "steps": main.steps(),
+            "hosts": {m.spec.name: m.pid() for m in _machines(main)},
+            "folder": main.folder().name,
+        }
+        said = main.run()
+        yield {"main": main, "before": before, "said": said}
+    finally:
+        main.cloud.destroy()
+        for path in cache.root().glob("saved-e2e-test*"):
+            cache.remove(path)
+
+
+def _machines(main: Main):
+    from mrkolla.providers.local import load
+
+    provider = load(main.experiment.name)
+    return provider.machines() if provider else []
+
+
+@pytest.fixture(scope="session")
+def main(killed_then_done: dict) -> Main:
+    """The main job, done: its cloud is up."""
+    return killed_then_done["main"]

@@ -1,0 +1,159 @@
+"""The check's guest and its cleaning up, with openstacksdk's proxies stood in for."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mrkolla.check import CloudView, RegionView
+from mrkolla.check import cleanup as cleanup_module
+from mrkolla.check.cleanup import Undo, stale
+from mrkolla.check.guest import Trial, guest_lines, same_address
+from mrkolla.check.model import GuestImage
+
+KEYSTONE = "http://192.0.2.10:5000"
+OSR1 = RegionView("OSR1", "OSR", "192.0.2.21")
+
+
+def test_what_the_guest_says():
+    console = "Linux version 6\r\n[ 1.2] mrkolla-guest: dhcp 10.77.0.23\r\nmrkolla-guest: booted\r\n"
+    assert guest_lines(console) == ("10.77.0.23", True)
+    assert guest_lines("mrkolla-guest: dhcp 10.77.0.23/24 via eth0") == ("10.77.0.23", False)
+    assert guest_lines("mrkolla-guest: booted") == (None, True)
+    assert guest_lines("mrkolla-guest: dhcp\nmrkolla-guest: booting") == (None, False)
+    assert same_address("10.77.0.23", "10.77.0.23")
+    assert not same_address("10.77.0.2", "10.77.0.23")
+    assert not same_address("failed", "10.77.0.23")
+
+
+class Calls:
+    """A stand-in for openstacksdk's proxies: answers from ``answers``, remembers the order of calls."""
+
+    def __init__(self, **answers) -> None:
+        self.answers, self.calls = answers, []
+
+    def __getattr__(self, name):
+        def call(*arguments, **keywords):
+            self.calls.append(name)
+            answer = self.answers.get(name)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer(*arguments, **keywords) if callable(answer) else answer
+
+        return call
+
+
+def a_trial(console: str, status: str = "ACTIVE", **view) -> tuple[Trial, SimpleNamespace]:
+    thing = SimpleNamespace(id="1", name="n")
+    server = SimpleNamespace(id="s", name="n", status=status, task_state="spawning", fault={"message": "No valid host"})
+    compute = Calls(
+        create_server=server, get_server=server, get_server_console_output={"output": console}, create_flavor=thing
+    )
+    port = SimpleNamespace(fixed_ips=[{"ip_address": "10.77.0.5"}])
+    network = Calls(create_network=thing, ports=[port], security_groups=[thing])
+    cloud = SimpleNamespace(image=Calls(create_image=thing, images=[thing]), compute=compute, network=network)
+    seen = CloudView((OSR1,), KEYSTONE, {}, guest_image=GuestImage(disk=Path("x.raw")), boot_s=0, **view)
+    trial = Trial(seen, OSR1, Undo("OSR1"), threading.Event(), name="mrkolla-check-1", user=cloud, admin=cloud)
+    return trial, cloud
+
+
+GOOD = "mrkolla-guest: dhcp 10.77.0.5\nmrkolla-guest: booted\n"
+
+
+def test_the_format_of_a_disk_is_its_suffix():
+    assert GuestImage(disk=Path("a/guest.raw")).disk_format == "raw"
+    assert GuestImage(disk=Path("a/guest.qcow2")).disk_format == "qcow2"
+
+
+def test_a_guest_that_works_and_everything_is_removed():
+    trial, cloud = a_trial(GOOD)
+    trial.run()
+    assert trial.findings == []
+    assert ("OSR1", "guest's address by DHCP", "10.77.0.5") in trial.facts
+    assert trial.image == "mrkolla-check-1-OSR1"
+    assert trial.undo.run() == []
+    for proxy, made in ((cloud.image, "image"), (cloud.network, "network"), (cloud.compute, "server")):
+        assert proxy.calls.index(f"create_{made}") < proxy.calls.index(f"delete_{made}")
+    assert "delete_flavor" in cloud.compute.calls
+    assert "delete_security_group" in cloud.network.calls
+
+
+@pytest.mark.parametrize(
+    ("console", "what", "found"),
+    [
+        ("mrkolla-guest: dhcp 10.77.0.6\n", "guest's address by DHCP", "10.77.0.6"),
+        ("mrkolla-guest: dhcp failed\n", "guest's address by DHCP", "failed"),
+        ("", "guest's console after 0 s", "an empty console"),
+        ("Kernel panic\n", "guest's console after 0 s", "'Kernel panic'"),
+        ("mrkolla-guest: dhcp 10.77.0.5\n", "guest's console after 0 s", "'mrkolla-guest: dhcp 10.77.0.5'"),
+    ],
+)
+def test_a_guest_that_does_not_come_up(console, what, found):
+    trial, _ = a_trial(console)
+    trial.run()
+    assert [(f.what, f.found) for f in trial.findings] == [(what, found)]
+
+
+def test_a_server_in_error_or_late():
+    trial, _ = a_trial("", status="ERROR")
+    trial.run()
+    assert [f.found for f in trial.findings] == ["ERROR: No valid host"]
+    trial, cloud = a_trial("", status="BUILD")
+    trial.run()
+    assert [f.found for f in trial.findings] == ["BUILD (spawning) after 0 s"]
+    trial.undo.run()
+    assert "delete_server" in cloud.compute.calls
+
+
+def test_a_fake_driver_has_no_console_and_the_report_says_so():
+    trial, _ = a_trial("")
+    trial.region = replace(OSR1, compute_driver="fake")
+    trial.run()
+    assert trial.findings == []
+    assert trial.skipped == ["OSR1: guest's console: compute_driver fake runs no guest"]
+
+
+def test_a_service_that_refuses_is_named_and_what_was_made_is_removed():
+    from openstack.exceptions import HttpException
+
+    trial, cloud = a_trial(GOOD)
+    cloud.network.answers["create_network"] = HttpException("503: no server is available")
+    trial.run()
+    assert [(f.service, f.what) for f in trial.findings] == [("network", "guest")]
+    assert "503" in trial.findings[0].found
+    assert trial.undo.run() == []
+    assert "delete_image" in cloud.image.calls
+    assert "delete_flavor" in cloud.compute.calls
+
+
+def test_undo_goes_backwards_tries_again_and_names_what_stays(monkeypatch):
+    monkeypatch.setattr(cleanup_module, "PAUSE_S", 0)
+    order, fails = [], iter([True, True, False])
+
+    def busy():
+        order.append("network")
+        if next(fails):
+            raise RuntimeError("in use")
+
+    def never():
+        raise RuntimeError("503\nno server")
+
+    undo = Undo("OSR1")
+    undo.push("image", "image i", lambda: order.append("image"))
+    undo.push("compute", "server s", never)
+    undo.push("network", "network n", busy)
+    (left,) = undo.run()
+    assert order == ["network", "network", "network", "image"]
+    assert (left.region, left.service, left.what) == ("OSR1", "compute", "left over: server s")
+    assert left.found == "RuntimeError: 503 no server"
+
+
+def test_only_what_an_old_check_made_is_stale():
+    assert stale("made by a mrkolla check at 1000, removed by it", 1000 + 3600)
+    assert not stale("made by a mrkolla check at 1000, removed by it", 1000 + 60)
+    assert not stale("somebody's project", 10**10)
+    assert not stale(None, 10**10)
