@@ -222,7 +222,7 @@ class Cloud:
             admin_auth=self.admin_auth(),
             interfaces=self.release.interfaces,
             horizon_url=self.horizon_url,
-            guest_image=GuestImage(disk=disk, disk_format="raw"),
+            guest_image=GuestImage(disk=disk),
             settle_s=settle_s,
         )
 

@@ -169,6 +169,7 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     A person's own win over mrkolla's defaults (image, testbed), the region's over the cloud's. Raises
     :class:`~mrkolla.errors.InputError` for one that contradicts what makes the region.
     """
+    _refuse_unsupported(experiment)
     must = derived_globals(experiment, region, admin)
     values = {**_images_globals(experiment), **_compute_globals(experiment, region), **testbed}
     own = _region_section(experiment, region)
@@ -182,6 +183,21 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
                 )
         values |= given
     return values | must
+
+
+def _refuse_unsupported(experiment: Experiment) -> None:
+    """Keys that the file format has, and that no release here can be given yet."""
+    if experiment.keystone.keep_alive is False:
+        raise InputError(
+            f"keystone.keep_alive: false is not supported for release {experiment.release}: Kolla's HAProxy always"
+            " keeps connections; leave it out"
+        )
+    for index, region in enumerate(experiment.regions):
+        if region.fake_computes is not None and region.fake_computes != region.compute:
+            raise InputError(
+                f"regions[{index}].fake_computes: {region.fake_computes} on {region.compute} hosts is not supported"
+                f" for release {experiment.release}: one a compute host; leave it out, or set compute to it"
+            )
 
 
 def _index(experiment: Experiment, region: Region) -> int:

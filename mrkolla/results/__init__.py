@@ -26,6 +26,7 @@ _HOME = {
     "analyse": "stats",
     "write_summary": "summary",
     "latency_figure": "figures",
+    "link_table": "links",
     "wan_figure": "figures",
     "write_figures": "figures",
     "write_all": "report",

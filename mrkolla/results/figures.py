@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -20,6 +19,7 @@ from mrkolla.errors import InputError
 from mrkolla.results.links import tolerance_ms
 from mrkolla.results.stats import Analysis, label, levels_of
 from mrkolla.results.store import RunFolder
+from mrkolla.results.words import number, slope_text
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
@@ -37,8 +37,9 @@ STYLE = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 7.8,
-    "legend.handlelength": 1.8,
+    "legend.fontsize": 7.3,
+    "legend.handlelength": 1.2,
+    "legend.handletextpad": 0.5,
     "lines.linewidth": 1.1,
     "lines.markersize": 4.2,
     "pdf.fonttype": 42,  # text stays text in a PDF
@@ -47,6 +48,7 @@ STYLE = {
 }
 _PANEL = ["tool", "scenario", "action", "token_cache", "concurrency"]
 _MOST_IN_LEGEND = 4
+_WIDEST_LEGEND = 46  # characters that fit in a panel
 _PHASES = {"before": "<", "during": "o", "after": ">"}
 
 
@@ -59,34 +61,9 @@ def panels(analysis: Analysis, *, actions: bool = False) -> Iterator[tuple[str, 
         yield label(of_panel.iloc[0], shown), of_panel
 
 
-def k_text(fit: pd.Series | dict[str, Any]) -> str:
-    """k with its interval, ``2.01 [1.99, 2.03]``, with as many digits as the interval has something to say."""
-    if math.isnan(fit["k"]):
-        return "–"
-    if math.isnan(fit["k_low"]):
-        return number(fit["k"])
-    digits = 2 if fit["k_high"] - fit["k_low"] >= 0.02 else 3
-    return f"{number(fit['k'], digits)} [{number(fit['k_low'], digits)}, {number(fit['k_high'], digits)}]"
-
-
-def slope_text(fit: pd.Series | dict[str, Any]) -> str:
-    """The fitted line in words: ``310 ms + 2.01 [1.99, 2.03] RTT``; why not, when there is none."""
-    if math.isnan(fit["k"]):
-        return str(fit["note"]).split(";", maxsplit=1)[0] or "no fit"
-    return f"{number(fit['service_ms'], 0 if abs(fit['service_ms']) >= 100 else 1)} ms + {k_text(fit)} RTT"
-
-
-def number(value: float, digits: int = 2) -> str:
-    """A number with fixed digits and a real minus sign; no "-0.00"; a dash for one that is not known."""
-    if value is None or math.isnan(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
-
-
 def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, regions: list[str]) -> None:
     """One operation: medians with intervals, middle halves as bands, fitted lines; one colour a region."""
-    top, many = 0.0, len(fits) > _MOST_IN_LEGEND
+    top, lines, many = 0.0, 0, len(fits) > _MOST_IN_LEGEND
     for _, fit in fits.iterrows():
         rows = levels_of(analysis, fit)
         rows = rows[rows["n"] > 0]
@@ -94,6 +71,10 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
         colour, marker = COLOURS[number_ % len(COLOURS)], MARKERS[number_ % len(MARKERS)]
         crosses = fits[fits["origin_region"] == fit["origin_region"]]["target_region"].nunique() > 1
         who = f"{fit['origin_region']} to {fit['target_region']}" if crosses else fit["origin_region"]
+        text = f"{who}: {slope_text(fit)}"
+        if len(text) > _WIDEST_LEGEND:
+            text = text.replace(": ", ":\n", 1)
+        lines += 1 + text.count("\n")
         x, y = rows["rtt_measured_ms"], rows["median_ms"]
         axes.fill_between(x, rows["p25_ms"], rows["p75_ms"], color=colour, alpha=0.13, linewidth=0)
         bars = [
@@ -102,7 +83,7 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
         ]
         axes.errorbar(
             x, y, yerr=bars, fmt=marker, color=colour, markerfacecolor="white" if number_ % 2 else colour,
-            capsize=2.5, elinewidth=0.9, label="_" if many else f"{who}: {slope_text(fit)}", zorder=3,
+            capsize=2.5, elinewidth=0.9, label="_" if many else text, zorder=3,
         )  # fmt: skip
         if not math.isnan(fit["k"]):
             ends = [x.min(), x.max()]
@@ -112,13 +93,13 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
     if many:
         k = fits["k"].dropna()
         title += f"\n{len(fits)} regions, k = {number(k.min())} to {number(k.max())} RTT" if len(k) else ""
-    lines = 0 if many else len(fits)
     axes.set_title(title)
-    axes.set_ylim(0, (top or 1) * (1.06 + 0.105 * lines))
+    axes.set_ylim(0, (top or 1) * (1.06 + (0 if many else 0.1 * lines)))
     axes.set_xlabel("measured RTT to the AR (ms)")
     axes.set_ylabel("latency, median (ms)")
-    if lines:
-        axes.legend(loc="upper left", borderaxespad=0.2, labelspacing=0.3)
+    if not many:
+        # Not in the layout: a long line of text must not make the panel narrow.
+        axes.legend(loc="upper left", borderaxespad=0.2, labelspacing=0.3).set_in_layout(False)
 
 
 def _regions(analysis: Analysis) -> list[str]:
@@ -191,7 +172,7 @@ def wan_figure(links: pd.DataFrame) -> Figure:
         left.plot([0, widest], [0, widest], color="#999999", linewidth=0.8, zorder=1)
         half = [tolerance_ms(value) for value in asked]
         right.bar(range(len(asked)), [2 * h for h in half], bottom=[-h for h in half], width=0.92, color="#ededed",
-                  label="tolerated: max(1 ms, 2 %)", zorder=1)  # fmt: skip
+                  zorder=1)  # fmt: skip
         right.axhline(0, color="#999999", linewidth=0.8, zorder=2)
         step = 0.8 / (len(regions) * 4 - 1)  # a region's phases side by side, then a gap: none hides another
         for number_, region in enumerate(regions):
@@ -215,10 +196,11 @@ def wan_figure(links: pd.DataFrame) -> Figure:
         right.grid(visible=False, axis="x")
         right.set_xlabel("asked RTT (ms)")
         right.set_ylabel("measured − asked (ms)")
-        right.legend(loc="upper left")
+        right.use_sticky_edges = False
+        right.margins(y=0.08)
         figure.supxlabel(
-            "Difference: ◂ before, ● during, ▸ after the operations of a point; line: up to the 99th percentile of "
-            "the echoes.", fontsize=7.5, color="#555555", x=0.01, ha="left",
+            "Difference: ◂ before, ● during, ▸ after the operations of a point; line: up to the 99th percentile of the "
+            "echoes;\ngrey: tolerated, max(1 ms, 2 %).", fontsize=7.5, color="#555555", x=0.01, ha="left",
         )  # fmt: skip
     return figure
 
@@ -248,6 +230,9 @@ def write_figures(folder: RunFolder, analysis: Analysis, links: pd.DataFrame) ->
         made.append(("wan_rtt", wan_figure(links), links))
     written = []
     for name, figure, table in made:
+        with matplotlib.rc_context(STYLE):  # placed once, not for each format
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         for form in ("pdf", "svg", "png"):
             buffer = io.BytesIO()
             dated = {"pdf": {"CreationDate": None, "Creator": None}, "svg": {"Date": None}, "png": {}}[form]

@@ -17,6 +17,7 @@ from mrkolla.results.links import link_table
 from mrkolla.results.stats import Analysis, analyse
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import write_summary
+from mrkolla.results.words import slope_text
 
 # Of the hundreds of packages, those that shape a result; the others stand below them, folded.
 _MAIN_PACKAGES = ("ansible-core", "enoslib", "keystoneauth1", "kolla-ansible", "openstacksdk", "pandas", "pyarrow",
@@ -40,7 +41,7 @@ def _picture(title: str, words: str, figure: Any) -> Picture:
 def _pictures(analysis: Analysis) -> list[Picture]:
     found = []
     for title, fits in figures.panels(analysis):
-        words = "; ".join(f"{fit['origin_region']}: {figures.slope_text(fit)}" for _, fit in fits.iterrows())
+        words = "; ".join(f"{fit['origin_region']}: {slope_text(fit)}" for _, fit in fits.iterrows())
         found.append(_picture(title, f"{title}, latency against measured RTT. {words}",
                               figures.panel_figure(analysis, title, fits)))  # fmt: skip
     return found

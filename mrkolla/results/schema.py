@@ -51,7 +51,7 @@ SAMPLE_COLUMNS: dict[str, Column] = {
     "error": Column(pa.string(), "", "why it failed; null: it did not", True),
     "rtt_asked_ms": Column(pa.float64(), "ms", "round trip asked of the link; null: none asked (a real WAN)", True),
     "rtt_measured_ms": Column(pa.float64(), "ms", "median round trip measured by the echoes of this point"),
-    "keystone_requests": Column(pa.float64(), "", "requests at the AR's Keystone; null: not counted", True),
+    "keystone_requests": Column(pa.float64(), "", "requests to the AR's Keystone; null: not counted", True),
     "keystone_connections": Column(pa.float64(), "", "new connections to the AR's Keystone; null: not counted", True),
     "schema_version": Column(pa.int32(), "", "version of this table"),
 }

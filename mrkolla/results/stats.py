@@ -119,7 +119,9 @@ def analyse(samples: pd.DataFrame, *, confidence: float = 0.95, resamples: int =
         row, line = _fit(of_group, draws[of_group.index], confidence)
         levels.loc[of_group.index, "fit_ms"] = line
         fits.append({**of_group.iloc[0][GROUP].to_dict(), **row})
-    return Analysis(points, levels, pd.DataFrame(fits), **how)
+    table = pd.DataFrame(fits)
+    table[GROUP] = table[GROUP].astype(levels[GROUP].dtypes)
+    return Analysis(points, levels, table, **how)
 
 
 def _describe(
@@ -130,9 +132,8 @@ def _describe(
     count = int(codes.max()) + 1
     first = np.unique(codes, return_index=True)[1]
     out = frame[by].iloc[first].reset_index(drop=True)
-    for name in out.columns:
-        if not pd.api.types.is_numeric_dtype(out[name]):  # one kind of null, whatever the table was made from
-            out[name] = out[name].astype(object).where(out[name].notna(), None)
+    text = [name for name in by if not pd.api.types.is_numeric_dtype(out[name])]
+    out[text] = out[text].astype("str")  # one kind of text and of null, whatever the samples came from
     warmup = frame["warmup"].to_numpy(bool)
     out["n"] = np.bincount(codes[good], minlength=count)
     out["n_warmup"] = np.bincount(codes[warmup], minlength=count)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mrkolla.results.links import tolerance_ms
 from mrkolla.results.stats import GROUP, Analysis, analyse, label, levels_of
+from mrkolla.results.words import k_text, number
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,18 @@ class Grid:
 
     def rich(self) -> Table:
         """As a rich table; cells are shown as they are, never read as markup."""
-        table = Table(title=Text(self.title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-        for number, name in enumerate(self.head):
-            right = number in self.numbers
+        table = Table(
+            title=Text(self.title),
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        for place, name in enumerate(self.head):
+            right = place in self.numbers
             table.add_column(
-                Text(name), justify="right" if right else "left", overflow="fold", no_wrap=number in self.whole
+                Text(name), justify="right" if right else "left", overflow="fold", no_wrap=place in self.whole
             )
         for row in self.rows:
             table.add_row(*map(Text, row))
@@ -49,8 +57,6 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     Requests and connections are there when they were counted. ``brief`` leaves them and the samples out, and gives
     the medians at the smallest and the largest RTT alone.
     """
-    from mrkolla.results.figures import k_text, number
-
     analysis = data if isinstance(data, Analysis) else analyse(data)
     fits = analysis.fits if actions else analysis.fits[analysis.fits["action"].isna()]
     counted = not brief and fits["keystone_requests"].notna().any()
@@ -59,7 +65,7 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     asked = sorted(analysis.levels["level"].unique())
     if brief:
         asked = asked[:1] + asked[1:][-1:]
-    head = ["operation", "from", *(["to"] if crosses else []), "service (ms)", "k (round trips)", "residual (ms)"]
+    head = ["operation", "from", *(["to"] if crosses else []), "service", "k (round trips)", "residual"]
     head += ["requests", "connections"] if counted else []
     first = 2 + crosses
     head += [f"{level:g} ms" for level in asked] + ([] if brief else ["samples"]) + ["failed", "note"]
@@ -67,10 +73,10 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     for _, fit in fits.iterrows():
         own = levels_of(analysis, fit).set_index("level")
         row = [label(fit, fits), fit["origin_region"], *([fit["target_region"]] if crosses else [])]
-        row += [number(fit["service_ms"], 1), k_text(fit), number(fit["residual_ms"], 1)]
+        row += [_ms(fit["service_ms"]), k_text(fit), number(fit["residual_ms"], 1)]
         if counted:
             row += [number(fit["keystone_requests"], 1), number(fit["keystone_connections"], 1)]
-        row += [number(own["median_ms"].get(level, float("nan")), 1) for level in asked]
+        row += [_ms(own["median_ms"].get(level, float("nan"))) for level in asked]
         failed = f"{int(fit['n_errors'])} failed, left out"
         row += ([] if brief else [str(fit["n"])]) + [str(fit["n_errors"])]
         rows.append([*row, fit["note"].replace(failed, "").removesuffix("; ")])
@@ -79,6 +85,10 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     title = "Latency by region: service time + k x RTT, and the median at each asked RTT, in ms"
     numbers = frozenset(i for i, name in enumerate(head) if i >= first and name != "note")
     return Grid(title, head, rows, numbers, frozenset((0, first + 1)))
+
+
+def _ms(value: float) -> str:
+    return number(value, 0 if abs(value) >= 999.95 else 1)
 
 
 def endpoint_grid(endpoints: Sequence[Mapping[str, Any]]) -> Grid:
@@ -95,8 +105,6 @@ def endpoint_grid(endpoints: Sequence[Mapping[str, Any]]) -> Grid:
 
 def point_grid(points: Sequence[Mapping[str, Any]]) -> Grid:
     """``points.json`` as a table: per point and link the asked RTT, median and p99 before and after, what was said."""
-    from mrkolla.results.figures import number
-
     head = ["point", "status", "link", "asked (ms)", "before", "p99", "after", "p99", "largest difference", "remarks"]
     rows = []
     for point in points:

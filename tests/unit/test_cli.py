@@ -1,0 +1,431 @@
+"""The command line: help with examples, and bad input as one line on stderr with its exit code and nothing half made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mrkolla import __version__, cache, cli, doctor
+from mrkolla.errors import InputError
+from mrkolla.kolla import passwords
+
+TOP = Path(__file__).parents[2]
+GOOD = 'name: demo\nrelease: "2025.1"\ntestbed: {kind: local}\nregions: [{name: OSR1}, {name: OSR2}]\n'
+
+pytestmark = pytest.mark.usefixtures("signals")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The folder that mrkolla is called in, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(folder, capsys):
+    """Call mrkolla; returns its exit code and what it printed to both streams."""
+
+    def call(*argv: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in argv])
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def refused(call):
+    """Call mrkolla, which must refuse: one line on stderr, nothing on the other stream; returns (code, the line)."""
+
+    def refused(*argv: str) -> tuple[int, str]:
+        code, out, err = call(*argv)
+        lines = err.splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        assert out == ""
+        assert "Traceback" not in err
+        return code, lines[0]
+
+    return refused
+
+
+@pytest.fixture
+def run(folder) -> Path:
+    """A run folder of an experiment whose cloud is not there."""
+    path = folder / "results" / "demo-20260101T000000Z"
+    path.mkdir(parents=True)
+    (path / "experiment.yaml").write_text(GOOD)
+    return path
+
+
+def content(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# -- help --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_the_help_of_each_verb_shows_an_example_that_is_right(call, verb):
+    code, out, err = call(verb, "--help")
+    assert (code, err) == (0, "")
+    example = out.split("example: ")[1].split("\n")[0]
+    words = example.split(" > ")[0].split()
+    assert words[:2] == ["mrkolla", verb]
+    # The example is a command line that the parser takes.
+    assert cli.parser().parse_args(words[1:]).verb == verb
+
+
+def test_the_verbs_are_those_that_are_promised(call):
+    promised = "doctor plan up check status wan bench report ssh stop start save restore destroy cache schema kolla"
+    assert set(promised.split()) <= set(cli.VERBS)
+    code, out, _ = call("--help")
+    assert code == 0
+    for verb, (_, _, does, _) in cli.VERBS.items():
+        assert f"    {verb} " in out
+        assert does.split()[0] in out
+    assert call("--version")[1] == f"mrkolla {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "VERB"),
+        (["deploy"], "invalid choice: 'deploy'"),
+        (["plan"], "FILE"),
+        (["up"], "FILE"),
+        (["check", "--unknown"], "--unknown"),
+        (["wan", "set", "--rtt", "fast"], "--rtt: invalid float value: 'fast'"),
+        (["wan", "slower"], "invalid choice: 'slower'"),
+        (["ssh"], "host"),
+        (["save"], "name"),
+        (["kolla", "run"], "region"),
+    ],
+)
+def test_a_wrong_command_line_is_bad_input(call, argv, said):
+    code, out, err = call(*argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: mrkolla")
+    assert said in err.splitlines()[-1]
+
+
+def test_the_module_and_the_entry_point_end_with_the_code(tmp_path):
+    argv = [sys.executable, "-m", "mrkolla", "plan", str(tmp_path / "no.yaml")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=TOP)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"error: {tmp_path}/no.yaml: no such file; give the path of an experiment file\n"
+
+
+# -- the experiment file -----------------------------------------------------------------------------------------
+
+BAD_FILES = {
+    "unknown release": (GOOD.replace("2025.1", "1999.1"), ":2: release: unknown release '1999.1'"),
+    "release as a number": (GOOD.replace('"2025.1"', "2025.1"), ":2: release: 2025.1 is read as a number"),
+    "zero OSRs": (GOOD.replace("[{name: OSR1}, {name: OSR2}]", "[]"), ":4: regions: must have at least 1 entry"),
+    "two regions of one name": (GOOD.replace("OSR2", "OSR1"), ":4: regions[1].name: 'OSR1' is taken by regions[0]"),
+    "an OSR called as the AR": (GOOD.replace("OSR2", "AR"), ":4: regions[1].name: 'AR' is the admin region's name"),
+    "negative RTT": (GOOD + "sweep: {rtt_ms: [0, -20]}\n", ":5: sweep.rtt_ms[1]: must be 0 or more, not -20"),
+    "negative deploy RTT": (GOOD + "wan: {deploy_rtt_ms: -1}\n", ":5: wan.deploy_rtt_ms: must be 0 or more, not -1"),
+    "an unknown key": (GOOD + "sweeep: {}\n", ":5: sweeep: unknown key 'sweeep'; did you mean 'sweep'?"),
+    "an unknown testbed": (GOOD.replace("local", "lokal"), ":3: testbed.kind: unknown kind 'lokal'; did you mean 'local'?"),
+    "not YAML": ("name: [demo\nrelease: x\n", "not YAML"),
+    "not a map": ("- one\n- two\n", ":1: an experiment file is a map of keys, not a list"),
+    "empty": ("", "the file is empty"),
+    "not text": (b"\xff\xfe\x00", "not text in UTF-8"),
+    "too small a network": (
+        GOOD.replace("{kind: local}", "{kind: local, network: 198.19.0.0/24}"),
+        ":3: testbed.network: 198.19.0.0/24 is too small for 3 regions",
+    ),
+    "clash of globals": (GOOD + "kolla: {globals: {enable_keystone: false}}\n", "kolla.globals.enable_keystone: False"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_FILES)
+def test_a_bad_file_is_one_line_and_nothing_is_made(refused, folder, own_cache, what):
+    text, said = BAD_FILES[what]
+    (folder / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    code, line = refused("plan", "x.yaml", "-o", "plan")
+    assert code == 2
+    assert said in line
+    assert content(folder) == ["x.yaml"]
+    assert not own_cache.exists() or content(own_cache) == []
+
+
+@pytest.mark.parametrize("what", [name for name in BAD_FILES if name != "clash of globals"])
+def test_up_refuses_it_before_a_run_folder_is_made(refused, folder, own_cache, what):
+    text, said = BAD_FILES[what]
+    (folder / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    code, line = refused("up", "x.yaml")
+    assert code == 2
+    assert said in line
+    assert content(folder) == ["x.yaml"]
+    assert not own_cache.exists()
+
+
+@pytest.mark.parametrize("verb", ["plan", "up", "bench"])
+def test_a_missing_file_and_a_folder(refused, folder, verb):
+    (folder / "sub").mkdir()
+    assert refused(verb, "no.yaml") == (2, "error: no.yaml: no such file; give the path of an experiment file")
+    assert refused(verb, "sub") == (2, "error: sub: is a folder; give the path of an experiment file")
+    assert content(folder) == ["sub"]
+
+
+def test_several_problems_are_a_line_each(call, folder):
+    (folder / "x.yaml").write_text(GOOD.replace("2025.1", "1999.1").replace("OSR2", "OSR1") + "nmae: x\n")
+    code, out, err = call("plan", "x.yaml")
+    assert (code, out) == (2, "")
+    assert [line.split(": ")[-3 if line.startswith("error: ") else 0].split(":")[1] for line in err.splitlines()[1:]] == [
+        "4",
+        "5",
+    ]
+    assert "x.yaml:2: release" in err.splitlines()[0]
+
+
+def test_a_bad_testbed_file(refused, folder):
+    (folder / "x.yaml").write_text(GOOD)
+    assert refused("plan", "x.yaml", "--testbed", "no.yaml")[0] == 2
+    (folder / "t.yaml").write_text("testbed: {kind: local}\nname: other\n")
+    code, line = refused("plan", "x.yaml", "--testbed", "t.yaml")
+    assert code == 2
+    assert "t.yaml:2: name: a testbed file has the section 'testbed' alone" in line
+    assert content(folder) == ["t.yaml", "x.yaml"]
+
+
+# -- runs, clouds, copies ----------------------------------------------------------------------------------------
+
+OF_A_RUN = {
+    "check": [],
+    "wan": ["status"],
+    "bench": [],
+    "report": [],
+    "ssh": ["osr1-control1"],
+    "stop": [],
+    "start": [],
+    "save": ["x"],
+    "destroy": [],
+    "kolla": ["run", "OSR1", "deploy"],
+}
+
+
+def with_options(verb: str, *options: str) -> list[str]:
+    """A verb's command line with ``options`` before what it takes as it is."""
+    words = OF_A_RUN[verb]
+    return [verb, *words[:1], *options, *words[1:]] if verb == "kolla" else [verb, *options, *words]
+
+
+@pytest.mark.parametrize("verb", OF_A_RUN)
+def test_without_a_run_each_verb_says_what_to_do(refused, folder, own_cache, verb):
+    code, line = refused(*with_options(verb))
+    assert code == 2
+    assert line == "error: results: no run here: start an experiment first, or say --results DIR"
+    assert content(folder) == []
+
+
+@pytest.mark.parametrize("verb", OF_A_RUN)
+def test_an_unknown_run_is_named_with_those_there_are(refused, run, verb):
+    code, line = refused(*with_options(verb, "--run", "nope"))
+    assert code == 2
+    assert "'nope'" in line
+    assert run.name in line
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["check"], 5, "there is no cloud 'demo': 'mrkolla up' deploys it"),
+        (["ssh", "osr1-control1"], 5, "there is no cloud 'demo'"),
+        (["ssh", "osr9"], 2, "no host 'osr9'; there are ar-control1, osr1-control1, osr1-compute1, osr2-control1"),
+        (["kolla", "run", "OSR1", "--", "deploy"], 5, "there is no cloud 'demo'"),
+        (["kolla", "run", "OSR1"], 2, "no arguments for kolla-ansible"),
+        (["kolla", "run", "OSR1", "--"], 2, "no arguments for kolla-ansible"),
+        (["wan", "set"], 2, "--rtt MS is missing"),
+        (["wan", "set", "--rtt", "5"], 5, "there is no cloud 'demo'"),
+        (["start"], 2, "there is no cloud 'demo' to start"),
+        (["save", "x"], 2, "the cloud 'demo' is not deployed"),
+        (["save", "../x"], 2, "a saved cloud's name has letters"),
+    ],
+)
+def test_a_cloud_that_is_not_there(call, run, own_cache, argv, code, said):
+    ended, _, err = call(*argv)
+    assert ended == code
+    assert err.count("error: ") == 1
+    assert said in err
+    assert "Traceback" not in err
+    assert [name for name in content(own_cache) if name.startswith(("cloud", "saved"))] == []
+
+
+def test_a_run_folder_that_is_none(refused, folder):
+    (folder / "results" / "demo-20260101T000000Z").mkdir(parents=True)
+    code, line = refused("check")
+    assert code == 2
+    assert "not a run folder" in line
+
+
+def test_destroying_a_cloud_that_is_not_there(refused, own_cache):
+    (own_cache / "cloud-one").mkdir(parents=True)
+    assert refused("destroy", "--name", "two") == (2, "error: there is no cloud 'two'; there are: one")
+    assert (own_cache / "cloud-one").is_dir()
+
+
+def test_restoring_what_was_not_saved(refused, own_cache):
+    assert refused("restore", "base") == (2, "error: no cloud is saved as 'base'; saved: none")
+    (own_cache / "saved-other").mkdir()
+    assert refused("restore", "base") == (2, "error: no cloud is saved as 'base'; saved: other")
+    code, line = refused("restore", "../base")
+    assert code == 2
+    assert "'../base': a saved cloud's name has letters" in line
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_is_shown_and_emptied_but_for_clouds(call, refused, own_cache):
+    cache.entry("guest", "trixie", "abc", lambda f: (f / "disk").write_bytes(b"x" * 5_000_000))
+    (own_cache / "host-half-x").mkdir()
+    (own_cache / "cloud-demo").mkdir()
+    code, out, _ = call("cache")
+    assert code == 0
+    assert str(own_cache)[-20:] in out.replace("\n", "")
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert set(rows) == {"guest-trixie-abc", "host-half-x", "cloud-demo"}
+    assert {name for name, row in rows.items() if "half built" in row} == {"host-half-x"}
+    assert "total: 0.01 GB" in out or "total: 0.00 GB" in out
+    assert refused("cache", "--remove", "nope")[0] == 2
+    code, line = refused("cache", "--remove", "cloud-demo")
+    assert (code, "mrkolla destroy --name" in line) == (2, True)
+    assert call("cache", "--remove", "host-half-x")[:2] == (0, "removed host-half-x (0.00 GB)\n")
+    code, out, _ = call("cache", "--clear")
+    assert code == 0
+    assert "kept cloud-demo" in out
+    assert [path.name for path in own_cache.iterdir() if path.is_dir()] == ["cloud-demo"]
+
+
+def test_a_cache_that_cannot_be_made_is_a_lack(refused, folder, monkeypatch):
+    (folder / "x.yaml").write_text(GOOD)
+    monkeypatch.setenv("MRKOLLA_CACHE", str(folder / "x.yaml" / "cache"))
+    for argv in (["cache"], ["plan", "x.yaml"], ["status"]):
+        if argv == ["status"]:
+            continue  # prints its first table before
+        code, line = refused(*argv)
+        assert code == 3
+        assert "set MRKOLLA_CACHE" in line
+
+
+# -- what the machine lacks --------------------------------------------------------------------------------------
+
+
+def test_doctor_says_what_is_lacking_and_how_to_mend_it(call, monkeypatch):
+    found = [
+        doctor.Finding("root", True, "yes", "never shown"),
+        doctor.Finding("packages", False, "missing: mtools", "apt-get install mtools"),
+        doctor.Finding("KVM", None, "none"),
+    ]
+    monkeypatch.setattr(doctor, "look", lambda: found)
+    code, out, err = call("doctor")
+    assert code == 3
+    assert err == "error: this machine lacks: packages (the table says what to do)\n"
+    assert "apt-get install mtools" in out
+    assert "never shown" not in out
+    found.pop(1)
+    assert call("doctor")[::2] == (0, "")
+
+
+def test_doctor_knows_a_person_without_root(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    lack = doctor._root()
+    assert (lack.ok, lack.seen) == (False, "user 1000")
+    assert "sudo" in lack.mend
+
+
+def test_doctor_names_missing_packages(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [found] = doctor._programs()
+    assert found.ok is False
+    assert "systemd-container" in found.seen
+    assert found.mend.startswith("apt-get install ")
+
+
+def test_without_root_a_cloud_is_not_ended(call, run, own_cache, monkeypatch):
+    cloud = own_cache / "cloud-demo"
+    cloud.mkdir(parents=True)
+    machine = {"name": "osr1-control1", "roles": ["OSR1"], "network": "OSR1"}
+    resources = {"machines": [machine], "networks": [{"id": "OSR1", "roles": []}]}
+    (cloud / "testbed.json").write_text(json.dumps({"name": "demo", "resources": resources}))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for argv in (["destroy"], ["destroy", "--name", "demo"], ["stop"], ["start"]):
+        code, _, err = call(*argv)
+        assert code == 3, argv
+        assert err.count("\n") == 1
+        assert "needs root" in err
+    assert (cloud / "testbed.json").exists()
+
+
+def test_without_root_nothing_is_deployed(call, folder, own_cache, monkeypatch):
+    from mrkolla import cloud
+    from mrkolla.providers.local import network, rootfs
+
+    def never(*args, **kwargs):
+        raise AssertionError("this must not be reached without root")
+
+    # What takes minutes and the network is left out; what makes hosts must not be reached.
+    monkeypatch.setattr(cloud.kolla_env, "ensure", lambda *a: None)
+    monkeypatch.setattr(cloud.guest, "ensure", lambda *a: None)
+    monkeypatch.setattr(cloud.images, "ensure", lambda *a: own_cache)
+    monkeypatch.setattr(rootfs, "ensure", never)
+    monkeypatch.setattr(network, "up", never)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (folder / "x.yaml").write_text(GOOD)
+    code, _, err = call("up", "x.yaml")
+    assert code == 3
+    assert err.splitlines()[-1].startswith("error: the local testbed needs root")
+    assert "Traceback" not in err
+    assert not (own_cache / "cloud-demo" / "hosts").exists()
+
+
+# -- plan, schema, status ----------------------------------------------------------------------------------------
+
+
+def test_plan_prints_what_it_wrote_and_no_secret(call, folder, own_cache):
+    (folder / "x.yaml").write_text(GOOD)
+    code, out, err = call("plan", "x.yaml", "-o", "deep/plan")
+    assert (code, err) == (0, "")
+    assert "deep/plan/OSR2/globals.yml" in out.splitlines()
+    assert all((folder / line).is_file() for line in out.splitlines())
+    made = passwords.values(yaml.safe_load((folder / "deep/plan/passwords.yml").read_text()))
+    assert not [value for value in made if value in out + err]
+    (folder / "t.yaml").write_text("testbed: {kind: local, network: 198.19.0.0/16}\n")
+    assert call("plan", "x.yaml", "--testbed", "t.yaml")[0] == 0
+    assert "198.19.2.10" in (folder / "plan" / "OSR1" / "globals.yml").read_text()
+
+
+def test_the_schema_is_json(call):
+    code, out, _ = call("schema")
+    assert code == 0
+    assert {"name", "release", "regions"} <= set(json.loads(out)["properties"])
+
+
+def test_status_lists_runs_and_clouds(call, run, own_cache):
+    (own_cache / "cloud-demo").mkdir(parents=True)
+    code, out, err = call("status")
+    assert (code, err) == (0, "")
+    assert run.name in out
+    assert "nothing yet" in out
+    assert "demo" in out
+    assert "not deployed" in out
+
+
+def test_an_error_of_any_verb_ends_with_its_code(call, monkeypatch):
+    def broken(args):
+        raise InputError("x is wrong")
+
+    monkeypatch.setitem(cli.VERBS, "schema", (broken, *cli.VERBS["schema"][1:]))
+    assert call("schema") == (2, "", "error: x is wrong\n")
