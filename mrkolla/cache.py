@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrkolla import shell
 from mrkolla.errors import DeployError, LackError
 
 WHOLE = ".whole"
@@ -82,7 +83,7 @@ def entry(kind: str, name: str, mark: str, build: Callable[[Path], None], *, wai
     """The folder of an entry, built by ``build(folder)`` when it is not there yet.
 
     ``mark`` is the digest of everything that the entry is made from. What a build that
-    failed or was killed left behind is removed by the next.
+    failed or was killed left behind is removed by the next, and its long commands (``FOLDER/*.pid``) are ended.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of cache entry {kind!r}")
@@ -92,6 +93,9 @@ def entry(kind: str, name: str, mark: str, build: Callable[[Path], None], *, wai
     with locked(f"{kind}-{name}", waiting):
         if (folder / WHOLE).exists():
             return folder
+        for left in folder.glob("*.pid"):
+            # The build's own process outlives a mrkolla that was killed.
+            shell.end_leftover(left)
         remove(folder)
         folder.mkdir()
         try:

@@ -135,10 +135,15 @@ class Cloud:
             with self.progress.step("guest", "guest image") as step:
                 guest.ensure(log / "guest.log", step.detail)
 
-        with ThreadPoolExecutor(2) as pool:
-            made, small = pool.submit(environment), pool.submit(guest_image)
-            small.result()
-            env = made.result()
+        def host_root() -> None:
+            with self.progress.step("hosts", "root file system") as step:
+                self.testbed.prepare(log / "host-root.log", step.detail)
+
+        with ThreadPoolExecutor(3) as pool:
+            tasks = [pool.submit(work) for work in (environment, guest_image, host_root)]
+            env = tasks[0].result()
+            for task in tasks[1:]:
+                task.result()
         if self.experiment.images.source != "build":
             return env, None
         with self.progress.step("images", f"container images of {self.release.name}") as step:

@@ -67,4 +67,5 @@ def build(
             detail(short[:80])
 
     hint = "is the network (the Debian mirror) reachable?"
-    shell.must(argv, log, timeout=timeout, what=what, line=line, hint=hint)
+    pidfile = folder.with_name("debian.pid")
+    shell.must(argv, log, timeout=timeout, what=what, line=line, hint=hint, pidfile=pidfile)

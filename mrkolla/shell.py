@@ -136,6 +136,7 @@ def must(
     line: Callable[[str], None] | None = None,
     env: dict[str, str] | None = None,
     cwd: Path | None = None,
+    pidfile: Path | None = None,
     error: type[MrkollaError] = DeployError,
     hint: str = "",
 ) -> None:
@@ -148,7 +149,7 @@ def must(
         if line:
             line(text)
 
-    status = stream(argv, log, timeout=timeout, line=keep, env=env, cwd=cwd)
+    status = stream(argv, log, timeout=timeout, line=keep, env=env, cwd=cwd, pidfile=pidfile)
     if status != 0:
         told = next((t for t in reversed(last) if t.startswith(("E:", "ERROR", "error", "fatal"))), "")
         told = told or (last[-1] if last else f"status {status}")

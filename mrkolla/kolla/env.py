@@ -80,7 +80,8 @@ def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], No
 
     def pip(*arguments: str) -> None:
         argv = [str(folder / "venv/bin/python"), "-m", "pip", *arguments]
-        shell.must(argv, log, timeout=1200, what=f"pip {arguments[0]}", line=_short(detail), env=env, hint=hint)
+        what, pidfile = f"pip {arguments[0]}", folder / "pip.pid"
+        shell.must(argv, log, timeout=1200, what=what, line=_short(detail), env=env, hint=hint, pidfile=pidfile)
 
     what = "making a virtual environment"
     shell.must([sys.executable, "-m", "venv", str(folder / "venv")], log, timeout=120, what=what, env=env)

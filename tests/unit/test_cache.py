@@ -84,7 +84,7 @@ def test_an_error_of_the_disk_is_told_in_words():
     def full(folder: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(DeployError, match="building host x failed: .*No space left"):
+    with pytest.raises(DeployError, match=r"building host x failed: .*No space left"):
         cache.entry("host", "x", "m", full)
 
 

@@ -1,4 +1,4 @@
-"""The command line: help with examples, and bad input as one line on stderr with its exit code and nothing half made."""
+"""The command line: help with examples; bad input as one line on stderr, with its exit code and nothing half made."""
 
 from __future__ import annotations
 
@@ -136,7 +136,10 @@ BAD_FILES = {
     "negative RTT": (GOOD + "sweep: {rtt_ms: [0, -20]}\n", ":5: sweep.rtt_ms[1]: must be 0 or more, not -20"),
     "negative deploy RTT": (GOOD + "wan: {deploy_rtt_ms: -1}\n", ":5: wan.deploy_rtt_ms: must be 0 or more, not -1"),
     "an unknown key": (GOOD + "sweeep: {}\n", ":5: sweeep: unknown key 'sweeep'; did you mean 'sweep'?"),
-    "an unknown testbed": (GOOD.replace("local", "lokal"), ":3: testbed.kind: unknown kind 'lokal'; did you mean 'local'?"),
+    "an unknown testbed": (
+        GOOD.replace("local", "lokal"),
+        ":3: testbed.kind: unknown kind 'lokal'; did you mean 'local'?",
+    ),
     "not YAML": ("name: [demo\nrelease: x\n", "not YAML"),
     "not a map": ("- one\n- two\n", ":1: an experiment file is a map of keys, not a list"),
     "empty": ("", "the file is empty"),
@@ -183,11 +186,12 @@ def test_several_problems_are_a_line_each(call, folder):
     (folder / "x.yaml").write_text(GOOD.replace("2025.1", "1999.1").replace("OSR2", "OSR1") + "nmae: x\n")
     code, out, err = call("plan", "x.yaml")
     assert (code, out) == (2, "")
-    assert [line.split(": ")[-3 if line.startswith("error: ") else 0].split(":")[1] for line in err.splitlines()[1:]] == [
-        "4",
-        "5",
+    lines = err.removeprefix("error: ").splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["x.yaml:2", "release"],
+        ["x.yaml:4", "regions[1].name"],
+        ["x.yaml:5", "nmae"],
     ]
-    assert "x.yaml:2: release" in err.splitlines()[0]
 
 
 def test_a_bad_testbed_file(refused, folder):
@@ -312,9 +316,7 @@ def test_the_cache_is_shown_and_emptied_but_for_clouds(call, refused, own_cache)
 def test_a_cache_that_cannot_be_made_is_a_lack(refused, folder, monkeypatch):
     (folder / "x.yaml").write_text(GOOD)
     monkeypatch.setenv("MRKOLLA_CACHE", str(folder / "x.yaml" / "cache"))
-    for argv in (["cache"], ["plan", "x.yaml"], ["status"]):
-        if argv == ["status"]:
-            continue  # prints its first table before
+    for argv in (["cache"], ["plan", "x.yaml"]):
         code, line = refused(*argv)
         assert code == 3
         assert "set MRKOLLA_CACHE" in line

@@ -30,11 +30,23 @@ def etc(tmp_path, monkeypatch):
     [
         ("deb http://one.example/debian bookworm main\n", "http://one.example/debian"),
         ("deb http://one.example/debian/ bookworm main\n", "http://one.example/debian"),
-        ("deb [arch=amd64 signed-by=/a/b.gpg] https://one.example/debian bookworm main\n", "https://one.example/debian"),
+        (
+            "deb [arch=amd64 signed-by=/a/b.gpg] https://one.example/debian bookworm main\n",
+            "https://one.example/debian",
+        ),
         ("  deb  http://one.example/x/debian bookworm main\n", "http://one.example/x/debian"),
-        ("# deb http://no.example/debian bookworm main\ndeb http://one.example/debian x main\n", "http://one.example/debian"),
-        ("deb-src http://no.example/debian x main\ndeb http://one.example/debian x main\n", "http://one.example/debian"),
-        ("deb http://sec.example/debian-security x main\ndeb http://one.example/debian x main\n", "http://one.example/debian"),
+        (
+            "# deb http://no.example/debian bookworm main\ndeb http://one.example/debian x main\n",
+            "http://one.example/debian",
+        ),
+        (
+            "deb-src http://no.example/debian x main\ndeb http://one.example/debian x main\n",
+            "http://one.example/debian",
+        ),
+        (
+            "deb http://sec.example/debian-security x main\ndeb http://one.example/debian x main\n",
+            "http://one.example/debian",
+        ),
         ("deb http://archive.ubuntu.example/ubuntu noble main\n", PUBLIC),
         ("", PUBLIC),
     ],

@@ -173,7 +173,7 @@ def test_an_admin_region_that_fails_stops_the_others_and_is_the_cause(cloud, kol
     kolla.fail = {"AR": "late"}
     kolla.hold = {"AR": threading.Event()}
     threading.Timer(0.2, kolla.hold["AR"].set).start()
-    with pytest.raises(DeployError, match="^region AR: failed$"):
+    with pytest.raises(DeployError, match=r"^region AR: failed$"):
         cloud()
     assert sorted(kolla.stopped) == ["OSR1", "OSR2"]
     assert kolla.ran() == ["AR", "OSR1", "OSR2"]  # nothing is registered in a Keystone that is not there
@@ -181,7 +181,7 @@ def test_an_admin_region_that_fails_stops_the_others_and_is_the_cause(cloud, kol
 
 def test_an_osr_that_fails_leaves_the_others_and_is_done_again_alone(cloud, kolla):
     kolla.fail = {"OSR1": "late"}
-    with pytest.raises(DeployError, match="^region OSR1: failed$"):
+    with pytest.raises(DeployError, match=r"^region OSR1: failed$"):
         cloud()
     assert "OSR2 ends" in kolla.events
     assert kolla.stopped == []
@@ -195,7 +195,7 @@ def test_an_osr_that_fails_leaves_the_others_and_is_done_again_alone(cloud, koll
 
 def test_an_osr_that_fails_before_its_gate_leaves_the_others(cloud, kolla):
     kolla.fail = {"OSR2": "at once"}
-    with pytest.raises(DeployError, match="^region OSR2: failed$"):
+    with pytest.raises(DeployError, match=r"^region OSR2: failed$"):
         cloud()
     assert {"AR ends", "OSR1 ends"} <= set(kolla.events)
 

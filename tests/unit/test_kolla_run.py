@@ -84,14 +84,14 @@ def test_each_task_and_handler_is_told_with_its_number():
         ),
         (
             'fatal: [ar-control1]: FAILED! => {"censored": "the output has been hidden due to the fact that '
-            "'no_log: true' was specified for this result\", \"changed\": false}",
+            '\'no_log: true\' was specified for this result", "changed": false}',
             "ar-control1",
             "no_log: true",
         ),
         (
             # Kolla's container module gives a traceback as the repr of its text.
             'fatal: [ar-control1]: FAILED! => {"changed": true, "msg": "\'Traceback (most recent call last):\\\\n  '
-            "File \\\"x.py\\\", line 1, in main\\\\ndocker.errors.NotFound: no such image\\\\n'\"}",
+            'File \\"x.py\\", line 1, in main\\\\ndocker.errors.NotFound: no such image\\\\n\'"}',
             "ar-control1",
             "docker.errors.NotFound: no such image",
         ),
@@ -113,7 +113,9 @@ def test_ignored_failures_are_no_failures():
     reader, _ = read(f"{text}ok: [osr1-control1]\n{RECAP}")
     assert reader.failure is None
     # Of several hosts, and of several items, each is followed by its own word.
-    item = 'failed: [osr1-control1] (item=a) => {"msg": "boom a"}\nfailed: [osr1-control1] (item=b) => {"msg": "boom b"}\n'
+    item = (
+        'failed: [osr1-control1] (item=a) => {"msg": "boom a"}\nfailed: [osr1-control1] (item=b) => {"msg": "boom b"}\n'
+    )
     reader, _ = read(f"{task('one')}{IGNORED}{IGNORED}{task('two')}{item}...ignoring\n{task('three')}")
     assert reader.failure is None
 

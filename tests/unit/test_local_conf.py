@@ -88,7 +88,15 @@ def test_a_dict_needs_no_more_than_names():
         ({"name": "x" * 41}, "x" * 41),
         ({"unknown": 1}, "unknown"),
         ({"resources": {"machines": [], "networks": []}}, "[]"),
-        ({"resources": {"machines": [{"name": "a_b", "roles": ["r"], "network": "n"}], "networks": [{"id": "n", "roles": []}]}}, "a_b"),
+        (
+            {
+                "resources": {
+                    "machines": [{"name": "a_b", "roles": ["r"], "network": "n"}],
+                    "networks": [{"id": "n", "roles": []}],
+                }
+            },
+            "a_b",
+        ),
         ({"resources": {"machines": [{"name": "a", "network": "n"}], "networks": [{"id": "n", "roles": []}]}}, "roles"),
         ({"registries": "127.0.0.1:5000"}, "127.0.0.1:5000"),
     ],

@@ -79,7 +79,9 @@ def test_a_plan_is_the_same_each_time_by_cli_and_by_the_cloud_itself(two_regions
             cli.main(["plan", str(two_regions_file), "-o", str(tmp_path / name)])
         assert ended.value.code == 0
         said = capsys.readouterr().out.split()
-        assert sorted(said) == sorted(str(p) for p in (tmp_path / name).rglob("*") if p.is_file() and not p.is_symlink())
+        assert sorted(said) == sorted(
+            str(p) for p in (tmp_path / name).rglob("*") if p.is_file() and not p.is_symlink()
+        )
         return files(tmp_path / name)
 
     first = by_cli("one")
@@ -190,7 +192,11 @@ def test_ansible_reads_an_inventory_with_the_hosts_of_that_region_alone(write, e
     def hosts(group: str) -> list[str]:
         return sorted(host.name for host in inventory.groups[group].get_hosts())
 
-    control, network, compute = ["osr1-control1", "osr1-control2"], ["osr1-network1"], ["osr1-compute1", "osr1-compute2"]
+    control, network, compute = (
+        ["osr1-control1", "osr1-control2"],
+        ["osr1-network1"],
+        ["osr1-compute1", "osr1-compute2"],
+    )
     assert hosts("all") == sorted([*control, *network, *compute, "localhost"])
     assert hosts("nova-api") == hosts("mariadb") == hosts("keystone") == control
     assert hosts("neutron-l3-agent") == hosts("loadbalancer") == network
@@ -219,7 +225,9 @@ def test_the_plan_says_where_images_come_from(planned):
     assert not {"docker_registry", "docker_namespace", "kolla_base_distro", "enable_fluentd"} & set(public)
 
 
-@pytest.mark.parametrize(("driver", "virt", "libvirt"), [("qemu", "qemu", True), ("kvm", "kvm", True), ("fake", "qemu", False)])
+@pytest.mark.parametrize(
+    ("driver", "virt", "libvirt"), [("qemu", "qemu", True), ("kvm", "kvm", True), ("fake", "qemu", False)]
+)
 def test_the_compute_driver_is_the_regions(write, experiment, driver, virt, libvirt):
     folder = write(experiment(regions=[{"name": "OSR1", "compute_driver": driver}, {"name": "OSR2"}]))
     made = yaml.safe_load((folder / "OSR1" / "globals.yml").read_text())
@@ -267,7 +275,11 @@ def test_a_persons_globals_win_over_defaults_and_the_regions_over_the_clouds(wri
     )
     made = {r: yaml.safe_load((folder / r / "globals.yml").read_text()) for r in ("AR", "OSR1", "OSR2")}
     assert {r: values["haproxy_max_connections"] for r, values in made.items()} == {"AR": 7, "OSR1": 7, "OSR2": 7}
-    assert {r: values["nova_console"] for r, values in made.items()} == {"AR": "cloud", "OSR1": "region", "OSR2": "cloud"}
+    assert {r: values["nova_console"] for r, values in made.items()} == {
+        "AR": "cloud",
+        "OSR1": "region",
+        "OSR2": "cloud",
+    }
     assert made["OSR2"]["mine"] == {"a": [1, "x"]}
     assert [r for r, values in made.items() if values.get("only") == "here"] == ["AR"]
 
@@ -293,7 +305,9 @@ def test_a_persons_globals_win_over_defaults_and_the_regions_over_the_clouds(wri
         ({"kolla": {"globals": {"enable_glance": True}}}, "kolla.globals.enable_glance: True", ("False", "region AR")),
     ],
 )
-def test_a_clash_with_a_derived_value_names_both_and_writes_nothing(write, experiment, tmp_path, sections, begin, named):
+def test_a_clash_with_a_derived_value_names_both_and_writes_nothing(
+    write, experiment, tmp_path, sections, begin, named
+):
     with pytest.raises(InputError) as refused:
         write(experiment(**sections))
     assert str(refused.value).startswith(begin)

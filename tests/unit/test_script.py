@@ -26,7 +26,7 @@ def test_the_file_is_by_default_the_one_with_the_scripts_name(tmp_path):
 
 
 def test_all_options():
-    argv = "x.yaml --testbed t.yaml --results out --run R --new --destroy".split()
+    argv = ["x.yaml", "--testbed", "t.yaml", "--results", "out", "--run", "R", "--new", "--destroy"]
     assert script.options("/x/experiments/a.py", argv=argv) == Options(
         Path("x.yaml"), Path("t.yaml"), Path("out"), "R", new=True, destroy=True
     )
@@ -86,7 +86,9 @@ def test_an_interruption_says_that_one_can_go_on(capsys):
         raise KeyboardInterrupt
 
     assert script.guarded(body) == 130
-    assert capsys.readouterr().err == "interrupted (SIGINT): the same command goes on from here\n"
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted (")
+    assert said.endswith("): the same command goes on from here\n")
 
     def terminated():
         os.kill(os.getpid(), signal.SIGTERM)

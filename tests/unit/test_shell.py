@@ -92,7 +92,9 @@ def test_a_time_out_ends_the_whole_group_and_names_the_log(tmp_path):
 
 def test_another_thread_can_stop_it(tmp_path):
     stop = threading.Event()
-    status = shell.stream(sh("echo on; exec sleep 60"), tmp_path / "log", timeout=60, line=lambda _: stop.set(), stop=stop)
+    status = shell.stream(
+        sh("echo on; exec sleep 60"), tmp_path / "log", timeout=60, line=lambda _: stop.set(), stop=stop
+    )
     assert status == -signal.SIGTERM
 
 
@@ -116,7 +118,13 @@ def test_the_process_is_on_record_while_it_runs(tmp_path):
     pidfile = tmp_path / "pid"
     seen: list[dict] = []
     argv = sh("echo $$; sleep 0.1")
-    shell.stream(argv, tmp_path / "log", timeout=10, pidfile=pidfile, line=lambda t: seen.append(json.loads(pidfile.read_text()) | {"said": int(t)}))
+    shell.stream(
+        argv,
+        tmp_path / "log",
+        timeout=10,
+        pidfile=pidfile,
+        line=lambda t: seen.append(json.loads(pidfile.read_text()) | {"said": int(t)}),
+    )
     assert seen[0]["pid"] == seen[0]["said"]
     assert isinstance(seen[0]["started"], int)
     assert not pidfile.exists()

@@ -78,7 +78,8 @@ class Machine:
         (etc / "docker" / "daemon.json").write_text(json.dumps(daemon, indent=1))
 
     def _host_key(self, path: Path, known_hosts: Path) -> None:
-        if not path.exists():
+        if not path.with_suffix(".pub").exists():  # the last that ssh-keygen writes
+            path.unlink(missing_ok=True)
             call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.spec.name, "-f", str(path))
         line = f"{self.spec.address} {' '.join(path.with_suffix('.pub').read_text().split()[:2])}\n"
         if line not in (known_hosts.read_text() if known_hosts.exists() else ""):
@@ -107,8 +108,18 @@ class Machine:
         try:
             mark = json.loads(self._pidfile.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
-            return None
+            return self._search()
         return mark["pid"] if started(mark["pid"]) == mark["started"] else None
+
+    def _search(self) -> int | None:
+        """The systemd-nspawn of this host among all processes: its maker may have been killed at once."""
+        mark = f"--directory={self.folder / 'root'}".encode()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = path.read_bytes().split(b"\0")
+                if mark in words and words[0].endswith(b"systemd-nspawn"):
+                    return int(path.parent.name)
+        return None
 
     def leader(self) -> int | None:
         """The process id (on the machine) of the host's own init, None when it does not run."""

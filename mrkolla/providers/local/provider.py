@@ -150,7 +150,8 @@ class Local(Provider):
     def _key(self) -> Path:
         key = self.folder / "ssh" / "id_ed25519"
         key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not key.exists():
+        if not key.with_suffix(".pub").exists():
+            key.unlink(missing_ok=True)
             call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "mrkolla", "-f", str(key))
         return key
 

@@ -11,7 +11,7 @@ from mrkolla import placement
 from mrkolla.config import Experiment
 from mrkolla.errors import InputError
 from mrkolla.placement import AR, OSR, PlacedHost, Region
-from mrkolla.providers.local import network
+from mrkolla.providers.local import network, rootfs
 from mrkolla.providers.local.configuration import LocalConf
 from mrkolla.providers.local.constants import VIP
 from mrkolla.providers.local.provider import Local, cloud_folder, load
@@ -113,6 +113,11 @@ def kolla_config(region: Region) -> dict[str, str]:
     if region.kind == OSR:
         files["neutron/ml2_conf.ini"] = "[ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:100:1999\n"
     return files
+
+
+def prepare(log: Path, say: Say) -> None:
+    """Build what every host starts from, unless it is in the cache."""
+    rootfs.ensure(log, say)
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
