@@ -30,7 +30,7 @@ from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.releases import release
 from mrkolla.placement import AR, OSR, Region
 from mrkolla.progress import Progress
-from mrkolla.wan import Wan
+from mrkolla.wan import Wan, choose
 
 
 class Cloud:
@@ -152,6 +152,9 @@ class Cloud:
     def deploy(self) -> None:
         """Hosts and n+1 runs; what is done already is left alone. Raises DeployError, LackError, InputError."""
         began = time.monotonic()
+        # What is missing is said before anything is built.
+        self.testbed.need()
+        choose(self.experiment.wan.driver)
         env, built = self.build()
         self.write_plan()
         with self.progress.step("hosts", f"{self._count()} hosts") as step:

@@ -80,6 +80,13 @@ def run(
     return done
 
 
+def forget(host: Host) -> None:
+    """End the kept connection to ``host``, if there is one: it would hold on to a host that is gone."""
+    line = ["ssh", *host._control(), "-O", "exit", "-p", str(host.port), f"{host.user}@{host.address}"]
+    # Without a connection this fails, which is as good.
+    subprocess.run(line, capture_output=True, timeout=20, check=False)
+
+
 def popen(host: Host, argv: list[str]) -> subprocess.Popen[str]:
     """Start ``argv`` on ``host`` with text pipes; the caller bounds its life and reads its status.
 

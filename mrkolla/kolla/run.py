@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mrkolla import shell
@@ -100,6 +103,19 @@ def _message(text: str) -> str:
     return text[:300]
 
 
+@contextmanager
+def _connections() -> Iterator[str]:
+    """A folder for the SSH connections that one run keeps open; they end with it.
+
+    A later run must not take up a connection to a host that was shut down meanwhile.
+    """
+    with tempfile.TemporaryDirectory(prefix="mrkolla-") as folder:
+        yield folder
+        for socket in Path(folder).iterdir():
+            end = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "host"]
+            subprocess.run(end, capture_output=True, timeout=20, check=False)
+
+
 def kolla(
     env: KollaEnv,
     plan: Path,
@@ -126,17 +142,18 @@ def kolla(
     log.parent.mkdir(parents=True, exist_ok=True)
     if shell.end_leftover(pidfile):
         say("ended a run that an earlier mrkolla had left behind")
-    status = shell.stream(
-        line,
-        log,
-        timeout=TIMEOUT,
-        line=reader.line,
-        env=environment(env),
-        stop=stop,
-        clean=clean,
-        cwd=plan,
-        pidfile=pidfile,
-    )
+    with _connections() as folder:
+        status = shell.stream(
+            line,
+            log,
+            timeout=TIMEOUT,
+            line=reader.line,
+            env=environment(env) | {"ANSIBLE_SSH_CONTROL_PATH_DIR": folder},
+            stop=stop,
+            clean=clean,
+            cwd=plan,
+            pidfile=pidfile,
+        )
     if stop is not None and stop.is_set():
         raise DeployError(f"region {region}: kolla-ansible {arguments[0]} was stopped; log: {log}")
     if status != 0:

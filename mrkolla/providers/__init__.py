@@ -1,7 +1,8 @@
 """Testbeds: each gives hosts and networks as enoslib's providers do. One package a testbed.
 
-A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``prepare``,
-``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``, ``kolla_config``.
+A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
+``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
+``kolla_config``.
 """
 
 from __future__ import annotations

@@ -47,6 +47,12 @@ def test_the_digest_changes_with_each_part_and_with_what_a_file_holds(tmp_path):
     assert cache.digest(*parts, file) != first
     assert cache.digest("ab", "c") != cache.digest("a", "bc")
     assert cache.digest("1") != cache.digest(1)
+    other = tmp_path / "b"
+    other.write_text("3")
+    apart = cache.digest(file, other)
+    file.write_text("23")
+    other.write_text("")
+    assert cache.digest(file, other) != apart
 
 
 def test_an_entry_is_built_once_and_anew_under_another_mark():

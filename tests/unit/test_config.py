@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jsonschema
@@ -382,3 +383,8 @@ def test_values_cannot_be_changed():
     exp = config.load(TWO_REGIONS)
     with pytest.raises(ValueError, match="frozen"):
         exp.regions[0].compute = 5
+
+
+def test_the_published_schema_is_this_one():
+    published = json.loads((TWO_REGIONS.parent / "experiment.schema.json").read_text())
+    assert published == config.schema(), "mrkolla schema > configs/experiment.schema.json"

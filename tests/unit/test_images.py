@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import stat
 
 import pytest
 
 from mrkolla.images import build, recipe, root
 from mrkolla.images.recipe import BASE_SCRIPTS, IMAGES, SUDOERS, Image
+from mrkolla.kolla.env import PLAYBOOKS
 
 USERS = '''\
 """A tiny stand-in for kolla/common/users.py."""
@@ -132,3 +134,10 @@ def test_the_mark_changes_with_the_recipe(monkeypatch):
     assert build.mark(release("2025.1")) == before
     monkeypatch.setitem(IMAGES, "horizon", Image({}, "horizon"))
     assert build.mark(release("2025.1")) != before
+
+
+def test_the_command_that_registers_a_region_is_in_the_image():
+    text = (PLAYBOOKS / "mrkolla-register-region.yml").read_text()
+    called = re.findall(r"exec keystone (\S+)", text)
+    assert called
+    assert set(called) <= set(BASE_SCRIPTS.values())

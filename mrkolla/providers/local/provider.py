@@ -60,7 +60,7 @@ class Local(Provider):
         ``force_deploy`` makes them anew. Raises :class:`~mrkolla.errors.LackError` and
         :class:`~mrkolla.errors.DeployError`.
         """
-        _need_root()
+        require()
         if force_deploy:
             self.destroy()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -90,9 +90,11 @@ class Local(Provider):
 
     def destroy(self, wait: bool = False, **kwargs) -> None:
         """End all hosts at once and remove everything that ``init`` made, also after a crash."""
-        _need_root()
+        require()
+        machines = self.machines()
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda machine: machine.stop(0), self.machines()))
+            list(pool.map(lambda machine: machine.stop(0), machines))
+            list(pool.map(lambda machine: remote.forget(self.host(machine)), machines))
         network.down(self.provider_conf.name)
         if self.folder.exists():
             cache.remove(self.folder)
@@ -119,10 +121,11 @@ class Local(Provider):
 
     def stop(self) -> list[str]:
         """Shut all hosts down in good order, keep their disks; returns the names of those that had to be killed."""
-        _need_root()
+        require()
         machines = self.machines()
         with ThreadPoolExecutor(8) as pool:
             clean = list(pool.map(Machine.stop, machines))
+            list(pool.map(lambda machine: remote.forget(self.host(machine)), machines))
         network.down(self.provider_conf.name)
         return [machine.spec.name for machine, went in zip(machines, clean, strict=True) if not went]
 
@@ -200,7 +203,8 @@ def load(name: str, **kwargs) -> Local | None:
     return Local(LocalConf.from_dictionary(json.loads(path.read_text())), **kwargs)
 
 
-def _need_root() -> None:
+def require() -> None:
+    """Raise :class:`~mrkolla.errors.LackError` unless this process may, and this machine can, start local hosts."""
     if os.geteuid() != 0:
         raise LackError("the local testbed needs root (namespaces, mounts): run this as root, or use sudo")
     for program, package in (("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux"), ("ip", "iproute2")):

@@ -14,7 +14,7 @@ from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.providers.local import network, rootfs
 from mrkolla.providers.local.configuration import LocalConf
 from mrkolla.providers.local.constants import VIP
-from mrkolla.providers.local.provider import Local, cloud_folder, load
+from mrkolla.providers.local.provider import Local, cloud_folder, load, require
 from mrkolla.remote import Host
 from mrkolla.wan import LocalLink
 
@@ -118,6 +118,11 @@ def kolla_config(region: Region) -> dict[str, str]:
 def prepare(log: Path, say: Say) -> None:
     """Build what every host starts from, unless it is in the cache."""
     rootfs.ensure(log, say)
+
+
+def need() -> None:
+    """Raise LackError, before anything is built, when this machine cannot be the testbed."""
+    require()
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
