@@ -1,4 +1,4 @@
-"""Packaging of mrkolla. Everything that is not Python (systemd-nspawn, mmdebstrap, ...) is in packages.txt."""
+"""Packaging of mrkolla. What is not Python (systemd-nspawn, mmdebstrap, ...) is in mrkolla/system-packages.txt."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mrkolla", "mrkolla.*"]),
     package_data={
+        "mrkolla": ["system-packages.txt"],
         "mrkolla.images": ["*.sh"],
         "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*.yml"],
         "mrkolla.results": ["templates/*"],
@@ -27,7 +28,7 @@ setup(
         "pydantic>=2.7,<3",
         "pyyaml>=6",
         "rich>=12",
-        "pandas>=2.2",
+        "pandas>=3",
         "pyarrow>=16",
         "scipy>=1.13",
         "matplotlib>=3.8",

@@ -179,7 +179,7 @@ def wan(args: argparse.Namespace) -> int:
             ["region", "driver", "asked", "in force", "measured (median, p99)", "state"],
             rows,
         )
-        if args.action in ("watch", "status"):
+        if args.action == "status":
             links.watchdog()
     return 0
 
@@ -250,13 +250,12 @@ def save(args: argparse.Namespace) -> int:
 
 def restore(args: argparse.Namespace) -> int:
     from mrkolla import cache, config
-    from mrkolla.cloud import Cloud, saved_folder
+    from mrkolla.cloud import Cloud, saved_folder, saved_names
     from mrkolla.progress import Progress
 
     source = saved_folder(args.name) / "experiment.yaml"
     if not source.exists():
-        known = sorted(path.name.removeprefix("saved-") for path in cache.root().glob("saved-*"))
-        raise InputError(f"no cloud is saved as '{args.name}'; saved: {', '.join(known) or 'none'}")
+        raise InputError(f"no cloud is saved as '{args.name}'; saved: {', '.join(saved_names()) or 'none'}")
     experiment = config.load(source, files=False)
     logs = cache.root() / "logs" / experiment.name
     with Progress(log=logs / "mrkolla.log") as progress:
@@ -320,7 +319,7 @@ def show_schema(args: argparse.Namespace) -> int:
 
 
 def kolla(args: argparse.Namespace) -> int:
-    arguments = [word for word in args.arguments if word != "--"]
+    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     if not arguments:
         raise InputError("kolla run REGION -- ARGS: no arguments for kolla-ansible, such as 'reconfigure --tags nova'")
     with _deployed(args) as cloud:

@@ -123,6 +123,11 @@ class Cloud:
         self.progress.hide(passwords.values(self.passwords()))
         return target
 
+    def need(self) -> None:
+        """Raise LackError, before anything is built, when this machine lacks what the testbed or the WAN needs."""
+        self.testbed.need()
+        choose(self.experiment.wan.driver)
+
     def build(self) -> tuple[KollaEnv, Path | None]:
         """Kolla's environment and the images (None: they come from a registry), from the cache or built now."""
         log = self.logs
@@ -152,9 +157,7 @@ class Cloud:
     def deploy(self) -> None:
         """Hosts and n+1 runs; what is done already is left alone. Raises DeployError, LackError, InputError."""
         began = time.monotonic()
-        # What is missing is said before anything is built.
-        self.testbed.need()
-        choose(self.experiment.wan.driver)
+        self.need()
         env, built = self.build()
         self.write_plan()
         with self.progress.step("hosts", f"{self._count()} hosts") as step:
@@ -204,7 +207,9 @@ class Cloud:
         env = kolla_env.ensure(self.release, self.logs / "kolla-environment.log")
         with self.progress.step(region, arguments[0]) as step:
             log = self.logs / f"kolla-{region}-{arguments[0]}.log"
-            run.kolla(env, self.plan, region, arguments, log, say=step.detail, clean=self.progress.clean)
+            pidfile = self.folder / "pids" / f"{region}.pid"
+            clean = self.progress.clean
+            run.kolla(env, self.plan, region, arguments, log, say=step.detail, clean=clean, pidfile=pidfile)
             self.progress.note(f"log: {log}")
 
     # -- looking at it -------------------------------------------------------------------------------------------
@@ -304,8 +309,8 @@ class Cloud:
         """Put the cloud that was saved as ``name`` in place of this one, and start it."""
         source = saved_folder(name)
         if not (source / cache.WHOLE).exists():
-            known = [path.name.removeprefix("saved-") for path in cache.root().glob("saved-*")]
-            raise InputError(f"no cloud is saved as '{name}'; saved: {', '.join(sorted(known)) or 'none'}")
+            raise InputError(f"no cloud is saved as '{name}'; saved: {', '.join(saved_names()) or 'none'}")
+        cache.need_disk(3, "a copy of the cloud")
         self.destroy()
         with self.progress.step("cloud", f"restore {name}"):
             _copy(source, self.folder)
@@ -327,6 +332,12 @@ def saved_folder(name: str) -> Path:
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"'{name}': a saved cloud's name has letters, digits, '-' and '_'")
     return cache.root() / f"saved-{name}"
+
+
+def saved_names() -> list[str]:
+    """The names under which clouds are saved."""
+    whole = [path for path in cache.root().glob("saved-*") if (path / cache.WHOLE).exists()]
+    return sorted(path.name.removeprefix("saved-") for path in whole)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -29,7 +29,9 @@ def mirror(etc: Path = Path("/etc/apt")) -> str:
             continue
         text = path.read_text(errors="replace")
         if path.suffix == ".sources":
-            found += [uri for line in re.findall(r"(?mi)^URIs:\s*(.+)$", text) for uri in line.split()]
+            for stanza in re.split(r"\n\s*\n", text):
+                if not re.search(r"(?mi)^Enabled:\s*no\b", stanza):
+                    found += [uri for line in re.findall(r"(?mi)^URIs:\s*(.+)$", stanza) for uri in line.split()]
         elif path.suffix in (".list", ""):
             found += re.findall(r"(?m)^\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)", text)
     for uri in found:

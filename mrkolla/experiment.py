@@ -469,7 +469,8 @@ def choose_run(experiment: Experiment, results: Path, run: str | None, new: bool
             folder = RunFolder(path)
             if path.name.rpartition("-")[0] == experiment.name and _unfinished(folder, experiment):
                 return folder
-    results.mkdir(parents=True, exist_ok=True)
+    if results.exists() and not results.is_dir():
+        raise InputError(f"--results {results}: it is a file; give a folder")
     folder = RunFolder.create(results, experiment.name)
     folder.write_text("experiment.yaml", experiment.dump())
     return folder

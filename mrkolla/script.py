@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla import config
-from mrkolla.errors import MrkollaError
+from mrkolla import config, providers
+from mrkolla.errors import LackError, MrkollaError
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def up(given: Options | Path | str, **kwargs) -> Cloud:  # noqa: F821 (loaded be
 
     wanted = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
     experiment = config.load(wanted.file, wanted.testbed)
+    providers.testbed(experiment.testbed.kind).need()  # before a run folder is made
     folder = choose_run(experiment, wanted.results, wanted.run, wanted.new)
     stack = ExitStack()
     progress = stack.enter_context(Progress(log=folder.path / "logs" / "mrkolla.log"))
@@ -92,7 +95,18 @@ def guarded(body: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as cut:
-        print(f"interrupted ({cut or 'SIGINT'}): the same command goes on from here", file=sys.stderr)
+        print(f"interrupted ({str(cut) or 'SIGINT'}): the same command goes on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
+    except subprocess.TimeoutExpired as late:
+        command = " ".join(map(str, late.cmd)) if isinstance(late.cmd, (list, tuple)) else late.cmd
+        print(
+            f"error: '{command[:100]}' did not end within {late.timeout:.0f} s: is the machine busy?", file=sys.stderr
+        )
+        return LackError.exit_code
+    except OSError as refused:
+        if refused.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"error: {refused.filename or 'a file'} cannot be written: {refused.strerror}", file=sys.stderr)
+        return LackError.exit_code

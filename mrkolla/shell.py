@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mrkolla.errors import DeployError, MrkollaError
@@ -49,8 +50,7 @@ def stream(
             raise DeployError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from missing
         if pidfile:
             pidfile.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
-        late = threading.Event()
-        done = threading.Event()
+        late, done, ended = threading.Event(), threading.Event(), threading.Event()
 
         def watch() -> None:
             end = time.monotonic() + timeout
@@ -59,12 +59,13 @@ def stream(
                     late.set()
                 if late.is_set() or (stop and stop.is_set()):
                     end_group(process)
+                    ended.set()
                     return
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
-            for raw in process.stdout:
+            for raw in _lines(process, ended):
                 text = raw.decode(errors="replace").rstrip("\n")
                 text = clean(text) if clean else text
                 out.write(text.encode() + b"\n")
@@ -85,13 +86,33 @@ def stream(
         return status
 
 
+def _lines(process: subprocess.Popen, ended: threading.Event) -> Iterator[bytes]:
+    """The lines that ``process`` prints; once it was ``ended``, those of children that live on are not waited for."""
+    with selectors.DefaultSelector() as wait:
+        wait.register(process.stdout, selectors.EVENT_READ)
+        rest = b""
+        while True:
+            if not wait.select(timeout=0.5):
+                if ended.is_set():
+                    break
+                continue
+            data = os.read(process.stdout.fileno(), 65536)
+            if not data:
+                break
+            *whole, rest = (rest + data).split(b"\n")
+            yield from whole
+        if rest:
+            yield rest
+
+
 def end_leftover(pidfile: Path) -> bool:
     """End the process group that ``pidfile`` names, if it still runs (its starter was killed); True if it did."""
     try:
         mark = json.loads(pidfile.read_text())
     except (FileNotFoundError, ValueError):
         return False
-    if started(mark["pid"]) != mark["started"]:
+    # The first of a group may be gone while the others live: its number is not given to another process meanwhile.
+    if started(mark["pid"]) not in (mark["started"], None) or not _group_lives(mark["pid"]):
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -99,9 +120,21 @@ def end_leftover(pidfile: Path) -> bool:
         except ProcessLookupError:
             break
         end = time.monotonic() + 10
-        while started(mark["pid"]) == mark["started"] and time.monotonic() < end:
+        while _group_lives(mark["pid"]) and time.monotonic() < end:
             time.sleep(0.1)
     return True
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of ``group`` runs; one that has ended and was not waited for does not count."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = path.read_text().rsplit(")", 1)[1].split()[:3]
+        except (OSError, IndexError):
+            continue
+        if int(of) == group and state != "Z":
+            return True
+    return False
 
 
 def started(pid: int) -> int | None:

@@ -73,7 +73,7 @@ def _named(pattern: str, limit: int, rule: str) -> Any:
 
 
 ExperimentName = _named(
-    r"[a-z0-9_][a-z0-9_-]*", 40, "use lower-case letters, digits, '_' and '-' (it names run folders)"
+    r"[a-z0-9][a-z0-9_-]*", 40, "begin with a-z or 0-9, then a-z, 0-9, '_' and '-' (it names run folders)"
 )
 RegionName = _named(
     r"[A-Za-z][A-Za-z0-9_-]*", 32, "begin with a letter, then letters, digits, '_' and '-' (it names hosts)"

@@ -42,41 +42,56 @@ class Deployment:
         return next(region for region in self.regions if region.kind == AR)
 
     @property
+    def pids(self) -> Path:
+        """Where the process ids of runs are, whichever run folder has their logs."""
+        return self.gates.with_name("pids")
+
+    @property
     def _lock(self) -> Path:
         return self.gates / "registration.lock"
 
     def deploy(self) -> None:
         """Deploy every region that is not deployed yet.
 
-        Raises :class:`~mrkolla.errors.DeployError` of the first run that fails; the others are ended.
+        Raises :class:`~mrkolla.errors.DeployError` of the first run that fails. Without the AR the others are ended;
+        an OSR that fails leaves them alone.
         """
-        self.gates.mkdir(parents=True, exist_ok=True)
-        for old in self.gates.iterdir():
-            old.unlink()
-        stop = threading.Event()
-        ready = threading.Event()
         regions = [self.admin, *(region for region in self.regions if region.kind == OSR)]
+        self._clear(regions)
+        stops = {region.name: threading.Event() for region in regions}
+        ready = threading.Event()
         with ThreadPoolExecutor(2 * len(regions)) as pool:
-            tasks = [pool.submit(self._admin, ready, stop)]
-            for region in regions[1:]:
-                tasks.append(pool.submit(self._region, region, stop))
-                tasks.append(pool.submit(self._open_gate, region, ready, stop))
+            admin = pool.submit(self._admin, ready, stops)
+            gates = [pool.submit(self._open_gate, region, ready, stops[region.name]) for region in regions[1:]]
+            runs = [pool.submit(self._region, region, stops[region.name]) for region in regions[1:]]
+            tasks = [admin, *gates, *runs]  # in the order in which one's failure is the cause of another's
             try:
                 wait(tasks)
             except BaseException:
-                stop.set()
+                for stop in stops.values():
+                    stop.set()
                 raise
-        # The admin region's task is the first: its failure is the cause of the others.
         for task in tasks:
             if task.exception():
                 raise task.exception()
 
-    def _admin(self, ready: threading.Event, stop: threading.Event) -> None:
+    def _clear(self, regions: list[Region]) -> None:
+        """End what an earlier deployment left running, then take its gates and lock away."""
+        for region in regions:
+            for name in (region.name, f"register-{region.name}"):
+                if shell.end_leftover(self.pids / f"{name}.pid"):
+                    self.progress.note(f"{region.name}: ended a run that an earlier mrkolla had left behind")
+        self.gates.mkdir(parents=True, exist_ok=True)
+        for old in self.gates.iterdir():
+            old.unlink()
+
+    def _admin(self, ready: threading.Event, stops: dict[str, threading.Event]) -> None:
         try:
-            self._run(self.admin, stop, {}, 0)
+            self._run(self.admin, stops[self.admin.name], {}, 0)
         except BaseException:
-            # Without its AR an OSR would wait at its gate; an OSR that fails leaves the others alone.
-            stop.set()
+            # Without its AR an OSR would wait at its gate for ever.
+            for stop in stops.values():
+                stop.set()
             raise
         ready.set()
 
@@ -90,34 +105,37 @@ class Deployment:
                 self._lock.unlink()
 
     def _run(self, region: Region, stop: threading.Event, variables: dict[str, str], niceness: int) -> None:
-        with self.journal.step(f"kolla {region.name}", self.marks[region.name]) as step:
+        name = f"kolla {region.name}"
+        began_before = name in {known.name for known in self.journal.steps()}
+        with self.journal.step(name, self.marks[region.name]) as step:
             if step.done:
                 return
-            log = self.logs / f"kolla-{region.name}.log"
             with self.progress.step(region.name, "deploy") as shown:
-                if log.exists():
-                    # A run was here before and did not end well.
-                    shell.end_leftover(log.with_suffix(".pid"))
-                    for line in mend(region):
-                        self.progress.note(line)
+                for line in mend(region) if began_before else []:
+                    self.progress.note(line)
                 run.kolla(
                     self.env,
                     self.plan,
                     region.name,
                     ["deploy"],
-                    log,
+                    self.logs / f"kolla-{region.name}.log",
                     say=shown.detail,
                     clean=self.progress.clean,
                     variables=variables,
                     stop=stop,
                     niceness=niceness,
+                    pidfile=self.pids / f"{region.name}.pid",
                 )
 
     def _open_gate(self, region: Region, ready: threading.Event, stop: threading.Event) -> None:
         while not ready.wait(0.2):
             if stop.is_set():
                 return
-        self.register(region, stop=stop)
+        try:
+            self.register(region, stop=stop)
+        except BaseException:
+            stop.set()  # its run would wait at the gate
+            raise
         (self.gates / region.name).touch()
 
     def register(self, region: Region, stop: threading.Event | None = None) -> None:
@@ -137,4 +155,5 @@ class Deployment:
                     clean=self.progress.clean,
                     variables={"mrkolla_region": region.name},
                     stop=stop,
+                    pidfile=self.pids / f"register-{region.name}.pid",
                 )

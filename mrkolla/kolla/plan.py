@@ -34,6 +34,8 @@ OSR_SERVICES = {
     "network": (9696, ""),
 }
 KEYSTONE_PORT = 5000
+#: The file by which a folder is known to be a plan.
+_MARK = "edits.yaml"
 
 
 def keystone_url(admin: Region) -> str:
@@ -215,8 +217,11 @@ def write(
 
     ``testbed_globals(experiment, region)`` and ``testbed_config(region)`` say what Kolla must know of the testbed;
     ``secrets`` is where the cloud's passwords are kept between plans, so that the same file gives the same plan.
-    Raises :class:`~mrkolla.errors.InputError` for a clash, before anything is written.
+    Raises :class:`~mrkolla.errors.InputError` for a clash, or a folder that is something else than a plan, before
+    anything is written.
     """
+    folder = folder.resolve()
+    _refuse_other_folder(folder)
     admin = next(region for region in regions if region.kind == AR)
     contents: dict[str, str] = {}
     for region in regions:
@@ -231,26 +236,38 @@ def write(
     listed = [{key: value for key, value in asdict(edit).items() if key != "releases"} for edit in edits]
     contents["edits.yaml"] = _yaml(listed, f"edits of Kolla for release {experiment.release}")
     copied = _user_config(experiment, regions, contents)
+    passwords.ensure(secrets, experiment.release)
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(mode=0o700, parents=True)
-    for name, text in contents.items():
-        path = new / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o600)
-    for source, name in copied:
-        path = new / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, path)
-    passwords.ensure(secrets, experiment.release)
-    shutil.copy(secrets, new / "passwords.yml")
-    (new / "passwords.yml").chmod(0o600)
-    for region in regions:
-        # kolla-ansible looks beside globals.yml, whatever its option --passwords says.
-        (new / region.name / "passwords.yml").symlink_to("../passwords.yml")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.rename(folder)
+    try:
+        new.mkdir(mode=0o700, parents=True)
+        for name, text in contents.items():
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o600)
+        for source, name in copied:
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, path)
+        shutil.copy(secrets, new / "passwords.yml")
+        (new / "passwords.yml").chmod(0o600)
+        for region in regions:
+            # kolla-ansible looks beside globals.yml, whatever its option --passwords says.
+            (new / region.name / "passwords.yml").symlink_to("../passwords.yml")
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    except OSError as refused:
+        shutil.rmtree(new, ignore_errors=True)
+        raise InputError(f"the plan cannot be written to {folder}: {refused.strerror}") from refused
+
+
+def _refuse_other_folder(folder: Path) -> None:
+    """A plan replaces what is in its folder, so that must be nothing, or a plan."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).exists():
+        raise InputError(f"{folder} is there and holds something else than a plan: give a new or an empty folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder for the plan")
 
 
 def _user_config(experiment: Experiment, regions: list[Region], contents: dict) -> list[tuple[Path, str]]:

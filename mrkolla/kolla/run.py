@@ -54,19 +54,28 @@ class Reader:
         self.say, self.tasks, self.task = say, 0, ""
         self.failure: tuple[str, str, str] | None = None
         self._maybe: tuple[str, str, str] | None = None
+        self._open: str | None = None
         self.tail: list[str] = []
 
     def line(self, text: str) -> None:
         """Take one line of output."""
         if text.strip():
             self.tail = [*self.tail[-4:], text.strip()]
-        if found := self._TASK.match(text):
+        if self._open is not None:
+            # The facts of some failures are spread over lines, up to a brace alone.
+            self._open += text
+            if text.startswith("}"):
+                self._maybe = (*self._maybe[:2], _message(self._open))
+                self._open = None
+        elif found := self._TASK.match(text):
             self._settle()
             self.tasks += 1
             self.task = found[1]
             self.say(f"task {self.tasks}: {self.task}")
         elif found := self._FATAL.match(text):
-            self._maybe = self._maybe or (found[1], self.task, _message(found[2]))
+            if self._maybe is None:
+                self._maybe = (found[1], self.task, _message(found[2]))
+                self._open = text[text.index("{") :] if text.rstrip().endswith("=> {") else None
         elif text.startswith("...ignoring"):
             self._maybe = None
         elif text.startswith("PLAY RECAP"):
@@ -88,19 +97,25 @@ class Reader:
 
 
 def _message(text: str) -> str:
-    body = text[text.find("{") :] if "{" in text else text
+    """The one line that says most in the facts of a failed task."""
+    # A loop's item may be a dictionary too: the facts are behind the last arrow.
+    body = text.rpartition(" => ")[2] if " => " in text else text
     try:
-        facts = json.loads(body)
+        facts = json.loads(body[body.index("{") :])
     except ValueError:
-        return text[:300]
-    for key in ("msg", "stderr", "stdout", "module_stderr"):
-        if facts.get(key):
-            # Kolla's modules give a traceback as the repr of its text.
-            said = str(facts[key]).replace("\\n", "\n")
-            lines = [line.strip(" '\"") for line in said.splitlines() if line.strip(" '\"")]
-            if lines and not (key == "msg" and said in ("non-zero return code", "All items completed")):
-                return lines[-1][:300]
-    return text[:300]
+        return text.strip()[:300]
+    said = str(facts.get("msg") or "")
+    if said.startswith("MODULE FAILURE"):
+        said = str(facts.get("module_stderr") or facts.get("module_stdout") or said)
+    elif said in ("", "non-zero return code", "All items completed"):
+        said = str(facts.get("stderr") or facts.get("stdout") or said)
+    # Kolla's modules give a traceback as the repr of its text, of which the last line says what it was.
+    lines = [line.strip(" '\"") for line in said.replace("\\n", "\n").splitlines() if line.strip(" '\"")]
+    if not lines:
+        return text.strip()[:300]
+    # Ansible's own errors say first what is wrong, then where; all others say it last.
+    where = any(line.startswith(("The error appears to be", "^ here")) for line in lines)
+    return lines[0 if where else -1][:300]
 
 
 @contextmanager
@@ -128,18 +143,20 @@ def kolla(
     variables: dict[str, str] | None = None,
     stop: threading.Event | None = None,
     niceness: int = 0,
+    pidfile: Path | None = None,
 ) -> None:
     """Run kolla-ansible for ``region`` and wait for its end.
 
-    ``say`` is told each task; ``stop`` ends the run from another thread. Raises
+    ``say`` is told each task; ``stop`` ends the run from another thread; ``pidfile`` (by default beside
+    ``log``) tells a later call of a run that outlived its mrkolla, which is ended first. Raises
     :class:`~mrkolla.errors.DeployError` with the failing task, its host, what it said, and the log.
     """
     reader = Reader(say)
     line = argv(env, plan, region, arguments, variables or {})
     if niceness:
         line = ["nice", "-n", str(niceness), *line]
-    pidfile = log.with_suffix(".pid")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    pidfile = pidfile or log.with_suffix(".pid")
+    pidfile.parent.mkdir(parents=True, exist_ok=True)
     if shell.end_leftover(pidfile):
         say("ended a run that an earlier mrkolla had left behind")
     with _connections() as folder:

@@ -283,6 +283,8 @@ def test_destroying_a_cloud_that_is_not_there(refused, own_cache):
 def test_restoring_what_was_not_saved(refused, own_cache):
     assert refused("restore", "base") == (2, "error: no cloud is saved as 'base'; saved: none")
     (own_cache / "saved-other").mkdir()
+    (own_cache / "saved-other" / ".whole").touch()
+    (own_cache / "saved-half").mkdir()
     assert refused("restore", "base") == (2, "error: no cloud is saved as 'base'; saved: other")
     code, line = refused("restore", "../base")
     assert code == 2

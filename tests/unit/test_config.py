@@ -64,7 +64,7 @@ def changed(old: str, new: str) -> str:
 
 # (text of the base file, its replacement, what the one line of the message must begin with, and hold)
 BAD = [
-    ("name: demo", "name: Demo", "x.yaml:1: name: ", "lower-case"),
+    ("name: demo", "name: Demo", "x.yaml:1: name: ", "a-z or 0-9"),
     ("name: demo", "name: a/b", "x.yaml:1: name: ", "not allowed"),
     ("name: demo", f"name: {'a' * 41}", "x.yaml:1: name: ", "41 characters; take 40"),
     ("name: demo", "name: 12", "x.yaml:1: name: must be text, not 12", "in quotes"),

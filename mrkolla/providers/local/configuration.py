@@ -110,20 +110,41 @@ class LocalConf(BaseConfiguration):
         used = {network.cidr for network in self.networks if network.cidr}
         for network in self.networks:
             while network.cidr is None:
-                candidate = str(next(subnets))
-                network.cidr = None if candidate in used else candidate
+                candidate = next(subnets, None)
+                if candidate is None:
+                    raise InputError(f"network: {whole} has no /24 left for network '{network.id}'")
+                network.cidr = None if str(candidate) in used else str(candidate)
+        self._refuse_clashes(whole)
         self._give_addresses()
         return self
+
+    def _refuse_clashes(self, whole: IPv4Network) -> None:
+        taken = [("the router", next(whole.subnets(new_prefix=24)))]
+        for network in self.networks:
+            try:
+                subnet = network.subnet
+            except ValueError as wrong:
+                raise InputError(f"network '{network.id}': {network.cidr}: {wrong}") from wrong
+            if not subnet.subnet_of(whole) or subnet.prefixlen > 24:
+                raise InputError(f"network '{network.id}': {subnet} must be a part of {whole}, a /24 or larger")
+            for name, other in taken:
+                if subnet.overlaps(other):
+                    raise InputError(f"network '{network.id}': {subnet} overlaps that of {name}, {other}")
+            taken.append((f"network '{network.id}'", subnet))
 
     def _give_addresses(self) -> None:
         by_id = {network.id: network for network in self.networks}
         names = [machine.name for machine in self.machines]
         if doubled := {name for name in names if names.count(name) > 1}:
             raise InputError(f"resources.machines: two machines are called '{sorted(doubled)[0]}'")
-        taken = {machine.address for machine in self.machines if machine.address}
+        given = [a for machine in self.machines for a in (machine.address, *machine.extra_addresses) if a]
+        if doubled := {address for address in given if given.count(address) > 1}:
+            raise InputError(f"resources.machines: two machines have the address {sorted(doubled)[0]}")
+        taken = set(given)
         for machine in self.machines:
             if machine.network not in by_id:
                 raise InputError(f"machine '{machine.name}': no network '{machine.network}'")
+            self._refuse_address(machine, by_id[machine.network])
             free = (str(by_id[machine.network].subnet[number]) for number in range(FIRST_HOST, GATEWAY))
             while machine.address is None:
                 candidate = next(free, None)
@@ -132,3 +153,17 @@ class LocalConf(BaseConfiguration):
                 if candidate not in taken:
                     machine.address = candidate
                     taken.add(candidate)
+
+    @staticmethod
+    def _refuse_address(machine: MachineConfiguration, network: NetworkConfiguration) -> None:
+        for address in (machine.address, *machine.extra_addresses):
+            if address is None:
+                continue
+            try:
+                inside = IPv4Address(address) in network.subnet and IPv4Address(address) != network.gateway
+            except ValueError as wrong:
+                raise InputError(f"machine '{machine.name}': {wrong}") from wrong
+            if not inside:
+                raise InputError(
+                    f"machine '{machine.name}': {address} is not free in network '{network.id}' ({network.subnet})"
+                )

@@ -50,12 +50,13 @@ def regions(experiment: Experiment) -> list[Region]:
     """The regions with their hosts. Addresses follow from the configuration, so no host has to run."""
     conf = configuration(experiment)
     ssh = cloud_folder(experiment.name) / "ssh"
+    roles = {host.name: host.roles for host in placement.wanted(experiment)}
     placed = []
     for net in conf.networks:
         hosts = [
             PlacedHost(
                 Host(machine.name, machine.address, key=ssh / "id_ed25519", known_hosts=ssh / "known_hosts"),
-                frozenset(machine.roles) & {"control", "network", "compute"},
+                roles[machine.name],
             )
             for machine in conf.machines
             if machine.network == net.id
@@ -67,9 +68,10 @@ def regions(experiment: Experiment) -> list[Region]:
 
 def kolla_globals(experiment: Experiment, region: Region) -> dict:
     """What Kolla's run for ``region`` must know of hosts like these (containers on one machine)."""
-    # All hosts share the machine's cores: the one Keystone gets what there is, the OSRs share it.
+    # All hosts share the machine's cores: the one Keystone gets as many workers, an OSR half. Not by the number of
+    # OSRs: one that joins must not change the others.
     cores = os.cpu_count() or 1
-    workers = cores if region.kind == AR else cores // len(experiment.regions)
+    workers = cores if region.kind == AR else cores // 2
     values = {
         # No ip_vs in a container's kernel in general: the VIP is an address of the first control host.
         "enable_keepalived": False,
