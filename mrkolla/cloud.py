@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import requests
 import yaml
 
 from mrkolla import cache, providers
@@ -283,6 +284,23 @@ class Cloud:
         """Start all hosts of a cloud that was stopped; its containers come back by themselves."""
         with self.progress.step("hosts", "start") as step:
             self.testbed.power_on(self.experiment, self.logs / "hosts.log", step.detail)
+        self.wait_ready()
+
+    def wait_ready(self, timeout: float = 240) -> None:
+        """Wait until Keystone and every OSR's services answer; raises CheckError that names those that do not."""
+        urls = {f"{self.keystone_url}/v3"}
+        for region in self.osrs:
+            for by_interface in plan.expected_services(self.release.interfaces, region).values():
+                urls |= set(by_interface.values())
+        end, total = time.monotonic() + timeout, len(urls)
+        with self.progress.step("cloud", "services") as step:
+            while urls:
+                urls = {url for url in urls if not _answers(url)}
+                step.detail(f"{total - len(urls)} of {total} answer")
+                if urls and time.monotonic() > end:
+                    raise CheckError(f"no answer within {timeout:.0f} s from {', '.join(sorted(urls))}")
+                if urls:
+                    time.sleep(1)
 
     def save(self, name: str) -> Path:
         """Keep a copy of the cloud in the cache; it is shut down for that, and runs again after.
@@ -325,6 +343,14 @@ class Cloud:
             self.testbed.destroy(self.experiment.name)
             if self.folder.exists():
                 cache.remove(self.folder)
+
+
+def _answers(url: str) -> bool:
+    """Whether a service answers at ``url``; HAProxy without a service behind it says 503, which is no answer."""
+    try:
+        return requests.get(url, timeout=5, allow_redirects=False).status_code < 500
+    except requests.RequestException:
+        return False
 
 
 def saved_folder(name: str) -> Path:
