@@ -1,0 +1,46 @@
+"""The run in results/sample: real, whole, and as the README says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mrkolla import config, results
+
+SAMPLE = Path(__file__).parents[2] / "results" / "sample"
+
+
+@pytest.fixture(scope="module")
+def run() -> results.RunFolder:
+    return results.RunFolder.open(SAMPLE)
+
+
+def test_it_is_a_run_of_the_experiment_that_is_shipped(run):
+    shipped = config.load(SAMPLE.parents[1] / "configs" / "two_regions.yaml")
+    assert config.load(SAMPLE / "experiment.yaml").digest() == shipped.digest()
+    assert {point["status"] for point in run.points()} == {"done"}
+
+
+def test_two_hundred_samples_of_each_operation_at_each_round_trip(run):
+    samples = run.read_samples()
+    kept = samples[~samples["warmup"]]
+    assert len(kept) == 14_000
+    assert kept["error"].isna().all()
+    assert set(kept.groupby(["scenario", "origin_region", "rtt_asked_ms"], observed=True).size()) == {200}
+
+
+def test_what_a_token_costs(run):
+    fits = results.analyse(run.read_samples()).fits
+    k = fits.groupby("scenario", observed=True)["k"].mean()
+    assert k["token_validate"] == pytest.approx(1.02, abs=0.02)
+    assert k["glance_fresh_token"] == pytest.approx(1.02, abs=0.02)
+    assert k["glance_cached_token"] == pytest.approx(0, abs=0.02)
+    assert k["token_issue_new_connection"] - k["token_issue_kept_connection"] == pytest.approx(1, abs=0.1)
+
+
+def test_it_holds_no_path_of_the_machine_that_made_it():
+    for path in SAMPLE.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"/root/" not in data and b"/tmp/" not in data, path
