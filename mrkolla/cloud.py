@@ -17,7 +17,7 @@ from pathlib import Path
 import requests
 import yaml
 
-from mrkolla import cache, providers
+from mrkolla import cache, providers, remote
 from mrkolla.check import CloudView, GuestImage, RegionView, Report, check
 from mrkolla.config import Experiment
 from mrkolla.errors import CheckError, InputError, LackError
@@ -246,7 +246,24 @@ class Cloud:
         with self.progress.step("cloud", "check") as step:
             report = check(self.view(settle_s), lambda region, text: step.detail(f"{region}: {text}"))
             step.detail(f"{len(report.findings)} findings")
+        if report.findings:
+            self._keep_service_logs()
         return report
+
+    def _keep_service_logs(self) -> None:
+        """What the services themselves said of errors, for a person to read: logs/services-HOST.log."""
+        script = "grep -rhE ' (ERROR|CRITICAL) ' /var/log/kolla/ --include='*.log' | sort | tail -n 400 | cut -c1-2000"
+        for region in self.regions:
+            for placed in region.hosts:
+                host = placed.host
+                argv = ["docker", "exec", "kolla_toolbox", "sh", "-c", script]
+                try:
+                    said = remote.run(host, argv, timeout=60, check=False).stdout
+                except LackError as silent:
+                    said = str(silent)
+                self.logs.mkdir(parents=True, exist_ok=True)
+                (self.logs / f"services-{host.name}.log").write_text(self.progress.clean(said))
+        self.progress.note(f"errors of the services: {self.logs}/services-*.log")
 
     def checked(self) -> Report:
         """:meth:`check`, raising :class:`~mrkolla.errors.CheckError` when it finds anything."""

@@ -63,6 +63,7 @@ class Trial:
         """Upload, boot, read the console. A cloud that does not work gives a finding that names the service."""
         service = "image"
         try:
+            self._be_patient()
             self.say("uploading the guest's image")
             image = self._upload()
             service = "compute"
@@ -76,6 +77,15 @@ class Trial:
                 self._read_guest(server)
         except API_ERRORS as error:
             self._wrong(service, "guest", "each call answered", one_line(error))
+
+    def _be_patient(self) -> None:
+        """Have answers of 5xx tried again for half a minute: services that have just come up give some.
+
+        Not Glance's: an upload that is sent twice would be cut short.
+        """
+        for proxy in (self.user.network, self.user.compute, self.admin.network, self.admin.compute):
+            proxy.retriable_status_codes = [500, 502, 503, 504]
+            proxy.status_code_retries = 6  # after 0.5, 1, 2, ... 16 s (keystoneauth)
 
     def _wrong(self, service: str, what: str, expected: str, found: str) -> None:
         self.findings.append(Finding(self.region.name, service, "", what, expected, found))

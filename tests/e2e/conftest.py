@@ -48,8 +48,13 @@ class Main:
             os.killpg(process.pid, signal.SIGTERM)
             raise
         said = self.log.read_text()[begin:]
-        assert status == 0, f"exit code {status}:\n{said[-4000:]}"
+        assert status == 0, f"exit code {status}:\n{said[-4000:]}\n{self.service_errors()}"
         return said
+
+    def service_errors(self) -> str:
+        """The last errors that services logged, where a check kept them."""
+        kept = sorted((self.folder().path / "logs").glob("services-*.log"))
+        return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in kept)
 
     def folder(self) -> RunFolder:
         return RunFolder.find(self.results)
