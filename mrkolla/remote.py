@@ -49,7 +49,8 @@ class Host:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
             raise LackError(f"{folder} belongs to another user: remove it, or set TMPDIR to a folder of your own")
-        mark = f"{self.user}@{self.address}:{self.port}:{self.key}"
+        # Who pins another host key must not get a connection that was made before.
+        mark = f"{self.user}@{self.address}:{self.port}:{self.key}:{self.known_hosts}"
         name = hashlib.sha256(mark.encode()).hexdigest()[:16]
         return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={folder / name}"]
 

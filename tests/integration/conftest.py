@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,9 @@ def images(kolla: KollaEnv, logs: Path) -> Path:
 def configuration(name: str, network: str, images: Path | None = None) -> LocalConf:
     """Two hosts in two regions; the second has a VIP and an external interface."""
     conf = LocalConf.from_settings(name=name, network=network, images=str(images) if images else None)
-    conf.add_network(id="a", roles=["a"]).add_network(id="b", roles=["b"])
-    conf.finalize()
-    vip = str(conf.networks[1].subnet[10])
+    first, second = list(IPv4Network(network).subnets(new_prefix=24))[1:3]
+    conf.add_network(id="a", roles=["a"], cidr=str(first)).add_network(id="b", roles=["b"], cidr=str(second))
+    vip = str(second[10])
     conf.add_machine(name="one", roles=["a", "control"], network="a")
     conf.add_machine(name="two", roles=["b", "control"], network="b", extra_addresses=[vip], external=True)
     return conf.finalize()

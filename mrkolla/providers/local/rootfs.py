@@ -15,7 +15,10 @@ _FILES = {
     "etc/systemd/system/containerd.service.d/mrkolla.conf": _LIMITS,
     "etc/systemd/journald.conf.d/mrkolla.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n",
     "etc/systemd/system.conf.d/mrkolla.conf": "[Manager]\nDefaultTimeoutStopSec=20s\n",
-    "etc/ssh/sshd_config.d/mrkolla.conf": "UseDNS no\nPasswordAuthentication no\nMaxSessions 100\nMaxStartups 100\n",
+    # Without PAM no login starts a user manager, whose end would hold up each shutdown for its time-out.
+    "etc/ssh/sshd_config.d/mrkolla.conf": (
+        "UseDNS no\nUsePAM no\nPasswordAuthentication no\nMaxSessions 100\nMaxStartups 100\n"
+    ),
     "etc/timezone": "Etc/UTC\n",
     "etc/hostname": "host\n",
     # networkd must leave alone what Neutron and Docker set up.
