@@ -137,7 +137,6 @@ def test_the_check_finds_nothing(main):
     assert "OSR1" in facts and "OSR2" in facts
 
 
-@pytest.mark.unproven
 def test_the_check_finds_a_deleted_endpoint(main, admin):
     row = endpoint(admin, "OSR1", "image", "public")
     admin.identity.delete_endpoint(row.id)
@@ -150,7 +149,6 @@ def test_the_check_finds_a_deleted_endpoint(main, admin):
     assert findings(main, "endpoints") == []
 
 
-@pytest.mark.unproven
 def test_the_check_finds_a_doubled_endpoint(main, admin):
     row = endpoint(admin, "OSR2", "network", "internal")
     made = {"service_id": row.service_id, "interface": row.interface, "region_id": "OSR2", "url": row.url}
@@ -162,7 +160,6 @@ def test_the_check_finds_a_doubled_endpoint(main, admin):
         admin.identity.delete_endpoint(twin.id)
 
 
-@pytest.mark.unproven
 def test_the_check_finds_a_crossed_endpoint(main, admin):
     row = endpoint(admin, "OSR1", "compute", "public")
     vip = {region.name: region.vip for region in main.cloud.regions}
@@ -175,7 +172,6 @@ def test_the_check_finds_a_crossed_endpoint(main, admin):
         admin.identity.update_endpoint(row.id, url=row.url)
 
 
-@pytest.mark.unproven
 def test_the_check_finds_an_authtoken_that_points_elsewhere(main):
     host = main.cloud.region("OSR2").control
     file = "/etc/kolla/glance-api/glance-api.conf"
