@@ -22,7 +22,7 @@ from mrkolla.bench.person import ensure_person
 from mrkolla.check import Report
 from mrkolla.cloud import Cloud as DeployedCloud
 from mrkolla.config import Experiment, Point
-from mrkolla.errors import BenchError, CheckError, InputError, MrkollaError, WanError
+from mrkolla.errors import BenchError, InputError, MrkollaError, WanError
 from mrkolla.journal import Journal, read_steps
 from mrkolla.kolla import passwords, plan
 from mrkolla.kolla.edits import edits_for
@@ -515,4 +515,4 @@ def summary_lines(cloud: DeployedCloud, folder: RunFolder) -> list[str]:
     ]
 
 
-__all__ = ["CheckError", "Cloud", "Links", "choose_run", "load_run", "summary_lines"]
+__all__ = ["Cloud", "Links", "choose_run", "load_run", "summary_lines"]

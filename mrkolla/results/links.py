@@ -7,13 +7,11 @@ import math
 import pandas as pd
 
 from mrkolla.results.store import RunFolder
+from mrkolla.wan.measure import tolerance_ms
+
+__all__ = ["COLUMNS", "link_table", "tolerance_ms"]
 
 COLUMNS = ["point", "repetition", "region", "status", "phase", "rtt_asked_ms", "median_ms", "p99_ms", "echoes", "lost"]
-
-
-def tolerance_ms(asked_ms: float) -> float:
-    """How far a median may be from what was asked: max(1 ms, 2 %)."""
-    return max(1.0, 0.02 * asked_ms)
 
 
 def link_table(folder: RunFolder) -> pd.DataFrame:
