@@ -9,6 +9,7 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests that take longer than CI may")
+    parser.addoption("--keep-cloud", action="store_true", help="leave the cloud of tests/e2e up, to look at it")
 
 
 def pytest_configure(config: pytest.Config) -> None:

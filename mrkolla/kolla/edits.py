@@ -87,18 +87,19 @@ EDITS: tuple[Edit, ...] = (
         name="next-region-may-register",
         releases=("2025.1",),
         file=_REGISTER,
-        anchor="  become: true\n  run_once: True\n",
-        where="after",
-        text="""
-- name: Letting other regions register
-  command: "rm -f {{ mrkolla_lock }}"
-  delegate_to: localhost
-  become: false
-  run_once: true
-  changed_when: false
-  when: mrkolla_lock is defined
+        anchor='    - name: "{{ project_name }} | Creating/deleting endpoints"\n',
+        where="before",
+        text="""    - name: Letting other regions register
+      command: "rm -f {{ mrkolla_lock }}"
+      delegate_to: localhost
+      become: false
+      run_once: true
+      changed_when: false
+      when: mrkolla_lock is defined
+
 """,
-        reason="the other half of 'wait-for-the-admin-region'",
+        reason="the other half of 'wait-for-the-admin-region': of what is registered, Keystone takes services alone"
+        " twice under one name; a second project, user or role is refused, and the task tried again",
     ),
     Edit(
         name="bridge-datapath",

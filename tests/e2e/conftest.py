@@ -53,7 +53,8 @@ class Main:
 
     def service_errors(self) -> str:
         """The last errors that services logged, where a check kept them."""
-        kept = sorted((self.folder().path / "logs").glob("services-*.log"))
+        folders = (self.folder().path / "logs", self.cloud.logs)
+        kept = sorted(path for folder in folders for path in folder.glob("services-*.log"))
         return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in kept)
 
     def folder(self) -> RunFolder:
@@ -74,7 +75,7 @@ class Main:
 
 
 @pytest.fixture(scope="session")
-def killed_then_done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
+def killed_then_done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     """The main job, killed in the middle of the OSRs' deployment, and started again: to its end."""
     main = Main(tmp_path_factory.mktemp("main"))
     main.cloud.destroy()
@@ -96,7 +97,8 @@ def killed_then_done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]
         said = main.run()
         yield {"main": main, "before": before, "said": said}
     finally:
-        main.cloud.destroy()
+        if not request.config.getoption("--keep-cloud"):
+            main.cloud.destroy()
         for path in cache.root().glob("saved-e2e-test*"):
             cache.remove(path)
 
