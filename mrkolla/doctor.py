@@ -103,4 +103,4 @@ def _kvm() -> Finding:
             os.close(fcntl.ioctl(device, _KVM_CREATE_VM, 0))
     except OSError as refused:
         return Finding("KVM", None, f"no ({refused.strerror}): guests run in QEMU's emulation, compute_driver: qemu")
-    return Finding("KVM", None, "works: compute_driver may be kvm")
+    return Finding("KVM", None, "the kernel makes virtual machines: compute_driver may be kvm")

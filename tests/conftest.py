@@ -14,14 +14,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes longer than CI may; run with --long (make test-long)")
-    config.addinivalue_line("markers", "unproven: written, but not yet seen to pass; run with --long (make test-long)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "long" in item.keywords and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes longer than CI may: make test-long"))
-        if "unproven" in item.keywords and not config.getoption("--long"):
-            item.add_marker(pytest.mark.skip(reason="not yet seen to pass on a real cloud: make test-long"))
         if ("root" in item.keywords or "cloud" in item.keywords) and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root (namespaces, mounts)"))

@@ -79,12 +79,12 @@ class Trial:
             self._wrong(service, "guest", "each call answered", one_line(error))
 
     def _be_patient(self) -> None:
-        """Have answers of 5xx tried again for half a minute: services that have just come up give some.
+        """Have a 502, 503 or 504 tried again for half a minute: HAProxy gives some for services that just come up.
 
         Not Glance's: an upload that is sent twice would be cut short.
         """
         for proxy in (self.user.network, self.user.compute, self.admin.network, self.admin.compute):
-            proxy.retriable_status_codes = [500, 502, 503, 504]
+            proxy.retriable_status_codes = [502, 503, 504]
             proxy.status_code_retries = 6  # after 0.5, 1, 2, ... 16 s (keystoneauth)
 
     def _wrong(self, service: str, what: str, expected: str, found: str) -> None:

@@ -192,7 +192,6 @@ def test_the_check_finds_an_authtoken_that_points_elsewhere(main):
         remote.run(host, ["rm", f"{file}.wrong"])
 
 
-@pytest.mark.unproven
 def test_the_check_finds_nova_compute_down(main):
     host = main.cloud.region("OSR1").with_role("compute")[0]
     remote.run(host, ["systemctl", "stop", "kolla-nova_compute-container.service"], timeout=120)
@@ -205,7 +204,6 @@ def test_the_check_finds_nova_compute_down(main):
         remote.run(host, ["systemctl", "start", "kolla-nova_compute-container.service"], timeout=120)
 
 
-@pytest.mark.unproven
 def test_a_second_run_uses_the_cloud_again(main):
     first = main.folder().name
     said = main.run("--new")
@@ -214,7 +212,6 @@ def test_a_second_run_uses_the_cloud_again(main):
     assert main.folder().read_samples()["point"].nunique() == 2
 
 
-@pytest.mark.unproven
 def test_a_persons_own_kolla_run(main):
     main.cloud.kolla("OSR1", ["deploy", "--tags", "memcached", "--list-tasks"])
 
@@ -225,7 +222,6 @@ def test_clients_find_the_regions(main):
     assert main.cloud.clouds_yaml.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.unproven
 def test_a_saved_cloud_comes_back(main):
     main.cloud.save("e2e-test")
     assert main.cloud.is_deployed()
@@ -237,7 +233,6 @@ def test_a_saved_cloud_comes_back(main):
     assert set(PARTS) == {"endpoints", "authtoken", "services", "guest", "horizon"}
 
 
-@pytest.mark.unproven
 def test_destroy_leaves_nothing(main):
     pids = [machine.pid() for machine in load("e2e").machines()]
     router = Router.of("e2e")
