@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,9 @@ def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], No
     archive = next(iter(sources.glob("kolla-*.tar.gz")), None)
     if archive is None:
         raise LackError(f"PyPI gave no source archive of kolla {release.kolla}")
-    shutil.unpack_archive(archive, sources, filter="data")
+    with tarfile.open(archive) as packed:
+        # Python has the filter since 3.11.4; Debian 12 has 3.11.2.
+        packed.extractall(sources, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     apply(release.name, KollaEnv(folder).share)
 
 

@@ -148,7 +148,8 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
-def test_live_table_shows_each_lane_with_its_step_and_detail(screen):
+def test_live_table_shows_each_lane_with_its_step_and_detail(screen, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # a dumb terminal has no live table
     with Progress(file=screen, live=True) as progress:
         with progress.step("OSR1", "up"), progress.step("OSR1", "[bold]deploy") as step, progress.step("AR", "check"):
             step.detail("nova : bootstrap")
