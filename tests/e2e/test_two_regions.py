@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -245,18 +246,18 @@ def test_destroy_leaves_nothing(main):
     assert router.device not in links
     mounts = Path("/proc/self/mountinfo").read_text()
     assert "cloud-e2e" not in mounts
-    commands = [p.read_bytes() for p in _commands()]
-    assert not [c for c in commands if b"cloud-e2e" in c]
+    assert not [command for command in _commands() if b"cloud-e2e" in command]
     assert not main.cloud.folder.exists()
 
 
-def _commands():
-    me = Path("/proc/self").resolve()
+def _commands() -> list[bytes]:
+    """The command lines of all other processes."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
-        path = process / "cmdline"
-        try:
-            path.read_bytes()
-        except OSError:
+        if int(process.name) == os.getpid():
             continue
-        if process != me:
-            yield path
+        try:
+            found.append((process / "cmdline").read_bytes())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return found
