@@ -17,8 +17,10 @@ setup(
     packages=find_packages(include=["mrkolla", "mrkolla.*"]),
     package_data={
         "mrkolla": ["system-packages.txt"],
+        "mrkolla.bench": ["locks/*.txt"],
         "mrkolla.images": ["*.sh"],
         "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*.yml"],
+        "mrkolla.providers.prepare": ["*.yml", "*.j2"],
         "mrkolla.results": ["templates/*"],
     },
     install_requires=[
@@ -31,6 +33,7 @@ setup(
         "pandas>=3",
         "pyarrow>=16",
         "scipy>=1.13",
+        "statsmodels>=0.14.4,<1",
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "openstacksdk>=4,<5",

@@ -9,19 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 
 from mrkolla.errors import InputError
-from mrkolla.results import figures, tables
+from mrkolla.results import figures, tables, words
+from mrkolla.results.describe import experiment_facts, findings, provenance_facts
+from mrkolla.results.figures import distributions, latency
+from mrkolla.results.figures.style import DASHES
+from mrkolla.results.gathering import Gathered, gather
 from mrkolla.results.links import link_table
 from mrkolla.results.stats import Analysis, analyse
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import write_summary
-from mrkolla.results.words import slope_text
+from mrkolla.results.topology import regions_of_run, topology_grid
 
-# Of the hundreds of packages, those that shape a result; the others stand below them, folded.
-_MAIN_PACKAGES = ("ansible-core", "enoslib", "keystoneauth1", "kolla-ansible", "openstacksdk", "pandas", "pyarrow",
-                  "rally", "scipy")  # fmt: skip
+MOST_PANELS = 48  # beyond these an operation is in the tables and in figures/ alone
+_LONG = 40  # rows of a table that is folded
+_DASHES = dict(zip(DASHES, ("solid", "dashed", "dash-dotted", "dotted"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -33,75 +36,80 @@ class Picture:
     uri: str
 
 
-def _picture(title: str, words: str, figure: Any) -> Picture:
+def _picture(title: str, words_: str, figure: Any) -> Picture:
     data = base64.b64encode(figures.svg(figure).encode()).decode()
-    return Picture(title, words, f"data:image/svg+xml;base64,{data}")
+    return Picture(title, words_, f"data:image/svg+xml;base64,{data}")
 
 
-def _pictures(analysis: Analysis) -> list[Picture]:
+def _pictures(analysis: Analysis, panels: Sequence[latency.Panel]) -> list[Picture]:
     found = []
-    for title, fits in figures.panels(analysis):
-        words = "; ".join(f"{fit['origin_region']}: {slope_text(fit)}" for _, fit in fits.iterrows())
-        found.append(_picture(title, f"{title}, latency against measured RTT. {words}",
+    for title, fits in panels:
+        said = "; ".join(f"{fit['origin_region']}: {words.slope_text(fit)}" for _, fit in fits.iterrows())
+        found.append(_picture(title, f"{title}, latency against measured RTT. {said}",
                               figures.panel_figure(analysis, title, fits)))  # fmt: skip
     return found
 
 
-def topology(experiment: dict[str, Any]) -> tables.Grid:
-    """Regions of ``experiment.yaml`` with their hosts per role and their compute driver."""
-    admin = experiment.get("admin_region") or {}
-    rows = [[str(admin.get("name", "AR")), "admin region", str(admin.get("control", 1)), "–", "–", "–"]]
-    for region in experiment.get("regions") or []:
-        driver = str(region.get("compute_driver", "qemu"))
-        if region.get("fake_computes"):
-            driver += f", {region['fake_computes']} compute services"
-        counts = [str(region.get(role, default)) for role, default in (("control", 1), ("network", 0), ("compute", 1))]
-        rows.append([str(region.get("name", "")), "OpenStack region", *counts, driver])
-    head = ["region", "kind", "control hosts", "network hosts", "compute hosts", "compute driver"]
-    return tables.Grid("What ran", head, rows, frozenset({2, 3, 4}))
+def _single(analysis: Analysis, what: str, draw: Any, panels: Sequence[latency.Panel]) -> list[Picture]:
+    return [_picture(panel[0], f"{panel[0]}, {what}", distributions.single(analysis, draw, panel)) for panel in panels]
 
 
-def _facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of what else of the experiment a reader asks for first."""
-    keystone = experiment.get("keystone") or {}
-    own = {k: "Kolla's own" if v is None else v for k, v in keystone.items()}
-    testbed, wan = experiment.get("testbed") or {}, experiment.get("wan") or {}
-    sweep = experiment.get("sweep") or {}
-    rtts = [_rtt(value) for value in sweep.get("rtt_ms") or []]
-    found = {
-        "release": experiment.get("release"),
-        "testbed": testbed.get("kind"),
-        "WAN driver": wan.get("driver"),
-        "RTT asked (ms)": ", ".join(rtts),
-        "repetitions": sweep.get("repetitions"),
-        "benchmarks": ", ".join(str(b.get("tool")) for b in experiment.get("bench") or []),
-        "Keystone": ", ".join(f"{k}: {v}" for k, v in own.items()),
-    }
-    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+@dataclass(frozen=True)
+class HeatMap:
+    """Operation x RTT for the page: ``regions``, ``rtts`` of each, rows of (operation, cells of (text, style))."""
+
+    regions: list[str]
+    rtts: list[str]
+    rows: list[tuple[str, list[tuple[str, str]]]]
 
 
-def _rtt(value: Any) -> str:
-    return " ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, dict) else f"{value:g}"
+def heat_map(analysis: Analysis) -> HeatMap:
+    """The heat map of all operations as cells with their colours."""
+    found = figures.heat_table(analysis)
+    regions, rtts = sorted(found["region"].unique()), sorted(found["level"].unique())
+    rows = []
+    for operation, own in found.groupby("operation", sort=False):
+        cells = {(c.region, c.level): c for c in own.itertuples()}
+        row = []
+        for key in [(region, rtt) for region in regions for rtt in rtts]:
+            cell = cells.get(key)
+            back, ink = distributions.heat(cell.ratio) if cell else ("#ffffff", "#1b1b1b")
+            digits = 0 if cell and cell.median_ms >= 99.95 else 1
+            row.append((words.number(cell.median_ms, digits) if cell else "", f"background:{back};color:{ink}"))
+        rows.append((str(operation), row))
+    return HeatMap(regions, [f"{rtt:g}" for rtt in rtts], rows)
 
 
-def _provenance(record: dict[str, Any]) -> dict[str, Any]:
-    packages = record.get("packages") or {}
-    revision = record.get("revision") or {}
-    commit = revision.get("commit")
-    dirty = " with uncommitted changes" if revision.get("dirty") else ""
-    main = {
-        "mrkolla": record.get("mrkolla") or "not installed",
-        "revision": f"{commit}{dirty}" if commit else "unknown",
-    }
-    main |= {"made": record.get("made"), "Python": record.get("python")}
-    main |= {name.replace("_", " "): value for name, value in (record.get("machine") or {}).items()}
-    main |= {name: packages[name] for name in _MAIN_PACKAGES if name in packages}
-    known = {"packages", "revision", "made", "python", "machine", "mrkolla"}
-    rest = {name: value for name, value in record.items() if name not in known}
+def _of_samples(analysis: Analysis) -> dict[str, Any]:
+    """What the page shows of the samples: pictures and tables."""
+    panels = figures.panels(analysis)
+    shown = figures.top(panels)
+    first = {title for title, _ in shown}
+    more = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first]
+    whole, parts = tables.latency_grids(analysis)
+    regions = latency.regions_of(analysis)[: distributions.MOST_DASHED]
+    speeds = distributions.throughput_panels(analysis)
+    dashes = [f"{region} {_DASHES[DASHES[i]]}" for i, region in enumerate(regions)] if len(regions) > 1 else []
+    has_parts = bool(len(tables.parts_grid(analysis).rows))
     return {
-        "main": [(k, "unknown" if v is None else str(v)) for k, v in main.items()],
-        "packages": sorted(packages.items()),
-        "rest": yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100) if rest else "",
+        "findings": findings(analysis),
+        "heat": heat_map(analysis),
+        "pictures": _pictures(analysis, shown),
+        "more_pictures": _pictures(analysis, more),
+        "operations": len(panels),
+        "several": len(panels) > latency.PAGE and bool(speeds),
+        "ecdf": _single(analysis, "distribution of the latency", distributions.draw_ecdf, shown),
+        "throughput": _single(analysis, "operations a second by concurrency", distributions.draw_throughput, speeds),
+        "legend": distributions.legend(analysis),
+        "dashes": ", ".join(dashes),
+        "whole": whole,
+        "parts_latency": parts,
+        "attribution": tables.attribution_grid(analysis),
+        "parts": tables.parts_grid(analysis),
+        "parts_picture": _picture("Parts", "Round trips of the parts of an iteration", figures.parts_figure(analysis))
+        if has_parts
+        else None,
+        "cache": tables.cache_grid(analysis),
     }
 
 
@@ -125,46 +133,49 @@ def write_report(
     run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
     experiment = run.read_yaml("experiment.yaml", {}) or {}
     points = run.points()
-    samples, why = None, ""
+    why = ""
+    gathered: Gathered | None = None
     if analysis is None:
         try:
-            analysis = analyse(run.read_samples())
+            analysis = analyse(run)
         except InputError as error:
             if not points:  # nothing ran at all: there is nothing to report
                 raise
             why = str(error).removeprefix(f"{run.path}: ")
-    if run.parts() or (run.path / "samples.parquet").exists():
-        samples = run.read_samples(["scenario", "action", "origin_region", "error", "warmup"], refused=True)
+            if run.parts() or (run.path / "samples.parquet").exists():
+                gathered = gather(run, refused=True)
+    if analysis:
+        gathered = analysis.gathered
     links = link_table(run)
-    wan = None
+    regions = regions_of_run(run)
+    wan = topology = None
     if (links["rtt_asked_ms"].notna() & links["median_ms"].notna()).any():
         wan = _picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links))
-    errors = tables.error_grid(samples) if samples is not None else None
-    grids = {
-        "topology": topology(experiment) if experiment else None,
-        "endpoints": tables.endpoint_grid(run.read_json("endpoints.json", [])),
-        "latency": tables.latency_grid(analysis) if analysis else None,
-        "points": tables.point_grid(points),
-        "errors": errors,
-    }
+    if {region["kind"] for region in regions} >= {"AR", "OSR"}:
+        topology = _picture("Regions", "The regions and their links", figures.topology_figure(regions, links))
     status = [p.get("status", "done") for p in points]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("report.html.j2").render(
-        title=title or experiment.get("name") or run.name,
-        run=run.name,
+        title=title or experiment.get("name") or run.run,
+        run=run.run,
         remarks=list(remarks),
         why=why,
-        facts=_facts(experiment),
-        grids=grids,
+        long=_LONG,
+        facts=experiment_facts(experiment),
+        topology=topology,
+        regions=topology_grid(regions),
+        of=_of_samples(analysis) if analysis else None,
         analysis=analysis,
         counts={s: status.count(s) for s in ("done", "refused", "failed") if s in status},
-        samples=len(samples) if samples is not None else 0,
-        pictures=_pictures(analysis) if analysis else [],
+        samples=gathered.rows if gathered else 0,
         wan=wan,
-        provenance=_provenance(run.read_json("provenance.json", {})),
+        points=tables.point_grid(points),
+        errors=tables.error_grid(gathered) if gathered else None,
+        endpoints=tables.endpoint_grid(run.read_json("endpoints.json", [])),
+        provenance=provenance_facts(run.read_json("provenance.json", {})),
     )
     return run.write_text("report.html", page)
 
@@ -173,12 +184,17 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
     """Everything made from samples: joins the parts, writes ``summary.csv``, ``fits.csv``, ``figures/``, the report.
 
     Raises:
-        InputError: there is no usable sample (:func:`write_report` alone reports such a run), or a file is broken.
+        InputError: there is no usable sample (the report, which says so, is written all the same when there are
+            points), or a file is broken.
     """
     run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
-    if run.parts():
-        run.consolidate()
-    analysis = analyse(run.read_samples())
+    run.join()
+    try:
+        analysis = analyse(run)
+    except InputError:
+        if run.points():
+            write_report(run, title=title, remarks=remarks)
+        raise
     write_summary(run, analysis)
     figures.write_figures(run, analysis, link_table(run))
     write_report(run, title=title, analysis=analysis, remarks=remarks)

@@ -8,6 +8,7 @@ import gzip
 import html
 import io
 import json
+import re
 import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
@@ -88,8 +89,8 @@ def _chunks(stream: io.BufferedIOBase | gzip.GzipFile | io.BufferedReader) -> It
         tail = chunk[-4096:]  # a secret across two chunks
 
 
-def assert_no_secrets(folder: Path | str, secrets: Iterable[str | None]) -> Scan:
-    """Read every file of a folder, and its name, and refuse a folder that holds one of the secrets.
+def assert_no_secrets(folder: Path | str, secrets: Iterable[str | None], *, only: Iterable[str] | None = None) -> Scan:
+    """Read every file of a folder (or ``only`` those, by name), and its name, and refuse one that holds a secret.
 
     Null and empty secrets are skipped; those shorter than :data:`SHORTEST` characters are skipped and counted.
 
@@ -101,7 +102,7 @@ def assert_no_secrets(folder: Path | str, secrets: Iterable[str | None]) -> Scan
     long = {s for s in wanted if len(s.strip()) >= SHORTEST}
     forms = {form for secret in long for form in _forms(secret)}
     found, count = [], 0
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*") if only is None else (folder / name for name in only)):
         if not path.is_file():
             continue
         count += 1
@@ -114,3 +115,36 @@ def assert_no_secrets(folder: Path | str, secrets: Iterable[str | None]) -> Scan
             "do not share this folder; delete the file or blank the value"
         )
     return Scan(count, len(long), len(wanted) - len(long))
+
+
+# What looks like a secret whose value nobody told us. A password that is a template, blank or starred is none.
+_SUSPECTS = (
+    ("a private key", re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
+    ("a Keystone token", re.compile(rb"gAAAAA[\w-]{60,}")),
+    ("a Keystone token", re.compile(rb"X-(?:Auth|Subject)-Token[\"']?\s*[:=]\s*[\"']?[\w-]{20,}", re.IGNORECASE)),
+    ("a URL with a password", re.compile(rb"[a-z]{2,10}://[\w.-]+:(?![{*<$])[^\s/@\"']{3,}@[\w.\[-]")),
+    (
+        "a password",
+        re.compile(
+            rb"(?:passw(?:or)?d|passphrase|secret|secret_key|api_key|auth_key)[\"']?\s*[:=]\s*"
+            rb"(?![\"']?(?:\{|\*|<|\$|null\b|none\b|true\b|false\b|~))[\"']?[^\s\"',}\]]{6,}",
+            re.IGNORECASE,
+        ),
+    ),
+)
+_CODE = (".html", ".js", ".svg")  # password = something there is a program's
+
+
+def suspects(path: Path) -> list[tuple[int, str]]:
+    """(line, what it looks like) of what looks like a secret in a text file; lines count from 1.
+
+    Of pages and scripts only keys and tokens are told; of Parquet files the strings (line 0).
+    """
+    tests = [test for test in _SUSPECTS if path.suffix not in _CODE or test[0] in ("a private key", "a Keystone token")]
+    if path.suffix == ".parquet":
+        return [(0, what) for data in _parquet_text(path) for what, test in tests if test.search(data)]
+    found = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            found += [(number, what) for what, test in tests if test.search(line[:_CHUNK])]
+    return found

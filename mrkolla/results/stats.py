@@ -12,12 +12,15 @@
   Intervals: the line is fitted to each bootstrap draw of all the medians (resampling within each level), percentiles.
   They hold the scatter of the samples, not a change of the machine between points: repetitions show that.
 - Residual: the largest |level's median - line|, in ms: what the line does not explain.
+- Attribution: k against the round trips that were counted, see :mod:`mrkolla.results.attribution`.
 """
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,21 +28,22 @@ import pandas as pd
 from scipy.stats import theilslopes
 
 from mrkolla.errors import InputError
+from mrkolla.results import attribution
+from mrkolla.results.gathering import COLUMNS, COUNTED, GROUP, Gathered, gather
+from mrkolla.results.store import RunFolder
 
-GROUP = ["tool", "scenario", "action", "token_cache", "concurrency", "origin_region", "target_region"]
-COLUMNS = [
-    *GROUP,
-    *("point", "repetition", "warmup", "duration_s", "error", "rtt_asked_ms", "rtt_measured_ms"),
-    *("keystone_requests", "keystone_connections"),
-]
+__all__ = ["COLUMNS", "GROUP", "Analysis", "analyse", "bootstrap_medians", "label", "labels", "levels_of", "theil_sen"]
+
 QUANTILES = (0.05, 0.25, 0.75, 0.95, 0.99)
+# Steps of the distributions: what a curve of a few hundred pixels can show.
+STEPS = np.linspace(0, 1, 101)
 # With fewer samples not even [smallest, largest] holds the median in 95 % of cases (1 - 2 x 0.5^5 = 0.94).
 FEWEST = 6
 # Round trips closer than this tell no slope: the scatter of the samples would be divided by nearly nothing.
 NARROWEST_MS = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that what hangs on one can be kept
 class Analysis:
     """Statistics of one run; times in ms, k in round trips; NaN: not known, ``note`` says why.
 
@@ -47,7 +51,12 @@ class Analysis:
         and median_high_ms, p05_ms, p25_ms, p75_ms, p95_ms, p99_ms, keystone_requests, keystone_connections (means).
     levels: the same per group and asked round trip, repetitions together, with fit_ms (the line there).
     fits: a row per group: k, k_low, k_high, service_ms, service_low_ms, service_high_ms, residual_ms, residual_at_ms
-        (the RTT where it is largest), n_rtts, n, n_warmup, n_errors, keystone_requests, keystone_connections, note.
+        (the RTT where it is largest), n_rtts, n, n_warmup, n_errors, keystone_requests, keystone_connections,
+        counted (round trips), off, off_low, off_high (k - counted), verdict, note.
+    draws: bootstrap draws of the median of each row of levels, in ms (levels x resamples).
+    steps: for each row of levels its quantiles at :data:`STEPS`, in ms (levels x steps).
+    gathered: what all this was computed from.
+    tls: round trips of a TLS handshake that a new connection to Keystone takes; 0: no TLS.
     """
 
     points: pd.DataFrame
@@ -56,6 +65,10 @@ class Analysis:
     confidence: float
     resamples: int
     seed: int
+    draws: np.ndarray = field(repr=False)
+    steps: np.ndarray = field(repr=False)
+    gathered: Gathered = field(repr=False)
+    tls: int = 0
 
 
 def bootstrap_medians(ordered: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -90,29 +103,36 @@ def theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return slope, np.median(y - slope * x[:, None], axis=0)
 
 
-def analyse(samples: pd.DataFrame, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 1) -> Analysis:
-    """All statistics of a table of samples.
+def analyse(
+    samples: RunFolder | pd.DataFrame | Gathered,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 1,
+    tls: int | None = None,
+) -> Analysis:
+    """All statistics of a run's samples: of its folder (ten million rows are read piece by piece) or of a table.
 
+    ``tls``: round trips of the TLS handshake that a new connection to Keystone takes; null: a run's endpoints say.
     The same samples and seed give the same numbers, whatever the order of the rows and whatever other groups there
     are.
 
     Raises:
         InputError: no sample at all, or none that is neither warm-up nor failed.
     """
-    if not len(samples):
-        raise InputError("no samples to analyse: the table is empty")
-    frame = samples[COLUMNS].copy(deep=False)
-    good = (~frame["warmup"].astype(bool) & frame["error"].isna()).to_numpy()
-    if not good.any():
-        raise InputError(
-            f"no sample to analyse: of {len(frame)}, {int(frame['warmup'].sum())} are warm-up and the others failed"
-        )
+    gathered = gather(samples)
+    if tls is None:
+        tls = attribution.tls_of(samples) if isinstance(samples, RunFolder) else 0
+    keys = gathered.keys
+    if not keys["n"].any():
+        warmup = keys["n_warmup"].sum()
+        raise InputError(f"no sample to analyse: of {keys['n_all'].sum()}, {warmup} are warm-up and the others failed")
     # Without an asked round trip (a real WAN) each point is a level of its own.
-    by_point = frame.groupby("point", observed=True)["rtt_measured_ms"].transform("median")
-    frame["level"] = frame["rtt_asked_ms"].fillna(by_point)
+    by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
+    level = keys["rtt_asked_ms"].fillna(by_point)
     how = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    points, _ = _describe(frame, good, [*GROUP, "repetition", "rtt_asked_ms", "point"], **how)
-    levels, draws = _describe(frame, good, [*GROUP, "level"], **how)
+    points, *_ = _describe(gathered, keys[[*GROUP, "repetition", "rtt_asked_ms", "point"]], **how)
+    levels, draws, steps = _describe(gathered, keys[GROUP].assign(level=level), **how)
     levels["fit_ms"] = np.nan
     fits = []
     for _, of_group in levels.groupby(GROUP, dropna=False, observed=True, sort=False):
@@ -121,64 +141,81 @@ def analyse(samples: pd.DataFrame, *, confidence: float = 0.95, resamples: int =
         fits.append({**of_group.iloc[0][GROUP].to_dict(), **row})
     table = pd.DataFrame(fits)
     table[GROUP] = table[GROUP].astype(levels[GROUP].dtypes)
-    return Analysis(points, levels, table, **how)
+    table = attribution.attribute(table, tls)
+    return Analysis(points, levels, table, **how, draws=draws, steps=steps, gathered=gathered, tls=tls)
 
 
 def _describe(
-    frame: pd.DataFrame, good: np.ndarray, by: list[str], *, confidence: float, resamples: int, seed: int
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Statistics per combination of ``by``, sorted by it, and the bootstrap draws of each median (rows x resamples)."""
-    codes = frame.groupby(by, dropna=False, observed=True, sort=False).ngroup().to_numpy()
+    gathered: Gathered, by: pd.DataFrame, *, confidence: float, resamples: int, seed: int
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Statistics per combination of the columns of ``by`` (a row per row of the gathered keys), sorted by them.
+
+    With them the bootstrap draws of each median (rows x resamples) and the quantiles at STEPS (rows x steps).
+    """
+    names, keys = list(by), gathered.keys
+    codes = by.groupby(names, dropna=False, observed=True, sort=False).ngroup().to_numpy()
     count = int(codes.max()) + 1
-    first = np.unique(codes, return_index=True)[1]
-    out = frame[by].iloc[first].reset_index(drop=True)
-    text = [name for name in by if not pd.api.types.is_numeric_dtype(out[name])]
-    out[text] = out[text].astype("str")  # one kind of text and of null, whatever the samples came from
-    warmup = frame["warmup"].to_numpy(bool)
-    out["n"] = np.bincount(codes[good], minlength=count)
-    out["n_warmup"] = np.bincount(codes[warmup], minlength=count)
-    out["n_errors"] = np.bincount(codes[~good & ~warmup], minlength=count)
-    ms = frame["duration_s"].to_numpy(float)[good] * 1e3
-    order = np.lexsort((ms, codes[good]))
-    ends = np.cumsum(out["n"].to_numpy())
-    slices = [slice(end - n, end) for n, end in zip(out["n"], ends, strict=True)]
-    ms = ms[order]
-    means = {c: frame[c].to_numpy(float)[good][order] for c in ("keystone_requests", "keystone_connections")}
-    rtt = frame["rtt_measured_ms"].to_numpy(float)[good][order]
-    alpha = (1 - confidence) / 2
-    rows, draws = [], np.full((count, resamples), np.nan)
-    keys = ["/".join(map(str, key)) for key in out[by].itertuples(index=False)]
-    for number, (part, key) in enumerate(zip(slices, keys, strict=True)):
-        values, row = ms[part], {}
+    out = by.iloc[np.unique(codes, return_index=True)[1]].reset_index(drop=True)
+    for name in ("n", "n_warmup", "n_errors"):
+        out[name] = np.bincount(codes, keys[name], count).astype(np.int64)
+    for name in COUNTED:
+        total, counted = (np.bincount(codes, keys[f"{name}_{what}"], count) for what in ("sum", "n"))
+        out[name] = np.divide(total, counted, out=np.full(count, np.nan), where=counted > 0)
+    members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=count))[:-1])
+    measured, good = keys["rtt_measured_ms"].to_numpy(), keys["n"].to_numpy()
+    at = np.concatenate([[0.5], QUANTILES, STEPS])
+    found, middle = np.full((count, len(at)), np.nan), np.full(count, np.nan)
+    draws = np.full((count, resamples), np.nan, np.float32)
+    labels = ["/".join(map(str, key)) for key in out[names].itertuples(index=False)]
+    for number, (places, key) in enumerate(zip(members, labels, strict=True)):
+        of_group = [gathered.values[place] for place in places]
+        values = of_group[0] if len(of_group) == 1 else np.sort(np.concatenate(of_group))
         if len(values):
             rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
             draws[number] = bootstrap_medians(values, resamples, rng)
-            row = {"rtt_measured_ms": np.median(rtt[part]), "median_ms": np.median(values)}
-            if len(values) >= FEWEST:
-                row["median_low_ms"], row["median_high_ms"] = np.quantile(draws[number], [alpha, 1 - alpha])
-            row |= {f"p{q * 100:02.0f}_ms": v for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)}
-            for name, column in means.items():
-                counted = column[part][~np.isnan(column[part])]
-                row[name] = counted.mean() if len(counted) else np.nan
-        rows.append(row)
-    names = ["rtt_measured_ms", "median_ms", "median_low_ms", "median_high_ms"]
-    names += [f"p{q * 100:02.0f}_ms" for q in QUANTILES] + list(means)
-    out = pd.concat([out, pd.DataFrame(rows, columns=names, dtype=float)], axis=1)
-    index = out.sort_values(by, na_position="first", kind="stable").index
-    return out.loc[index].reset_index(drop=True), draws[index]
+            found[number] = _quantiles(values, at)
+            middle[number] = np.median(measured[places].repeat(good[places]))
+    tails = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).astype(float)
+    tails[:, out["n"] < FEWEST] = np.nan
+    columns = {
+        "rtt_measured_ms": middle,
+        "median_ms": found[:, 0],
+        "median_low_ms": tails[0],
+        "median_high_ms": tails[1],
+    }
+    columns |= {f"p{q * 100:02.0f}_ms": found[:, 1 + i] for i, q in enumerate(QUANTILES)}
+    steps = found[:, 1 + len(QUANTILES) :]
+    counted = out[COUNTED]
+    out = pd.concat([out.drop(columns=COUNTED), pd.DataFrame(columns), counted], axis=1)
+    index = out.sort_values(names, na_position="first", kind="stable").index
+    return out.loc[index].reset_index(drop=True), draws[index], steps[index]
+
+
+def _quantiles(ordered: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """``numpy.quantile`` of sorted values, without sorting them again."""
+    place = q * (len(ordered) - 1)
+    low = np.floor(place).astype(np.int64)
+    high = np.minimum(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def _fit(levels: pd.DataFrame, draws: np.ndarray, confidence: float) -> tuple[dict[str, Any], np.ndarray]:
     """The line of one group through its levels: the row of ``fits`` (without the group's columns), line at each."""
-    used = (levels["n"] > 0).to_numpy()
-    row: dict[str, Any] = dict.fromkeys(("k", "k_low", "k_high", "service_ms", "service_low_ms", "service_high_ms"))
-    row |= {"residual_ms": None, "residual_at_ms": None, "n_rtts": int(used.sum())}
-    row = {name: np.nan if value is None else value for name, value in row.items()}
-    row |= {name: int(levels[name].sum()) for name in ("n", "n_warmup", "n_errors")}
-    for name in ("keystone_requests", "keystone_connections"):
-        row[name] = levels[name].mean()
+    of = {
+        name: levels[name].to_numpy()
+        for name in ("n", "n_warmup", "n_errors", "rtt_measured_ms", "median_ms", *COUNTED)
+    }
+    used = of["n"] > 0
+    row: dict[str, Any] = dict.fromkeys(
+        ("k", "k_low", "k_high", "service_ms", "service_low_ms", "service_high_ms", "residual_ms", "residual_at_ms"),
+        np.nan,
+    )
+    row |= {"n_rtts": int(used.sum())} | {name: int(of[name].sum()) for name in ("n", "n_warmup", "n_errors")}
+    for name in COUNTED:
+        counted = of[name][~np.isnan(of[name])]
+        row[name] = counted.mean() if len(counted) else np.nan
     line = np.full(len(levels), np.nan)
-    x, y = levels["rtt_measured_ms"].to_numpy()[used], levels["median_ms"].to_numpy()[used]
+    x, y = of["rtt_measured_ms"][used], of["median_ms"][used]
     notes = []
     if not len(x):
         notes.append("every operation failed")
@@ -190,7 +227,7 @@ def _fit(levels: pd.DataFrame, draws: np.ndarray, confidence: float) -> tuple[di
         fit = theilslopes(y, x, method="joint")
         line[used] = fit.intercept + fit.slope * x
         row |= {"k": fit.slope, "service_ms": fit.intercept}
-        if (levels["n"][used] >= FEWEST).all():
+        if (of["n"][used] >= FEWEST).all():
             tails = [(1 - confidence) / 2, (1 + confidence) / 2]
             slopes, intercepts = theil_sen(x, draws[used])
             row["k_low"], row["k_high"] = np.quantile(slopes, tails)
@@ -208,12 +245,22 @@ def _fit(levels: pd.DataFrame, draws: np.ndarray, confidence: float) -> tuple[di
     return row, line
 
 
+@lru_cache(maxsize=4)
+def _places(analysis: Analysis) -> dict[tuple, list[int]]:
+    """Rows of ``analysis.levels`` by their group."""
+    found: dict[tuple, list[int]] = {}
+    for place, *key in analysis.levels[GROUP].itertuples():
+        found.setdefault(_plain(key), []).append(place)
+    return found
+
+
+def _plain(key: Iterable[Any]) -> tuple:
+    return tuple("" if pd.isna(value) else value for value in key)
+
+
 def levels_of(analysis: Analysis, fit: pd.Series | dict[str, Any]) -> pd.DataFrame:
     """The rows of ``analysis.levels`` that a row of ``analysis.fits`` was fitted to, by rising RTT."""
-    rows = analysis.levels
-    for name in GROUP:
-        rows = rows[rows[name] == fit[name] if _given(fit[name]) else rows[name].isna()]
-    return rows
+    return analysis.levels.loc[_places(analysis).get(_plain(fit[name] for name in GROUP), [])]
 
 
 def label(row: pd.Series | dict[str, Any], among: pd.DataFrame | None = None) -> str:
@@ -222,17 +269,32 @@ def label(row: pd.Series | dict[str, Any], among: pd.DataFrame | None = None) ->
     ``among`` is the table that the row is shown with: tool, token cache and concurrency are named when the same
     scenario and action stand there with another one.
     """
+    same = None
+    if among is not None:
+        same = among[among["scenario"] == row["scenario"]]
+        same = same[same["action"] == row["action"] if _given(row["action"]) else same["action"].isna()]
+    return _label(row, {name for name in _EXTRA if same is not None and same[name].nunique(dropna=False) > 1})
+
+
+def labels(rows: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
+    """:func:`label` of every row, ``among`` (by default: these rows) looked at once."""
+    among = rows if among is None else among
+    several: dict[tuple, set[str]] = {}
+    kinds = among.groupby(["scenario", "action"], dropna=False, observed=True)[list(_EXTRA)].nunique(dropna=False)
+    for key, counts in kinds.iterrows():
+        several[_plain(key)] = {name for name in _EXTRA if counts[name] > 1}
+    found = rows[["scenario", "action", *_EXTRA]].to_dict("records")
+    return [_label(row, several.get(_plain((row["scenario"], row["action"])), set())) for row in found]
+
+
+_EXTRA = {"tool": "{}", "token_cache": "{} token cache", "concurrency": "concurrency {}"}
+
+
+def _label(row: pd.Series | dict[str, Any], named: set[str]) -> str:
     text = str(row["scenario"])
     if _given(row["action"]):
         text += f" / {row['action']}"
-    if among is None:
-        return text
-    same = among[among["scenario"] == row["scenario"]]
-    same = same[same["action"] == row["action"] if _given(row["action"]) else same["action"].isna()]
-    extra = []
-    for name, form in (("tool", "{}"), ("token_cache", "{} token cache"), ("concurrency", "concurrency {}")):
-        if same[name].nunique(dropna=False) > 1 and _given(row[name]):
-            extra.append(form.format(row[name]))
+    extra = [form.format(row[name]) for name, form in _EXTRA.items() if name in named and _given(row[name])]
     return f"{text} ({', '.join(extra)})" if extra else text
 
 

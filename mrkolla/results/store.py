@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from mrkolla.errors import InputError
-from mrkolla.results import facts, schema
+from mrkolla.results import facts, parquet, schema
+from mrkolla.results.names import natural, part_name, replace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,33 +38,6 @@ _SORT = {
     "wan": ["region", "time", "phase"],
 }
 _PARTS_KEY = b"mrkolla_parts"
-# Read as codes into a list of values: a tenth of the memory of a string a row.
-_CODED = [n for n, c in schema.SAMPLE_COLUMNS.items() if c.type == pa.string()]
-
-
-def _natural(text: str) -> list[tuple[bool, int, str]]:
-    """A sort key by which p2 comes before p10."""
-    return [(not t.isdigit(), int(t) if t.isdigit() else 0, t) for t in re.split(r"(\d+)", text) if t]
-
-
-def _part_name(point: str) -> str:
-    name = urllib.parse.quote(point, safe="=+,@")
-    if len(name) > 150 or name in (".", "..") or name.startswith(".tmp-"):
-        name = f"{name[:100].strip('.')}-{hashlib.sha256(point.encode()).hexdigest()[:16]}"
-    return name
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class RunFolder:
@@ -79,6 +53,15 @@ class RunFolder:
     def name(self) -> str:
         """The run's name, NAME-YYYYmmddTHHMMSSZ."""
         return self.path.resolve().name
+
+    @property
+    def run(self) -> str:
+        """The name that the samples carry: the folder's own, unless it was renamed (then what they say)."""
+        if not _NAME.fullmatch(self.name):
+            for file in [self.path / "samples.parquet", *(part / "samples.parquet" for part in self.parts())]:
+                if file.exists() and (found := parquet.first(file, "run")):
+                    return found
+        return self.name
 
     # -- which folder --------------------------------------------------------------------------------------------
 
@@ -121,7 +104,7 @@ class RunFolder:
         for table in _TABLES:
             file = path / f"{table}.parquet"
             if file.exists():
-                schema.check_version(_read_schema(file), str(file))
+                parquet.read_schema(file)
         return run
 
     @classmethod
@@ -169,8 +152,7 @@ class RunFolder:
         """
         given = {"samples": samples, "wan": wan_rows}
         tables = {
-            which: schema.to_table(({"run": self.name, "point": point, **row} for row in rows), which)
-            for which, rows in given.items()
+            which: schema.to_table(rows, which, {"run": self.name, "point": point}) for which, rows in given.items()
         }
         for which, table in tables.items():
             strangers = set(table["point"].unique().to_pylist()) - {point}
@@ -184,7 +166,7 @@ class RunFolder:
         for which, table in tables.items():
             ordered = table.sort_by([(c, "ascending") for c in _SORT[which]])
             pq.write_table(ordered, temporary / f"{which}.parquet", compression="zstd")
-        final = parts / _part_name(point)
+        final = parts / part_name(point)
         if final.exists():  # killed between the two renames, the point is measured again
             os.replace(final, parts / f"{temporary.name}-old")
         os.replace(temporary, final)
@@ -200,7 +182,7 @@ class RunFolder:
     def parts(self) -> list[Path]:
         """Folders of the finished points, in the order of their names (p2 before p10)."""
         found = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
-        return sorted(found, key=lambda p: _natural(p.name))
+        return sorted(found, key=lambda p: natural(p.name))
 
     def finished_points(self) -> list[str]:
         """Identifiers of the points that :meth:`append_point` kept."""
@@ -209,10 +191,19 @@ class RunFolder:
     @staticmethod
     def _part_point(part: Path) -> str:
         for which in _TABLES:
-            table = _read_part(part, which, ["point"])
+            table = parquet.read(part / f"{which}.parquet", ["point"])
             if table.num_rows:
                 return table["point"][0].as_py()
         return urllib.parse.unquote(part.name)
+
+    def join(self) -> None:
+        """:meth:`consolidate` where it is needed: not when the joined files say what the parts say, or are all.
+
+        Raises:
+            InputError: a part cannot be read.
+        """
+        if self.parts() and not all(self._files(which) == [self.path / f"{which}.parquet"] for which in _TABLES):
+            self.consolidate()
 
     def consolidate(self) -> None:
         """Join all parts in ``samples.parquet`` and ``wan.parquet``; the same parts give the same bytes.
@@ -227,10 +218,8 @@ class RunFolder:
             marked = table_schema.with_metadata({**table_schema.metadata, _PARTS_KEY: self._digest(parts)})
             temporary = self.path / f".tmp-{which}.parquet"
             with pq.ParquetWriter(temporary, marked, compression="zstd") as writer:
-                for part in parts:
-                    table = _read_part(part, which)
-                    if table.num_rows:
-                        writer.write_table(table.cast(marked))
+                for table in parquet.batches([part / f"{which}.parquet" for part in parts]):
+                    writer.write_table(table.cast(marked))
             os.replace(temporary, self.path / f"{which}.parquet")
 
     @staticmethod
@@ -239,7 +228,8 @@ class RunFolder:
         for part in parts:
             for which in _TABLES:
                 digest.update(f"{part.name}/{which}\n".encode())
-                digest.update((part / f"{which}.parquet").read_bytes())
+                with (part / f"{which}.parquet").open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest().encode()
 
     def read_table(self, which: str, columns: list[str] | None = None) -> pa.Table:
@@ -248,15 +238,28 @@ class RunFolder:
         Raises:
             InputError: nothing was kept, a file cannot be read, or is of another schema version.
         """
+        files = self._files(which)
+        if len(files) == 1:
+            return parquet.read(files[0], columns)
+        return pa.concat_tables([parquet.read(file, columns) for file in files]).unify_dictionaries()
+
+    def batches(self, which: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """:meth:`read_table` piece by piece (strings as codes): for tables that are too large to hold."""
+        yield from parquet.batches(self._files(which), columns)
+
+    def _files(self, which: str) -> list[Path]:
+        """The Parquet files to read: the joined one, or the parts when they say more; versions are checked."""
         parts, joined = self.parts(), self.path / f"{which}.parquet"
         if joined.exists():
-            found = _read_schema(joined)
-            schema.check_version(found, str(joined))
+            found = parquet.read_schema(joined)
             if not parts or found.metadata.get(_PARTS_KEY) == self._digest(parts):
-                return _read(joined, columns)
+                return [joined]
         if not parts:
             raise InputError(f"{self.path}: no samples: no point of this run finished (see its logs and points.json)")
-        return pa.concat_tables([_read_part(part, which, columns) for part in parts]).unify_dictionaries()
+        files = [part / f"{which}.parquet" for part in parts]
+        for file in files:
+            parquet.read_schema(file)
+        return files
 
     def read_samples(self, columns: list[str] | None = None, *, refused: bool = False) -> pd.DataFrame:
         """Samples as a DataFrame (strings as categories), without those of points that are not done.
@@ -289,7 +292,7 @@ class RunFolder:
         """Write a file of the folder whole or not at all; ``name`` may have folders before it."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
+        replace(path, data)
         return path
 
     def write_text(self, name: str, text: str) -> Path:
@@ -344,29 +347,3 @@ class RunFolder:
     def write_provenance(self, extra: Mapping[str, Any] | None = None) -> Path:
         """Write ``provenance.json``: :func:`mrkolla.results.provenance` with the caller's ``extra``."""
         return self.write_json("provenance.json", facts.provenance(extra))
-
-
-def _readable(path: Path, error: Exception) -> InputError:
-    part = " (delete this point's folder and run again to measure it again)" if "parts" in path.parts else ""
-    return InputError(f"{path}: not a readable Parquet file{part}: {str(error).splitlines()[0]}")
-
-
-def _read_schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _readable(path, error) from error
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    coded = _CODED if path.name == "samples.parquet" else None
-    try:
-        return pq.read_table(path, columns=columns, read_dictionary=coded, partitioning=None)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _readable(path, error) from error
-
-
-def _read_part(part: Path, which: str, columns: list[str] | None = None) -> pa.Table:
-    path = part / f"{which}.parquet"
-    schema.check_version(_read_schema(path), str(path))
-    return _read(path, columns)

@@ -14,6 +14,11 @@ _NAMES = {
     "keystone_requests": "keystone_requests_mean",
     "keystone_connections": "keystone_connections_mean",
     "level": "rtt_asked_ms",
+    "counted": "counted_round_trips",
+    "off": "k_minus_counted_round_trips",
+    "off_low": "k_minus_counted_low_round_trips",
+    "off_high": "k_minus_counted_high_round_trips",
+    "whole": "whole_round_trips",
 }
 
 
@@ -26,5 +31,5 @@ def to_csv(frame: pd.DataFrame, run: str) -> str:
 
 def write_summary(folder: RunFolder, analysis: Analysis) -> None:
     """Write ``summary.csv`` (a row per operation, region and point) and ``fits.csv`` (a row per operation, region)."""
-    folder.write_text("summary.csv", to_csv(analysis.points, folder.name))
-    folder.write_text("fits.csv", to_csv(analysis.fits, folder.name))
+    folder.write_text("summary.csv", to_csv(analysis.points, folder.run))
+    folder.write_text("fits.csv", to_csv(analysis.fits, folder.run))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mrkolla.results.attribution import shares, token_cache
+from mrkolla.results.gathering import Gathered
 from mrkolla.results.links import tolerance_ms
-from mrkolla.results.stats import GROUP, Analysis, analyse, label, levels_of
+from mrkolla.results.stats import GROUP, Analysis, analyse, labels, levels_of
 from mrkolla.results.words import k_text, number
 
 
@@ -51,6 +55,13 @@ class Grid:
         return table
 
 
+def latency_grids(analysis: Analysis) -> tuple[Grid, Grid | None]:
+    """:func:`latency_grid` of the whole iterations, and of their parts (none: null)."""
+    parts = analysis.fits["action"].notna()
+    whole = latency_grid(analysis, actions=False)
+    return whole, latency_grid(replace(analysis, fits=analysis.fits[parts])) if parts.any() else None
+
+
 def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: bool = False) -> Grid:
     """Operation x region: service time, k with its interval, residual, samples, failures, a median per asked RTT.
 
@@ -70,9 +81,9 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     first = 2 + crosses
     head += [f"{level:g} ms" for level in asked] + ([] if brief else ["samples"]) + ["failed", "note"]
     rows = []
-    for _, fit in fits.iterrows():
+    for name, fit in zip(labels(fits), fits.to_dict("records"), strict=True):
         own = levels_of(analysis, fit).set_index("level")
-        row = [label(fit, fits), fit["origin_region"], *([fit["target_region"]] if crosses else [])]
+        row = [name, fit["origin_region"], *([fit["target_region"]] if crosses else [])]
         row += [_ms(fit["service_ms"]), k_text(fit), number(fit["residual_ms"], 1)]
         if counted:
             row += [number(fit["keystone_requests"], 1), number(fit["keystone_connections"], 1)]
@@ -124,20 +135,74 @@ def point_grid(points: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid("Points: RTT asked and measured, in ms", head, rows, frozenset(range(3, 9)))
 
 
-def error_grid(samples: pd.DataFrame) -> Grid:
+def error_grid(gathered: Gathered) -> Grid:
     """Failed operations by operation, region and message (the 30 most frequent), with the number and share."""
-    failed = samples[samples["error"].notna()]
-    by = ["scenario", "action", "origin_region", "error"]
-    count = failed.groupby(by, dropna=False, observed=True).size().sort_values(ascending=False, kind="stable")
-    of = samples.groupby(by[:3], dropna=False, observed=True).size()
+    by = ["tool", "scenario", "action", "origin_region"]
+    of = gathered.keys.groupby(by, dropna=False, observed=True)["n_all"].sum()
     total = {tuple(map(str, key)): n for key, n in of.items()}
+    failed = gathered.errors.sort_values(["n", *by, "error"], ascending=[False, *[True] * 5], kind="stable")
     rows = []
-    for key, n in count.head(30).items():
-        scenario, action, region, error = key
-        name = scenario if pd.isna(action) else f"{scenario} / {action}"
-        share = n / total[tuple(map(str, key[:3]))]
-        rows.append([name, region, str(n), f"{100 * share:.2g} %", str(error)[:300]])
+    for error in failed.head(30).itertuples(index=False):
+        name = error.scenario if pd.isna(error.action) else f"{error.scenario} / {error.action}"
+        # Operations of points that were refused or failed have errors here, and no samples in the statistics.
+        whole = total.get(tuple("nan" if pd.isna(v) else str(v) for v in error[:4]), 0)
+        share = f"{100 * error.n / whole:.2g} %" if whole >= error.n else "–"
+        rows.append([name, error.origin_region, f"{error.n:,}", share, error.error])
     return Grid("Errors", ["operation", "from", "number", "share", "message"], rows, frozenset({2, 3}))
+
+
+def attribution_grid(analysis: Analysis) -> Grid:
+    """k against the round trips that were counted at the AR, for the operations that were counted."""
+    fits = analysis.fits[analysis.fits["counted"].notna()]
+    head = ["operation", "from", "requests", "new connections", "counted round trips", "k", "k − counted", "verdict"]
+    head += ["service", "residual"]
+    rows = []
+    for name_, fit in zip(labels(fits, analysis.fits), fits.to_dict("records"), strict=True):
+        row = [name_, fit["origin_region"]]
+        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections", "counted")]
+        off = {"k": fit["off"], "k_low": fit["off_low"], "k_high": fit["off_high"]}
+        row += [k_text(fit), k_text(off), fit["verdict"] if not pd.isna(fit["off"]) else "no slope"]
+        rows.append([*row, _ms(fit["service_ms"]), number(fit["residual_ms"], 1)])
+    return Grid("Where the round trips are", head, rows, frozenset({2, 3, 4, 5, 6, 8, 9}), frozenset((0,)))
+
+
+def parts_grid(analysis: Analysis) -> Grid:
+    """What the parts of an iteration add to its k."""
+    found = shares(analysis)
+    rows = []
+    before = None
+    names = labels(found.assign(action=np.nan), analysis.fits)
+    for name, row in zip(names, found.to_dict("records"), strict=True):
+        key = (name, row["origin_region"])
+        share = row["round_trips"] / row["whole"] if row["whole"] >= 0.1 else math.nan
+        part = "" if math.isnan(share) else f"{100 * share:.0f} %"
+        cells = [number(row["times"], 1), number(row["k"]), number(row["round_trips"]), part]
+        rows.append([*(key if key != before else ("", "")), row["action"], *cells])
+        before = key
+    head = ["operation", "from", "part", "times", "k of one", "round trips", "of the whole"]
+    return Grid("Where an iteration pays", head, rows, frozenset({3, 4, 5, 6}), frozenset((0,)))
+
+
+def cache_grid(analysis: Analysis) -> Grid:
+    """What the state of the token cache costs at each asked RTT: difference of medians with its interval, in ms."""
+    found = token_cache(analysis)
+    levels = sorted(found["level"].unique())
+    by = ["tool", "scenario", "action", "concurrency", "origin_region", "state", "against"]
+    rows = []
+    for key, own in found.groupby(by, dropna=False, observed=True, sort=False):
+        given = dict(zip(by, key, strict=True))
+        name = given["scenario"] if pd.isna(given["action"]) else f"{given['scenario']} / {given['action']}"
+        if found["concurrency"].nunique() > 1:
+            name += f" (concurrency {given['concurrency']})"
+        cells = {row.level: _between(row.ms, row.ms_low, row.ms_high) for row in own.itertuples()}
+        states = f"{given['state']} − {given['against']}"
+        rows.append([name, given["origin_region"], states, *(cells.get(level, "–") for level in levels)])
+    head = ["operation", "from", "token cache", *(f"{level:g} ms" for level in levels)]
+    return Grid("Cost of a token that is not in the cache", head, rows, frozenset(range(3, len(head))), frozenset((0,)))
+
+
+def _between(value: float, low: float, high: float) -> str:
+    return number(value, 1) if math.isnan(low) else f"{number(value, 1)} [{number(low, 1)}, {number(high, 1)}]"
 
 
 def latency_table(data: Analysis | pd.DataFrame, *, actions: bool = False, brief: bool = True) -> Table:

@@ -11,14 +11,18 @@ import re
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from nbclient import NotebookClient
 
-from mrkolla import results
+from mrkolla import cli, results
 from mrkolla.errors import InputError
-from mrkolla.results import links, synthetic, tables, words
+from mrkolla.results import links, synthetic, synthetic_wide, tables, words
+from mrkolla.results.figures import distributions, latency
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "analysis.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
 
 
@@ -37,8 +41,9 @@ def analysis(run):
 def test_everything_is_written(run):
     made = {str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()}
     assert {"samples.parquet", "wan.parquet", "summary.csv", "fits.csv", "report.html"} <= made
-    for name in ("latency_vs_rtt", "wan_rtt"):
-        assert {f"figures/{name}.{form}" for form in ("pdf", "svg", "png", "csv")} <= made
+    for name in ("latency_vs_rtt", "wan_rtt", "ecdf", "heat_map"):
+        assert {f"figures/{name}.{form}" for form in ("pdf", "svg", "csv")} <= made
+    assert {"figures/latency_vs_rtt.png", "figures/topology.pdf", "figures/topology.svg"} <= made
     assert not [name for name in made if ".tmp" in name]
 
 
@@ -117,11 +122,13 @@ class _Page(html.parser.HTMLParser):
         self.loads, self.text, self.open, self.images = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "img", "br", "link", "input", "hr"):
+        if tag not in ("meta", "img", "br", "link", "input", "hr", "wbr"):
             self.open.append(tag)
         if tag in ("script", "link", "iframe", "object", "embed", "base"):
             self.loads.append(tag)
         for name, value in attrs:
+            if name == "href" and (value or "").startswith("#"):  # within the page
+                continue
             if name in ("src", "href", "srcset", "action", "xlink:href") or name.startswith("on"):
                 (self.images if (value or "").startswith("data:image/svg+xml;base64,") else self.loads).append(value)
 
@@ -143,7 +150,7 @@ def read(path):
 def test_report_loads_nothing(run):
     page = read(run.path / "report.html")
     assert page.loads == []
-    assert len(page.images) == 3
+    assert len(page.images) == 2 + 2 + 2  # latency and distribution of two operations; regions, links
     style = re.search("<style>(.*?)</style>", (run.path / "report.html").read_text(), re.S)[1]
     assert "url(" not in style and "@import" not in style
     for image in page.images:
@@ -197,7 +204,8 @@ def test_actions_have_a_figure_of_their_own(tmp_path):
     folder.append_point("act", [{**row, "action": "keystone_v3.list"} for row in rows])
     analysis = results.analyse(folder.read_samples())
     titles = [axes.get_title(loc="left") for axes in results.latency_figure(analysis, actions=True).axes]
-    assert [title.split("\n")[0] for title in titles] == [f"{name} / keystone_v3.list" for name in sorted(OPERATIONS)]
+    wanted = [f"{name} / keystone_v3.list" for name in sorted(OPERATIONS)]
+    assert [title.replace("\n", " ").split(" 5 regions")[0] for title in titles] == wanted
     assert len(results.latency_figure(analysis).axes) == 2
 
 
@@ -208,14 +216,135 @@ def test_nothing_to_draw_is_a_clear_error(analysis, run):
         results.wan_figure(links.link_table(run).iloc[:0])
 
 
-def test_notebook_runs(run, monkeypatch, tmp_path):
-    monkeypatch.setenv("MRKOLLA_RUN", str(run.path))
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """Forty operations of several tools, with actions, concurrencies and states of the cache (synthetic)."""
+    folder = synthetic_wide.run(tmp_path_factory.mktemp("wide"), samples=12, rtts=(0, 50, 100), repetitions=1)
+    return folder, results.write_all(folder)
+
+
+def test_forty_operations_stay_readable(wide):
+    folder, analysis = wide
+    page = read(folder.path / "report.html")
+    text = " ".join(" ".join(page.text).split())
+    assert page.loads == [] and 60 < len(page.images) < 100
+    assert "Shown are the 12 operations" in text and "30 more operations" in text
+    for scenario in analysis.fits["scenario"].unique():
+        assert scenario in text
+    for wanted in ("Throughput against concurrency", "What the token cache saves", "Parts of an iteration",
+                   "as counted", "(the rest)", "HTTP 503 Service Unavailable"):  # fmt: skip
+        assert wanted in text
+    assert (folder.path / "report.html").stat().st_size < 12e6
+    made = {path.name for path in (folder.path / "figures").iterdir()}
+    assert {"latency_vs_rtt_all.pdf", "parts.pdf", "throughput.svg", "latency_vs_rtt_actions.pdf"} <= made
+    pages = (folder.path / "figures" / "latency_vs_rtt_all.pdf").read_bytes().count(b"/Type /Page ")
+    assert pages == 4  # 36 operations of one tool, 6 of another
+
+
+def test_a_panel_has_twelve_operations_at_most(wide):
+    figure = results.latency_figure(wide[1])
+    assert sum(axes.get_visible() for axes in figure.axes) == 12
+    assert "Shown: 12 of 42 operations" in figure.get_supxlabel()
+
+
+def test_long_names_are_cut_where_they_can_be():
+    name = "NeutronNetworks.create_and_delete_networks / neutron.create_and_delete_networks (concurrency 16)"
+    lines = latency.wrapped(name).split("\n")
+    assert max(map(len, lines)) <= 33 and "".join(lines).replace(" ", "") == name.replace(" ", "")
+
+
+def test_heat_map_has_the_medians_and_their_ratio_to_the_lowest_rtt(analysis):
+    table = results.heat_table(analysis)
+    row = table.query("operation == 'token_issue_new_connection' and region == 'OSR1' and level == 100").iloc[0]
+    of = analysis.levels.query("scenario == 'token_issue_new_connection' and origin_region == 'OSR1'")
+    medians = of.set_index("level")["median_ms"]
+    assert row["median_ms"] == pytest.approx(medians[100])
+    assert row["ratio"] == pytest.approx(medians[100] / medians[0])
+    assert distributions.heat(1.0) == ("#ffffff", "#1b1b1b") and distributions.heat(8.0)[1] == "#ffffff"
+
+
+def test_many_regions_share_one_column_of_the_heat_map(tmp_path):
+    regions = tuple(f"OSR{i}" for i in range(1, 6))
+    rows = [
+        row for rtt in (0, 50) for row in synthetic.rows("p", rtt, regions=regions, samples=8, operations=OPERATIONS)
+    ]
+    analysis = results.analyse(pd.DataFrame(rows))
+    assert set(results.heat_table(analysis)["region"]) == {"all"}
+    for figure in (results.heat_figure, results.ecdf_figure, results.latency_figure):
+        assert figure(analysis).axes
+
+
+def test_topology_has_every_region_and_its_round_trips(run):
+    figure = results.topology_figure(results.regions_of_run(run), links.link_table(run))
+    text = " ".join(t.get_text() for t in figure.axes[0].texts)
+    for wanted in ("AR", "OSR1", "OSR2", "qemu", "RTT asked 0 · 50 · 100 ms", "50.2"):
+        assert wanted in text
+    with pytest.raises(InputError, match="no topology to draw"):
+        results.topology_figure([], links.link_table(run))
+
+
+def test_a_run_of_refused_points_has_a_report_and_a_clear_error(tmp_path):
+    folder = results.RunFolder.create(tmp_path, "x")
+    folder.append_point("p", synthetic.rows("p", 20, samples=8, operations=OPERATIONS))
+    folder.write_json("points.json", [{"point": "p", "status": "refused", "reason": "off by 9 ms"}])
+    with pytest.raises(InputError, match="all points were refused or failed"):
+        results.write_all(folder)
+    assert "off by 9 ms" in (folder.path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("version", "column"), [("0", "older"), ("2", "newer")])
+def test_another_schema_version_is_one_clear_message(tmp_path, version, column, capsys, signals):
+    table = pa.table({"run": [column]}).replace_schema_metadata({b"mrkolla_schema_version": version.encode()})
+    folder = tmp_path / "x-20260101T000000Z"
+    folder.mkdir()
+    pq.write_table(table, folder / "samples.parquet")
+    for argv in (["report", "--run", str(folder)], ["compare", str(folder), str(folder)], ["bundle", str(folder)]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(argv)
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and told.count("\n") == 1
+        assert f"schema version {version}, this mrkolla reads 1" in told
+
+
+def execute(name, monkeypatch, tmp_path):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    root = str(NOTEBOOK.parents[1])
+    root = str(NOTEBOOKS.parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
-    book = nbformat.read(NOTEBOOK, as_version=4)
+    book = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     nbformat.validate(book)
-    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [out for cell in book.cells for out in cell.get("outputs", [])]
-    assert sum("image/png" in out.get("data", {}) for out in shown) == 2
-    assert any("token_issue_new_connection" in out.get("data", {}).get("text/plain", "") for out in shown)
+    where = {"metadata": {"path": str(NOTEBOOKS)}}
+    NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
+    return [out for cell in book.cells for out in cell.get("outputs", [])]
+
+
+def pictures(outputs):
+    return sum("image/png" in out.get("data", {}) for out in outputs)
+
+
+def said(outputs):
+    return "\n".join(out.get("text", "") + out.get("data", {}).get("text/plain", "") for out in outputs)
+
+
+def test_analysis_notebook_makes_the_figures_of_the_sample(monkeypatch, tmp_path):
+    monkeypatch.delenv("MRKOLLA_RUN", raising=False)
+    shown = execute("analysis", monkeypatch, tmp_path)
+    assert pictures(shown) == 5  # regions, links, latency, heat map, distributions
+    assert "14700 samples" in said(shown) and "token_issue_new_connection" in said(shown)
+
+
+def test_analysis_notebook_takes_a_run_with_many_operations(wide, monkeypatch, tmp_path):
+    monkeypatch.setenv("MRKOLLA_RUN", str(wide[0].path))
+    assert pictures(execute("analysis", monkeypatch, tmp_path)) == 7  # and parts, throughput
+
+
+def test_compare_notebook_compares_the_repetitions_of_the_sample(monkeypatch, tmp_path):
+    for letter in "AB":
+        monkeypatch.delenv(f"MRKOLLA_RUN_{letter}", raising=False)
+    shown = execute("compare", monkeypatch, tmp_path)
+    assert pictures(shown) == 2 and "(70 comparisons, Holm correction" in said(shown)
+
+
+def test_compare_notebook_compares_two_runs(run, monkeypatch, tmp_path):
+    for letter in "AB":
+        monkeypatch.setenv(f"MRKOLLA_RUN_{letter}", str(run.path))
+    assert "no change" in said(execute("compare", monkeypatch, tmp_path))

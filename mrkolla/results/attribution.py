@@ -1,0 +1,144 @@
+"""Where an operation pays for distance: k against what was counted, parts of an iteration, the token cache.
+
+On the critical path of an operation that does one thing after the other, each request to Keystone waits for one round
+trip, each new connection for one more, and with TLS for its handshake: ``counted`` = requests + connections x (1 +
+tls). A k clearly below that means that requests ran side by side, or that some were made off the critical path (while
+something else was waited for, or after the answer); a k clearly above means waits on the link that were not counted.
+Clearly: the whole interval of k is further away than :func:`margin`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from mrkolla.results.stats import Analysis
+    from mrkolla.results.store import RunFolder
+
+AS_COUNTED, FEWER, MORE, OPEN = "as counted", "fewer: side by side", "more than counted", "not counted"
+VERDICTS = (AS_COUNTED, FEWER, MORE, OPEN)
+REST = "(the rest)"
+TLS_ROUND_TRIPS = 1  # TLS 1.3; with 1.2 it is 2
+_OPERATION = ["tool", "scenario", "action", "concurrency", "origin_region", "target_region"]
+_CHEAP = ("warm", "cached", "hit", "on")  # states of the token cache that the others are compared with
+
+
+def tls_of(folder: RunFolder) -> int:
+    """Round trips of the TLS handshake of a new connection to the run's Keystone (0 without TLS, or not known)."""
+    found = folder.read_json("endpoints.json", []) or []
+    urls = [str(one.get("url")) for one in found if (one.get("type") or one.get("service_type")) == "identity"]
+    return TLS_ROUND_TRIPS if urls and all(url.startswith("https:") for url in urls) else 0
+
+
+def margin(counted: float | np.ndarray) -> float | np.ndarray:
+    """How far k may be from what was counted, in round trips: 0.2, or 5 % of many."""
+    return np.maximum(0.2, 0.05 * counted)
+
+
+def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
+    """``fits`` with counted, off, off_low, off_high (round trips; NaN: not known) and verdict, before its note."""
+    counted = fits["keystone_requests"] + fits["keystone_connections"] * (1 + tls)
+    new = pd.DataFrame({"counted": counted})
+    for name in ("", "_low", "_high"):
+        new[f"off{name}"] = fits[f"k{name}"] - counted
+    known = new["off"].notna()
+    low, high = new["off_low"].fillna(new["off"]), new["off_high"].fillna(new["off"])
+    verdicts = [~known, high < -margin(counted), low > margin(counted)]
+    new["verdict"] = np.select(verdicts, [OPEN, FEWER, MORE], AS_COUNTED)
+    return pd.concat([fits.drop(columns="note"), new, fits["note"]], axis=1)
+
+
+@lru_cache(maxsize=2)
+def shares(analysis: Analysis) -> pd.DataFrame:
+    """What the parts of an iteration add to its k: a row per operation and part, largest first; "(the rest)" last.
+
+    Columns: tool, scenario, token_cache, concurrency, origin_region, target_region, action, k (of one), times (how
+    often it is done in an iteration), round_trips (their product), whole (k of the whole iteration). Only for
+    operations whose samples have actions.
+    """
+    by = ["tool", "scenario", "token_cache", "concurrency", "origin_region"]
+    groups: dict[tuple, list[dict]] = {}
+    for fit in analysis.fits.to_dict("records"):
+        groups.setdefault(tuple("" if pd.isna(fit[name]) else fit[name] for name in by), []).append(fit)
+    rows = []
+    for fits in groups.values():
+        whole = [fit for fit in fits if pd.isna(fit["action"])]
+        parts = [fit for fit in fits if not pd.isna(fit["action"])]
+        if len(whole) != 1 or not parts or np.isnan(whole[0]["k"]):
+            continue
+        k, done = whole[0]["k"], max(whole[0]["n"], 1)
+        head = {name: whole[0][name] for name in [*by, "target_region"]}
+        own = []
+        for part in parts:
+            times = part["n"] / done
+            own.append({"action": part["action"], "k": part["k"], "times": times, "round_trips": part["k"] * times})
+        own.sort(key=lambda row: -np.nan_to_num(row["round_trips"]))
+        rest = k - float(np.nansum([row["round_trips"] for row in own]))
+        own.append({"action": REST, "k": rest, "times": 1.0, "round_trips": rest})
+        rows += [{**head, **row, "whole": k} for row in own]
+    names = [*by, "target_region", "action", "k", "times", "round_trips", "whole"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _base(scenario: str, cache: str) -> str:
+    """A scenario's name without its state of the cache: ``glance_fresh_token`` and ``glance_cached_token`` are one."""
+    return re.sub(rf"[_.-]?{re.escape(cache)}(?:[_.-]token)?", "", scenario) or scenario
+
+
+@lru_cache(maxsize=2)
+def token_cache(analysis: Analysis) -> pd.DataFrame:
+    """What the state of the token cache costs: a row per operation, region, round trip and state.
+
+    Each state is compared with the cheapest by its name (warm, cached; else the first): ms, ms_low, ms_high: difference
+    of the medians with its bootstrap interval; from_ms and to_ms: the medians. Columns also: tool, scenario (without
+    the state), action, concurrency, origin_region, target_region, state, against, level (asked RTT, ms).
+    """
+    levels = analysis.levels
+    found = levels[levels["token_cache"].notna() & (levels["n"] > 0)].copy()
+    found["scenario"] = [_base(s, c) for s, c in zip(found["scenario"], found["token_cache"], strict=True)]
+    tails = [(1 - analysis.confidence) / 2, (1 + analysis.confidence) / 2]
+    rows = []
+    for _, same in found.groupby([*_OPERATION, "level"], dropna=False, observed=True, sort=False):
+        states = {row["token_cache"]: (place, row) for place, row in same.iterrows()}
+        if len(states) < 2 or len(states) != len(same):
+            continue
+        against = next((state for state in _CHEAP if state in states), sorted(states)[0])
+        base, of_base = states.pop(against)
+        for state, (place, row) in states.items():
+            low, high = np.quantile(analysis.draws[place] - analysis.draws[base], tails)
+            if min(row["n"], of_base["n"]) < 6:
+                low = high = np.nan
+            rows.append({
+                **row[[*_OPERATION, "level"]].to_dict(), "state": state, "against": against,
+                "from_ms": of_base["median_ms"], "to_ms": row["median_ms"],
+                "ms": row["median_ms"] - of_base["median_ms"], "ms_low": low, "ms_high": high,
+            })  # fmt: skip
+    names = [*_OPERATION, "level", "state", "against", "from_ms", "to_ms", "ms", "ms_low", "ms_high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+@lru_cache(maxsize=2)
+def throughput(analysis: Analysis) -> pd.DataFrame:
+    """Whole iterations a second: a row per operation, region, concurrency, asked RTT and point.
+
+    Those that did not fail over the time from the first start to the last end, warm-up left out. Only operations whose
+    samples have several concurrencies. Columns: tool, scenario, token_cache, concurrency, origin_region,
+    target_region, level, point, repetition, n, seconds, per_second.
+    """
+    keys = analysis.gathered.keys
+    whole = keys[keys["action"].isna() & keys["start_ns"].notna()].copy()
+    by_point = whole.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
+    whole["level"] = whole["rtt_asked_ms"].fillna(by_point)
+    operation = ["tool", "scenario", "token_cache", "origin_region", "target_region"]
+    several = whole.groupby(operation, dropna=False, observed=True)["concurrency"].transform("nunique") > 1
+    by = [*operation, "concurrency", "level", "point", "repetition"]
+    grouped = whole[several].groupby(by, dropna=False, observed=True)
+    found = grouped.agg(n=("n", "sum"), start=("start_ns", "min"), end=("end_ns", "max")).reset_index()
+    found["seconds"] = (found.pop("end") - found.pop("start")).astype(float) / 1e9
+    found["per_second"] = found["n"] / found["seconds"].where(found["seconds"] > 0)
+    return found

@@ -1,0 +1,72 @@
+"""Figures as files: PDF and SVG for a paper, and their numbers as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mrkolla.results import attribution
+from mrkolla.results.figures import distributions, latency, links, parts, style
+from mrkolla.results.stats import STEPS, Analysis
+from mrkolla.results.store import RunFolder
+from mrkolla.results.summary import to_csv
+from mrkolla.results.topology import regions_of_run
+
+_FORMS = ("pdf", "svg")
+_SHOWN = ("latency_vs_rtt", "wan_rtt")  # as PNG too: for a README, or a page that takes no SVG
+
+
+def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> list[str]:
+    """Write all figures of a run below ``figures/``, with their numbers; gives the names of the files written.
+
+    ``found`` is :func:`mrkolla.results.links.link_table`. What has nothing to draw is not written. Of more operations
+    than one page holds, ``latency_vs_rtt`` has those that pay most; all are in ``latency_vs_rtt_all.pdf``, a page a
+    dozen.
+    """
+    levels = analysis.levels
+    whole = levels["action"].isna()
+    written: list[str] = []
+
+    def write(name: str, make: Callable[[], Figure], table: pd.DataFrame | None) -> None:
+        figure = make()
+        style.settle(figure)
+        for form in (*_FORMS, *(["png"] if name in _SHOWN else [])):
+            folder.write_bytes(f"figures/{name}.{form}", style.data(figure, form))
+            written.append(f"figures/{name}.{form}")
+        if table is not None:
+            folder.write_text(f"figures/{name}.csv", to_csv(table, folder.run))
+            written.append(f"figures/{name}.csv")
+
+    if whole.any():
+        write("latency_vs_rtt", lambda: latency.latency_figure(analysis), levels[whole])
+        panels = latency.panels(analysis)
+        if len(panels) > latency.PAGE:
+            figures = [latency.latency_figure(analysis, shown=page) for page in latency.pages(panels)]
+            folder.write_bytes("figures/latency_vs_rtt_all.pdf", style.pages(figures))
+            written.append("figures/latency_vs_rtt_all.pdf")
+        write("ecdf", lambda: distributions.ecdf_figure(analysis), _steps(analysis))
+        write("heat_map", lambda: distributions.heat_figure(analysis), distributions.heat_table(analysis))
+    if not whole.all():
+        write("latency_vs_rtt_actions", lambda: latency.latency_figure(analysis, actions=True), levels[~whole])
+        shares = attribution.shares(analysis)
+        if len(shares):
+            write("parts", lambda: parts.parts_figure(analysis), shares)
+    speeds = attribution.throughput(analysis)
+    if speeds["per_second"].notna().any():
+        write("throughput", lambda: distributions.throughput_figure(analysis), speeds)
+    if (found["rtt_asked_ms"].notna() & found["median_ms"].notna()).any():
+        write("wan_rtt", lambda: links.wan_figure(found), found)
+    regions = regions_of_run(folder)
+    if {region["kind"] for region in regions} >= {"AR", "OSR"}:
+        write("topology", lambda: links.topology_figure(regions, found), None)
+    return written
+
+
+def _steps(analysis: Analysis) -> pd.DataFrame:
+    """The distributions of whole iterations: a column a hundredth, in ms."""
+    keep = analysis.levels["action"].isna().to_numpy()
+    names = ["tool", "scenario", "token_cache", "concurrency", "origin_region", "target_region", "level", "n"]
+    steps = pd.DataFrame(analysis.steps[keep], columns=[f"q{round(100 * q):03d}_ms" for q in STEPS])
+    return pd.concat([analysis.levels.loc[keep, names].reset_index(drop=True), steps], axis=1)

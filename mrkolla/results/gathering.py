@@ -1,0 +1,219 @@
+"""Samples in a compact form: ten million rows in a few hundred MB, read a row group at a time.
+
+What statistics need of a table of samples: per combination of :data:`KEYS` the sorted durations and a few counts.
+Strings are read as codes, so no row is ever a Python object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mrkolla.errors import InputError
+from mrkolla.results.store import RunFolder
+
+GROUP = ["tool", "scenario", "action", "token_cache", "concurrency", "origin_region", "target_region"]
+KEYS = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms"]
+COUNTED = ["keystone_requests", "keystone_connections"]
+_ROW = ["warmup", "duration_s", "error", *COUNTED]
+COLUMNS = [*KEYS, *_ROW]
+_ERROR = ["tool", "scenario", "action", "origin_region", "error"]
+# Made anew for each request: messages that differ in nothing else are one.
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{32}\b")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Samples by combination of :data:`KEYS`.
+
+    keys: a row per combination: KEYS, then n (good ones), n_warmup, n_errors, n_all, start_ns and end_ns (first start
+        and last end of those that are no warm-up, UTC; null without starts), and for keystone_requests and
+        keystone_connections the sum over the good ones (``_sum``) and how many were counted (``_n``).
+    values: for each of those rows the durations of the good ones in ms, sorted.
+    errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points too).
+    rows: all samples read.
+    """
+
+    keys: pd.DataFrame
+    values: list[np.ndarray]
+    errors: pd.DataFrame
+    rows: int
+
+
+def gather(
+    source: RunFolder | pd.DataFrame | Gathered,
+    *,
+    where: Callable[[pd.DataFrame], pd.Series] | None = None,
+    refused: bool = False,
+) -> Gathered:
+    """Gather the samples of a run folder or of a table of samples.
+
+    A run's points that were refused or failed are left out unless ``refused`` asks for them.
+
+    ``where`` takes a table of samples' keys (a row per combination of KEYS) and says which to keep.
+
+    Raises:
+        InputError: there is no sample, none of a point that is done, or none that ``where`` keeps.
+    """
+    if isinstance(source, Gathered):
+        found, bad, name = source, set(), "these samples"
+    elif isinstance(source, RunFolder):
+        name = str(source.path)
+        found = _gather(source.batches("samples", [*COLUMNS, "start"]))
+        bad = {p["point"] for p in source.points() if p.get("status", "done") != "done"}
+        if not found.rows and not refused:
+            raise InputError(f"{name}: no samples: every point is empty (see points.json and logs)")
+    else:
+        if not len(source):
+            raise InputError("no samples to analyse: the table is empty")
+        wanted = [*COLUMNS, *(["start"] if "start" in source else [])]
+        found, bad, name = _gather([pa.Table.from_pandas(source[wanted], preserve_index=False)]), set(), "the table"
+    if bad and not refused:
+        found = _only(found, ~found.keys["point"].isin(bad))
+        if not len(found.keys):
+            raise InputError(f"{name}: all points were refused or failed: points.json says why")
+    if where is not None:
+        found = _only(found, where(found.keys))
+        if not len(found.keys):
+            raise InputError(f"{name}: no sample is left of those asked for")
+    return found
+
+
+def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
+    places = np.flatnonzero(keep.to_numpy(bool))
+    keys = gathered.keys.iloc[places].reset_index(drop=True)
+    return Gathered(keys, [gathered.values[i] for i in places], gathered.errors, gathered.rows)
+
+
+class _Sums:
+    """What is summed up over the batches."""
+
+    def __init__(self) -> None:
+        self.number: dict[tuple, int] = {}
+        self.counts: list[dict[str, float]] = []
+        self.pieces: list[list[np.ndarray]] = []
+        self.errors: Counter[tuple] = Counter()
+        self.rows = 0
+
+    def places(self, keys: list[tuple]) -> np.ndarray:
+        """The numbers of these combinations, new ones added."""
+        for key in keys:
+            if key not in self.number:
+                self.number[key] = len(self.number)
+                self.counts.append(Counter())
+                self.pieces.append([])
+        return np.array([self.number[key] for key in keys])
+
+
+def _gather(batches: Iterable[pa.Table]) -> Gathered:
+    sums = _Sums()
+    for batch in batches:
+        if len(batch):
+            _add(sums, batch)
+    keys = pd.DataFrame(list(sums.number), columns=KEYS)
+    text = [n for n in KEYS if n not in ("concurrency", "repetition", "rtt_asked_ms", "rtt_measured_ms")]
+    keys[text] = keys[text].astype("str")  # one kind of text and of null, whatever the samples came from
+    keys[["rtt_asked_ms", "rtt_measured_ms"]] = keys[["rtt_asked_ms", "rtt_measured_ms"]].astype(float)
+    columns = ["n", "n_warmup", "n_errors", "n_all", *(f"{c}_{w}" for c in COUNTED for w in ("sum", "n"))]
+    counts = pd.DataFrame(sums.counts, columns=[*columns, "start_ns", "end_ns"])
+    counts[columns] = counts[columns].fillna(0)
+    counts[columns[:4]] = counts[columns[:4]].astype("int64")
+    counts[["start_ns", "end_ns"]] = counts[["start_ns", "end_ns"]].astype("Int64")
+    values = []
+    for pieces in sums.pieces:
+        whole = np.concatenate(pieces) if pieces else np.empty(0)
+        pieces.clear()
+        whole.sort()
+        values.append(whole)
+    rows = [(*key, n) for key, n in sums.errors.items()]
+    errors = pd.DataFrame(rows, columns=[*_ERROR, "n"])
+    return Gathered(pd.concat([keys, counts], axis=1), values, errors, sums.rows)
+
+
+def _add(sums: _Sums, batch: pa.Table) -> None:
+    sums.rows += len(batch)
+    local, keys = _combinations(batch, KEYS)
+    places, count = sums.places(keys), len(keys)
+    warmup = batch["warmup"].to_numpy().astype(bool)
+    failed = pc.is_valid(batch["error"]).to_numpy()
+    good = ~warmup & ~failed
+    ms = batch["duration_s"].to_numpy() * 1e3
+    found = {
+        "n": np.bincount(local[good], minlength=count),
+        "n_warmup": np.bincount(local[warmup], minlength=count),
+        "n_errors": np.bincount(local[failed & ~warmup], minlength=count),
+        "n_all": np.bincount(local, minlength=count),
+    }
+    for name in COUNTED:
+        column = batch[name].to_numpy().astype(float)
+        counted = good & ~np.isnan(column)
+        found[f"{name}_sum"] = np.bincount(local[counted], column[counted], minlength=count)
+        found[f"{name}_n"] = np.bincount(local[counted], minlength=count)
+    codes = local[good].astype(np.uint16 if count < 2**16 else np.int64)  # two bytes: sorted by radix
+    ordered = ms[good][np.argsort(codes, kind="stable")]
+    ends = np.cumsum(found["n"])
+    for place, number in enumerate(places):
+        counts = sums.counts[number]
+        for name, numbers in found.items():
+            counts[name] += numbers[place]
+        if found["n"][place]:
+            # A copy: a view would keep the whole batch.
+            sums.pieces[number].append(ordered[ends[place] - found["n"][place] : ends[place]].copy())
+    if "start" in batch.column_names:
+        _span(sums, batch, local, places, ~warmup)
+    _errors(sums, batch.filter(pa.array(failed)))
+
+
+def _span(sums: _Sums, batch: pa.Table, local: np.ndarray, places: np.ndarray, wanted: np.ndarray) -> None:
+    start = batch["start"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
+    end = start + (np.nan_to_num(batch["duration_s"].to_numpy()) * 1e9).astype(np.int64)
+    table = pa.table({"local": local[wanted], "start": start[wanted], "end": end[wanted]})
+    spans = table.group_by("local").aggregate([("start", "min"), ("end", "max")])
+    for one in spans.to_pylist():
+        counts = sums.counts[places[one["local"]]]
+        counts["start_ns"] = min(counts.get("start_ns", one["start_min"]), one["start_min"])
+        counts["end_ns"] = max(counts.get("end_ns", one["end_max"]), one["end_max"])
+
+
+def _errors(sums: _Sums, failed: pa.Table) -> None:
+    if not len(failed):
+        return
+    local, keys = _combinations(failed, _ERROR)
+    for (*key, error), n in zip(keys, np.bincount(local, minlength=len(keys)), strict=True):
+        sums.errors[(*key, _UUID.sub("<id>", str(error))[:300])] += int(n)
+
+
+def _combinations(batch: pa.Table, names: list[str]) -> tuple[np.ndarray, list[tuple]]:
+    """For each row the number of its combination of values, and the combinations."""
+    batch = batch.select(names).unify_dictionaries()
+    code, size = np.zeros(len(batch), np.int64), 1
+    encoded: list[tuple[np.ndarray, list[Any]]] = []
+    for name in names:
+        column = batch[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = pa.concat_arrays(column.chunks)
+        if not pa.types.is_dictionary(column.type):
+            column = pc.dictionary_encode(column)
+        values = [*column.dictionary.to_pylist(), None]
+        index = column.indices.fill_null(len(values) - 1).to_numpy().astype(np.int64)
+        if size * len(values) >= 2**62:  # numbered anew, without the combinations that do not occur
+            code, size = _numbered(code)
+        code, size = code * len(values) + index, size * len(values)
+        encoded.append((index, values))
+    code, count = _numbered(code)
+    first = np.empty(count, np.int64)
+    first[code[::-1]] = np.arange(len(code))[::-1]
+    return code, list(zip(*([values[i] for i in index[first]] for index, values in encoded), strict=True))
+
+
+def _numbered(code: np.ndarray) -> tuple[np.ndarray, int]:
+    found = pc.dictionary_encode(pa.array(code))
+    return found.indices.to_numpy().astype(np.int64), len(found.dictionary)
