@@ -1,4 +1,4 @@
-"""Changes to Kolla, by name.
+"""Changes to Kolla, by name, and what is done with them.
 
 An edit says which file of which release it changes, at which text (the anchor), how and why. The anchor must occur
 exactly once; an edit that is in place already changes nothing; a tree where neither holds is refused. No part of Kolla
@@ -7,52 +7,23 @@ is stored here but the few words of an anchor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+from dataclasses import replace
 from pathlib import Path
 
-from mrkolla.cache import digest
-from mrkolla.errors import DeployError
+from mrkolla.errors import DeployError, InputError, MrkollaError
+from mrkolla.kolla.edit import Edit
+from mrkolla.kolla.edits_fake import FAKE_COMPUTES
+from mrkolla.kolla.edits_newton import NEWTON
 
-
-@dataclass(frozen=True)
-class Edit:
-    """One change: in ``file`` (relative to Kolla-Ansible's share folder), put ``text`` after, before or in place of
-    ``anchor``."""
-
-    name: str
-    releases: tuple[str, ...]
-    file: str
-    anchor: str
-    text: str
-    where: str  # after | before | replace
-    reason: str
-
-    def result(self) -> str:
-        """What stands in the file in place of the anchor when the edit is in place."""
-        made = {"after": self.anchor + self.text, "before": self.text + self.anchor, "replace": self.text}
-        return made[self.where]
-
-    def digest(self) -> str:
-        return digest(self.name, self.file, self.anchor, self.text, self.where)
-
-    def state(self, tree: Path) -> str:
-        """``present``, ``absent`` (fits, not made yet) or ``unfit`` (with the reason behind a colon)."""
-        path = tree / self.file
-        if not path.is_file():
-            return "unfit: no such file"
-        content = path.read_text()
-        if content.count(self.result()) == 1:
-            return "present"
-        found = content.count(self.anchor)
-        return "absent" if found == 1 else f"unfit: its anchor occurs {found} times"
-
+__all__ = ["EDITS", "Edit", "apply", "difference", "edits_for", "states"]
 
 _REGISTER = "ansible/roles/service-ks-register/tasks/main.yml"
 
 EDITS: tuple[Edit, ...] = (
     Edit(
         name="wait-for-the-admin-region",
-        releases=("2025.1",),
+        releases=("2025.1", "2025.2", "2026.1"),
         file=_REGISTER,
         anchor="---\n",
         where="after",
@@ -82,10 +53,11 @@ EDITS: tuple[Edit, ...] = (
         reason="an OpenStack region's run starts beside the admin region's and waits here, where it first needs the"
         " shared Keystone; two regions that register the same service at once would both find it missing and double"
         " it, so they take turns; without the variables (a run by hand) nothing changes",
+        change="together",
     ),
     Edit(
         name="next-region-may-register",
-        releases=("2025.1",),
+        releases=("2025.1", "2025.2"),
         file=_REGISTER,
         anchor='    - name: "{{ project_name }} | Creating/deleting endpoints"\n',
         where="before",
@@ -100,10 +72,11 @@ EDITS: tuple[Edit, ...] = (
 """,
         reason="the other half of 'wait-for-the-admin-region': of what is registered, Keystone takes services alone"
         " twice under one name; a second project, user or role is refused, and the task tried again",
+        change="together",
     ),
     Edit(
         name="bridge-datapath",
-        releases=("2025.1",),
+        releases=("2025.1", "2025.2", "2026.1"),
         file="ansible/roles/openvswitch/tasks/post-config.yml",
         anchor="      fail_mode: standalone\n",
         where="after",
@@ -111,8 +84,18 @@ EDITS: tuple[Edit, ...] = (
         reason="ovs_datapath reaches br-int through the agent's configuration, but the external bridge keeps the"
         " kernel's data path, without which (no openvswitch module) the agent finds no datapath id and restarts"
         " for ever",
+        change="datapath",
     ),
 )
+
+#: In 2026.1 the same task has another name.
+_RENAMED = replace(
+    next(edit for edit in EDITS if edit.name == "next-region-may-register"),
+    name="next-region-may-register-2026.1",
+    releases=("2026.1",),
+    anchor='    - name: "Creating/deleting endpoints for {{ project_name }}"\n',
+)
+EDITS = (*EDITS, _RENAMED, *FAKE_COMPUTES, *NEWTON)
 
 
 def edits_for(release: str) -> list[Edit]:
@@ -120,20 +103,64 @@ def edits_for(release: str) -> list[Edit]:
     return [edit for edit in EDITS if release in edit.releases]
 
 
-def apply(release: str, tree: Path) -> list[str]:
+def states(release: str, tree: Path) -> list[tuple[Edit, str]]:
+    """Each edit of ``release`` with its state in ``tree``: present, absent, or unfit and why.
+
+    Raises :class:`~mrkolla.errors.InputError` where ``tree`` is no tree of Kolla.
+    """
+    _need_tree(tree)
+    return [(edit, edit.state(tree)) for edit in edits_for(release)]
+
+
+def apply(release: str, tree: Path, error: type[MrkollaError] = DeployError) -> list[str]:
     """Make the edits of ``release`` in ``tree`` and return the names of those that changed something.
 
-    Nothing is written unless every edit fits: raises :class:`~mrkolla.errors.DeployError` that names file and edit.
+    Nothing is written unless every edit fits: raises ``error`` that names file and edit.
     """
     wanted = edits_for(release)
     for edit in wanted:
         state = edit.state(tree)
         if state.startswith("unfit"):
-            raise DeployError(f"edit '{edit.name}' does not fit {edit.file}: {state[7:]}; reinstall that release")
+            raise error(f"edit '{edit.name}' does not fit {edit.file}: {state[7:]}; reinstall that release")
     changed = []
     for edit in wanted:
         if edit.state(tree) == "absent":
-            path = tree / edit.file
-            path.write_text(path.read_text().replace(edit.anchor, edit.result(), 1))
+            edit.make(tree)
             changed.append(edit.name)
     return changed
+
+
+def difference(release: str, tree: Path) -> str:
+    """What the edits of ``release`` change in ``tree``, made or not, as a unified diff; nothing is written.
+
+    Raises :class:`~mrkolla.errors.InputError` when an edit does not fit.
+    """
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    origin: dict[str, str] = {}
+    for edit, state in states(release, tree):
+        if state.startswith("unfit"):
+            raise InputError(f"edit '{edit.name}' does not fit {tree / edit.file}: {state[7:]}")
+        target = edit.into or edit.file
+        content = (tree / edit.file).read_text()
+        origin[target] = edit.file
+        if edit.into:
+            before[target], after[target] = content, edit.applied(content)
+        elif state == "present":
+            before[target] = edit.removed(before.get(target, content))
+            after.setdefault(target, content)
+        else:
+            before.setdefault(target, content)
+            after[target] = edit.applied(after.get(target, content))
+    lines: list[str] = []
+    for target, old in before.items():
+        new = after[target].splitlines(keepends=True)
+        lines += difflib.unified_diff(old.splitlines(keepends=True), new, f"a/{origin[target]}", f"b/{target}")
+    return "".join(lines)
+
+
+def _need_tree(tree: Path) -> None:
+    if not tree.is_dir():
+        raise InputError(f"{tree} is no folder: give the folder of an unpacked Kolla, which holds ansible/")
+    if not (tree / "ansible").is_dir():
+        raise InputError(f"{tree} holds no ansible/: give the folder of an unpacked Kolla")

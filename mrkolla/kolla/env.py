@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla import cache, shell
+from mrkolla import archives, cache, shell
 from mrkolla.errors import LackError
-from mrkolla.kolla.edits import EDITS, apply
+from mrkolla.kolla import python27
+from mrkolla.kolla.edits import apply, edits_for
 from mrkolla.kolla.releases import Release
 
 PLAYBOOKS = Path(__file__).parent / "playbooks"
@@ -20,8 +21,8 @@ PLAYBOOKS = Path(__file__).parent / "playbooks"
 
 @dataclass(frozen=True)
 class KollaEnv:
-    """Paths of an installed release: ``python``, ``bin`` (kolla-ansible, ansible-playbook), ``share`` (playbooks),
-    ``sources`` (Kolla's own sdist, unpacked), ``wheels`` (for kolla_toolbox)."""
+    """Paths of an installed release: ``python``, ``bin`` (kolla-ansible, ansible-playbook), ``share`` (playbooks: the
+    folder that holds ``ansible/``), ``sources`` (Kolla's own sdist, unpacked), ``wheels`` (for kolla_toolbox)."""
 
     folder: Path
 
@@ -35,7 +36,9 @@ class KollaEnv:
 
     @property
     def share(self) -> Path:
-        return self.folder / "venv" / "share" / "kolla-ansible"
+        # Releases before kolla-ansible was a package of its own have the playbooks in Kolla's sdist.
+        within = next((self.folder / "sources").glob("kolla-*/ansible"), None)
+        return within.parent if within else self.folder / "venv" / "share" / "kolla-ansible"
 
     @property
     def collections(self) -> Path:
@@ -59,12 +62,12 @@ def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda t
         release.requirements,
         release.kolla,
         release.toolbox_ansible,
-        sys.version_info[:2],
-        [edit.digest() for edit in EDITS],
+        release.python or sys.version_info[:2],
+        [edit.digest() for edit in edits_for(release.name)],
     )
     made = KollaEnv(cache.entry("kolla", release.kolla_ansible, mark, lambda f: _build(f, release, log, detail)))
     # Playbooks of our own stand beside Kolla's, where its variables, roles and plugins are found.
-    for playbook in PLAYBOOKS.glob("*.yml"):
+    for playbook in PLAYBOOKS.glob("*.yml") if release.playbooks == "kolla-ansible" else []:
         target = made.share / "ansible" / playbook.name
         if not target.exists() or target.read_bytes() != playbook.read_bytes():
             new = target.with_suffix(f".{os.getpid()}")
@@ -79,25 +82,48 @@ def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], No
     env.pop("PYTHONPATH", None)
     hint = "is the network (PyPI) reachable?"
 
-    def pip(*arguments: str) -> None:
-        argv = [str(folder / "venv/bin/python"), "-m", "pip", *arguments]
-        what, pidfile = f"pip {arguments[0]}", folder / "pip.pid"
-        shell.must(argv, log, timeout=1200, what=what, line=_short(detail), env=env, hint=hint, pidfile=pidfile)
+    def run(argv: list[str], what: str, timeout: float = 1200) -> None:
+        pidfile = folder / "pip.pid"
+        shell.must(argv, log, timeout=timeout, what=what, line=_short(detail), env=env, hint=hint, pidfile=pidfile)
 
-    what = "making a virtual environment"
-    shell.must([sys.executable, "-m", "venv", str(folder / "venv")], log, timeout=120, what=what, env=env)
-    pip("install", *release.requirements)
-    wanted = ["--dest", str(folder / "wheels"), "--only-binary=:all:", "--python-version", release.toolbox_python]
-    pip("download", *wanted, release.toolbox_ansible)
+    def pip(python: Path, *arguments: str) -> None:
+        run([str(python), "-m", "pip", *arguments], f"pip {arguments[0]}")
+
+    made = KollaEnv(folder)
+    downloader, what = made.python, "making a virtual environment"
+    if release.python:
+        old = python27.find(release.python)
+        downloader = folder / "helper" / "bin" / "python"
+        run([sys.executable, "-m", "venv", str(folder / "helper")], what, 120)
+        pip(downloader, "install", python27.VIRTUALENV)
+        run([str(downloader.with_name("virtualenv")), "-p", str(old), str(folder / "venv")], what, 300)
+    else:
+        run([sys.executable, "-m", "venv", str(folder / "venv")], what, 120)
+    pip(made.python, "install", *release.requirements)
+    if release.playbooks == "kolla-ansible":
+        wanted = ["--dest", str(made.wheels), "--only-binary=:all:", "--python-version", release.toolbox_python]
+        pip(made.python, "download", *wanted, release.toolbox_ansible)
     sources = folder / "sources"
-    pip("download", "--dest", str(sources), "--no-deps", "--no-binary=:all:", f"kolla=={release.kolla}")
+    pip(downloader, "download", "--dest", str(sources), "--no-deps", "--no-binary=:all:", f"kolla=={release.kolla}")
     archive = next(iter(sources.glob("kolla-*.tar.gz")), None)
     if archive is None:
         raise LackError(f"PyPI gave no source archive of kolla {release.kolla}")
     with tarfile.open(archive) as packed:
-        # Python has the filter since 3.11.4; Debian 12 has 3.11.2.
-        packed.extractall(sources, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    apply(release.name, KollaEnv(folder).share)
+        archives.unpack(packed, sources)
+    apply(release.name, made.share)
+
+
+def plain_copy(made: KollaEnv, release: Release, target: Path) -> None:
+    """Copy the release's playbooks (and what its edits change beside them) to ``target``, without the edits."""
+    for part in ("ansible", "docker", "etc", "etc_examples"):
+        if (made.share / part).is_dir():
+            shutil.copytree(made.share / part, target / part, symlinks=True)
+    for playbook in PLAYBOOKS.glob("*.yml"):
+        (target / "ansible" / playbook.name).unlink(missing_ok=True)
+    for edit in reversed(edits_for(release.name)):
+        if edit.state(target) == "present" and not edit.into:
+            path = target / edit.file
+            path.write_text(edit.removed(path.read_text()))
 
 
 def _short(detail: Callable[[str], None]) -> Callable[[str], None]:

@@ -1,14 +1,58 @@
-"""The names that a release of kolla-ansible expects: inventory groups and secrets (``data/RELEASE.yaml``)."""
+"""The names that a release of Kolla expects: inventory groups, secrets and variables (``data/RELEASE.yaml``)."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import yaml
 
+from mrkolla.errors import DeployError
+
 
 @cache
 def names(release: str) -> dict:
-    """``groups`` (list of {of, are}) and ``passwords`` (kind -> names) of ``release``."""
+    """``groups`` (list of {of, are}) and ``passwords`` (kind -> names) of ``release``; where it differs from others,
+    ``without_groups`` (names) and ``absent`` (list of {why, names}: variables)."""
     return yaml.safe_load((Path(__file__).parent / "data" / f"{release}.yaml").read_text())
+
+
+def absent(release: str) -> dict[str, str]:
+    """Variables that mrkolla sets elsewhere and that ``release`` is not given: name -> why."""
+    return {name: row["why"] for row in names(release).get("absent", []) for name in row["names"]}
+
+
+def defined(tree: Path) -> set[str]:
+    """The variables that a tree of Kolla (the folder that holds ``ansible/``) gives a value itself."""
+    ansible, found = tree / "ansible", set()
+    for pattern in ("group_vars/all.yml", "group_vars/all/*.yml", "roles/*/defaults/main.yml", "roles/*/vars/main.yml"):
+        for path in ansible.glob(pattern):
+            # Names alone are wanted: a line that begins with one, and a colon.
+            found |= set(re.findall(r"^([A-Za-z_]\w*)\s*:", path.read_text(), re.MULTILINE))
+    return found
+
+
+def unknown(tree: Path, variables: Iterable[str]) -> list[str]:
+    """Those of ``variables`` that the tree neither gives a value nor uses in an expression, sorted."""
+    missing = sorted(set(variables) - defined(tree))
+    if not missing:
+        return []
+    used = re.compile(r"(?<![\w.'\"])(" + "|".join(map(re.escape, missing)) + r")(?![\w'\"])")
+    seen = set()
+    for path in sorted((tree / "ansible" / "roles").rglob("*")):
+        if path.suffix in (".yml", ".j2") and path.is_file():
+            text = re.sub(r"(?m)^\s*#.*$", "", path.read_text(errors="replace"))
+            seen |= set(used.findall(text))
+    return [name for name in missing if name not in seen]
+
+
+def need_known(release: str, tree: Path, variables: Iterable[str]) -> None:
+    """Raise :class:`~mrkolla.errors.DeployError` that names the variables which ``release`` does not know."""
+    missing = unknown(tree, variables)
+    if missing:
+        raise DeployError(
+            f"release {release} has no variable {', '.join(missing)}, which mrkolla sets: renamed or removed there;"
+            " name it under 'absent' in its names, or use what replaced it"
+        )

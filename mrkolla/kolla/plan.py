@@ -12,7 +12,6 @@ The AR's files name no OSR: an OSR that comes later changes nothing of what is t
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
@@ -21,10 +20,11 @@ from mrkolla.config import Experiment
 from mrkolla.errors import InputError
 from mrkolla.images.build import REGISTRY
 from mrkolla.images.recipe import DISTRO, NAMESPACE
-from mrkolla.kolla import passwords
+from mrkolla.kolla import dialect, httplog, passwords
 from mrkolla.kolla.edits import edits_for
-from mrkolla.kolla.names import names
-from mrkolla.placement import AR, Region
+from mrkolla.kolla.names import absent, names
+from mrkolla.kolla.releases import release as release_of
+from mrkolla.placement import AR, Region, region_names
 
 #: What an OSR registers: service type -> (port, path). Kolla's own defaults.
 OSR_SERVICES = {
@@ -63,7 +63,7 @@ def inventory(region: Region, release: str) -> dict:
             "ansible_ssh_common_args": (
                 f"-o UserKnownHostsFile={placed.host.known_hosts} -o StrictHostKeyChecking=yes -o BatchMode=yes"
             ),
-            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_python_interpreter": release_of(release).host_python,
         }
         for placed in region.hosts
     }
@@ -76,6 +76,8 @@ def inventory(region: Region, release: str) -> dict:
     for row in names(release)["groups"]:
         for group in row["are"]:
             groups[group] = {"children": {child: None for child in row["of"]}}
+    for group in names(release).get("without_groups", []):
+        del groups[group]
     return {"all": {"hosts": hosts, "children": groups}}
 
 
@@ -90,6 +92,8 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_memcached": True,
     }
     if region.kind == AR:
+        if experiment.keystone.workers is not None:
+            values["keystone_api_workers"] = experiment.keystone.workers
         only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch")
         values |= {"enable_keystone": True, "enable_horizon": True, **{f"enable_{name}": False for name in only}}
         return values
@@ -139,11 +143,34 @@ def _compute_globals(experiment: Experiment, region: Region) -> dict:
     if region.kind == AR:
         return {}
     driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
-    virt = "kvm" if driver == "kvm" else "qemu"
-    return {
-        "nova_compute_virt_type": virt,
+    values = {
+        "nova_compute_virt_type": "kvm" if driver == "kvm" else "qemu",
         "enable_nova_libvirt_container": driver != "fake",
     }
+    number = _fakes_per_host(experiment, region)
+    if number:
+        # Without the last, a run ends well although some of them never came.
+        values |= {
+            "enable_nova_fake": True,
+            "num_nova_fake_per_node": number,
+            "nova_compute_registration_fatal": True,
+        }
+    return values
+
+
+def _fakes_per_host(experiment: Experiment, region: Region) -> int:
+    """How many fake computes Kolla itself puts on each compute host; 0: the one service of each is configured so."""
+    asked = next(r for r in experiment.regions if r.name == region.name)
+    if asked.compute_driver != "fake":
+        return 0
+    number = (asked.fake_computes or asked.compute) // asked.compute
+    return number if number > 1 or "nova_compute_virt_type" in absent(experiment.release) else 0
+
+
+def _haproxy_globals(experiment: Experiment, region: Region) -> dict:
+    """HAProxy's access log, in every region; whether the AR's (Keystone and Horizon) keeps clients' connections."""
+    keep_alive = region.kind != AR or experiment.keystone.keep_alive is not False
+    return {"haproxy_frontend_http_extra": httplog.frontend_lines(keep_alive=keep_alive)}
 
 
 def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
@@ -159,7 +186,9 @@ def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
         seconds = keystone.token_cache or -1
         files["global.conf"] = f"[keystone_authtoken]\ntoken_cache_time = {seconds}\n"
     driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
-    if driver == "fake":
+    if driver == "qemu" and "nova_compute_virt_type" in absent(experiment.release):
+        files["nova/nova-compute.conf"] = "[libvirt]\nvirt_type = qemu\n"
+    if driver == "fake" and not _fakes_per_host(experiment, region):
         # The driver with predictable ids: the plain one comes back under a new one after a restart.
         files["nova/nova-compute.conf"] = "[DEFAULT]\ncompute_driver = fake.PredictableNodeUUIDDriver\n"
     return files
@@ -172,8 +201,15 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     :class:`~mrkolla.errors.InputError` for one that contradicts what makes the region.
     """
     _refuse_unsupported(experiment)
-    must = derived_globals(experiment, region, admin)
-    values = {**_images_globals(experiment), **_compute_globals(experiment, region), **testbed}
+    which, every = release_of(experiment.release), region_names(experiment)
+    must = dialect.spoken(which, region, every, derived_globals(experiment, region, admin))
+    values = {
+        **_images_globals(experiment),
+        **_compute_globals(experiment, region),
+        **_haproxy_globals(experiment, region),
+        **testbed,
+    }
+    values = dialect.spoken(which, region, every, values)
     own = _region_section(experiment, region)
     where = "admin_region.kolla" if region.kind == AR else f"regions[{_index(experiment, region)}].kolla"
     for place, given in (("kolla", experiment.kolla.globals), (where, own.globals)):
@@ -184,21 +220,30 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
                     f" {region.name}; remove it"
                 )
         values |= given
+    closes = httplog.CLOSE in values.get("haproxy_frontend_http_extra", [])
+    if region.kind == AR and experiment.keystone.keep_alive is False and not closes:
+        raise InputError(
+            f"keystone.keep_alive: false needs '{httplog.CLOSE}' in haproxy_frontend_http_extra, which kolla.globals"
+            " sets without it; add it there"
+        )
     return values | must
+
+
+def own_variables(experiment: Experiment, folder: Path) -> set[str]:
+    """The variables that mrkolla itself sets in the plan ``folder``: all but a person's own."""
+    sections = [experiment.kolla, experiment.admin_region.kolla, *(region.kolla for region in experiment.regions)]
+    given = {name for section in sections for name in section.globals}
+    plans = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*/globals.yml"))]
+    return {name for values in plans for name in values} - given
 
 
 def _refuse_unsupported(experiment: Experiment) -> None:
     """Keys that the file format has, and that no release here can be given yet."""
-    if experiment.keystone.keep_alive is False:
-        raise InputError(
-            f"keystone.keep_alive: false is not supported for release {experiment.release}: Kolla's HAProxy always"
-            " keeps connections; leave it out"
-        )
     for index, region in enumerate(experiment.regions):
-        if region.fake_computes is not None and region.fake_computes != region.compute:
+        if region.fake_computes is not None and (region.compute < 1 or region.fake_computes % region.compute):
             raise InputError(
-                f"regions[{index}].fake_computes: {region.fake_computes} on {region.compute} hosts is not supported"
-                f" for release {experiment.release}: one a compute host; leave it out, or set compute to it"
+                f"regions[{index}].fake_computes: {region.fake_computes} cannot be shared evenly by {region.compute}"
+                " compute hosts, and each gets as many; give a multiple of compute"
             )
 
 
@@ -233,7 +278,7 @@ def write(
         for name, text in {**testbed_config(region), **_own_config(experiment, region)}.items():
             contents[f"{region.name}/config/{name}"] = text
     edits = edits_for(experiment.release)
-    listed = [{key: value for key, value in asdict(edit).items() if key != "releases"} for edit in edits]
+    listed = [edit.listed() for edit in edits]
     contents["edits.yaml"] = _yaml(listed, f"edits of Kolla for release {experiment.release}")
     copied = _user_config(experiment, regions, contents)
     passwords.ensure(secrets, experiment.release)

@@ -112,15 +112,17 @@ def test_the_edits_of_the_project_are_well_formed():
 
 
 def test_the_edits_are_in_the_installed_release_and_its_files_are_still_yaml(kolla_env, tmp_path):
-    for one in edits.edits_for("2025.1"):
+    wanted = edits.edits_for("2025.1")
+    for one in wanted:
         assert one.state(kolla_env.share) == "present", one.name
-        assert yaml.safe_load((kolla_env.share / one.file).read_text())
+        if one.file.endswith(".yml"):
+            assert yaml.safe_load((kolla_env.share / one.file).read_text())
         # Taken out again, it fits: the anchor is the release's own text, and stands there once.
         plain = tmp_path / one.file
         plain.parent.mkdir(parents=True, exist_ok=True)
         made = (plain if plain.exists() else kolla_env.share / one.file).read_text()
-        plain.write_text(made.replace(one.result(), one.anchor))
-    assert [one.state(tmp_path) for one in edits.edits_for("2025.1")] == ["absent"] * len(EDITS)
+        plain.write_text(one.removed(made))
+    assert [one.state(tmp_path) for one in wanted] == ["absent"] * len(wanted)
     edits.apply("2025.1", tmp_path)
-    for one in EDITS:
+    for one in wanted:
         assert (tmp_path / one.file).read_text() == (kolla_env.share / one.file).read_text()

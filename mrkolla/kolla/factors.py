@@ -1,0 +1,58 @@
+"""What of a running cloud must be configured anew when a key of the experiment's ``keystone`` section changes.
+
+These keys are factors that a sweep may vary. Each needs Kolla's ``reconfigure`` of a part of a region, with the plan
+written anew before it; the order is that of :func:`reconfigurations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mrkolla.config.model import Keystone
+from mrkolla.placement import AR, OSR
+
+
+@dataclass(frozen=True)
+class Reconfiguration:
+    """``kolla-ansible reconfigure --tags TAGS`` for each region of ``kind`` (AR or OSR).
+
+    With ``new_passwords`` the user that load logs in as must be given its password again after it: Keystone hashes a
+    password with the rounds in force when it was set, and checks it with those.
+    """
+
+    kind: str
+    tags: tuple[str, ...]
+    new_passwords: bool = False
+
+    def arguments(self) -> list[str]:
+        """What kolla-ansible is called with."""
+        return ["reconfigure", "--tags", ",".join(self.tags)]
+
+
+#: Key of the ``keystone`` section -> what it needs.
+NEEDS: dict[str, Reconfiguration] = {
+    "keep_alive": Reconfiguration(AR, ("loadbalancer",)),
+    "workers": Reconfiguration(AR, ("keystone",)),
+    "hash_rounds": Reconfiguration(AR, ("keystone",), new_passwords=True),
+    "token_cache": Reconfiguration(OSR, ("glance", "placement", "neutron", "nova")),
+}
+
+
+def reconfigurations(before: Keystone, after: Keystone) -> list[Reconfiguration]:
+    """What takes a cloud that was deployed with ``before`` to ``after``: one for each kind of region, the AR's first.
+
+    ``keep_alive`` null and true are the same, and so are equal values.
+    """
+    found: dict[str, Reconfiguration] = {}
+    for key, need in NEEDS.items():
+        old, new = (getattr(one, key) for one in (before, after))
+        if key == "keep_alive":
+            old, new = old is not False, new is not False
+        if old != new:
+            known = found.get(need.kind, Reconfiguration(need.kind, ()))
+            tags = tuple(dict.fromkeys([*known.tags, *need.tags]))
+            found[need.kind] = Reconfiguration(need.kind, tags, known.new_passwords or need.new_passwords)
+    return list(found.values())
+
+
+__all__ = ["NEEDS", "Reconfiguration", "reconfigurations"]

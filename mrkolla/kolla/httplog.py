@@ -1,0 +1,167 @@
+"""HAProxy's access log: one line for each HTTP request, sent to a receiver on HAProxy's own host.
+
+Kolla's variable ``haproxy_frontend_http_extra`` puts :func:`frontend_lines` into every HTTP frontend of a region. The
+lines add a log target on the loopback address (with no receiver there, HAProxy sends into nothing) and a format that
+one can read by name. Tokens are never logged: their SHA-1, cut to 64 bits, tells them apart, so that a validation can
+be led back to the request that brought the token. What Kolla itself collects with fluentd gets the same format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+PORT = 5149
+MARK = "mrkolla1"
+_DIGITS = 16
+_TOKEN = f"sha1,hex,bytes(0,{_DIGITS})"
+
+#: What is kept of a request until its line is written: variable -> (rule, sample, condition).
+_KEPT = {
+    "at": ("http-request", "date(0,us)", ""),
+    "new": ("http-request", "int(1)", " if { http_first_req }"),
+    "agent": ("http-request", "req.hdr(user-agent),bytes(0,96),url_enc", ""),
+    "asked": ("http-request", "req.hdr(x-openstack-request-id),bytes(0,48),url_enc", ""),
+    "auth": ("http-request", f"req.hdr(x-auth-token),{_TOKEN}", " if { req.hdr(x-auth-token) -m found }"),
+    "subject": ("http-request", f"req.hdr(x-subject-token),{_TOKEN}", " if { req.hdr(x-subject-token) -m found }"),
+    "issued": ("http-response", f"res.hdr(x-subject-token),{_TOKEN}", " if { res.hdr(x-subject-token) -m found }"),
+    "id": ("http-response", "res.hdr(x-openstack-request-id),bytes(0,48),url_enc", ""),
+}
+
+#: The line: name -> what HAProxy writes. The path comes last: it alone may be long, and may be cut.
+_FIELDS = {
+    "at": "%[var(txn.mrk_at)]",
+    "end": "%[date(0,us)]",
+    "src": "%ci:%cp",
+    "new": "%[var(txn.mrk_new)]",
+    "tls": "%[ssl_fc]",
+    "front": "%f",
+    "server": "%s",
+    "status": "%ST",
+    "state": "%ts",
+    "handshake": "%Th",
+    "idle": "%Ti",
+    "receive": "%TR",
+    "queue": "%Tw",
+    "connect": "%Tc",
+    "service": "%Tr",
+    "bytes": "%B",
+    **{name: f"%[var(txn.mrk_{name})]" for name in ("agent", "auth", "subject", "issued", "asked", "id")},
+    "method": "%HM",
+    "path": "%HP",
+}
+
+
+def frontend_lines(*, keep_alive: bool = True) -> list[str]:
+    """The lines of each HTTP frontend. Without ``keep_alive`` HAProxy closes a connection after each response."""
+    lines = [
+        # Kolla's own two, which a value of the variable replaces: its log line is replaced by ours.
+        "option forwardfor",
+        f"log 127.0.0.1:{PORT} len 2048 format raw local1 info",
+    ]
+    for name, (rule, sample, condition) in _KEPT.items():
+        lines.append(f"{rule} set-var(txn.mrk_{name}) {sample}{condition}")
+    written = " ".join(f"{name}={what}" for name, what in _FIELDS.items())
+    lines.append(f'log-format "{MARK} {written}"')
+    if not keep_alive:
+        lines.append(CLOSE)
+    return lines
+
+
+#: HAProxy's option that ends a connection with its first response.
+CLOSE = "option httpclose"
+
+
+def token_digest(token: str) -> str:
+    """How ``token`` is named in the log."""
+    return hashlib.sha1(token.encode(), usedforsecurity=False).hexdigest()[:_DIGITS].upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as HAProxy saw it.
+
+    Times are of HAProxy's host, in ns since 1970 (UTC): ``start_ns`` when its first byte came, ``end_ns`` when the last
+    of its response was sent on. ``service_ms`` (whole ms, None: no response) is what the server behind took, and
+    ``handshake_ms`` what TLS and the like took on a new connection. ``auth``, ``subject`` and ``issued`` are
+    :func:`token_digest` of the token that the request came with, that it asks about, and that its response brought.
+    ``asked`` is the request id that came with the request, ``id`` the one in the response. "" means: none.
+    """
+
+    start_ns: int
+    end_ns: int
+    source: str
+    port: int
+    new: bool
+    tls: bool
+    front: str
+    server: str
+    status: int
+    state: str
+    handshake_ms: int | None
+    service_ms: int | None
+    bytes: int
+    agent: str
+    auth: str
+    subject: str
+    issued: str
+    asked: str
+    id: str
+    method: str
+    path: str
+
+    @property
+    def connection(self) -> tuple[str, int]:
+        """The client's end of the connection: address and port."""
+        return self.source, self.port
+
+    def is_keystone(self) -> bool:
+        """Whether a frontend of Keystone took it."""
+        return self.front.startswith("keystone")
+
+
+def parse(line: str) -> Request:
+    """The request that ``line`` is about; raises ValueError for a line that is not (wholly) one of ours."""
+    words = line.strip().split(" ")
+    if words[0] != MARK:
+        raise ValueError(f"not a line of the access log: {line[:80]!r}")
+    got = dict(word.partition("=")[::2] for word in words[1:])
+    if missing := [name for name in _FIELDS if name not in got]:
+        raise ValueError(f"a line of the access log without {', '.join(missing)}: {line[:80]!r}")
+    given = {name: "" if value == "-" else value for name, value in got.items()}
+    source, _, port = given["src"].rpartition(":")
+    # Before its rules are reached (a request that cannot be read) there is no time but that of the end.
+    end = int(given["end"]) * 1000
+    at = int(given["at"] or given["end"]) * 1000
+    return Request(
+        start_ns=at - 1_000_000 * max(0, int(given["receive"] or 0)),
+        end_ns=end,
+        source=source,
+        port=int(port or 0),
+        new=given["new"] == "1",
+        tls=given["tls"] == "1",
+        front=given["front"].rstrip("~"),
+        server=given["server"],
+        status=int(given["status"]),
+        state=given["state"],
+        handshake_ms=_ms(given["handshake"]),
+        service_ms=_ms(given["service"]),
+        bytes=int(given["bytes"].lstrip("+") or 0),
+        agent=unquote(given["agent"]),
+        auth=given["auth"],
+        subject=given["subject"],
+        issued=given["issued"],
+        asked=unquote(given["asked"]),
+        id=unquote(given["id"]),
+        method=given["method"],
+        path=given["path"],
+    )
+
+
+def _ms(text: str) -> int | None:
+    number = int(text or -1)
+    return None if number < 0 else number
+
+
+__all__ = ["CLOSE", "PORT", "Request", "frontend_lines", "parse", "token_digest"]

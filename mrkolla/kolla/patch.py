@@ -1,0 +1,54 @@
+"""A tree of Kolla with a release's edits, for people who run Kolla themselves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mrkolla import cache
+from mrkolla.errors import CheckError, InputError
+from mrkolla.kolla import edits, env
+from mrkolla.kolla.releases import Release
+
+Say = Callable[[str], None]
+
+
+def patch(release: Release, folder: Path, say: Say = lambda text: None) -> list[str]:
+    """Make the edits of ``release`` in the tree ``folder``; returns the names of those that were not there.
+
+    A folder that is empty or missing gets the release's own tree first (from PyPI, by way of the cache). Raises
+    :class:`~mrkolla.errors.InputError`, with nothing changed, where an edit does not fit.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        edits.states(release.name, folder)
+        return edits.apply(release.name, folder, error=InputError)
+    made = env.ensure(release, cache.root() / "logs" / "kolla-environment.log", say)
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        env.plain_copy(made, release, new)
+        names = edits.apply(release.name, new)
+        if folder.is_dir():
+            folder.rmdir()
+        new.rename(folder)
+    except OSError as refused:
+        raise InputError(f"{folder} cannot be written: {refused.strerror}") from refused
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return names
+
+
+def check(release: Release, folder: Path) -> list[list[str]]:
+    """Each edit of ``release`` with its file and state in ``folder``: rows of name, file, state."""
+    return [[edit.name, edit.file, state] for edit, state in edits.states(release.name, folder)]
+
+
+def need_present(rows: list[list[str]], folder: Path) -> None:
+    """Raise :class:`~mrkolla.errors.CheckError` that names the edits of ``rows`` (of :func:`check`) not in place."""
+    missing = [f"{name} ({state.split(':')[0]})" for name, _, state in rows if state != "present"]
+    if missing:
+        raise CheckError(f"{folder} is not patched: {', '.join(missing)}")
