@@ -15,7 +15,10 @@ from mrkolla.bench.base import BenchContext, BenchPoint, Tool
 from mrkolla.errors import InputError
 
 TOOLS: dict[str, str] = {
+    "middleware": "mrkolla.bench.middleware:Middleware",
     "probe": "mrkolla.bench.probe:Probe",
+    "rally": "mrkolla.bench.rally:Rally",
+    "shaker": "mrkolla.bench.shaker:Shaker",
 }
 
 

@@ -42,6 +42,7 @@ class BenchContext:
     project_domain_name of a normal user that the caller made. ``endpoints`` is region -> service type (``image``,
     ``network``) -> URL. ``launcher`` starts a command on a host and returns its process with text pipes; ``python``
     is the command there that runs a Python which has keystoneauth1. ``progress`` is told (region, done, total).
+    ``access_log`` is the running :class:`mrkolla.bench.accesslog.AccessLog` of all regions, for tools that count.
     """
 
     run: str
@@ -54,6 +55,12 @@ class BenchContext:
     python: Sequence[str] = TOOLBOX_PYTHON
     progress: Callable[[str, int, int], None] = lambda region, done, total: None
     schema_version: int = SCHEMA_VERSION
+    access_log: Any = None
+    #: The admin region, for tools that reach its hosts; a folder for what a tool keeps as it comes (None: at the end).
+    admin: RegionLike | None = None
+    tools_folder: Path | None = None
+    #: What the administrator logs in with (as ``auth``, without auth_url), for tools that make users; None: not given.
+    admin_auth: Mapping[str, str] | None = None
 
     def host(self, region: RegionLike) -> remote.Host:
         """The host that load of ``region`` starts from: the first control host."""

@@ -1,0 +1,245 @@
+"""What HAProxy logged while load ran: a receiver on every control host, for as long as a point lasts.
+
+The lines themselves are Kolla's business (:mod:`mrkolla.kolla.httplog`). Here they are received, on HAProxy's own hosts
+and by SSH, so that nothing of it crosses a link, and put on one clock: the offset of each host's clock to this
+machine's is measured over that connection (a few tens of microseconds on one machine, under a millisecond in a site).
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mrkolla import remote
+from mrkolla.bench import accesslog_agent
+from mrkolla.bench.base import RegionLike
+from mrkolla.bench.far import BOOTSTRAP, Program
+from mrkolla.errors import BenchError
+from mrkolla.kolla.httplog import PORT, Request, parse
+
+ADDRESS = "127.0.0.1"
+#: Requests that one receiver takes in its life; more are counted, not kept (about 500 bytes each here).
+MOST = 1_000_000
+_HELLO_S, _ANSWER_S = 30, 20
+_CLOCK_ASKS = 15
+# HAProxy writes its line after the last byte of the response, which the client may have by then.
+_LAST_LINES_S = 0.3
+
+Launcher = Callable[[remote.Host, list[str]], subprocess.Popen[str]]
+
+
+def control_hosts(region: RegionLike) -> list[remote.Host]:
+    """The hosts of ``region`` that run HAProxy."""
+    if hasattr(region, "with_role"):
+        return list(region.with_role("control"))
+    control = region.control if isinstance(region.control, (list, tuple)) else [region.control]
+    return [getattr(one, "host", one) for one in control]
+
+
+def comes_from(region: RegionLike) -> Callable[[str], bool]:
+    """Tells whether an address is one of ``region``'s: in its subnet, or one of its hosts', or its VIP."""
+    subnet = getattr(region, "subnet", None)
+    network = ip_network(subnet) if subnet else None
+    known = {host.address for host in control_hosts(region)}
+    known |= {placed.host.address for placed in getattr(region, "hosts", ())}
+    known |= {region.vip} if getattr(region, "vip", None) else set()
+
+    def check(address: str) -> bool:
+        return address in known or (network is not None and ip_address(address) in network)
+
+    return check
+
+
+class AccessLog:
+    """Receives the access log of ``regions``' HAProxies while the context lasts.
+
+    All times that it gives are of this machine's clock. Raises BenchError when a receiver cannot be had, or ends.
+    ``python`` is the command that runs Python 3 on a host (the standard library is enough).
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[RegionLike],
+        launcher: Launcher = remote.popen,
+        python: Sequence[str] = ("python3",),
+        port: int | None = PORT,
+        most: int = MOST,
+    ) -> None:
+        self.regions = list(regions)
+        self._launcher, self._python, self._port, self._most = launcher, list(python), port, most
+        self._receivers: dict[str, list[_Receiver]] = {}
+
+    def __enter__(self) -> AccessLog:
+        try:
+            for region in self.regions:
+                for host in control_hosts(region):
+                    process = self._launcher(host, [*self._python, "-c", BOOTSTRAP])
+                    receiver = _Receiver(region.name, host.name, process, self._port, self._most)
+                    self._receivers.setdefault(region.name, []).append(receiver)
+            for receiver in self._all():
+                receiver.wait_hello()
+                receiver.set_clock()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all receivers; what they received stays."""
+        for receiver in self._all():
+            receiver.program.hang_up()
+        for receiver in self._all():
+            receiver.program.end()
+
+    def _all(self) -> Iterable[_Receiver]:
+        return [receiver for receivers in self._receivers.values() for receiver in receivers]
+
+    def drain(self) -> None:
+        """See that all that was logged up to now has come in, and set the clocks again."""
+        time.sleep(_LAST_LINES_S)
+        for receiver in self._all():
+            receiver.drain()
+            receiver.set_clock()
+
+    def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
+        """What the HAProxies of ``region`` logged, in the order of arrival; with ``keystone``, its frontends' alone."""
+        found = []
+        for receiver in self._receivers.get(region, ()):
+            offset = receiver.offset_ns
+            for request in list(receiver.requests):
+                if not keystone or request.is_keystone():
+                    times = {"start_ns": request.start_ns - offset, "end_ns": request.end_ns - offset}
+                    found.append(replace(request, **times))
+        return sorted(found, key=lambda request: request.start_ns)
+
+    def here_ns(self, region: str, there_ns: int) -> int:
+        """A time by the clock of ``region``'s first control host, by this machine's clock."""
+        receivers = self._receivers.get(region)
+        return there_ns - (receivers[0].offset_ns if receivers else 0)
+
+    def slack_ns(self, region: str, other: str) -> int:
+        """By how much times of two regions may be wrong against each other."""
+        known = [receivers[0].slack_ns for name, receivers in self._receivers.items() if name in (region, other)]
+        return sum(known)
+
+    def lost(self, region: str) -> list[str]:
+        """What is missing from the log of ``region``, a line each; empty when it is whole."""
+        return [line for receiver in self._receivers.get(region, ()) for line in receiver.missing()]
+
+    def write(self, path: Path) -> Path:
+        """Write all requests as a Parquet table (columns: region, and those of ``Request``); returns ``path``."""
+        rows = [{"region": name} | asdict(one) for name in self._receivers for one in self.requests(name)]
+        columns = ["region", *Request.__dataclass_fields__]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame(rows, columns=columns)
+        for name in ("handshake_ms", "service_ms"):
+            frame[name] = frame[name].astype("Int64")
+        frame.to_parquet(path, index=False)
+        return path
+
+    def clocks(self) -> dict[str, dict[str, float]]:
+        """Host -> its clock's offset to this machine's and how sure that is, both in ms."""
+        return {one.host: {"offset_ms": one.offset_ns / 1e6, "uncertain_ms": one.slack_ns / 1e6} for one in self._all()}
+
+
+class _Receiver:
+    """One receiver: its program, what it received, its clock."""
+
+    def __init__(self, region: str, host: str, process, port: int | None, most: int) -> None:
+        self.region, self.host = region, host
+        self.requests: list[Request] = []
+        self.offset_ns, self.slack_ns = 0, 0
+        self._garbled, self._dropped, self._over, self._unknown_drops = 0, 0, 0, False
+        self._answers: list[tuple[dict[str, Any] | None, int]] = []
+        self._offsets: list[int] = []
+        self._asked = 0
+        self._changed = threading.Condition()
+        parameters = {"address": ADDRESS, "port": port, "most": most}
+        self.program = Program(process, Path(accesslog_agent.__file__), parameters, self._hear)
+
+    def _hear(self, line: dict[str, Any] | None) -> None:
+        now = time.time_ns()
+        if line is not None and "lines" in line:
+            for text in line["lines"]:
+                # Other programs may send to the port; theirs are counted, since a cut line of ours looks like that.
+                try:
+                    self.requests.append(parse(text))
+                except ValueError:
+                    self._garbled += 1
+            return
+        with self._changed:
+            self._answers.append((line, now))
+            self._changed.notify_all()
+
+    def _wait(self, key: str, timeout: float) -> tuple[dict[str, Any], int]:
+        """The next answer that has ``key``, and when it came."""
+        end = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                for answer in self._answers:
+                    if answer[0] is None:
+                        # What it wrote to its standard error may still be on its way.
+                        with suppress(subprocess.TimeoutExpired):
+                            self.program.process.wait(timeout=5)
+                        what = f"{self.region}: the access log's receiver on {self.host} ended"
+                        raise BenchError(f"{what}: {self.program.last_words()}")
+                    if key in answer[0]:
+                        self._answers.remove(answer)
+                        return answer
+                left = end - time.monotonic()
+                if left <= 0:
+                    what = f"{self.region}: the access log's receiver on {self.host} gave no answer"
+                    raise BenchError(f"{what} within {timeout:.0f} s: {self.program.last_words()}")
+                self._changed.wait(left)
+
+    def wait_hello(self) -> None:
+        self._wait("hello", _HELLO_S)
+
+    def set_clock(self) -> None:
+        """Measure the host's clock against this machine's: the exchange with the shortest way there and back counts."""
+        tries = []
+        for _ in range(_CLOCK_ASKS):
+            before = time.time_ns()
+            self.program.say("clock\n")
+            line, after = self._wait("clock", _ANSWER_S)
+            tries.append((after - before, line["clock"] - (before + after) // 2))
+        way, offset = min(tries)
+        self._offsets.append(offset)
+        mean, self.slack_ns = round(statistics.fmean(self._offsets)), way // 2
+        # One clock that is asked twice must not differ from itself.
+        self.offset_ns = mean if abs(mean) > self.slack_ns else 0
+
+    def drain(self) -> None:
+        self._asked += 1
+        asked = f"drain {self._asked}"
+        self.program.say(asked + "\n")
+        line, _ = self._wait("drained", _ANSWER_S)
+        while line["drained"] != asked:
+            line, _ = self._wait("drained", _ANSWER_S)
+        self._unknown_drops = line["dropped"] is None
+        self._dropped, self._over = line["dropped"] or 0, line["over"]
+
+    def missing(self) -> list[str]:
+        what = {
+            "dropped by the kernel for want of room": self._dropped,
+            "over the receiver's limit": self._over,
+            "unreadable": self._garbled,
+        }
+        said = [f"{self.host}: {count} lines {why}" for why, count in what.items() if count]
+        return said + ([f"{self.host}: whether lines were dropped is not known"] if self._unknown_drops else [])
+
+
+__all__ = ["AccessLog", "comes_from", "control_hosts"]

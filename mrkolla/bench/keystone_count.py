@@ -1,0 +1,257 @@
+"""Which requests to the AR's Keystone an operation caused, and how many new connections they came on.
+
+Only what the load causes counts. It is known by its trail in the access log: requests that bear a load generator's user
+agent; requests, of whatever service, with or about a token that such a request brought; and what a service had to do
+first for these: get a token of its own (the one that the request then came with, not used before) and look up
+Keystone's versions on the same connection. The rest is background: other services' own calls, periodic tasks.
+
+What was caused is given to operations by time, on one clock. Where operations ran at the same time, requests that share
+a connection or a token with one that fits a single operation go with it; what can still belong to several is shared
+equally among them, so that sums and means hold.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mrkolla.bench.accesslog import AccessLog, comes_from
+from mrkolla.bench.base import RegionLike
+from mrkolla.kolla.httplog import Request
+
+#: How user agents of load generators begin.
+LOAD_AGENTS = ("mrkolla-", "rally")
+_BEFORE_NS = 5_000_000_000
+_FAR_OFF = 0.1
+
+
+@dataclass
+class Tally:
+    """What one operation caused; fractions where operations share a request."""
+
+    requests: float = 0.0
+    connections: float = 0.0
+    members: list[int] = field(default_factory=list)
+
+
+def caused(
+    requests: Sequence[Request], agents: Sequence[str] = LOAD_AGENTS, tokens: Collection[str] = ()
+) -> dict[int, int]:
+    """Index in ``requests`` (by start) of all that the load caused -> a number that its client's requests share.
+
+    ``agents`` are beginnings of user agents, ``tokens`` digests of tokens that are known to be the load's.
+    """
+    groups = _Groups()
+    owners: dict[str, tuple] = {token: ("token", token) for token in tokens}
+    found: dict[int, tuple] = {}
+    for index, one in enumerate(requests):
+        if one.agent.startswith(tuple(agents)):
+            found[index] = ("connection", one.connection)
+            if one.method == "POST" and one.issued:
+                owners[one.issued] = ("token", one.issued)
+    for index, one in enumerate(requests):
+        of = [owners[token] for token in (one.auth, one.subject, one.issued) if token in owners]
+        if of or index in found:
+            mine = found.setdefault(index, of[0] if of else ("alone", index))
+            for other in of:
+                groups.join(mine, other)
+    for index, cause in _prepared(requests, found, tuple(agents)).items():
+        found[index] = found[cause]
+    numbers: dict[tuple, int] = {}
+    return {index: numbers.setdefault(groups.of(name), len(numbers)) for index, name in sorted(found.items())}
+
+
+def _prepared(requests: Sequence[Request], found: Mapping[int, tuple], agents: tuple[str, ...]) -> dict[int, int]:
+    """What services did first, to be able to do what is in ``found``: index -> index of what it was done for."""
+    logins: dict[str, int] = {}
+    first_use: dict[str, int] = {}
+    before: dict[int, int] = {}
+    last: dict[tuple[str, int], int] = {}
+    for index, one in enumerate(requests):
+        if one.method == "POST" and one.issued:
+            logins.setdefault(one.issued, index)
+        if one.auth:
+            first_use.setdefault(one.auth, index)
+        if one.connection in last and not one.new:
+            before[index] = last[one.connection]
+        last[one.connection] = index
+    made: dict[int, int] = {}
+    # A load generator's own requests carry its name already.
+    waiting = [(index, index) for index in found if not requests[index].agent.startswith(agents)]
+    while waiting:
+        index, cause = waiting.pop()
+        one = requests[index]
+        steps = []
+        if one.auth in logins and first_use[one.auth] == index:
+            steps.append(logins[one.auth])
+        if index in before and not requests[before[index]].auth and requests[before[index]].method == "GET":
+            steps.append(before[index])
+        for step in steps:
+            near = 0 <= one.start_ns - requests[step].start_ns <= _BEFORE_NS
+            if near and step not in found and step not in made:
+                made[step] = cause
+                waiting.append((step, cause))
+    return made
+
+
+class _Groups:
+    """Names that belong together (disjoint sets)."""
+
+    def __init__(self) -> None:
+        self._up: dict[tuple, tuple] = {}
+
+    def of(self, name: tuple) -> tuple:
+        while (up := self._up.get(name, name)) != name:
+            name = up
+        return name
+
+    def join(self, one: tuple, other: tuple) -> None:
+        one, other = self.of(one), self.of(other)
+        if one != other:
+            self._up[one] = other
+
+
+def assign(
+    windows: Sequence[tuple[int, int]], requests: Sequence[Request], clients: Mapping[int, int], slack_ns: int = 0
+) -> tuple[list[Tally], list[int]]:
+    """Give the requests in ``clients`` (of :func:`caused`) to the operations that lasted from, to (ns).
+
+    Returns a tally an operation, and the requests that belong to none (before, between, after).
+    """
+    fits = _candidates(windows, requests, sorted(clients), slack_ns)
+    common: dict[int, set[int]] = {}
+    for index, candidates in fits.items():
+        if candidates:
+            known = common.setdefault(clients[index], set(candidates))
+            known &= set(candidates)
+    tallies = [Tally() for _ in windows]
+    outside = []
+    for index, candidates in fits.items():
+        if not candidates:
+            outside.append(index)
+            continue
+        agreed = common[clients[index]]
+        takers = list(agreed) if len(candidates) > 1 and agreed else candidates
+        for taker in takers:
+            tally = tallies[taker]
+            tally.requests += 1 / len(takers)
+            tally.connections += requests[index].new / len(takers)
+            tally.members.append(index)
+    return tallies, outside
+
+
+def _candidates(
+    windows: Sequence[tuple[int, int]], requests: Sequence[Request], chosen: list[int], slack_ns: int
+) -> dict[int, list[int]]:
+    """Which windows each of the ``chosen`` requests fits: by its middle; at a window's edge, within the slack."""
+    order = sorted(range(len(windows)), key=lambda number: windows[number][0])
+    middle = {index: (requests[index].start_ns + requests[index].end_ns) // 2 for index in chosen}
+    found: dict[int, list[int]] = {}
+    open_windows: list[int] = []
+    following = 0
+    for index in sorted(chosen, key=middle.__getitem__):
+        at = middle[index]
+        while following < len(order) and windows[order[following]][0] - slack_ns <= at:
+            open_windows.append(order[following])
+            following += 1
+        open_windows = [number for number in open_windows if windows[number][1] + slack_ns >= at]
+        inside = [number for number in open_windows if windows[number][0] <= at <= windows[number][1]]
+        found[index] = inside or list(open_windows)
+    return found
+
+
+@dataclass
+class Counted:
+    """What :func:`fill` did. ``background_per_s`` is by region: requests that no load caused, over the time asked."""
+
+    filled: int = 0
+    compared: int = 0
+    background_per_s: dict[str, float] = field(default_factory=dict)
+    outside: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def from_region(log: AccessLog, admin: str, region: RegionLike) -> list[Request]:
+    """Requests to the Keystone of the AR called ``admin`` that came from ``region``, by start."""
+    comes = comes_from(region)
+    return [one for one in log.requests(admin, keystone=True) if comes(one.source)]
+
+
+def window(log: AccessLog, sample: Mapping[str, Any]) -> tuple[int, int]:
+    """When the operation of ``sample`` ran, by this machine's clock (ns)."""
+    start = log.here_ns(sample["origin_region"], int(sample["start"]))
+    return start, start + round((sample["duration_s"] or 0) * 1e9)
+
+
+def fill(
+    samples: Sequence[dict[str, Any]],
+    log: AccessLog,
+    admin: str,
+    regions: Iterable[RegionLike],
+    agents: Sequence[str] = LOAD_AGENTS,
+    tokens: Collection[str] = (),
+    own: bool = True,
+) -> Counted:
+    """Write ``keystone_requests`` and ``keystone_connections`` into ``samples`` that have none, from ``log``.
+
+    Samples that have a tool's own count keep it; where these differ from the log's on average by more than 0.1, that is
+    a warning. ``agents`` and ``tokens`` as for :func:`caused`; without ``own``, what the load generators ask Keystone
+    themselves is no part of their operations. Call :meth:`AccessLog.drain` first. A log with gaps counts nothing (the
+    samples keep null) and warns.
+    """
+    counted = Counted()
+    if gaps := log.lost(admin):
+        counted.warnings = [f"requests to Keystone are not counted, the access log has gaps: {line}" for line in gaps]
+        return counted
+    if samples and not log.requests(admin, keystone=True):
+        counted.warnings.append(
+            f"requests to Keystone are not counted: {admin}'s HAProxy logged none; a cloud deployed without that log"
+            f" gets it with 'mrkolla kolla run {admin} -- reconfigure --tags loadbalancer'"
+        )
+        return counted
+    for region in regions:
+        mine = [sample for sample in samples if sample["origin_region"] == region.name]
+        if mine:
+            _fill_region(mine, log, admin, region, (tuple(agents), tokens, own), counted)
+    return counted
+
+
+def _fill_region(mine, log: AccessLog, admin: str, region: RegionLike, rules: tuple, counted: Counted) -> None:
+    agents, tokens, own = rules
+    requests = from_region(log, admin, region)
+    found = caused(requests, agents, tokens)
+    clients = {index: name for index, name in found.items() if own or not requests[index].agent.startswith(agents)}
+    slack = log.slack_ns(region.name, admin)
+    layers: dict[bool, list[dict[str, Any]]] = defaultdict(list)
+    for sample in mine:
+        layers[sample["action"] is None].append(sample)
+    differences: dict[str, list[float]] = defaultdict(list)
+    for whole, layer in layers.items():
+        windows = [window(log, sample) for sample in layer]
+        tallies, outside = assign(windows, requests, clients, slack)
+        if whole:
+            counted.outside[region.name] = len(outside)
+            span = (max(w[1] for w in windows) - min(w[0] for w in windows)) / 1e9
+            background = [
+                one
+                for index, one in enumerate(requests)
+                if index not in found and min(w[0] for w in windows) <= one.start_ns <= max(w[1] for w in windows)
+            ]
+            counted.background_per_s[region.name] = len(background) / span if span else 0.0
+        for sample, tally in zip(layer, tallies, strict=True):
+            if sample["keystone_requests"] is None:
+                sample["keystone_requests"] = tally.requests
+                sample["keystone_connections"] = tally.connections
+                counted.filled += 1
+            else:
+                differences[sample["scenario"]].append(tally.requests - sample["keystone_requests"])
+                counted.compared += 1
+    for scenario, off in differences.items():
+        mean = sum(off) / len(off)
+        if abs(mean) > _FAR_OFF:
+            counted.warnings.append(
+                f"{region.name}: {scenario}: {admin}'s HAProxy counted {mean:+.2f} requests an operation against the"
+                f" tool's own count, over {len(off)} operations"
+            )

@@ -1,0 +1,126 @@
+"""What Shaker needs of hosts and of the cloud: the host that a name means, programs, Heat where a scenario wants it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import openstack
+from keystoneauth1.exceptions import ClientException
+from openstack.exceptions import SDKException
+
+from mrkolla.bench.base import BenchContext
+from mrkolla.bench.shaker_scenario import ORIGIN, TARGET, Placed, Scenario
+from mrkolla.bench.toolenv import ToolEnvironment
+from mrkolla.errors import BenchError, InputError
+from mrkolla.remote import Host
+
+#: Debian's package of each program. netperf is in non-free, which few hosts have.
+PACKAGES = {"iperf3": "iperf3", "iperf": "iperf", "irtt": "irtt", "ping": "iputils-ping"}
+PACKAGES |= dict.fromkeys(("netperf", "netserver"), "netperf")
+_APT_S = 300
+_LACKING = 'for name; do command -v "$name" >/dev/null || echo "$name"; done'
+
+
+def install(host: Host) -> str:
+    """Put Shaker and flent on ``host`` unless they are there; returns the environment's folder."""
+    return ToolEnvironment.from_lock("shaker").install(host)
+
+
+def find(ctx: BenchContext, node: str, where: Path | str) -> Placed:
+    """The host that ``node`` names: a region (its first control host) or a host of one.
+
+    Raises InputError, which names ``where`` it stands, when the cloud has none.
+    """
+    regions = [*([] if ctx.admin is None else [ctx.admin]), *ctx.regions]
+    for region in regions:
+        if region.name == node:
+            return Placed(region.name, ctx.host(region))
+    for region in regions:
+        for placed in getattr(region, "hosts", ()):
+            if placed.host.name == node:
+                return Placed(region.name, placed.host)
+    if node in (ORIGIN, TARGET):
+        raise InputError(f"bench: shaker: {where}: '{node}' is one of a pair, so the other is needed too")
+    known = ", ".join(region.name for region in regions)
+    raise InputError(f"bench: shaker: {where}: '{node}' is no region or host of this cloud (regions: {known})")
+
+
+def _said(
+    launcher: Callable[[Host, list[str]], Any], host: Host, argv: list[str], timeout: float
+) -> tuple[int, str, str]:
+    process = launcher(host, argv)
+    try:
+        out, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise BenchError(f"shaker: {host.name}: '{argv[0]}' gave no answer in {timeout:.0f} s") from None
+    return process.returncode, out, errors
+
+
+def need_programs(launcher: Callable[[Host, list[str]], Any], host: Host, programs: Collection[str]) -> None:
+    """Install by apt what of ``programs`` is missing on ``host``; BenchError, with the packages, when that fails."""
+    argv = ["sh", "-c", _LACKING, "sh", *sorted(programs)]
+    missing = _said(launcher, host, argv, 60)[1].split() if programs else []
+    if not missing:
+        return
+    packages = sorted({PACKAGES[name] for name in missing})
+    why = "is in no archive that apt knows there"
+    for what in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+        options = ["-q", "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=15", "-o", "DPkg::Lock::Timeout=60"]
+        line = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *options, *what]
+        _, out, errors = _said(launcher, host, line, _APT_S)
+        words = [text for text in (errors + out).splitlines() if text.startswith("E: ")]
+        why = words[-1].removeprefix("E: ") if words else why
+    left = _said(launcher, host, argv, 60)[1].split()
+    if "irtt" in set(missing) - set(left):
+        # Its package starts a server for good; ours last as long as a play.
+        status, _, errors = _said(launcher, host, ["systemctl", "disable", "--now", "irtt.service"], 60)
+        if status != 0:
+            raise BenchError(f"shaker: {host.name}: irtt.service cannot be stopped: {errors.strip()[-200:]}")
+    if left:
+        netperf = (
+            " (netperf is not in Debian's main archive: use tests that do without)" if "netperf" in packages else ""
+        )
+        lack = f"{host.name} lacks {', '.join(left)} (package {', '.join(packages)})"
+        raise BenchError(f"shaker: {lack}, and apt there says: {why}{netperf}")
+
+
+def need_heat(ctx: BenchContext, region: str, scenario: Scenario) -> None:
+    """Raise BenchError, in one line, when ``region`` has no Heat for a scenario whose agents Heat makes."""
+    if "orchestration" in ctx.endpoints.get(region, {}) or _has_endpoint(ctx, region, "orchestration"):
+        return
+    raise BenchError(
+        f"shaker: {scenario.path} makes its agents by Heat ({scenario.template}), and {region} has no Heat: "
+        "set enable_heat in kolla.globals, or use a scenario with static agents"
+    )
+
+
+def _has_endpoint(ctx: BenchContext, region: str, service: str) -> bool:
+    auth = {**ctx.auth, "auth_url": ctx.auth["auth_url"].removesuffix("/v3") + "/v3"}
+    try:
+        connection = openstack.connect(
+            auth=auth, region_name=region, load_yaml_config=False, load_envvars=False, app_name="mrkolla"
+        )
+        with connection:
+            return connection.session.get_endpoint(service_type=service, region_name=region) is not None
+    except (SDKException, ClientException) as refused:
+        raise BenchError(f"shaker: Keystone's catalogue cannot be read: {str(refused).splitlines()[0]}") from refused
+
+
+def openrc(ctx: BenchContext, region: str) -> dict[str, str]:
+    """The environment with which Shaker logs in to make agents by Heat in ``region``."""
+    auth = ctx.auth
+    return {
+        "OS_AUTH_URL": auth["auth_url"].removesuffix("/v3") + "/v3",
+        "OS_USERNAME": auth["username"],
+        "OS_PASSWORD": auth["password"],
+        "OS_PROJECT_NAME": auth["project_name"],
+        "OS_USER_DOMAIN_NAME": auth["user_domain_name"],
+        "OS_PROJECT_DOMAIN_NAME": auth["project_domain_name"],
+        "OS_IDENTITY_API_VERSION": "3",
+        "OS_REGION_NAME": region,
+    }

@@ -1,0 +1,136 @@
+"""The access log's receiver: a real one, on this machine, fed with datagrams."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+
+from mrkolla.bench.accesslog import AccessLog, comes_from
+from mrkolla.errors import BenchError
+from mrkolla.placement import AR, PlacedHost, Region
+from mrkolla.remote import Host
+from tests.unit.test_httplog import LINE
+
+HERE = Host("ar-control1", "198.19.160.11")
+
+
+@dataclass
+class Small:
+    """A region with nothing but a name and a host."""
+
+    name: str
+    control: Host
+
+
+def launch(host: Host, argv: list[str]) -> subprocess.Popen[str]:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(argv, text=True, bufsize=1, **pipes)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def receiving(port: int, **options) -> AccessLog:
+    return AccessLog([Small("AR", HERE)], launcher=launch, python=[sys.executable], port=port, **options)
+
+
+def send(port: int, *lines: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        for line in lines:
+            one.sendto(line.encode(), ("127.0.0.1", port))
+
+
+def test_lines_come_in_on_one_clock(port, tmp_path):
+    other = LINE.replace("keystone_internal_front", "horizon_front").replace("service=2", "service=-1")
+    with receiving(port) as log:
+        send(port, *[LINE] * 500, other)
+        log.drain()
+        assert len(log.requests("AR")) == 501
+        assert len(log.requests("AR", keystone=True)) == 500
+        assert log.requests("OSR1") == []
+        assert log.lost("AR") == []
+        # The same clock, asked twice, is not off.
+        assert log.requests("AR")[0].start_ns == 1795387760140911 * 1000
+        now = time.time_ns()
+        assert log.here_ns("AR", now) == now
+        assert 0 < log.slack_ns("AR", "OSR1") < 50_000_000
+        frame = pd.read_parquet(log.write(tmp_path / "tools" / "p.parquet"))
+    assert len(frame) == 501
+    assert frame["service_ms"].isna().sum() == 1
+    assert set(log.clocks()) == {"ar-control1"}
+
+
+def test_what_is_missing_is_told(port):
+    with receiving(port, most=3) as log:
+        send(port, LINE, "nonsense", LINE[:200], LINE, LINE)
+        log.drain()
+        assert len(log.requests("AR")) == 1
+        assert log.lost("AR") == [
+            "ar-control1: 2 lines over the receiver's limit",
+            "ar-control1: 2 lines unreadable",
+        ]
+
+
+def test_the_kernels_drops_are_told(port):
+    with receiving(port) as log:
+        receiver = log._receivers["AR"][0]
+        receiver.program.process.send_signal(19)  # SIGSTOP: nobody reads
+        try:
+            # The kernel counts a datagram with its bookkeeping; the room is at most twice 8 MiB.
+            send(port, *["x" * 8000] * 4000)
+        finally:
+            receiver.program.process.send_signal(18)
+        log.drain()
+        assert any("dropped by the kernel" in line for line in log.lost("AR"))
+
+
+def test_a_port_that_is_taken_is_one_clear_line(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", port))
+        with pytest.raises(BenchError, match=rf"AR: .* on ar-control1 ended: .*127\.0\.0\.1:{port} \(UDP\) cannot"):
+            receiving(port).__enter__()
+
+
+def test_a_receiver_that_dies_is_noticed_and_none_is_left(port):
+    log = receiving(port)
+    with log:
+        process = log._receivers["AR"][0].program.process
+        process.kill()
+        with pytest.raises(BenchError, match="ended"):
+            log.drain()
+    assert process.poll() is not None
+    with receiving(port) as log:
+        process = log._receivers["AR"][0].program.process
+    assert process.poll() == 0
+
+
+def test_without_python_on_the_host_it_is_said(port):
+    with pytest.raises(BenchError, match="the access log's receiver on ar-control1 ended"):
+        AccessLog([Small("AR", HERE)], launcher=launch, python=["sh", "-c", "exit 1", "sh"], port=port).__enter__()
+
+
+def test_where_an_address_belongs():
+    placed = PlacedHost(HERE, frozenset({"control"}))
+    inside = comes_from(Region("AR", AR, "198.19.160.10", "198.19.160.0/24", (placed,)))
+    assert all(inside(f"198.19.160.{number}") for number in (10, 11, 200))
+    assert not inside("198.19.161.10")
+    assert comes_from(Small("AR", HERE))("198.19.160.11")
+    assert not comes_from(Small("AR", HERE))("198.19.160.12")
+
+
+def test_the_agent_answers_without_a_port():
+    with AccessLog([Small("AR", HERE)], launcher=launch, python=[sys.executable], port=None) as log:
+        log.drain()
+        assert log.requests("AR") == []
+        json.dumps(log.clocks())

@@ -1,0 +1,162 @@
+"""Which requests an operation caused: by token, connection and time; what is shared; what is background."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from mrkolla.bench.keystone_count import assign, caused, fill
+from mrkolla.kolla.httplog import Request
+from mrkolla.remote import Host
+
+MS = 1_000_000
+T0 = 1_795_387_760_000 * MS
+BASE = Request(
+    start_ns=0, end_ns=0, source="10.0.1.1", port=1, new=False, tls=False, front="keystone_internal_front", server="a",
+    status=200, state="--", handshake_ms=0, service_ms=1, bytes=1, agent="", auth="", subject="", issued="", asked="",
+    id="", method="GET", path="/",
+)  # fmt: skip
+PROBE, SERVICE = "mrkolla-probe keystoneauth1/5", "python-keystoneclient"
+
+
+def request(at_ms: float, lasts_ms: float = 2, **values) -> Request:
+    start = T0 + int(at_ms * MS)
+    return replace(BASE, start_ns=start, end_ns=start + int(lasts_ms * MS), **values)
+
+
+def span(from_ms: float, to_ms: float) -> tuple[int, int]:
+    return T0 + int(from_ms * MS), T0 + int(to_ms * MS)
+
+
+def test_a_service_is_led_back_to_the_load_by_the_token_and_others_are_not():
+    requests = [
+        request(0, agent=PROBE, method="POST", issued="U", status=201, port=1, new=True),
+        request(10, agent=SERVICE, auth="S", subject="U", port=2),
+        request(20, agent="nova-compute", auth="X", subject="X", port=3),
+        request(30, agent="neutron-server", auth="U", path="/v3/projects/p", port=4),
+        request(40, agent="nova-compute", method="POST", issued="Y", status=201, port=3),
+    ]
+    assert set(caused(requests)) == {0, 1, 3}
+    # A token that is known to be the load's needs no login in the log.
+    assert set(caused(requests[1:], tokens={"U"})) == {0, 2}
+    assert set(caused(requests[1:])) == set()
+
+
+def test_what_a_service_does_first_counts_with_what_it_is_for():
+    requests = [
+        request(0, agent=PROBE, method="POST", issued="U", status=201, port=1, new=True),
+        request(10, agent="m", status=300, port=2, new=True),
+        request(14, agent="m", method="POST", issued="S", status=201, port=2),
+        request(18, agent=SERVICE, auth="S", subject="U", port=2),
+        request(30, agent=SERVICE, auth="S", subject="U", port=2),
+    ]
+    assert set(caused(requests)) == {0, 1, 2, 3, 4}
+    tallies, outside = assign([span(9, 25), span(29, 35)], requests, caused(requests))
+    assert [(tally.requests, tally.connections) for tally in tallies] == [(3, 1), (1, 0)]
+    assert outside == [0]
+
+
+def test_a_login_that_served_something_else_before_is_not_the_operations():
+    requests = [
+        request(0, agent="m", method="POST", issued="S", status=201, port=2, new=True),
+        request(4, agent=SERVICE, auth="S", subject="OTHER", port=2),
+        request(10, agent=SERVICE, auth="S", subject="U", port=2),
+    ]
+    assert set(caused(requests, tokens={"U"})) == {2}
+
+
+def test_operations_at_the_same_time_are_told_apart_by_what_links_their_requests():
+    # Two clients; the second's login fits both operations, its validation the second alone.
+    requests = [
+        request(1, agent=PROBE, method="POST", issued="A", status=201, port=1, new=True),
+        request(5, agent=PROBE, method="POST", issued="B", status=201, port=2, new=True),
+        request(12, agent=SERVICE, subject="B", auth="S", port=9),
+    ]
+    tallies, outside = assign([span(0, 10), span(4, 20)], requests, caused(requests))
+    assert [tally.requests for tally in tallies] == [1, 2]
+    assert outside == []
+
+
+def test_what_may_belong_to_several_is_shared():
+    requests = [request(5, agent="rally", auth="Z", port=1, new=True)]
+    tallies, _ = assign([span(0, 10), span(0, 10)], requests, caused(requests))
+    assert [(tally.requests, tally.connections) for tally in tallies] == [(0.5, 0.5), (0.5, 0.5)]
+
+
+def test_at_a_windows_edge_the_slack_decides_and_inside_wins():
+    requests = [request(10.2, 0.2, agent=PROBE, port=1)]
+    clients = caused(requests)
+    assert assign([span(0, 10)], requests, clients)[1] == [0]
+    assert assign([span(0, 10)], requests, clients, slack_ns=MS)[0][0].requests == 1
+    tallies, _ = assign([span(0, 10), span(10, 20)], requests, clients, slack_ns=MS)
+    assert [tally.requests for tally in tallies] == [0, 1]
+
+
+@dataclass
+class Region:
+    name: str
+    control: Host
+
+
+@dataclass
+class FakeLog:
+    """Stands for a log that has come in; the real one is in tests/integration."""
+
+    logged: list[Request]
+    gaps: list[str] = field(default_factory=list)
+
+    def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
+        return self.logged
+
+    def lost(self, region: str) -> list[str]:
+        return self.gaps
+
+    def here_ns(self, region: str, there_ns: int) -> int:
+        return there_ns
+
+    def slack_ns(self, region: str, other: str) -> int:
+        return 0
+
+
+def sample(from_ms: float, to_ms: float, requests: float | None = None, **values) -> dict:
+    return {
+        "origin_region": "OSR1", "start": T0 + int(from_ms * MS), "duration_s": (to_ms - from_ms) / 1e3, "action": None,
+        "scenario": "s", "keystone_requests": requests, "keystone_connections": requests, **values,
+    }  # fmt: skip
+
+
+OSR1 = Region("OSR1", Host("osr1", "10.0.1.1"))
+
+
+def test_samples_without_counts_get_them_and_those_with_keep_theirs():
+    requests = [
+        request(2, agent=PROBE, port=1, new=True),
+        request(4, agent=PROBE, port=1, source="10.0.2.2"),  # another region's
+        request(12, agent="x", port=5),
+        request(22, agent=PROBE, port=1),
+    ]
+    samples = [sample(0, 10), sample(20, 30, 1), sample(1, 3, action="part")]
+    counted = fill(samples, FakeLog(requests), "AR", [OSR1])
+    assert [s["keystone_requests"] for s in samples] == [1, 1, 1]
+    assert [s["keystone_connections"] for s in samples] == [1, 1, 1]
+    assert (counted.filled, counted.compared, counted.warnings) == (2, 1, [])
+    assert counted.background_per_s["OSR1"] == pytest.approx(1 / 0.030)
+
+
+def test_counts_that_differ_are_told():
+    samples = [sample(0, 10, 3), sample(20, 30, 3)]
+    counted = fill(samples, FakeLog([request(2, agent=PROBE)]), "AR", [OSR1])
+    assert [s["keystone_requests"] for s in samples] == [3, 3]
+    assert counted.warnings == [
+        "OSR1: s: AR's HAProxy counted -2.50 requests an operation against the tool's own count, over 2 operations"
+    ]
+
+
+def test_a_log_with_gaps_or_without_lines_counts_nothing():
+    samples = [sample(0, 10)]
+    gaps = fill(samples, FakeLog([request(2, agent=PROBE)], ["ar: 3 lines dropped"]), "AR", [OSR1])
+    assert "gaps: ar: 3 lines dropped" in gaps.warnings[0]
+    none = fill(samples, FakeLog([]), "AR", [OSR1])
+    assert "mrkolla kolla run AR -- reconfigure --tags loadbalancer" in none.warnings[0]
+    assert samples[0]["keystone_requests"] is None
