@@ -2,18 +2,43 @@
 
 A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
 ``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
-``kolla_config``.
+``kolla_config``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``.
 """
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mrkolla.config import Experiment
 
 #: Kind of testbed (the experiment file's ``testbed.kind``) -> its module.
-TESTBEDS = {"local": "mrkolla.providers.local.testbed"}
+TESTBEDS = {
+    "local": "mrkolla.providers.local.testbed",
+    "g5k": "mrkolla.providers.g5k.testbed",
+    "static": "mrkolla.providers.static.testbed",
+}
 
 
 def testbed(kind: str) -> ModuleType:
     """The functions of the testbed ``kind``."""
     return importlib.import_module(TESTBEDS[kind])
+
+
+def foresee(experiment: Experiment, results: Path) -> None:
+    """Have the testbed say what cannot suffice (hosts, time), before anything is reserved or built.
+
+    ``results`` holds earlier runs, by which the time is judged. Raises :class:`~mrkolla.errors.MrkollaError`.
+    """
+    look = getattr(testbed(experiment.testbed.kind), "foresee", None)
+    if look is not None:
+        look(experiment, results)
+
+
+def deadline(experiment: Experiment) -> float | None:
+    """When the hosts are taken away (seconds since 1970); None for hosts that stay."""
+    ask = getattr(testbed(experiment.testbed.kind), "deadline", None)
+    return ask(experiment) if ask is not None else None

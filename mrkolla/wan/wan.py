@@ -59,12 +59,16 @@ class Wan:
         self.links = {link.osr: link for link in links}
         if len(self.links) != len(links):
             raise InputError(f"two links of one region: {', '.join(sorted(link.osr for link in links))}")
-        if driver != "auto" and driver not in DRIVERS:
-            raise InputError(f"wan.driver is {driver!r}, but must be one of auto, {', '.join(DRIVERS)}")
+        if driver != "auto" and driver not in self.drivers:
+            raise InputError(f"wan.driver is {driver!r}, but must be one of auto, {', '.join(self.drivers)}")
         self.state_dir = Path(state_dir).resolve()
         self._asked_driver = driver
 
     # What a person does
+
+    def need(self) -> None:
+        """Raise LackError when no driver can run where the links will be; see :func:`choose`."""
+        choose(self._asked_driver)
 
     def start(self) -> list[LinkState]:
         """Bring up every link that is not up, with what was asked of it before (at first: nothing). May be repeated.
@@ -76,7 +80,7 @@ class Wan:
             before = state.get("driver")
             if before and self._asked_driver not in ("auto", before):
                 raise WanError(f"the links run by {before}: `mrkolla wan stop` before they run by {self._asked_driver}")
-            state["driver"] = before or choose(self._asked_driver).name
+            state["driver"] = before or self._choose()
             driver = self._driver(state)
             asked = state.setdefault("links", {})
             for gone in set(asked) - set(self.links):
@@ -94,9 +98,9 @@ class Wan:
             return
         with self._locked() as state:
             # Without a driver on record a crash may have come before the record: both know what is theirs.
-            names = [state["driver"]] if "driver" in state else list(DRIVERS)
+            names = [state["driver"]] if "driver" in state else list(self.drivers)
             for name in names:
-                DRIVERS[name](self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))
+                self.drivers[name](self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))
             state.clear()
 
     def set(
@@ -121,6 +125,9 @@ class Wan:
             self._apply(osr, asked, entry["base_ms"], state)
             entry["asked"] = asdict(asked)
             return self._state(osr, state)
+
+    def keep(self, seconds: float = 3600.0) -> None:
+        """Let the links outlive this process by ``seconds``. These here do in any case."""
 
     def get(self, osr: str) -> LinkState:
         """One link as it is now."""
@@ -176,6 +183,15 @@ class Wan:
 
     # How it is kept
 
+    @property
+    def drivers(self) -> Mapping[str, type[Driver]]:
+        """The drivers for such links: name -> class, in the order of preference."""
+        return DRIVERS
+
+    def _choose(self) -> str:
+        """The name of the driver to start with."""
+        return choose(self._asked_driver).name
+
     def _known(self, osr: str) -> None:
         if osr not in self.links:
             raise InputError(f"there is no link of {osr!r}, only of {', '.join(self.links) or 'none'}")
@@ -187,7 +203,7 @@ class Wan:
         return entry
 
     def _driver(self, state: Mapping) -> Driver:
-        return DRIVERS[state["driver"]](self.state_dir)
+        return self.drivers[state["driver"]](self.state_dir)
 
     def _apply(self, osr: str, asked: Asked, base_ms: float, state: dict) -> None:
         """Put settings in force in both directions, read them back from the driver, and refuse if they differ."""

@@ -14,5 +14,5 @@ HOST_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "python3", "python3-docker"),
     *("python3-dbus", "python3-requests", "python3-yaml", "iproute2", "iputils-ping", "ca-certificates", "docker.io"),
     *("docker-cli", "iptables", "sudo", "procps", "curl", "kmod", "rsync", "less", "lsof", "netcat-openbsd", "jq"),
-    *("acl", "util-linux-extra", "tcpdump", "ethtool"),
+    *("acl", "util-linux-extra", "tcpdump", "ethtool", "iperf3", "iperf", "irtt"),
 )

@@ -26,7 +26,12 @@ _FILES = {
         "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n"
     ),
 }
-_MASKED = ("systemd-resolved.service", "systemd-networkd-wait-online.service", "apt-daily.timer", "e2scrub_all.timer")
+# irtt and iperf3 would serve for good; a play starts its own for as long as it lasts.
+_SERVERS = ("irtt.service", "iperf3.service")
+_MASKED = (
+    *("systemd-resolved.service", "systemd-networkd-wait-online.service", "apt-daily.timer", "e2scrub_all.timer"),
+    *_SERVERS,
+)
 
 
 def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path:

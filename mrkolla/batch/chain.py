@@ -1,0 +1,61 @@
+"""What the jobs of a chain share: a file that names the run all of them go on with, and says when nothing is left.
+
+The jobs that are still to come then end at once and give their hosts back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from mrkolla.batch.clock import NothingLeft
+from mrkolla.errors import LackError
+
+#: The environment variable by which a job knows its chain's file.
+CHAIN = "MRKOLLA_CHAIN"
+
+
+def write_chain(path: Path, content: dict) -> None:
+    """Write the chain's file, whole."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=1))
+    new.replace(path)
+
+
+def read_chain(path: Path) -> dict:
+    """The chain's file. Raises LackError when it cannot be read."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as broken:
+        raise LackError(f"the chain's file {path} cannot be read ({broken}): submit the experiment again") from broken
+
+
+def _here() -> Path | None:
+    named = os.environ.get(CHAIN)
+    return Path(named) if named else None
+
+
+def chained_run() -> str | None:
+    """The run that this job's chain goes on with; None outside of a chain, and in its first job."""
+    path = _here()
+    return read_chain(path)["run"] if path else None
+
+
+def refuse_when_done() -> None:
+    """Raise :class:`~mrkolla.batch.clock.NothingLeft` when an earlier job of this chain did all there was."""
+    path = _here()
+    if path and (chain := read_chain(path))["done"]:
+        raise NothingLeft(f"nothing is left to do: an earlier job of this chain finished {chain['run']}")
+
+
+def record_run(name: str) -> None:
+    """Tell the chain's later jobs which run to go on with."""
+    if (path := _here()) is not None:
+        write_chain(path, read_chain(path) | {"run": name})
+
+
+def record_done() -> None:
+    """Tell the chain's later jobs that nothing is left to do."""
+    if (path := _here()) is not None:
+        write_chain(path, read_chain(path) | {"done": True})

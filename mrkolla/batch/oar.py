@@ -1,0 +1,55 @@
+"""OAR's own commands, with arguments one by one and their answers read: submit, look, delete."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+from mrkolla.errors import InputError, LackError
+
+
+def _call(*argv: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    if not shutil.which(argv[0]):
+        raise LackError(f"{argv[0]} is not installed here: run this on a front end of OAR")
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as late:
+        raise LackError(f"OAR does not answer: '{argv[0]}' took longer than {timeout:.0f} s") from late
+
+
+def _why(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("[ADMISSION RULE] Modify", "# ADMISSION RULE> Modify"))]
+    told = [line for line in lines if re.search(r"error|not enough|invalid|unknown|denied|KO", line, re.IGNORECASE)]
+    return (told or lines or [f"status {done.returncode}"])[-1][:300]
+
+
+def submit(arguments: list[str]) -> int:
+    """``oarsub`` with ``arguments``; returns the job's id. Raises InputError with OAR's reason when it refuses."""
+    done = _call("oarsub", *arguments)
+    number = re.search(r"(?m)^OAR_JOB_ID=(\d+)\s*$", done.stdout)
+    if done.returncode != 0 or number is None:
+        raise InputError(f"OAR refused the job: {_why(done)}")
+    return int(number[1])
+
+
+def delete(number: int) -> None:
+    """``oardel``; a job that is over is no news. Raises LackError when OAR does not do it."""
+    done = _call("oardel", str(number))
+    if done.returncode != 0 and not re.search(
+        r"already|not.*exist|terminated", done.stdout + done.stderr, re.IGNORECASE
+    ):
+        raise LackError(f"job {number} could not be deleted: {_why(done)}")
+
+
+def state(number: int) -> str | None:
+    """The state of a job in OAR's words (``Waiting``, ``Running``, ``Terminated``, …), None for one it has not."""
+    done = _call("oarstat", "-J", "-f", "-j", str(number))
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        return None
+    jobs = found.values() if isinstance(found, dict) else found
+    return next((job.get("state") for job in jobs if isinstance(job, dict)), None)

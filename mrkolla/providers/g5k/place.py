@@ -1,0 +1,107 @@
+"""Which node of a job becomes which host: by the site or cluster that a region asks for. No network is needed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+from mrkolla import placement
+from mrkolla.batch.job import node_order
+from mrkolla.config import Experiment
+from mrkolla.config.base import suggest
+from mrkolla.errors import InputError, LackError
+from mrkolla.placement import HostWanted
+
+#: Of a network of free addresses, the number of the first that becomes a VIP: those before are left to gateways.
+FIRST_VIP = 10
+
+
+@dataclass(frozen=True)
+class NodeName:
+    """A node's name taken apart: ``gros-12.nancy.grid5000.fr``. ``site`` is None for a name without domain."""
+
+    whole: str
+    cluster: str
+    site: str | None
+
+    @classmethod
+    def of(cls, name: str) -> NodeName:
+        first, *rest = name.split(".")
+        return cls(name, first.partition("-")[0], rest[0] if rest else None)
+
+
+def check_regions(experiment: Experiment) -> None:
+    """Raise :class:`~mrkolla.errors.InputError` when ``testbed.regions`` names a region that there is not."""
+    names = placement.region_names(experiment)
+    for name in experiment.testbed.regions:
+        if name not in names:
+            raise InputError(f"testbed.regions: unknown region '{name}'; {suggest(name, names)}")
+
+
+def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, str]:
+    """Host name -> node. The same nodes in any order give the same hosts.
+
+    Regions that ask for a cluster choose first, then those that ask for a site, then the others. Raises
+    :class:`~mrkolla.errors.LackError`, saying what is missing where, when the nodes do not suffice; ``whose`` names
+    the job in that message.
+    """
+    check_regions(experiment)
+    free = [NodeName.of(name) for name in sorted(set(nodes), key=node_order)]
+    found: dict[str, str] = {}
+    hosts = placement.wanted(experiment)
+    for host in sorted(hosts, key=lambda host: _freedom(experiment, host)):
+        place = experiment.testbed.place(host.region)
+        fits = [
+            node
+            for node in free
+            if place.cluster in (None, node.cluster) and (place.site is None or node.site in (None, place.site))
+        ]
+        if not fits:
+            raise LackError(_missing(experiment, hosts, nodes, host, whose))
+        found[host.name] = fits[0].whole
+        free.remove(fits[0])
+    return {host.name: found[host.name] for host in hosts}
+
+
+def _freedom(experiment: Experiment, host: HostWanted) -> int:
+    place = experiment.testbed.place(host.region)
+    return 0 if place.cluster else 1 if place.site else 2
+
+
+def _missing(experiment: Experiment, hosts: list[HostWanted], nodes: list[str], host: HostWanted, whose: str) -> str:
+    place = experiment.testbed.place(host.region)
+    there = Counter(NodeName.of(name).cluster for name in set(nodes))
+    seen = ", ".join(f"{count} of cluster {name}" for name, count in sorted(there.items())) or "none"
+    where = f" of cluster {place.cluster}" if place.cluster else f" at site {place.site}" if place.site else ""
+    need = sum(one.region == host.region for one in hosts)
+    elsewhere = place.site and place.site not in {NodeName.of(name).site for name in nodes}
+    hint = "; outside of a job mrkolla reserves at every site itself" if elsewhere else ""
+    return (
+        f"{whose} has {len(set(nodes))} nodes ({seen}); the experiment needs {len(hosts)}, of them {need}{where} for"
+        f" region {host.region}{hint}"
+    )
+
+
+def vips(experiment: Experiment, subnets: dict[str | None, list[str]], sites: dict[str, str | None]) -> dict[str, str]:
+    """Region -> address of its APIs, as far as one is known.
+
+    That named in the file wins, then the file's network of free addresses, then a subnet that the job reserved at the
+    region's site (``subnets``: site -> networks; ``sites``: region -> site; None where sites are not known).
+    """
+    found: dict[str, str] = {}
+    names = placement.region_names(experiment)
+    for index, name in enumerate(names):
+        networks = [experiment.testbed.vips] if experiment.testbed.vips else subnets.get(sites.get(name)) or []
+        if own := experiment.testbed.place(name).vip:
+            found[name] = own
+        elif networks:
+            found[name] = str(_address(IPv4Network(networks[0]), index))
+    if doubled := [address for address, count in Counter(found.values()).items() if count > 1]:
+        raise InputError(f"testbed.regions: two regions have the address {doubled[0]}")
+    return found
+
+
+def _address(network: IPv4Network, index: int) -> IPv4Address:
+    small = network.num_addresses < FIRST_VIP + 2 + index
+    return network[(1 if small else FIRST_VIP) + index]

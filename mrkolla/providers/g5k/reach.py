@@ -1,0 +1,140 @@
+"""The way to a node that was just reserved: its host key is pinned once, then mrkolla's key is let in as root."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Interface
+from pathlib import Path
+
+from mrkolla import remote
+from mrkolla.errors import LackError
+from mrkolla.providers.g5k.state import Node
+from mrkolla.remote import Host
+
+#: Seconds until every node must answer: those that were just deployed boot first.
+ANSWER_S = 180.0
+#: The addresses of the VIPs where no subnet was reserved: kept for benchmarks (RFC 2544), so no real host has one.
+ROUTED_VIPS = "198.19.255.0/24"
+_OPEN = """
+line=$(cat)
+become() { if command -v sudo-g5k >/dev/null 2>&1; then sudo-g5k "$@"; else sudo -n "$@"; fi; }
+become sh -c 'umask 077; mkdir -p /root/.ssh; cat >>/root/.ssh/authorized_keys' <<END
+$line
+END
+"""
+
+
+def addresses(nodes: list[str]) -> dict[str, str]:
+    """Node -> IPv4 address. Raises LackError for a name that nobody knows here."""
+    found = {}
+    for node in nodes:
+        try:
+            found[node] = socket.getaddrinfo(node, 22, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+        except OSError as unknown:
+            raise LackError(
+                f"the node {node} is not known here ({unknown.strerror or unknown}): run mrkolla on a front end of"
+                " Grid'5000 or in a job, not from outside"
+            ) from unknown
+    return found
+
+
+def make_key(path: Path) -> str:
+    """The public half of the key at ``path``, which is made when missing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    public = path.with_suffix(".pub")
+    if not public.exists():
+        path.unlink(missing_ok=True)
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "mrkolla", "-f", str(path)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise LackError(f"ssh-keygen failed: {done.stderr.strip()}")
+    return public.read_text()
+
+
+def pin(nodes: dict[str, str], file: Path, say: Callable[[str], None]) -> None:
+    """Write the host keys of ``nodes`` (name -> address) to ``file``, in place of what it had.
+
+    Raises :class:`~mrkolla.errors.LackError`, naming the nodes, when some do not answer within :data:`ANSWER_S`.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    end = time.monotonic() + ANSWER_S
+    lines: dict[str, list[str]] = {}
+    while missing := {node: address for node, address in nodes.items() if address not in lines}:
+        say(f"{len(lines)} of {len(nodes)} nodes answer by SSH")
+        argv = ["ssh-keyscan", "-T", "5", "-t", "ed25519,ecdsa,rsa", *missing.values()]
+        # It asks all at once; its status tells nothing that its output does not.
+        said = subprocess.run(argv, capture_output=True, text=True, timeout=60 + len(missing), stdin=subprocess.DEVNULL)
+        for line in said.stdout.splitlines():
+            if line and not line.startswith("#"):
+                lines.setdefault(line.split()[0], []).append(line)
+        if set(missing.values()) <= lines.keys():
+            break
+        if time.monotonic() > end:
+            silent = sorted(node for node, address in missing.items() if address not in lines)
+            raise LackError(f"no answer by SSH within {ANSWER_S:.0f} s from {', '.join(silent)}")
+        time.sleep(2)
+    file.write_text("".join(f"{line}\n" for address in nodes.values() for line in lines[address]))
+
+
+def open_root(hosts: list[Host], user: str) -> None:
+    """Let mrkolla's key log in as root on ``hosts``, as the owner of their job (``sudo-g5k``, or ``sudo``).
+
+    Raises :class:`~mrkolla.errors.LackError` for a host on which ``user`` may not log in, or may not become root.
+    """
+
+    def one(host: Host) -> None:
+        if remote.run(host, ["true"], check=False).returncode == 0:
+            return
+        remote.forget(host)
+        own = Host(host.name, host.address, user=user, known_hosts=host.known_hosts)
+        public = make_key(host.key)
+        done = remote.run(own, ["sh", "-ec", _OPEN], input=public, timeout=90, check=False)
+        if done.returncode == 255:
+            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise LackError(f"{host.name} ({host.address}): user {user} cannot log in by SSH: {said}")
+        if done.returncode != 0:
+            said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise LackError(f"{host.name} ({host.address}): user {user} cannot become root (sudo-g5k, sudo): {said}")
+        remote.run(host, ["true"])
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, hosts))
+
+
+def look(host: Host, node: str) -> Node:
+    """What ``host`` calls itself, its interface and its subnet. Raises LackError when no interface has its address."""
+    name = remote.run(host, ["uname", "-n"]).stdout.strip().partition(".")[0]
+    shown = json.loads(remote.run(host, ["ip", "-j", "-4", "addr", "show"]).stdout)
+    for link in shown:
+        for address in link["addr_info"]:
+            if address["local"] == host.address:
+                subnet = IPv4Interface(f"{host.address}/{address['prefixlen']}").network
+                return Node(node, name, host.address, link["ifname"], str(subnet))
+    raise LackError(f"{host.name} ({node}): no interface has its address {host.address}")
+
+
+def put_vips(vips: dict[str, tuple[Host, str]], hosts: list[Host], *, routed: bool) -> None:
+    """Give each VIP (address -> control host, interface) to its host; ``routed``: the others get a route to it."""
+
+    def holder(item: tuple[str, tuple[Host, str]]) -> None:
+        address, (host, interface) = item
+        remote.run(host, ["ip", "addr", "replace", f"{address}/32", "dev", interface])
+
+    def others(host: Host) -> None:
+        for address, (owner, _) in vips.items():
+            if owner.address == host.address:
+                continue
+            if routed:
+                remote.run(host, ["ip", "route", "replace", f"{address}/32", "via", owner.address])
+            else:
+                # An earlier job may have had it on another host. Without an entry there is nothing to forget.
+                remote.run(host, ["ip", "neigh", "flush", "to", address], check=False)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(holder, vips.items()))
+        list(pool.map(others, hosts))

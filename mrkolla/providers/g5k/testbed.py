@@ -1,0 +1,302 @@
+"""The testbed ``g5k`` for an experiment: hosts of the OAR job around this process, or reserved through Grid'5000's API.
+
+Inside a job (``OAR_JOB_ID``) the job's nodes are the hosts, and nothing is reserved. Outside, one job a site is
+reserved for all regions. Until then hosts and addresses are not known: a plan has names in ``.invalid`` and addresses
+in 192.0.2.0/24 (RFC 5737), which are those of nobody.
+"""
+
+from __future__ import annotations
+
+import getpass
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from mrkolla import batch, cache, placement, remote
+from mrkolla.batch.estimate import as_time, estimate, refuse_short
+from mrkolla.batch.job import Job
+from mrkolla.batch.oar import delete as oardel
+from mrkolla.batch.oar import state as oar_state
+from mrkolla.config import Experiment
+from mrkolla.config.testbeds import walltime_s
+from mrkolla.errors import InputError, LackError
+from mrkolla.journal import Journal
+from mrkolla.placement import AR, OSR, PlacedHost, Region
+from mrkolla.providers.g5k import equip, place, reach, state
+from mrkolla.providers.g5k.state import Reserved
+from mrkolla.remote import Host
+from mrkolla.wan import PlainLink, PlainRegion
+from mrkolla.wan.real import refuse_below_real
+
+Say = Callable[[str], None]
+_UNKNOWN = IPv4Network("192.0.2.0/24")
+
+
+def regions(experiment: Experiment) -> list[Region]:
+    """The regions with their hosts: those that are reserved, else names and addresses of nobody."""
+    place.check_regions(experiment)
+    reserved = state.load(experiment.name)
+    hosts = placement.wanted(experiment)
+    if reserved is not None and reserved.hosts.keys() != {host.name for host in hosts}:
+        reserved = None
+    placed = []
+    for index, name in enumerate(placement.region_names(experiment)):
+        own = [host for host in hosts if host.region == name]
+        if reserved is None:
+            called = {host.name: (host.name, f"{host.name}.not-reserved-yet.invalid") for host in own}
+            vip, subnet = str(_UNKNOWN[place.FIRST_VIP + index % 240]), str(_UNKNOWN)
+        else:
+            # By its own name, since services register themselves by that.
+            nodes = {host.name: reserved.hosts[host.name] for host in own}
+            called = {host: (node.name, node.address) for host, node in nodes.items()}
+            vip, subnet = reserved.vips[name], reserved.hosts[own[0].name].subnet
+        found = tuple(PlacedHost(_host(experiment.name, *called[h.name]), h.roles) for h in own)
+        placed.append(Region(name, AR if name == experiment.admin_region.name else OSR, vip, subnet, found))
+    return placed
+
+
+def _host(cloud: str, name: str, address: str) -> Host:
+    return Host(name, address, key=state.key(cloud), known_hosts=state.known_hosts(cloud))
+
+
+def need() -> None:
+    """Raise LackError when this machine lacks the SSH client, which is all that it needs."""
+    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install openssh-client")
+
+
+def prepare(log: Path, say: Say) -> None:
+    """Nothing has to be built for hosts that are there."""
+
+
+def foresee(experiment: Experiment, results: Path) -> None:
+    """Refuse, before anything is reserved or deployed, hosts or a time that cannot suffice.
+
+    ``results`` holds earlier runs, from which the time is estimated. Raises InputError and LackError.
+    """
+    place.check_regions(experiment)
+    found = estimate(experiment, results)
+    job = batch.current()
+    if job is not None:
+        place.assign(experiment, list(job.nodes), f"job {job.id}")
+    ends = job.ends if job else _running_until(experiment)
+    if ends is None:
+        refuse_short(found, walltime_s(experiment.testbed.walltime))
+        return
+    left = ends - time.time()
+    least = found.least_s if found.points and (job or found.deploy_s is None) else 0.0
+    if left < least:
+        raise LackError(
+            f"the hosts are there for {as_time(max(0, left))} more; from {len(found.runs)} earlier runs, deploying and"
+            f" one point take {as_time(least)}: submit a longer job"
+        )
+
+
+def _running_until(experiment: Experiment) -> float | None:
+    reserved = state.load(experiment.name)
+    return reserved.ends if reserved and not reserved.inside and reserved.ends > time.time() else None
+
+
+def deadline(experiment: Experiment) -> float | None:
+    """When the hosts are taken away (seconds since 1970); None before they are reserved."""
+    if (job := batch.current()) is not None:
+        return job.ends
+    reserved = state.load(experiment.name)
+    return reserved.ends if reserved else None
+
+
+def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
+    """Have the hosts: those of the job around this process, else reserved through the API. Then root may log in.
+
+    Raises :class:`~mrkolla.errors.InputError` and :class:`~mrkolla.errors.LackError`; then no job is left behind.
+    """
+    if images is not None:
+        raise LackError(
+            "images.source: build: hosts of this testbed cannot share a folder of images with this machine; take"
+            " source: registry with 'registry: HOST:PORT', or source: public"
+        )
+    job = batch.current()
+    if job is not None:
+        _use_job(experiment, job, say)
+    else:
+        _use_api(experiment, say)
+
+
+def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
+    nodes = place.assign(experiment, list(job.nodes), f"job {job.id}")
+    reserved = Reserved(jobs=[(None, job.id)], ends=job.ends)
+    _settle(experiment, reserved, nodes, {None: _subnets_of_job(job)}, getpass.getuser(), say)
+
+
+def _use_api(experiment: Experiment, say: Say) -> None:
+    from mrkolla.providers.g5k import api
+
+    say("sites and clusters")
+    where = api.survey(experiment)
+    reach.make_key(state.key(experiment.name))
+    conf = api.configuration(experiment, where, state.key(experiment.name).with_suffix(".pub"))
+    made = api.reserve(conf, experiment.testbed.wait_s, say)
+    reserved = Reserved(jobs=list(made.jobs), ends=made.ends)
+    with api.undone(api.Provider(conf), made.fresh):
+        left = made.ends - time.time()
+        if left < 60:
+            raise LackError(f"the jobs end in {max(0, left):.0f} s: run this again for new ones")
+        nodes = place.assign(experiment, list(made.nodes), f"job {reserved.names()}")
+        try:
+            _settle(experiment, reserved, nodes, made.subnets, api.user(), say, made.nodes)
+        except BaseException:
+            if made.fresh:
+                state.forget(experiment.name)
+            raise
+
+
+def _subnets_of_job(job: Job) -> list[str]:
+    """The subnets that the job reserved, as Grid'5000's own command tells; none elsewhere."""
+    if not shutil.which("g5k-subnets"):
+        return []
+    argv = ["g5k-subnets", "-p", "-j", str(job.id)]
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    if said.returncode != 0:
+        return []  # a job without subnets
+    return sorted(word for line in said.stdout.splitlines() for word in line.split()[:1] if "/" in word)
+
+
+def _settle(
+    experiment: Experiment,
+    reserved: Reserved,
+    nodes: dict[str, str],
+    subnets: dict[str | None, list[str]],
+    user: str,
+    say: Say,
+    names: dict[str, str] | None = None,
+) -> None:
+    """Make the nodes mrkolla's hosts: keys, root, interfaces, VIPs, real round trips; and record all that."""
+    cloud = experiment.name
+    reach.make_key(state.key(cloud))
+    before = state.load(cloud)
+    fresh = before is None or before.jobs != reserved.jobs
+    addresses = reach.addresses([(names or {}).get(node, node) for node in nodes.values()])
+    found = {name: addresses[(names or {}).get(node, node)] for name, node in nodes.items()}
+    reach.pin(found, state.known_hosts(cloud), say)
+    hosts = {name: _host(cloud, name, address) for name, address in found.items()}
+    say("root's accounts")
+    reach.open_root(list(hosts.values()), user)
+    reserved.hosts = {name: reach.look(host, nodes[name]) for name, host in hosts.items()}
+    reserved.vips, reserved.routed = _vips(experiment, reserved, subnets)
+    placed = {h.name: h for h in placement.wanted(experiment)}
+    owners = {}
+    for name in placement.region_names(experiment):
+        first = next(h for h in placed.values() if h.region == name and "control" in h.roles).name
+        owners[reserved.vips[name]] = (hosts[first], reserved.hosts[first].interface)
+    if fresh:
+        _begin_anew(cloud)
+    state.save(cloud, reserved)
+    interfaces = {node.name: node.interface for node in reserved.hosts.values()}
+    record = state.folder(cloud) / "prepared.json"
+    reserved.kind = equip.equip(cloud, regions(experiment), interfaces, experiment.images.registry, record, say)
+    state.save(cloud, reserved)
+    say("addresses of the regions")
+    reach.put_vips(owners, list(hosts.values()), routed=reserved.routed)
+    say("real round trips")
+    refuse_below_real(experiment, regions(experiment))
+
+
+def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[dict[str, str], bool]:
+    firsts = {host.region: reserved.hosts[host.name] for host in reversed(placement.wanted(experiment))}
+    single = set(subnets) == {None}
+    sites = {region: None if single else place.NodeName.of(node.node).site for region, node in firsts.items()}
+    found = place.vips(experiment, subnets, sites)
+    missing = [name for name in firsts if name not in found]
+    if not missing:
+        return found, False
+    if found or not reserved.inside or len({node.subnet for node in reserved.hosts.values()}) > 1:
+        raise LackError(
+            f"no address for the APIs of {', '.join(sorted(missing))}: reserve a subnet with the hosts"
+            " ('-l slash_22=1+nodes=N'), or name free addresses (testbed.vips, testbed.regions.NAME.vip)"
+        )
+    # All hosts are on one link, and mrkolla runs on one of them: routes to the control hosts are enough.
+    block = IPv4Network(reach.ROUTED_VIPS)
+    return {n: str(block[place.FIRST_VIP + i]) for i, n in enumerate(placement.region_names(experiment))}, True
+
+
+def _begin_anew(cloud: str) -> None:
+    """On other hosts than before nothing is deployed, whatever the cloud's journal says."""
+    path = state.folder(cloud) / "journal.jsonl"
+    if path.exists():
+        with Journal(path) as journal:
+            journal.invalidate(*(step.name for step in journal.steps()))
+    (state.folder(cloud) / "prepared.json").unlink(missing_ok=True)
+    for name in ("gates", "wan"):
+        cache.remove(state.folder(cloud) / name)
+
+
+def links(experiment: Experiment) -> list[PlainLink]:
+    """The links between each OSR and the AR, on the hosts themselves."""
+    placed = regions(experiment)
+    admin = next(region for region in placed if region.kind == AR)
+    all_of = tuple(PlainRegion(r.name, tuple(p.host for p in r.hosts), (f"{r.vip}/32",)) for r in placed)
+    return [PlainLink(region.name, admin.name, all_of) for region in placed if region.kind == OSR]
+
+
+def running(experiment: Experiment) -> dict[str, bool]:
+    """Each host of the plan, and whether its job runs; empty when none is reserved, or the job is over."""
+    reserved = state.load(experiment.name)
+    if reserved is None:
+        return {}
+    job = batch.current()
+    if reserved.inside:
+        runs = job is not None and reserved.jobs == [(None, job.id)]
+        runs = runs or (job is None and all(oar_state(number) == "Running" for _, number in reserved.jobs))
+    elif reserved.ends < time.time():
+        runs = False
+    else:
+        from mrkolla.providers.g5k import api
+
+        runs = all(state == "running" for state in api.states(reserved.jobs).values())
+    return dict.fromkeys(reserved.hosts, True) if runs else {}
+
+
+def power_off(experiment: Experiment) -> list[str]:
+    """Hosts of a job cannot be kept while they are off."""
+    raise InputError("hosts that are reserved cannot be shut down and kept: 'mrkolla destroy' ends their jobs")
+
+
+def power_on(experiment: Experiment, log: Path, say: Say) -> None:
+    """See :func:`power_off`."""
+    raise InputError("hosts that are reserved cannot be started again: 'mrkolla up' reserves and deploys")
+
+
+def destroy(name: str) -> None:
+    """End the jobs of the cloud ``name``; those around this very process end with it. No job: nothing happens."""
+    reserved = state.load(name)
+    if reserved is None:
+        return
+    for node in reserved.hosts.values():
+        remote.forget(_host(name, node.name, node.address))
+    job = batch.current()
+    if not reserved.inside:
+        from mrkolla.providers.g5k import api
+
+        api.delete_jobs(reserved.jobs)
+    elif job is None or reserved.jobs != [(None, job.id)]:
+        for _, number in reserved.jobs:
+            oardel(number)
+    state.forget(name)
+
+
+def kolla_globals(experiment: Experiment, region: Region) -> dict:
+    """What Kolla's run for ``region`` must know of hosts like these."""
+    reserved = state.load(experiment.name)
+    nodes = {node.address: node for node in reserved.hosts.values()} if reserved else {}
+    node = nodes.get(region.control.address)
+    interface = node.interface if node else "not-reserved-yet"
+    return equip.kolla_globals(experiment, region, interface, reserved.kind if reserved else {})
+
+
+def kolla_config(region: Region) -> dict[str, str]:
+    """Files of ``node_custom_config`` that such hosts need."""
+    return equip.kolla_config(region)

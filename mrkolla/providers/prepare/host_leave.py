@@ -1,0 +1,50 @@
+"""Remove from a host what a cloud left on it: Kolla's containers with their units, volumes, images and settings.
+
+Read on standard input by the host's Python. What was there before (containers, volumes and images named in the JSON
+argument) stays. Prints {"removed": {...}, "failed": [...]}.
+"""
+
+import glob
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+before = json.loads(sys.argv[1])
+removed, failed = {}, []
+
+
+def call(*argv, timeout=300):
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+    if done.returncode != 0:
+        failed.append("{}: {}".format(" ".join(argv[:4]), (done.stderr.strip().splitlines() or ["failed"])[-1]))
+        return []
+    return done.stdout.split()
+
+
+def drop(kind, names, *argv):
+    names = sorted(set(names))
+    if names:
+        call(*argv, *names)
+    removed[kind] = len(names)
+
+
+if shutil.which("docker"):
+    mine = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
+    facts = (
+        json.loads(subprocess.run(["docker", "inspect", *mine], capture_output=True, text=True).stdout) if mine else []
+    )
+    for path in glob.glob("/etc/systemd/system/kolla-*-container.service"):
+        call("systemctl", "disable", "--now", os.path.basename(path))
+        os.unlink(path)
+    drop("containers", mine, "docker", "rm", "-f")
+    volumes = {mount["Name"] for one in facts for mount in one["Mounts"] if mount["Type"] == "volume"}
+    drop("volumes", volumes - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
+    images = {one["Image"] for one in facts} - set(before.get("images", []))
+    drop("images", images, "docker", "rmi", "-f")
+if "/etc/kolla" not in before.get("folders", []) and os.path.isdir("/etc/kolla"):
+    shutil.rmtree("/etc/kolla")
+    removed["folders"] = 1
+call("systemctl", "daemon-reload")
+print(json.dumps({"removed": removed, "failed": failed}))

@@ -1,0 +1,295 @@
+"""Preparing hosts, and leaving them: one path for every testbed. What is there is kept; what is done is recorded."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import enoslib as en
+from enoslib.config import config_context
+
+from mrkolla import remote
+from mrkolla.errors import DeployError, LackError
+from mrkolla.providers.prepare.look import (
+    HERE,
+    MODULES,
+    PROGRAMS,
+    SYSCTL,
+    WIRE,
+    WIRE_MTU,
+    WIRE_PORT,
+    Needs,
+    facts,
+    judge,
+    lacking,
+)
+from mrkolla.remote import Host
+
+Say = Callable[[str], None]
+DAEMON = "/etc/docker/daemon.json"
+BOUNDED = "/usr/local/sbin/runc-bounded"
+_DROPIN = "/etc/systemd/system/{}.service.d/mrkolla.conf"
+_ANSIBLE = threading.Lock()  # Ansible's run inside this process is for one thread
+
+
+def prepare(hosts: Sequence[Host], needs: Needs, record: Path, say: Say = lambda text: None) -> dict[str, dict]:
+    """Give ``hosts`` what they lack, see that their Docker works, and return the facts of before (by host).
+
+    May be repeated; changes nothing that is as it must be. ``record`` is a JSON file that says for each host what it
+    was like before and what was done to it, and when: :func:`undo` goes by it. Raises
+    :class:`~mrkolla.errors.LackError` for what a person must mend, before anything is done;
+    :class:`~mrkolla.errors.DeployError` for what fails while it is done.
+    """
+    say("looking at hosts")
+    found = facts(hosts, needs)
+    if wrong := lacking(judge(found, needs)):
+        raise wrong
+    kept = _load(record)
+    for name, seen in found.items():
+        kept["hosts"].setdefault(name, {"before": _before(seen), "done": []})
+    todo = {name: plan(seen, needs, name, kept["hosts"][name]["before"]) for name, seen in found.items()}
+    _save(record, kept)  # what was there before must not be lost in a crash
+    say("preparing hosts")
+    _play("prepare.yml", hosts, needs, todo, kept, record)
+    _docker_works(hosts, needs, todo, kept, record, say)
+    return found
+
+
+def plan(seen: Mapping, needs: Needs, name: str, before: Mapping) -> dict:
+    """What is to be done at one host (the variables of ``prepare.yml``), from its facts alone."""
+    packages = {package for program, package in PROGRAMS.items() if program not in seen["programs"]}
+    packages |= {package for module, package in MODULES.items() if module not in seen["modules"]}
+    if "docker.io" in packages and seen["os"]["id"] == "debian" and int(seen["os"]["version"] or 0) >= 13:
+        packages.add("docker-cli")  # a package of its own since Debian 13
+    if "python3-docker" in packages and seen["os"]["id"] == "ubuntu" and float(seen["os"]["version"] or 0) >= 24.04:
+        packages.add("python3-setuptools")  # it imports distutils, which Python has no more
+    if not seen["time"]["service"] and seen["container"] == "none":
+        packages.add("chrony")
+    files = {path: {"text": text, "mode": "0644"} for path, text in _files(seen, needs, before).items()}
+    if before.get("bounded"):
+        files[BOUNDED] = {"text": (HERE / "runc_bounded.py").read_text(encoding="utf-8"), "mode": "0755"}
+    low = {
+        key: wanted
+        for key, wanted in SYSCTL.items()
+        if seen["sysctl"][key]["writable"] and (seen["sysctl"][key]["value"] or 0) < wanted
+    }
+    wall = seen["firewall"]
+    return {
+        "packages": sorted(packages),
+        "docker_is_there": seen["docker"] is not None,
+        "files": files,
+        "sysctl": low,
+        "vip": needs.vips.get(name),
+        "interface": needs.interface.get(name),
+        "wire": _wire(needs, name),
+        "firewall": "ufw" if wall["ufw"] else ("firewalld" if wall["firewalld"] else None),
+        "let_in": sorted({address for other, address in needs.names.items() if other != name}),
+    }
+
+
+def _wire(needs: Needs, name: str) -> dict | None:
+    if name not in needs.wires:
+        return None
+    number, others = needs.wires[name]
+    own = {"address": needs.names[name], "interface": needs.interface[name], "others": list(others)}
+    return {"name": WIRE, "mtu": WIRE_MTU, "port": WIRE_PORT, "number": number, **own}
+
+
+def _files(seen: Mapping, needs: Needs, before: Mapping) -> dict[str, str]:
+    """Settings of Docker: path -> content."""
+    limits = seen["limits"]
+    service = "[Service]\nMountFlags=shared\n"  # Kolla mounts folders of containers into the host and back
+    bound = f"LimitNOFILE={limits['nofile']}\nOOMScoreAdjust=0\n" if not limits["can_raise"] else ""
+    files = {_DROPIN.format("docker"): service + bound}
+    if bound:
+        files[_DROPIN.format("containerd")] = "[Service]\n" + bound
+    files[DAEMON] = json.dumps(daemon(before["daemon_json"], needs, before), indent=1, sort_keys=True) + "\n"
+    return files
+
+
+def daemon(there: str | None, needs: Needs, before: Mapping) -> dict:
+    """Docker's settings: what a person set is kept, what Kolla needs is added.
+
+    A Docker that was not there before gets no network of its own, since Kolla's containers are on the host's. Raises
+    :class:`~mrkolla.errors.LackError` for settings that are not JSON.
+    """
+    try:
+        settings = json.loads(there) if there and there.strip() else {}
+    except ValueError as broken:
+        raise LackError(f"{DAEMON} of a host is not JSON ({broken}): mend it") from broken
+    if not before["docker"]:
+        settings |= {"bridge": "none", "iptables": False, "ip-forward": False}
+        if needs.docker_data:
+            settings.setdefault("data-root", needs.docker_data)
+    settings.setdefault("log-opts", {"max-file": "5", "max-size": "50m"})
+    if needs.registries:
+        settings["insecure-registries"] = sorted({*settings.get("insecure-registries", []), *needs.registries})
+    if before.get("bounded"):
+        settings["runtimes"] = {**settings.get("runtimes", {}), "bounded": {"path": BOUNDED}}
+        settings["default-runtime"] = "bounded"
+    return settings
+
+
+def _docker_works(hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict, record: Path, say: Say) -> None:
+    """Have every host's Docker run a privileged container; where runc grants too much, limit it and try again."""
+    program = (HERE / "host_docker.py").read_text(encoding="utf-8")
+
+    def one(host: Host) -> str:
+        done = remote.run(host, ["python3", "-IB", "-"], input=program, timeout=300)
+        said = json.loads(done.stdout)
+        return "" if said["ok"] else " ".join(said["said"])
+
+    def failing(some: Sequence[Host]) -> dict[str, str]:
+        with ThreadPoolExecutor(16) as pool:
+            said = dict(zip([host.name for host in some], pool.map(one, some), strict=True))
+        return {name: why for name, why in said.items() if why}
+
+    say("trying Docker")
+    bad = failing(hosts)
+    bound = [host for host in hosts if "unable to apply caps" in bad.get(host.name, "")]
+    if bound:
+        say(f"limiting Docker's runc on {', '.join(host.name for host in bound)}")
+        for host in bound:
+            mine = kept["hosts"][host.name]["before"]
+            mine["bounded"] = True
+            settings = json.dumps(daemon(mine["daemon_json"], needs, mine), indent=1, sort_keys=True) + "\n"
+            runtime = (HERE / "runc_bounded.py").read_text(encoding="utf-8")
+            todo[host.name] |= {"packages": [], "docker_is_there": True}
+            todo[host.name]["files"][DAEMON]["text"] = settings
+            todo[host.name]["files"][BOUNDED] = {"text": runtime, "mode": "0755"}
+        _play("prepare.yml", bound, needs, todo, kept, record)
+        bad = {**{name: why for name, why in bad.items() if name not in {h.name for h in bound}}, **failing(bound)}
+    if bad:
+        name, why = sorted(bad.items())[0]
+        raise DeployError(f"{name}: its Docker cannot do what Kolla asks of it: {why}")
+
+
+def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> list[str]:
+    """Leave ``hosts`` as they were: Kolla's containers, volumes and images go, and what :func:`prepare` did.
+
+    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed; the record is
+    removed when there is none.
+    """
+    kept = _load(record)
+    known = [host for host in hosts if host.name in kept["hosts"]]
+    problems, reached = [], []
+    program = (HERE / "host_leave.py").read_text(encoding="utf-8")
+    for host in known:
+        before = kept["hosts"][host.name]["before"]
+        try:
+            say(f"{host.name}: containers go")
+            done = remote.run(host, ["python3", "-IB", "-", json.dumps(before)], input=program, timeout=900)
+            problems += [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
+            reached.append(host)
+        except LackError as gone:
+            problems.append(str(gone))
+    if reached:
+        todo = {host.name: _todo_undo(kept["hosts"][host.name]) for host in reached}
+        needs = Needs(kept.get("cloud", ""), {host.name: host.address for host in reached})
+        try:
+            _play("undo.yml", reached, needs, todo, kept, record)
+        except DeployError as failed:
+            problems.append(str(failed))
+    if not problems:
+        record.unlink(missing_ok=True)
+    return problems
+
+
+def _todo_undo(kept: Mapping) -> dict:
+    before, done = kept["before"], kept["todo"]
+    back = {DAEMON: before["daemon_json"]} if before["daemon_json"] is not None else {}
+    return {
+        "docker_is_there": before["docker"],
+        "gone": sorted(set(done["files"]) - set(back)),
+        "back": back,
+        "sysctl": {name: before["sysctl"][name] for name in done["sysctl"]},
+        "firewall": done["firewall"],
+        "let_in": done["let_in"],
+    }
+
+
+def _before(seen: Mapping) -> dict:
+    there = seen["docker"] or {}
+    return {
+        "docker": seen["docker"] is not None,
+        "daemon_json": there.get("daemon_json"),
+        "containers": there.get("containers", []),
+        "volumes": there.get("volumes", []),
+        "images": there.get("images", []),
+        "folders": there.get("folders", []),
+        "packages": sorted({*PROGRAMS.values(), *MODULES.values(), "chrony"} & set(seen["packages"])),
+        "sysctl": {name: one["value"] for name, one in seen["sysctl"].items()},
+        "system": seen["os"]["title"],
+        "kernel": seen["release"],
+    }
+
+
+def _play(book: str, hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict, record: Path) -> None:
+    names = "\n".join(f"{address} {name}" for name, address in needs.names.items())
+    variables = {"mrkolla_todo": todo, "mrkolla_cloud": needs.cloud, "mrkolla_hosts": names}
+    kept["cloud"] = needs.cloud
+    if book == "prepare.yml":
+        for host in hosts:
+            mine, new = kept["hosts"][host.name], todo[host.name]
+            old = mine.get("todo") or {"files": [], "sysctl": [], "let_in": [], "firewall": None, "packages": []}
+            mine["todo"] = {key: sorted({*old[key], *new[key]}) for key in ("files", "sysctl", "let_in", "packages")}
+            mine["todo"]["firewall"] = new["firewall"] or old["firewall"]
+        _save(record, kept)
+    play(book, hosts, variables, record)
+    kept.update(_load(record))
+
+
+def play(book: str, hosts: Sequence[Host], variables: dict, record: Path) -> None:
+    """Run one of this package's playbooks by enoslib and add what it changed to the record.
+
+    Raises :class:`~mrkolla.errors.DeployError` with the failing task, its host and what it said.
+    """
+    kept = _load(record)
+    roles = en.Roles({"hosts": [as_enoslib(host) for host in hosts]})
+    with _ANSIBLE, config_context(ansible_stdout="noop"):
+        results = en.run_ansible([str(HERE / book)], roles=roles, extra_vars=variables, on_error_continue=True)
+    failed = []
+    for result in results:
+        payload = result.payload if isinstance(result.payload, dict) else {}
+        if result.status in ("FAILED", "UNREACHABLE") and payload.get("failed_when_result") is not False:
+            said = str(payload.get("msg") or payload.get("stderr") or payload)
+            failed.append(f"{result.host}: {result.task}: {' '.join(said.split())[:300]}")
+        elif payload.get("changed"):
+            entry = kept["hosts"].setdefault(result.host, {"done": []})
+            entry["done"].append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "what": result.task})
+    _save(record, kept)
+    if failed:
+        raise DeployError(f"preparing hosts failed: {failed[0]}")
+
+
+def as_enoslib(host: Host) -> en.Host:
+    """The host as enoslib reaches it: same key, same pinned host key."""
+    options = " ".join(f"-o {one}" for one in _options(host))
+    extra = {"ansible_ssh_common_args": options} if options else {}
+    keyfile = str(host.key) if host.key else None
+    return en.Host(host.address, alias=host.name, user=host.user, keyfile=keyfile, port=host.port, extra=extra)
+
+
+def _options(host: Host) -> list[str]:
+    if not host.known_hosts:
+        return ["BatchMode=yes"]
+    return [f"UserKnownHostsFile={host.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
+
+
+def _load(record: Path) -> dict:
+    try:
+        return json.loads(record.read_text())
+    except FileNotFoundError:
+        return {"hosts": {}}
+
+
+def _save(record: Path, kept: Mapping) -> None:
+    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = record.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_text(json.dumps(kept, indent=1))
+    new.replace(record)

@@ -1,0 +1,234 @@
+"""The static testbed for an experiment: hosts that are a person's own, looked at, prepared, used and left again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mrkolla import remote
+from mrkolla.config import Experiment
+from mrkolla.config.static import StaticTestbed
+from mrkolla.errors import InputError, LackError, MrkollaError
+from mrkolla.providers import prepare as hosts_of
+from mrkolla.providers.prepare import Needs, Seen
+from mrkolla.providers.prepare import registry as registries
+from mrkolla.providers.static.kolla import kolla_config, kolla_globals
+from mrkolla.providers.static.place import cloud_folder, features_of, known_hosts, needs, regions
+from mrkolla.providers.static.provider import provider, remote_host
+from mrkolla.remote import Host
+from mrkolla.wan import PlainLink, PlainRegion
+from mrkolla.wan.plainhosts import need as need_driver
+
+# fmt: off
+__all__ = [
+    "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off", "power_on",
+    "prepare", "regions", "reserve", "running",
+]
+# fmt: on
+
+Say = Callable[[str], None]
+
+
+def need() -> None:
+    """Raise LackError when this machine lacks what reaching hosts takes."""
+    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install openssh-client")
+
+
+def foresee(experiment: Experiment, results: Path) -> None:
+    """Look at all hosts; raises one clear error for all that stops the experiment, before anything is changed."""
+    wanted = needs(experiment)
+    hosts = _pinned(experiment)
+    found = hosts_of.facts(hosts, wanted)
+    if wrong := hosts_of.lacking(hosts_of.judge(found, wanted)):
+        raise wrong
+    # Without iptables, which preparing brings, nothing can be said of NFQUEUE yet.
+    if all(facts["kernel"]["nfqueue"] is not None for facts in found.values()):
+        need_driver(_plain(experiment), experiment.wan.driver)
+
+
+def doctor(testbed: StaticTestbed) -> list[Seen]:
+    """What every host of the section ``testbed`` has and lacks; changes nothing. Hosts out of reach are told, too."""
+    hosts, interface, vips, features = [], {}, {}, {}
+    # Which region is the AR stands in the experiment; the first one is, in a file that is written as people do.
+    for number, region in enumerate(testbed.regions.values()):
+        vips[region.hosts[0].name] = region.vip
+        for host in region.hosts:
+            hosts.append(host)
+            interface[host.name] = region.interface or testbed.interface
+            roles = frozenset({"control", "network", "compute"})
+            features[host.name] = features_of(testbed, roles, "qemu" if number else None)
+    names = {host.name: host.address for host in hosts}
+    wanted = Needs(
+        cloud="doctor",
+        names=names,
+        interface=interface,
+        vips=vips,
+        free=tuple(vips.values()),
+        features=features,
+        contained=testbed.containers,
+        docker_data=testbed.docker_data,
+        disk_gb=testbed.disk_gb,
+    )
+    found, seen = {}, []
+    known = testbed.path(testbed.known_hosts)
+    for host in hosts:
+        # Nothing is pinned by looking: the person's own file is what counts.
+        reached = remote_host(testbed, host, known)
+        try:
+            hosts_of.refuse_open_key(reached.key)
+            found |= hosts_of.facts([reached], wanted)
+        except MrkollaError as wrong:
+            seen.append(Seen(host.name, "SSH", False, str(wrong), "see 'testbed: static' in the README"))
+    return [*seen, *hosts_of.judge(found, wanted)]
+
+
+# -- hosts, from first to last -----------------------------------------------------------------------------------------
+
+
+def _hosts(experiment: Experiment) -> list[Host]:
+    return [placed.host for region in regions(experiment) for placed in region.hosts]
+
+
+def _pinned(experiment: Experiment) -> list[Host]:
+    """The hosts, with their SSH keys pinned for this cloud."""
+    testbed: StaticTestbed = experiment.testbed
+    hosts = _hosts(experiment)
+    for key in sorted({host.key for host in hosts}):
+        hosts_of.refuse_open_key(key)
+    cloud_folder(experiment.name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    trusted = testbed.path(testbed.known_hosts)
+    hosts_of.pin(hosts, known_hosts(experiment.name), trusted=trusted, scan=testbed.host_keys == "scan")
+    return hosts
+
+
+def prepare(log: Path, say: Say) -> None:
+    """Nothing has to be built for hosts that are there."""
+
+
+def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
+    """Prepare the hosts of ``experiment``; what is as it must be is left alone.
+
+    ``images``: a folder of built images, which a registry on the AR's first host is fed with. Raises LackError,
+    InputError (another cloud of that name has other hosts) and DeployError.
+    """
+    _refuse_other_hosts(experiment)
+    hosts = _pinned(experiment)
+    _save(experiment.name, hosts)
+    # enoslib gives the roles and networks that any script of its users can go on with.
+    provider(experiment.testbed, known_hosts(experiment.name)).init()
+    record = cloud_folder(experiment.name) / "prepared.json"
+    hosts_of.prepare(hosts, needs(experiment), record, say)
+    need_driver(_plain(experiment), experiment.wan.driver)
+    if images is not None:
+        _feed(experiment, images, log, record, say)
+
+
+def _feed(experiment: Experiment, images: Path, log: Path, record: Path, say: Say) -> None:
+    """A registry in each region; the AR's gets the built images, unless it has them."""
+    from mrkolla.images import registry as feeder
+    from mrkolla.images.recipe import IMAGES, NAMESPACE
+    from mrkolla.kolla.releases import release
+
+    admin, *others = (region.control for region in regions(experiment))
+    port = experiment.testbed.registry_port
+    say("registries")
+    registries.start(admin, others, port, record)
+    mark = cloud_folder(experiment.name) / "fed"
+    there = set(registries.holds(admin, port))
+    if mark.exists() and mark.read_text() == str(images) and {f"{NAMESPACE}/{name}" for name in IMAGES} <= there:
+        return
+    feeder.feed(f"{admin.address}:{port}", release(experiment.release), images, log, say)
+    mark.write_text(str(images))
+
+
+def _refuse_other_hosts(experiment: Experiment) -> None:
+    before = {host.name: host.address for host in _load(experiment.name)}
+    now = {host.name: host.address for host in _hosts(experiment)}
+    if other := sorted(name for name in before if now.get(name) != before[name]):
+        raise InputError(
+            f"the cloud '{experiment.name}' is there with other hosts ({', '.join(other)}): 'mrkolla destroy --name"
+            f" {experiment.name}' first, or give this experiment another name"
+        )
+
+
+def _plain(experiment: Experiment) -> tuple[PlainRegion, ...]:
+    """The regions as links between hosts see them."""
+    networks = experiment.testbed.regions
+    return tuple(
+        PlainRegion(
+            region.name,
+            tuple(placed.host for placed in region.hosts),
+            (f"{region.vip}/32", *networks[region.name].networks),
+        )
+        for region in regions(experiment)
+    )
+
+
+def links(experiment: Experiment) -> list[PlainLink]:
+    """The links between each OSR and the AR."""
+    plain = _plain(experiment)
+    admin = experiment.admin_region.name
+    return [PlainLink(region.name, admin, plain) for region in plain if region.name != admin]
+
+
+def running(experiment: Experiment) -> dict[str, bool]:
+    """Each host's name, and whether it answers by SSH with its Docker up; empty before they were prepared."""
+    found = {}
+    for host in _load(experiment.name):
+        try:
+            done = remote.run(host, ["systemctl", "is-active", "docker"], timeout=30, check=False)
+            found[host.name] = done.returncode == 0
+        except LackError:
+            found[host.name] = False
+    return found
+
+
+def power_off(experiment: Experiment) -> list[str]:
+    """Refused: the hosts are not mrkolla's."""
+    raise InputError("hosts of the testbed static are yours to power off: 'mrkolla stop' and 'save' are for local ones")
+
+
+def power_on(experiment: Experiment, log: Path, say: Say) -> None:
+    """Nothing can be started; raises LackError that names the hosts that do not answer."""
+    if down := [name for name, runs in running(experiment).items() if not runs]:
+        raise LackError(f"no answer from {', '.join(down)}: start them by hand")
+
+
+def destroy(name: str) -> None:
+    """Leave the hosts of the cloud ``name`` as they were before it. Raises LackError for what could not be done."""
+    hosts = _load(name)
+    if not hosts:
+        return
+    problems = hosts_of.undo(hosts, cloud_folder(name) / "prepared.json")
+    for host in hosts:
+        remote.forget(host)
+    if problems:
+        raise LackError(f"{len(problems)} things are left on hosts, run it again: {'; '.join(problems[:3])}")
+    _file(name).unlink(missing_ok=True)
+
+
+def _file(name: str) -> Path:
+    return cloud_folder(name) / "static.json"
+
+
+def _save(name: str, hosts: list[Host]) -> None:
+    rows = [
+        {**{key: getattr(host, key) for key in ("name", "address", "user", "port")}, "key": str(host.key)}
+        for host in hosts
+    ]
+    new = _file(name).with_suffix(".new")
+    new.write_text(json.dumps(rows, indent=1))
+    new.replace(_file(name))
+
+
+def _load(name: str) -> list[Host]:
+    """The hosts of a cloud as another process prepared them; none when there is no such cloud."""
+    try:
+        rows = json.loads(_file(name).read_text())
+    except FileNotFoundError:
+        return []
+    return [Host(**{**row, "key": Path(row["key"])}, known_hosts=known_hosts(name)) for row in rows]

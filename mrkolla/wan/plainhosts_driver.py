@@ -1,0 +1,353 @@
+"""The WAN drivers for plain hosts: what to ask of which host. What happens there is in ``plainhosts_lines.py``."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from mrkolla.errors import WanError
+from mrkolla.wan import delayline, netem
+from mrkolla.wan.driver import Driver
+from mrkolla.wan.link import BACK, OUT, Direction, LocalLink, OneWay
+from mrkolla.wan.plainhosts_fleet import LEASE_S, Fleet
+
+_MEND = "restart it with `mrkolla wan start`"
+_FRESH_S = 0.5  # what hosts said so long ago still counts: one look at all links asks each host once
+
+
+class PlainDriver(Driver):
+    """What both drivers share.
+
+    ``store``: {"owner", "net": regions and hosts, "settings": {osr: {direction: OneWay as a dict}},
+    "peers": {region: [CIDR]}}.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(state_dir)
+        self._seen: tuple[float, dict[str, dict], dict[str, str]] = (-math.inf, {}, {})
+
+    @classmethod
+    def lack(cls) -> str | None:
+        """None: what matters is what the hosts lack, which :func:`mrkolla.wan.plainhosts.need` asks them."""
+        return None
+
+    # What a driver does differently
+
+    def ends(self, here: str, other: str) -> tuple[str, str]:
+        """(from, to): the way of the packets that a host of region ``here`` delays on its line of region ``other``."""
+        raise NotImplementedError
+
+    def words(self, settings: OneWay) -> dict | list[str]:
+        """The settings as the host's program takes them."""
+        raise NotImplementedError
+
+    def understood(self, line: Mapping) -> Direction:
+        """A line as the host's program reports it."""
+        raise NotImplementedError
+
+    # The contract of drivers
+
+    def start(self, links: list[LocalLink], store: dict) -> list[str]:
+        """See :meth:`Driver.start`. All links count as fresh: settings are then put in force on hosts old and new."""
+        fleet = Fleet.of(store["net"])
+        fleet.install()
+        try:
+            fleet.call("begin", input={"owner": store["owner"], "driver": self.name, "lease_s": LEASE_S})
+        except WanError:
+            # Half a cloud's links are none; hosts that are not ours say so, and are left alone.
+            fleet.try_ask({name: {"owner": store["owner"]} for name in fleet.hosts}, verb="stop")
+            raise
+        store.setdefault("settings", {})
+        for gone in set(store["settings"]) - {link.osr for link in links}:
+            del store["settings"][gone]
+        self.forget()
+        store["peers"] = {}
+        self.refresh(store)
+        return [link.osr for link in links]
+
+    def stop(self, links: list[LocalLink], store: dict) -> None:
+        """See :meth:`Driver.stop`. A host out of reach is no error once its lease has run out."""
+        if "net" in store:
+            fleet = Fleet.of(store["net"])
+            request = {"owner": store["owner"]}
+            _, failed = fleet.try_ask(dict.fromkeys(fleet.hosts, request), verb="stop")
+            left = self._lease_until() - time.time()
+            if failed and left > 0:
+                said = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
+                raise WanError(
+                    f"the links could not be removed whole: {said}. What is left goes by itself within {left:.0f} s"
+                )
+        (self.state_dir / "lease").unlink(missing_ok=True)
+        store.clear()
+
+    def apply(self, link: LocalLink, direction: str, settings: OneWay, store: dict) -> None:
+        """See :meth:`Driver.apply`."""
+        store["settings"].setdefault(link.osr, {})[direction] = asdict(settings)
+        requests = {}
+        for host, here, others in self._lines(store):
+            changed = [other for other in others if self._concerns(link.osr, direction, here, other)]
+            if changed:
+                lines = {other: self.words(self._wanted(here, other, store)) for other in changed}
+                requests[host] = {"do": "set", "owner": store["owner"], "lines": lines}
+        Fleet.of(store["net"]).ask(requests)
+        self.forget()
+
+    def read(self, link: LocalLink, direction: str, store: dict) -> Direction:
+        """See :meth:`Driver.read`: every host of the link must say the same; their counters are added."""
+        admin = store["net"]["admin"]
+        ends = (link.osr, admin) if direction == OUT else (admin, link.osr)
+        what = f"link of {link.osr}, direction {direction}"
+        answers, failed = self._look(store)
+        found: dict[str, Direction] = {}
+        for host, here, others in self._lines(store):
+            for other in others:
+                if self.ends(here, other) != ends:
+                    continue
+                if host in failed:
+                    raise WanError(f"{what}: {host}: {failed[host]}: {_MEND}")
+                line = answers[host]["lines"].get(other)
+                if line is None:
+                    raise WanError(f"{what}: {host}: {'; '.join(answers[host]['problems'])}: {_MEND}")
+                found[host] = self.understood(line)
+        (first, one), *rest = found.items()
+        for host, other in rest:
+            if wrong := one.settings.differs(other.settings):
+                raise WanError(f"{what}: {first} and {host} do not agree on {', '.join(wrong)}: `mrkolla wan set`")
+        every = [one, *(direction_ for _, direction_ in rest)]
+        details = {f"{host}.{key}": value for host, seen in found.items() for key, value in seen.details.items()}
+        sums = {name: sum(getattr(seen, name) for seen in every) for name in ("packets", "dropped", "queued", "late")}
+        return replace(one, details=details, **sums)
+
+    def problems(self, link: LocalLink, store: dict) -> list[str]:
+        """See :meth:`Driver.problems`. A host out of reach is told by :meth:`read`."""
+        answers, failed = self._look(store)
+        found = []
+        for host, here, others in self._lines(store):
+            if host in failed or host not in answers or link.osr not in (here, *others):
+                continue
+            if here == link.osr or here == store["net"]["admin"]:
+                found += [f"link of {link.osr}: {host}: {problem}: {_MEND}" for problem in answers[host]["problems"]]
+            for other in others:
+                line = answers[host]["lines"].get(other)
+                if line is None or link.osr not in (here, other):
+                    continue
+                wanted = self.rounded(self._wanted(here, other, store))
+                if wrong := wanted.differs(self.understood(line).settings):
+                    said = f"{', '.join(wrong)} between {here} and {other} is not what was asked"
+                    found.append(f"link of {link.osr}: {host}: {said}: `mrkolla wan set`")
+        return found
+
+    # Addresses and leases
+
+    def refresh(self, store: dict) -> list[str]:
+        """Ask all hosts for their addresses; where these changed, have all hosts delay them. Returns the new ones."""
+        answers, failed = self._look(store, fresh=True)
+        if failed:
+            raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
+        peers = addresses_of(store["net"], {name: answer["addresses"] for name, answer in answers.items()})
+        if peers == store.get("peers"):
+            return []
+        before = {cidr for cidrs in store.get("peers", {}).values() for cidr in cidrs}
+        port = {host.name: host.port for host in Fleet.of(store["net"]).hosts.values()}
+        controllers = {name: answer.get("controller") for name, answer in answers.items()}
+        requests = {}
+        for host, here, others in self._lines(store):
+            between = {other: _without(peers[other], peers[here]) for other in others}
+            ssh = sorted({(address, port[host]) for address in controllers.values() if address})
+            requests[host] = {"do": "peers", "owner": store["owner"], "peers": between, "controllers": ssh}
+        Fleet.of(store["net"]).ask(requests)
+        store["peers"] = peers
+        self.forget()
+        return sorted({cidr for cidrs in peers.values() for cidr in cidrs} - before)
+
+    def renew(self, store: dict, lease_s: float) -> bool:
+        """Renew the lease at all hosts; False when addresses have changed since the last refresh."""
+        fleet = Fleet.of(store["net"])
+        answers, failed = fleet.try_ask(
+            {name: {"do": "get", "owner": store["owner"], "lease_s": lease_s} for name in fleet.hosts}
+        )
+        self._note_lease(lease_s)
+        if failed:
+            said = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
+            raise WanError(f"links between hosts: {said}: {_MEND}")
+        peers = addresses_of(store["net"], {name: answer["addresses"] for name, answer in answers.items()})
+        return peers == store.get("peers")
+
+    def _note_lease(self, lease_s: float) -> None:
+        file, until = self.state_dir / "lease", time.time() + lease_s
+        # A host that this request did not reach has the longer one still.
+        file.write_text(f"{max(until, self._lease_until() if file.exists() else 0):.0f}\n")
+
+    def _lease_until(self) -> float:
+        """Until when (seconds since 1970) a host that was not reached since may have rules."""
+        try:
+            return float((self.state_dir / "lease").read_text())
+        except (FileNotFoundError, ValueError):
+            return time.time() + LEASE_S
+
+    # Who has which line
+
+    def _lines(self, store: Mapping) -> Iterator[tuple[str, str, list[str]]]:
+        """(host, its region, the regions that it has a line of)."""
+        regions = store["net"]["regions"]
+        for here, region in regions.items():
+            for host in region["hosts"]:
+                yield host["name"], here, [other for other in regions if other != here]
+
+    def _concerns(self, osr: str, direction: str, here: str, other: str) -> bool:
+        source, target = self.ends(here, other)
+        return osr == (source if direction == OUT else target)
+
+    def _wanted(self, here: str, other: str, store: Mapping) -> OneWay:
+        """What a host of ``here`` does on its line of ``other``: out of one link and into the next."""
+        source, target = self.ends(here, other)
+        parts = [(source, OUT), (target, BACK)]
+        return added(
+            OneWay(**store["settings"][osr][direction])
+            for osr, direction in parts
+            if direction in store["settings"].get(osr, {})
+        )
+
+    def _look(self, store: Mapping, fresh: bool = False) -> tuple[dict[str, dict], dict[str, str]]:
+        """(what each host's service says, why the others said nothing), asked once for one look at all links."""
+        when, answers, failed = self._seen
+        if fresh or time.monotonic() - when > _FRESH_S:
+            fleet = Fleet.of(store["net"])
+            request = {"do": "get", "owner": store["owner"]}
+            answers, failed = fleet.try_ask(dict.fromkeys(fleet.hosts, request))
+            self._note_lease(LEASE_S)
+            self._seen = (time.monotonic(), answers, failed)
+        return answers, failed
+
+    def forget(self) -> None:
+        """What hosts said before does not count any more."""
+        self._seen = (-math.inf, {}, {})
+
+
+class NfQueueHosts(PlainDriver):
+    """The host that receives a packet delays it, in user space."""
+
+    name = "nfqueue"
+
+    def ends(self, here: str, other: str) -> tuple[str, str]:
+        """See :meth:`PlainDriver.ends`."""
+        return other, here
+
+    def words(self, settings: OneWay) -> dict:
+        """See :meth:`PlainDriver.words`."""
+        return {name: getattr(settings, name) for name in delayline.DEFAULTS}
+
+    def understood(self, line: Mapping) -> Direction:
+        """See :meth:`PlainDriver.understood`."""
+        stats = line["stats"]
+        dropped = stats["lost"] + stats["overflowed"] + stats["kernel_dropped"] + stats["user_dropped"]
+        settings = OneWay(**line["settings"])
+        return Direction(settings, stats["packets"], dropped, stats["queued"], stats["late"], dict(stats))
+
+
+class NetemHosts(PlainDriver):
+    """The host that sends a packet delays it, in the kernel."""
+
+    name = "netem"
+
+    def ends(self, here: str, other: str) -> tuple[str, str]:
+        """See :meth:`PlainDriver.ends`."""
+        return here, other
+
+    def words(self, settings: OneWay) -> list[str]:
+        """See :meth:`PlainDriver.words`."""
+        line = netem.queue("-", settings, "change")
+        return line[line.index("netem") + 1 :]
+
+    def rounded(self, settings: OneWay) -> OneWay:
+        """See :meth:`Driver.rounded`."""
+        return netem.Netem(self.state_dir).rounded(settings)
+
+    def understood(self, line: Mapping) -> Direction:
+        """See :meth:`PlainDriver.understood`."""
+        return netem.understood(line["row"])
+
+
+#: In the order of preference.
+PLAIN_DRIVERS: dict[str, type[PlainDriver]] = {driver.name: driver for driver in (NetemHosts, NfQueueHosts)}
+
+
+def added(parts: Iterable[OneWay]) -> OneWay:
+    """One direction that is several, one after the other: times add up, the narrowest bandwidth holds."""
+    total = OneWay()
+    for part in parts:
+        mbits = [mbit for mbit in (total.bandwidth_mbit, part.bandwidth_mbit) if mbit is not None]
+        waiting = [size for size in (total.queue_bytes, part.queue_bytes) if size is not None]
+        kept = (1 - total.loss_percent / 100) * (1 - part.loss_percent / 100)
+        total = OneWay(
+            delay_ms=total.delay_ms + part.delay_ms,
+            jitter_ms=total.jitter_ms + part.jitter_ms,
+            loss_percent=part.loss_percent if not total.loss_percent else 100 * (1 - kept),
+            bandwidth_mbit=min(mbits, default=None),
+            # What is on its way adds up too: two links hold what each of them would.
+            queue_packets=max(OneWay.queue_packets, total.queue_packets + part.queue_packets - OneWay.queue_packets),
+            queue_bytes=max(waiting, default=None),
+        )
+    return total
+
+
+def addresses_of(net: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, list[str]]:
+    """Region -> CIDRs by which the others know it: its own networks, its hosts' addresses, its containers' networks.
+
+    ``reported``: host name -> addresses, as ``plainhosts_agent.py`` gives them. What hosts of two regions have alike
+    (the default network of their Docker) tells them not apart, and is left out. Raises WanError for a host without an
+    address.
+    """
+    found: dict[str, set[ipaddress.IPv4Network]] = {}
+    for name, region in net["regions"].items():
+        found[name] = set()
+        for host in region["hosts"]:
+            if not reported[host["name"]]:
+                raise WanError(f"{host['name']}: it reports no IPv4 address")
+            for one in reported[host["name"]]:
+                whole = ipaddress.ip_interface(f"{one['address']}/{one['prefix']}").network
+                found[name].add(ipaddress.ip_network(one["address"]))
+                # A bridge's network is its containers', unless other hosts are on it too.
+                if one["bridge"] and not _holds_other(whole, host["name"], reported):
+                    found[name].add(whole)
+    unique = {}
+    for name, networks in found.items():
+        others = set().union(*(there for other, there in found.items() if other != name))
+        kept = {one for one in networks if not _shared(one, others)}
+        kept |= {ipaddress.ip_network(cidr, strict=False) for cidr in net["regions"][name]["networks"]}
+        unique[name] = [str(one) for one in ipaddress.collapse_addresses(kept)]
+        if not unique[name]:
+            raise WanError(f"region {name}: its hosts have no address that tells them from other regions'")
+    return unique
+
+
+def _shared(one: ipaddress.IPv4Network, others: set[ipaddress.IPv4Network]) -> bool:
+    """Whether another region has the same address; of a network, whether it has anything in it."""
+    return one in others if one.prefixlen == 32 else any(one.overlaps(other) for other in others)
+
+
+def _holds_other(network: ipaddress.IPv4Network, host: str, reported: Mapping[str, list[dict]]) -> bool:
+    return any(
+        ipaddress.ip_address(one["address"]) in network
+        for name, there in reported.items()
+        if name != host
+        for one in there
+    )
+
+
+def _without(cidrs: list[str], own: list[str]) -> list[str]:
+    """``cidrs`` less what is this region's own: a network may hold a few hosts of another region."""
+    left = [ipaddress.ip_network(cidr) for cidr in cidrs]
+    for taken in map(ipaddress.ip_network, own):
+        rest: list[ipaddress.IPv4Network] = []
+        for one in left:
+            if taken == one or not taken.overlaps(one):
+                rest += [] if taken == one else [one]
+            elif taken.subnet_of(one):
+                rest += one.address_exclude(taken)
+        left = rest
+    return [str(one) for one in ipaddress.collapse_addresses(left)]

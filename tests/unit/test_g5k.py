@@ -1,0 +1,275 @@
+"""The testbed g5k without Grid'5000: its keys, which node becomes which host, addresses, hosts not known yet."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import yaml
+
+from mrkolla import config, providers
+from mrkolla.config.testbeds import G5kTestbed
+from mrkolla.errors import InputError, LackError
+from mrkolla.journal import Journal
+from mrkolla.placement import AR
+from mrkolla.providers.g5k import place, state, testbed
+from mrkolla.providers.g5k.state import Node, Reserved
+from mrkolla.wan.real import below_real, expected
+from tests.unit.conftest import TOP
+
+NANCY = [f"gros-{number}.nancy.grid5000.fr" for number in range(1, 4)]
+RENNES = [f"paravance-{number}.rennes.grid5000.fr" for number in (2, 9, 10)]
+
+
+@pytest.fixture
+def g5k(experiment):
+    """Make an experiment with OSR1 and OSR2 (three roles in all each) and these keys of the testbed."""
+
+    def make(**keys) -> config.Experiment:
+        return experiment(testbed={"kind": "g5k", **keys})
+
+    return make
+
+
+def reserve(experiment: config.Experiment, jobs=((None, 7),), ends: float | None = None) -> Reserved:
+    """Record hosts as if they were reserved."""
+    names = [f"{r}-{role}1" for r, role in (("osr1", "control"), ("osr1", "compute"), ("osr2", "control"))]
+    names = ["ar-control1", *names, "osr2-compute1"]
+    hosts = {
+        name: Node(f"n-{index}.nancy", f"n-{index}", f"10.0.0.{index}", "eno1", "10.0.0.0/24")
+        for index, name in enumerate(names, start=1)
+    }
+    vips = {"AR": "10.0.0.101", "OSR1": "10.0.0.102", "OSR2": "10.0.0.103"}
+    made = Reserved([tuple(job) for job in jobs], ends or time.time() + 3600, hosts, vips)
+    state.save(experiment.name, made)
+    return made
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_the_shipped_testbed_file_is_read(two_regions_file):
+    found = config.load(two_regions_file, TOP / "configs/g5k.yaml").testbed
+    assert isinstance(found, G5kTestbed)
+    # It shows every key with its default, but for the places.
+    default = G5kTestbed(site=found.site, cluster=found.cluster)
+    assert found == default
+    shown = yaml.safe_load((TOP / "configs/g5k.yaml").read_text())["testbed"]
+    assert shown.keys() == G5kTestbed.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"walltime": "4h"}, r"testbed.walltime: must be a time such as 4:00:00"),
+        ({"walltime": "0:00:00"}, r"testbed.walltime: must be more than 0:00:00"),
+        ({"reservation": "tomorrow"}, r"testbed.reservation: must be a date such as \"2026-11-30 19:00:00\""),
+        ({"site": "Rennes"}, r"testbed.site: must be a name as Grid'5000 writes it"),
+        ({"cluster": "gros-1"}, r"testbed.cluster: must be a cluster's name"),
+        ({"queue": "fast"}, r"testbed.queue: must be one of default, production"),
+        ({"network": "kavlan"}, r"testbed.network: kavlan needs an environment"),
+        ({"job_type": ["deploy"]}, r"testbed.job_type: job type deploy needs an environment"),
+        ({"vips": "10.0.0.7/22"}, r"testbed.vips: must be an IPv4 network of free addresses"),
+        ({"vips": "10.0.0.0/30"}, r"testbed.vips: 10.0.0.0/30 has 2 addresses for 3 regions"),
+        ({"regions": {"OSR1": {"vip": "x"}}}, r"testbed.regions.OSR1.vip: must be an IPv4 address"),
+        ({"regions": {"OSR1": {"sites": "x"}}}, r"unknown key 'sites'; did you mean 'site'"),
+        ({"wait_s": 1}, r"testbed.wait_s: must be 30 or more"),
+        ({"job_name": "a b"}, r"testbed.job_name: 'a b' is not allowed"),
+    ],
+)
+def test_wrong_keys_are_refused(g5k, keys, told):
+    with pytest.raises(InputError, match=told):
+        g5k(**keys)
+
+
+def test_a_regions_own_place_wins():
+    elsewhere = {"OSR1": {"site": "nancy"}, "OSR2": {"cluster": "gros"}}
+    bed = G5kTestbed(site="rennes", cluster="paravance", regions=elsewhere)
+    places = {name: bed.place(name) for name in ("AR", "OSR1", "OSR2")}
+    assert {name: (p.site, p.cluster) for name, p in places.items()} == {
+        "AR": ("rennes", "paravance"),
+        "OSR1": ("nancy", None),  # the testbed's cluster is not there
+        "OSR2": (None, "gros"),
+    }
+
+
+def test_a_region_that_there_is_not_is_refused(g5k):
+    with pytest.raises(InputError, match=r"testbed.regions: unknown region 'OSR9'; did you mean 'OSR[12]'\?"):
+        testbed.regions(g5k(regions={"OSR9": {"site": "nancy"}}))
+
+
+# -- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_nodes_go_to_the_regions_that_ask_for_them(g5k):
+    there = g5k(regions={"OSR2": {"cluster": "gros"}, "OSR1": {"site": "rennes"}})
+    found = place.assign(there, RENNES + NANCY, "job 1")
+    assert found == {
+        "ar-control1": NANCY[2],
+        "osr1-control1": RENNES[0],
+        "osr1-compute1": RENNES[1],
+        "osr2-control1": NANCY[0],
+        "osr2-compute1": NANCY[1],
+    }
+    assert place.assign(there, [*reversed(NANCY + RENNES), NANCY[0]], "job 1") == found
+
+
+@pytest.mark.parametrize(
+    ("keys", "nodes", "told"),
+    [
+        ({}, NANCY, r"job 1 has 3 nodes \(3 of cluster gros\); the experiment needs 5, of them 2 for region OSR2"),
+        (
+            {"regions": {"OSR2": {"cluster": "gros"}}},
+            [*RENNES, "parasilo-1.rennes.grid5000.fr", NANCY[0]],
+            r"of them 2 of cluster gros for region OSR2$",
+        ),
+        (
+            {"regions": {"OSR1": {"site": "lyon"}}},
+            NANCY + RENNES,
+            r"of them 2 at site lyon for region OSR1; outside of a job mrkolla reserves at every site itself",
+        ),
+        ({}, [], r"job 1 has 0 nodes \(none\)"),
+    ],
+)
+def test_too_few_nodes_are_refused(g5k, keys, nodes, told):
+    with pytest.raises(LackError, match=told):
+        place.assign(g5k(**keys), nodes, "job 1")
+
+
+def test_names_without_a_domain_fit_every_site(g5k):
+    found = place.assign(g5k(site="rennes"), [f"node{number}" for number in range(12, 7, -1)], "job 1")
+    assert list(found.values()) == ["node8", "node9", "node10", "node11", "node12"]
+
+
+def test_addresses_come_from_the_file_then_from_the_sites_subnets(g5k):
+    sites = {"AR": "rennes", "OSR1": "rennes", "OSR2": "nancy"}
+    subnets = {"rennes": ["10.156.0.0/22", "10.156.4.0/22"], "nancy": ["10.144.0.0/22"]}
+    own = {"regions": {"OSR1": {"vip": "10.9.9.9"}}}
+    assert place.vips(g5k(**own), subnets, sites) == {"AR": "10.156.0.10", "OSR1": "10.9.9.9", "OSR2": "10.144.0.12"}
+    found = place.vips(g5k(vips="10.1.0.0/29"), subnets, sites)
+    assert found == {"AR": "10.1.0.1", "OSR1": "10.1.0.2", "OSR2": "10.1.0.3"}
+    assert place.vips(g5k(), {None: []}, dict.fromkeys(sites)) == {}
+    with pytest.raises(InputError, match=r"two regions have the address 10\.9\.9\.9"):
+        place.vips(g5k(regions={"OSR1": {"vip": "10.9.9.9"}, "OSR2": {"vip": "10.9.9.9"}}), {}, sites)
+
+
+# -- before and after hosts are known --------------------------------------------------------------------------------
+
+
+def test_before_hosts_are_known_a_plan_has_nobodys(g5k):
+    regions = testbed.regions(g5k(site="rennes"))
+    assert [region.name for region in regions] == ["AR", "OSR1", "OSR2"]
+    assert regions[0].kind == AR
+    assert regions[1].control.address == "osr1-control1.not-reserved-yet.invalid"
+    assert len({region.vip for region in regions}) == 3
+    assert all(region.vip.startswith("192.0.2.") for region in regions)
+    assert testbed.running(g5k()) == {}
+    assert providers.deadline(g5k()) is None
+
+
+def test_reserved_hosts_are_found_again(g5k, monkeypatch):
+    monkeypatch.delenv("OAR_JOB_ID", raising=False)
+    there = g5k()
+    made = reserve(there)
+    assert state.load(there.name) == made
+    assert (state.folder(there.name) / "g5k.json").stat().st_mode & 0o077 == 0
+    regions = testbed.regions(there)
+    assert (regions[1].vip, regions[1].subnet) == ("10.0.0.102", "10.0.0.0/24")
+    assert [(p.host.name, p.host.address) for p in regions[1].hosts] == [("n-2", "10.0.0.2"), ("n-3", "10.0.0.3")]
+    assert providers.deadline(there) == made.ends
+    assert testbed.kolla_globals(there, regions[1])["network_interface"] == "eno1"
+    links = testbed.links(there)
+    assert [link.osr for link in links] == ["OSR1", "OSR2"]
+    assert links[0].regions == links[1].regions
+    assert links[0].regions[0].networks == ("10.0.0.101/32",)
+    monkeypatch.setattr(testbed, "oar_state", {7: "Running"}.get)
+    assert set(testbed.running(there)) == set(made.hosts)
+    monkeypatch.setattr(testbed, "oar_state", {7: "Terminated"}.get)
+    assert testbed.running(there) == {}
+
+
+def test_hosts_of_another_shape_are_not_taken(g5k):
+    reserve(g5k())
+    more = g5k().model_copy(update={"regions": (*g5k().regions[:1],)})
+    assert testbed.regions(more)[0].vip.startswith("192.0.2.")
+
+
+def test_the_nodes_of_an_earlier_job_are_not_those_of_this(g5k, monkeypatch, tmp_path):
+    there = g5k()
+    reserve(there)
+    (tmp_path / "nodes").write_text("n-1\n")
+    values = {"OAR_JOB_ID": "8", "OAR_NODE_FILE": str(tmp_path / "nodes"), "OAR_JOB_WALLTIME_SECONDS": "60"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert testbed.running(there) == {}
+    monkeypatch.setenv("OAR_JOB_ID", "7")
+    assert len(testbed.running(there)) == 5
+
+
+def test_on_new_hosts_nothing_counts_as_deployed(g5k):
+    name = g5k().name
+    reserve(g5k())
+    path = state.folder(name) / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.run("kolla AR", 1, lambda: None)
+    (state.folder(name) / "gates").mkdir()
+    testbed._begin_anew(name)
+    with Journal(path) as journal:
+        assert not journal.is_done("kolla AR", 1)
+    assert not (state.folder(name) / "gates").exists()
+
+
+@pytest.mark.parametrize("content", ["{", json.dumps({"version": 99})])
+def test_a_record_that_cannot_be_read_is_not_passed_over(g5k, content):
+    reserve(g5k())
+    (state.folder(g5k().name) / "g5k.json").write_text(content)
+    with pytest.raises(InputError, match=r"g5k.json"):
+        testbed.regions(g5k())
+
+
+def test_hosts_of_a_job_have_no_switch(g5k, tmp_path):
+    with pytest.raises(InputError, match="cannot be shut down and kept"):
+        testbed.power_off(g5k())
+    with pytest.raises(InputError, match="cannot be started again"):
+        testbed.power_on(g5k(), tmp_path, print)
+
+
+def test_images_built_here_are_refused_before_anything_is_reserved(g5k, tmp_path):
+    with pytest.raises(LackError, match="source: registry"):
+        testbed.reserve(g5k(), tmp_path, tmp_path, print)
+
+
+def test_a_job_with_too_few_nodes_or_too_little_time_is_refused_at_once(g5k, monkeypatch, tmp_path):
+    nodes = tmp_path / "nodes"
+    values = {"OAR_JOB_ID": "8", "OAR_NODE_FILE": str(nodes), "OAR_JOB_WALLTIME_SECONDS": "600"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    nodes.write_text("a-1\na-2\n")
+    with pytest.raises(LackError, match="job 8 has 2 nodes"):
+        providers.foresee(g5k(), tmp_path)
+    nodes.write_text("".join(f"a-{number}\n" for number in range(5)))
+    providers.foresee(g5k(), tmp_path)
+    run = tmp_path / "demo-20260101T000000Z"
+    run.mkdir()
+    (run / "experiment.yaml").write_text(g5k().dump())
+    with Journal(run / "journal.jsonl") as journal:
+        journal.run("deploy", None, lambda: {"reused": False, "seconds": 900.0})
+    with pytest.raises(LackError, match=r"the hosts are there for 0:(10|09):\d\d more; .* and one point take"):
+        providers.foresee(g5k(), tmp_path)
+
+
+# -- the real round trip ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_below_the_real_round_trip_cannot_be_had():
+    assert not below_real(0, 25)  # 0: nothing added
+    assert below_real(20, 25)
+    assert not below_real(24.5, 25)  # within the tolerance
+    assert not below_real(50, 25)
+
+
+def test_with_nothing_asked_the_real_round_trip_is_the_points():
+    assert expected(0, 25) == 25
+    assert expected(0, 0.4) == 0
+    assert expected(50, 25) == 50

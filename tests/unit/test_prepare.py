@@ -1,0 +1,223 @@
+"""Preparing hosts, without hosts: what their facts mean, and what is to be done."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mrkolla.errors import LackError
+from mrkolla.providers import prepare
+from mrkolla.providers.prepare import Needs, judge, lacking, look, ready, registry, runc_bounded
+from mrkolla.remote import Host
+
+HERE = Path(prepare.__file__).parent
+NEEDS = Needs(
+    cloud="demo",
+    names={"node1": "192.0.2.11", "node2": "192.0.2.12"},
+    interface={"node1": "eth0"},
+    vips={"node1": "192.0.2.10"},
+    free=("192.0.2.10",),
+    registries=("192.0.2.11:4000",),
+)
+FACTS = {
+    "root": True,
+    "hostname": "node1",
+    "os": {"id": "debian", "version": "12", "codename": "bookworm", "title": "Debian GNU/Linux 12 (bookworm)"},
+    "release": "6.1.0",
+    "container": "none",
+    "systemd": True,
+    "memory_gb": 16.0,
+    "limits": {"nofile": 524288, "can_raise": True},
+    "apt": True,
+    "packages": [],
+    "programs": ["ip"],
+    "modules": [],
+    "docker": None,
+    "libvirtd": None,
+    "time": {"service": None, "now": 0.0, "ahead": 0.0},
+    "kernel": dict.fromkeys(
+        ("netem", "nfqueue", "veth", "bridge", "vxlan", "overlay", "openvswitch", "ip_vs", "kvm"), True
+    ),
+    "firewall": {"ufw": False, "firewalld": False, "drops": False},
+    "disk": {"path": "/var/lib", "free_gb": 100.0},
+    "addresses": {"lo": ["127.0.0.1/8"], "eth0": ["192.0.2.11/24"]},
+    "sysctl": {name: {"value": 128, "writable": True} for name in look.SYSCTL},
+    "taken": [],
+}
+DOCKER = {"version": "24.0", "driver": "overlay2", "daemon_json": None, "containers": [], "kolla": []}
+
+
+def facts(**change) -> dict:
+    return {**copy.deepcopy(FACTS), **change}
+
+
+def wrong(needs: Needs = NEEDS, **change) -> str:
+    error = lacking(judge({"node1": facts(**change)}, needs))
+    return str(error) if error else ""
+
+
+def test_a_plain_host_lacks_nothing_that_preparing_does_not_bring():
+    assert wrong() == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hostname": "web7"}, "node1: name: it calls itself 'web7': give it that name in testbed"),
+        ({"os": {**FACTS["os"], "id": "fedora", "title": "Fedora 41"}}, "node1: system: Fedora 41: use a host with"),
+        ({"container": "lxc"}, "node1: container: lxc: set testbed.containers: true"),
+        ({"addresses": {"eno1": ["192.0.2.11/24"]}}, "must be the one with 192.0.2.11: eno1"),
+        ({"taken": ["192.0.2.10"]}, "address: 192.0.2.10 is in use already, by another machine"),
+        ({"disk": {"path": "/", "free_gb": 1.0}}, r"node1: disk: 1.0 GB free in / (12 wanted)"),
+        ({"libvirtd": "libvirtd"}, "systemctl disable --now libvirtd"),
+        ({"docker": {**DOCKER, "version": None}}, "node1: Docker: installed, but does not answer"),
+        ({"kernel": {**FACTS["kernel"], "netem": False, "nfqueue": False}}, "WAN: neither netem nor NFQUEUE"),
+        ({"kernel": {**FACTS["kernel"], "overlay": False}}, "kernel: overlay: no: modprobe overlay"),
+    ],
+)
+def test_what_a_person_must_mend_is_said_with_how(change, message):
+    assert message in wrong(**change)
+
+
+def test_all_that_is_wrong_is_in_one_error():
+    said = wrong(hostname="web7", container="lxc")
+    assert "name" in said and "container" in said and "\n" not in said
+
+
+def test_a_vip_that_this_cloud_put_up_is_not_taken():
+    up = {"addresses": {"eth0": ["192.0.2.11/24", "192.0.2.10/32"]}, "taken": ["192.0.2.10"]}
+    assert wrong(**up) == ""
+    elsewhere = {"node1": facts(taken=["192.0.2.10"]), "node2": facts(hostname="node2", **up)}
+    assert "is in use already, at node2" in str(lacking(judge(elsewhere, NEEDS)))
+
+
+def test_kernels_need_what_the_cloud_needs_of_them_alone():
+    none = {"kernel": {**FACTS["kernel"], "openvswitch": False, "ip_vs": False, "kvm": False}}
+    assert wrong(**none) == ""
+    needs = Needs("demo", NEEDS.names, features={"node1": frozenset({"openvswitch", "ip_vs"})})
+    assert "openvswitch: userspace" in wrong(needs, **none) and "keepalived: false" in wrong(needs, **none)
+
+
+def test_clocks_that_differ():
+    late = {"node1": facts(), "node2": facts(hostname="node2", time={"service": None, "now": 0.0, "ahead": -30.0})}
+    assert "node2: clock: 30.0 s behind" in str(lacking(judge(late, NEEDS)))
+
+
+@pytest.mark.parametrize(
+    ("system", "more"),
+    [
+        (("debian", "12"), set()),
+        (("debian", "13"), {"docker-cli"}),
+        (("ubuntu", "24.04"), {"python3-setuptools"}),
+        (("ubuntu", "22.04"), set()),
+    ],
+)
+def test_packages_of_each_release(system, more):
+    seen = facts(os={"id": system[0], "version": system[1], "title": ""})
+    todo = ready.plan(seen, NEEDS, "node1", ready._before(seen))
+    least = {"docker.io", "iptables", "kmod", "python3-docker", "python3-dbus", "python3-requests", "chrony"}
+    assert set(todo["packages"]) == least | more
+    assert (todo["vip"], todo["wire"], todo["let_in"]) == ("192.0.2.10", None, ["192.0.2.12"])
+
+
+def test_what_is_there_is_not_done_again():
+    there = facts(
+        programs=list(look.PROGRAMS),
+        modules=list(look.MODULES),
+        docker=DOCKER,
+        time={"service": "chrony", "now": 0.0, "ahead": 0.0},
+        sysctl={name: {"value": 10**9, "writable": True} for name in look.SYSCTL},
+    )
+    todo = ready.plan(there, NEEDS, "node1", ready._before(there))
+    assert (todo["packages"], todo["sysctl"], todo["docker_is_there"]) == ([], {}, True)
+
+
+def test_a_container_keeps_its_limits_and_its_clock():
+    seen = facts(container="lxc", limits={"nofile": 20000, "can_raise": False})
+    todo = ready.plan(seen, NEEDS, "node1", ready._before(seen))
+    assert "chrony" not in todo["packages"]
+    assert "LimitNOFILE=20000" in todo["files"]["/etc/systemd/system/docker.service.d/mrkolla.conf"]["text"]
+
+
+def test_dockers_settings_of_a_person_are_kept():
+    before = {"docker": True, "daemon_json": '{"data-root": "/big", "insecure-registries": ["r:1"]}'}
+    made = ready.daemon(before["daemon_json"], NEEDS, before)
+    assert made["data-root"] == "/big" and "bridge" not in made
+    assert made["insecure-registries"] == ["192.0.2.11:4000", "r:1"]
+    fresh = ready.daemon(None, Needs("demo", {}, docker_data="/data"), {"docker": False})
+    assert (fresh["bridge"], fresh["iptables"], fresh["data-root"]) == ("none", False, "/data")
+    bounded = ready.daemon(None, NEEDS, {"docker": False, "bounded": True})
+    assert bounded["runtimes"][bounded["default-runtime"]]["path"] == ready.BOUNDED
+    with pytest.raises(LackError, match="is not JSON"):
+        ready.daemon("{", NEEDS, before)
+
+
+def test_undo_takes_back_what_was_done_and_brings_back_what_was():
+    seen = facts(docker={**DOCKER, "daemon_json": "{}"})
+    before = ready._before(seen)
+    todo = ready.plan(seen, NEEDS, "node1", before)
+    kept = {"before": before, "todo": {**todo, "files": sorted(todo["files"]), "sysctl": sorted(todo["sysctl"])}}
+    back = ready._todo_undo(kept)
+    assert back["back"] == {ready.DAEMON: "{}"} and ready.DAEMON not in back["gone"]
+    assert back["docker_is_there"] and set(back["sysctl"].values()) == {128}
+
+
+def test_a_containers_capabilities_are_those_of_the_host(tmp_path, monkeypatch):
+    settings = {
+        "process": {"capabilities": {"bounding": ["CAP_CHOWN", "CAP_SYS_RESOURCE"], "effective": ["CAP_CHOWN"]}}
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(settings))
+    monkeypatch.setattr(runc_bounded, "bounding", lambda: {"CAP_CHOWN"})
+    ran = []
+    monkeypatch.setattr(runc_bounded.os, "execv", lambda path, argv: ran.append(argv))
+    runc_bounded.main(["runc-bounded", "--root", "/r", "create", "--bundle", str(tmp_path), "name"])
+    assert json.loads(path.read_text())["process"]["capabilities"]["bounding"] == ["CAP_CHOWN"]
+    process = tmp_path / "process.json"
+    process.write_text(json.dumps(settings["process"]))
+    runc_bounded.main(["runc-bounded", "exec", f"--process={process}", "name"])
+    assert json.loads(process.read_text())["capabilities"]["bounding"] == ["CAP_CHOWN"]
+    runc_bounded.main(["runc-bounded", "state", "name"])
+    assert [argv[0] for argv in ran] == [runc_bounded.RUNC] * 3 and ran[2][1:] == ["state", "name"]
+    assert len(runc_bounded.NAMES) == 41 and runc_bounded.NAMES[24] == "SYS_RESOURCE"
+
+
+def test_a_mirror_asks_the_first_registry():
+    first, other = Host("a", "192.0.2.1"), Host("b", "192.0.2.2")
+    assert "proxy" not in yaml.safe_load(registry.config(first, None, 4000))
+    mirror = yaml.safe_load(registry.config(other, first, 4000))
+    assert mirror["proxy"]["remoteurl"] == "http://192.0.2.1:4000"
+    assert mirror["http"]["addr"] == "192.0.2.2:4000"
+
+
+def test_facts_of_this_machine_are_read_by_its_own_python():
+    asked = {"sysctl": sorted(look.SYSCTL), "programs": ["ip"], "modules": ["json"], "free": [], "disk": None}
+    program = (HERE / "host_facts.py").read_text()
+    argv = [sys.executable, "-IB", "-", json.dumps(asked)]
+    done = subprocess.run(argv, input=program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["os"]["id"] and seen["addresses"]["lo"] and seen["sysctl"].keys() == look.SYSCTL.keys()
+
+
+@pytest.mark.parametrize("book", ["prepare.yml", "undo.yml", "registry.yml"])
+def test_playbooks_are_ansibles(book):
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "--syntax-check",
+            "-i",
+            "localhost,",
+            str(HERE / book),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
