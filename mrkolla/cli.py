@@ -67,6 +67,8 @@ def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def doctor(args: argparse.Namespace) -> int:
     from mrkolla.doctor import look
 
+    if args.testbed:
+        return _doctor_of_hosts(args.testbed)
     findings = look()
     sign = {True: "ok", False: "LACKS", None: "note"}
     rows = [[sign[f.ok], f.what, f.seen, f.mend if f.ok is False else ""] for f in findings]
@@ -74,6 +76,23 @@ def doctor(args: argparse.Namespace) -> int:
     lacking = [f.what for f in findings if f.ok is False]
     if lacking:
         raise LackError(f"this machine lacks: {', '.join(lacking)} (the table says what to do)")
+    return 0
+
+
+def _doctor_of_hosts(file: Path) -> int:
+    from mrkolla import config, providers
+
+    section = config.load_testbed(file)
+    ask = getattr(providers.testbed(section.kind), "doctor", None)
+    if ask is None:
+        raise InputError(f"{file}: hosts of the testbed {section.kind} are looked at when they are reserved")
+    sign = {True: "ok", False: "LACKS", None: "note"}
+    seen = ask(section)
+    rows = [[one.host, sign[one.ok], one.what, one.seen, one.mend if one.ok is False else ""] for one in seen]
+    _print_table(f"The hosts of {file}", ["host", "", "what", "seen", "to mend it"], rows)
+    lacking = sorted({f"{one.host} ({one.what})" for one in seen if one.ok is False})
+    if lacking:
+        raise LackError(f"hosts lack something: {', '.join(lacking)} (the table says what to do)")
     return 0
 
 
@@ -155,6 +174,7 @@ def _state_of(steps) -> str:
 def wan(args: argparse.Namespace) -> int:
     with _deployed(args) as cloud:
         links = cloud.wan()
+        links.keep()
         if args.action == "start":
             links.start()
         elif args.action == "stop":
@@ -194,14 +214,21 @@ def _measured(cloud, osr: str) -> str:
 
 def bench(args: argparse.Namespace) -> int:
     from mrkolla import config
+    from mrkolla.bench.rally_tasks import rally_alone
     from mrkolla.experiment import Cloud, choose_run, load_run
     from mrkolla.progress import Progress
 
+    if args.regions and not args.rally:
+        raise InputError("bench: --regions is used with --rally only")
     if args.file:
         experiment = config.load(args.file)
-        folder = choose_run(experiment, args.results, args.run, new=args.new)
+        if not args.rally:
+            folder = choose_run(experiment, args.results, args.run, new=args.new)
     else:
         folder, experiment = load_run(args.results, args.run)
+    if args.rally:
+        experiment = rally_alone(experiment, args.rally, args.regions.split(",") if args.regions else None)
+        folder = choose_run(experiment, args.results, args.run if args.file else None, new=args.new)
     with Progress(log=folder.path / "logs" / "mrkolla.log") as progress, Cloud(experiment, folder, progress) as cloud:
         cloud.record()
         for point in cloud.sweep():
@@ -212,12 +239,24 @@ def bench(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    from mrkolla.results import RunFolder, latency_table, render, write_all
+    from mrkolla.results import latency_table, render, write_all
+    from mrkolla.results.verbs import opened
 
-    folder = RunFolder.find(args.results, args.run)
-    print(render(latency_table(write_all(folder))))
-    print(folder.path / "report.html")
+    with opened(args.results, args.run, keep=True) as folder:
+        print(render(latency_table(write_all(folder))))
+        print(folder.path / "report.html")
     return 0
+
+
+def _of_results(name: str) -> Callable:
+    """A verb, or its options, from the stage that owns it: loaded when it is used."""
+
+    def call(given):
+        from mrkolla.results import verbs
+
+        return getattr(verbs, name)(given)
+
+    return call
 
 
 def ssh(args: argparse.Namespace) -> int:
@@ -272,14 +311,14 @@ def destroy(args: argparse.Namespace) -> int:
     if not args.name:
         return _power("destroy")(args)
     from mrkolla import cache, providers
-    from mrkolla.wan import Wan
+    from mrkolla.wan import open_links
 
     folder = cache.root() / f"cloud-{args.name}"
     known = sorted(path.name.removeprefix("cloud-") for path in cache.root().glob("cloud-*"))
     if not folder.exists():
         raise InputError(f"there is no cloud '{args.name}'; there are: {', '.join(known) or 'none'}")
     if (folder / "wan").is_dir():
-        Wan([], folder / "wan").stop()
+        open_links([], folder / "wan").stop()
     for kind in providers.TESTBEDS:
         providers.testbed(kind).destroy(args.name)
     if folder.exists():
@@ -318,7 +357,44 @@ def show_schema(args: argparse.Namespace) -> int:
     return 0
 
 
+def show_releases(args: argparse.Namespace) -> int:
+    from mrkolla.kolla import changes, releases
+
+    wanted = [releases.release(args.release)] if args.release else list(releases.RELEASES.values())
+    rows = []
+    for one in wanted:
+        playbooks = one.kolla_ansible if one.playbooks != "kolla" else "in kolla"
+        python, images = one.python or "3.11 or later", one.not_built or "built here"
+        rows.append([one.name, one.title, one.kolla, playbooks, one.ansible_core, python, images])
+    columns = ["release", "OpenStack", "kolla", "kolla-ansible", "ansible-core", "Python", "images"]
+    _print_table("Releases", columns, rows)
+    for one in wanted:
+        _print_table(f"Edits of {one.name}", ["what", "edits", "why none"], [list(r) for r in changes.rows(one.name)])
+    return 0
+
+
+def kolla_patch(args: argparse.Namespace) -> int:
+    from mrkolla.kolla import edits, patch, releases
+    from mrkolla.progress import Progress
+
+    release = releases.release(args.release)
+    if args.diff:
+        print(edits.difference(release.name, args.folder), end="")
+        return 0
+    if args.check:
+        rows = patch.check(release, args.folder)
+        _print_table(f"Edits of {release.name} in {args.folder}", ["edit", "file", "state"], rows)
+        patch.need_present(rows, args.folder)
+        return 0
+    with Progress(file=sys.stderr) as progress, progress.step("kolla", f"patching {release.kolla_ansible}") as step:
+        made = patch.patch(release, args.folder, step.detail)
+    print(f"{args.folder}: {', '.join(made) if made else 'all edits were there already'}")
+    return 0
+
+
 def kolla(args: argparse.Namespace) -> int:
+    if args.action == "patch":
+        return kolla_patch(args)
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     if not arguments:
         raise InputError("kolla run REGION -- ARGS: no arguments for kolla-ansible, such as 'reconfigure --tags nova'")
@@ -328,11 +404,29 @@ def kolla(args: argparse.Namespace) -> int:
     return 0
 
 
+def g5k(args: argparse.Namespace) -> int:
+    from mrkolla.batch import submit
+
+    script, file = submit.parts(args.file)
+    wanted = submit.Submission(
+        **{"script": script, "file": file, "walltime": args.walltime, "chain": args.chain, "testbed": args.testbed},
+        **{"results": args.results, "name": args.name, "resources": args.resource, "properties": args.property},
+    )
+    for number in submit.submit(wanted):
+        print(f"job {number}")
+    print(f"output:   {args.results / 'jobs'}\nlook:     oarstat -u\nend:      oardel JOB")
+    return 0
+
+
 # -- the parser --------------------------------------------------------------------------------------------------
 
 
 def _file(parser: Parser, required: bool = True) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, **({} if required else {"nargs": "?"}))
+
+
+def _doctor_options(parser: Parser) -> None:
+    parser.add_argument("--testbed", type=Path, metavar="FILE", help="look at the hosts of this testbed file instead")
 
 
 def _plan_options(parser: Parser) -> None:
@@ -360,6 +454,10 @@ def _wan_options(parser: Parser) -> None:
 def _bench_options(parser: Parser) -> None:
     _file(parser, required=False)
     parser.add_argument("--new", action="store_true", help="start a new run even if one is unfinished")
+    parser.add_argument(
+        "--rally", action="append", metavar="TASK", help="run this task file of Rally's, not the experiment's tools"
+    )
+    parser.add_argument("--regions", metavar="A,B", help="OSRs that Rally's load starts from (default: all)")
     _run_options(parser)
 
 
@@ -394,10 +492,38 @@ def _status_options(parser: Parser) -> None:
 
 
 def _kolla_options(parser: Parser) -> None:
-    parser.add_argument("action", choices=["run"])
-    _run_options(parser)
-    parser.add_argument("region", help="the region whose kolla-ansible to call")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and kolla-ansible's verb and options")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    run = actions.add_parser("run", help="call the kolla-ansible of a region as it is")
+    _run_options(run)
+    run.add_argument("region", help="the region whose kolla-ansible to call")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and kolla-ansible's verb and options")
+    what = "make a release's edits in a tree of Kolla (an empty folder gets the release first)"
+    patch = actions.add_parser(
+        "patch", help=what, description=what, epilog="example: mrkolla kolla patch --release newton kolla"
+    )
+    patch.add_argument("--release", required=True, metavar="R", help="'mrkolla releases' lists them")
+    patch.add_argument("folder", type=Path, metavar="DIR", help="the folder that holds ansible/")
+    look = patch.add_mutually_exclusive_group()
+    look.add_argument("--check", action="store_true", help="only say which edits are absent, present or do not fit")
+    look.add_argument("--diff", action="store_true", help="only print what the edits change")
+
+
+def _releases_options(parser: Parser) -> None:
+    parser.add_argument("--release", metavar="R", help="this one alone")
+
+
+def _g5k_options(parser: Parser) -> None:
+    parser.add_argument("action", choices=["submit"])
+    parser.add_argument("file", metavar="FILE", type=Path, help="an experiment's script, or its file in configs/")
+    parser.add_argument("--walltime", required=True, metavar="H:MM:SS", help="how long each job may take")
+    parser.add_argument(
+        "--chain", type=int, default=1, metavar="N", help="N jobs one after the other, until all is done"
+    )
+    parser.add_argument("--testbed", type=Path, metavar="FILE", help="take the testbed: section of this file instead")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where run folders are")
+    parser.add_argument("--name", metavar="NAME", help="the jobs' name (default: testbed.job_name)")
+    parser.add_argument("--resource", "-l", metavar="REQUEST", help="oarsub -l, without walltime (default: derived)")
+    parser.add_argument("--property", "-p", metavar="SQL", help="oarsub -p, such as \"cluster='gros'\"")
 
 
 def _nothing(parser: Parser) -> None:
@@ -406,7 +532,10 @@ def _nothing(parser: Parser) -> None:
 
 #: verb -> (function, its options, what it does, an example)
 VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
-    "doctor": (doctor, _nothing, "say what this machine lacks, and how to mend it", "mrkolla doctor"),
+    "doctor": (
+        *(doctor, _doctor_options, "say what this machine (or a testbed's hosts) lacks, and how to mend it"),
+        "mrkolla doctor --testbed configs/static.yaml",
+    ),
     "plan": (
         make_plan,
         _plan_options,
@@ -419,6 +548,18 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
     "wan": (wan, _wan_options, "show, change or measure the links", "mrkolla wan set --rtt 50 --regions OSR1"),
     "bench": (bench, _bench_options, "run the sweep on a deployed cloud", "mrkolla bench configs/two_regions.yaml"),
     "report": (report, _run_options, "make tables, figures and the report of a run again", "mrkolla report"),
+    "compare": (
+        _of_results("compare"),
+        _of_results("compare_options"),
+        "say which operations changed from one run to another; exit code 10 when one did",
+        "mrkolla compare two_regions-20261122T203210Z two_regions-20261123T091500Z --threshold 5%",
+    ),
+    "bundle": (
+        _of_results("bundle"),
+        _of_results("bundle_options"),
+        "write a run as one archive: data, plan, provenance, checksums, no secrets",
+        "mrkolla bundle two_regions-20261122T203210Z -o artefact.tar.gz",
+    ),
     "ssh": (ssh, _ssh_options, "log in to a host", "mrkolla ssh osr1-control1 docker ps"),
     "stop": (_power("stop"), _run_options, "shut the hosts of a cloud down", "mrkolla stop"),
     "start": (_power("start"), _run_options, "start the hosts of a cloud again", "mrkolla start"),
@@ -426,12 +567,24 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
     "restore": (restore, _restore_options, "bring a saved cloud back", "mrkolla restore base --check"),
     "destroy": (destroy, _destroy_options, "remove a cloud and all that belongs to it", "mrkolla destroy"),
     "cache": (show_cache, _cache_options, "show what was built and kept, or empty it", "mrkolla cache --clear"),
+    "releases": (
+        show_releases,
+        _releases_options,
+        "list the OpenStack releases, their Kolla, and the edits that each needs",
+        "mrkolla releases --release newton",
+    ),
     "schema": (show_schema, _nothing, "print the JSON schema of the experiment file", "mrkolla schema > schema.json"),
     "kolla": (
         kolla,
         _kolla_options,
-        "call the kolla-ansible of a region as it is",
+        "call the kolla-ansible of a region as it is, or make a release's edits in a tree of Kolla",
         "mrkolla kolla run OSR1 -- reconfigure --tags nova",
+    ),
+    "g5k": (
+        g5k,
+        _g5k_options,
+        "submit an experiment as a batch job of OAR, or as a chain of jobs",
+        "mrkolla g5k submit configs/two_regions.yaml --testbed configs/g5k.yaml --walltime 4:00:00 --chain 3",
     ),
 }
 

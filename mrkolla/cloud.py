@@ -28,10 +28,11 @@ from mrkolla.kolla import env as kolla_env
 from mrkolla.kolla import passwords, plan, run
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.kolla.releases import release
+from mrkolla.kolla.names import need_known
+from mrkolla.kolla.releases import need_deployable, release
 from mrkolla.placement import AR, OSR, Region
 from mrkolla.progress import Progress
-from mrkolla.wan import Wan, choose
+from mrkolla.wan import Wan, open_links
 
 
 class Cloud:
@@ -126,8 +127,9 @@ class Cloud:
 
     def need(self) -> None:
         """Raise LackError, before anything is built, when this machine lacks what the testbed or the WAN needs."""
+        need_deployable(self.release, self.experiment.images.source)
         self.testbed.need()
-        choose(self.experiment.wan.driver)
+        self.wan().need()
 
     def build(self) -> tuple[KollaEnv, Path | None]:
         """Kolla's environment and the images (None: they come from a registry), from the cache or built now."""
@@ -161,8 +163,12 @@ class Cloud:
         self.need()
         env, built = self.build()
         self.write_plan()
+        need_known(self.release.name, env.share, plan.own_variables(self.experiment, self.plan))
         with self.progress.step("hosts", f"{self._count()} hosts") as step:
             self.testbed.reserve(self.experiment, built, self.logs / "hosts.log", step.detail)
+        # Who the hosts are is known only now where they are reserved.
+        self.regions = self.testbed.regions(self.experiment)
+        self.write_plan()
         wan = self.wan()
         if self.experiment.wan.deploy_rtt_ms > 0:
             wan.start()
@@ -281,7 +287,7 @@ class Cloud:
 
     def wan(self) -> Wan:
         """The links of this cloud."""
-        return Wan(self.testbed.links(self.experiment), self.folder / "wan", self.experiment.wan.driver)
+        return open_links(self.testbed.links(self.experiment), self.folder / "wan", self.experiment.wan.driver)
 
     # -- power, copies, end --------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mrkolla import config
+from mrkolla import batch, config, providers
+from mrkolla.batch.estimate import estimate
 from mrkolla.bench import BenchContext, BenchPoint, make_tool
 from mrkolla.bench.person import ensure_person
 from mrkolla.check import Report
@@ -29,6 +30,7 @@ from mrkolla.kolla.edits import edits_for
 from mrkolla.progress import Progress
 from mrkolla.results import RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 from mrkolla.wan import EchoServer, Rtt, Ticker, measure, verify
+from mrkolla.wan.real import expected
 
 #: A link that is off is set and measured again this often before its point is refused.
 TRIES = 3
@@ -75,6 +77,9 @@ class Cloud:
         self._context: BenchContext | None = None
         self._tools: list[Any] = []
         self._last_words: list[str] = []
+        self._clock = batch.Clock(None)
+        #: OSR -> its round trip with nothing added, ms.
+        self._real: dict[str, float] = {}
         #: What else ends with this cloud (the display and its log).
         self.closing: ExitStack | None = None
 
@@ -164,15 +169,22 @@ class Cloud:
     # -- the sweep -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> Iterator[Point]:
-        """The points that are not done yet, in the experiment's order."""
+        """The points that are not done yet, in the experiment's order.
+
+        Raises :class:`~mrkolla.batch.Stopped` before a point that would not end while the hosts are there.
+        """
         points = self.experiment.points()
         self._ready()
+        known = estimate(self.experiment, self.folder.path.parent).point_s
+        self._clock = batch.Clock(providers.deadline(self.experiment), known)
         for number, point in enumerate(points, 1):
             if self._is_done(point):
                 self.progress.note(f"point {point.id} ({number} of {len(points)}) is done already")
                 continue
+            self._clock.begin(sum(map(self._is_done, points)), len(points))
             with self.progress.step("sweep", f"point {number} of {len(points)}: {point.id}"):
                 yield point
+            self._clock.end()
 
     def _is_done(self, point: Point) -> bool:
         return self.journal.is_done(f"point {point.id}", self._point_inputs(point))
@@ -182,9 +194,13 @@ class Cloud:
         return [point.rtt_ms, point.repetition, specs, self.experiment.wan.model_dump(mode="json")]
 
     def _ready(self) -> None:
-        """Links up, their base delay measured, a user for the load, tools on the hosts."""
+        """Links up, their base delay measured; a user for the load, tools on the hosts."""
+        self.deployed.need_running()
+        self._ready_links()
+        self._ready_tools()
+
+    def _ready_links(self) -> None:
         cloud = self.deployed
-        cloud.need_running()
         wan = cloud.wan()
         with self.progress.step("wan", "links") as step:
             wan.start()
@@ -192,7 +208,11 @@ class Cloud:
                 for region in cloud.osrs:
                     wan.set(region.name)
                     base = wan.calibrate(region.name, region.control, cloud.admin.vip)
+                    self._real[region.name] = base.median_ms
                     step.detail(f"{region.name}: base round trip {base.median_ms:.3f} ms")
+
+    def _ready_tools(self) -> None:
+        cloud = self.deployed
         with self.progress.step("bench", "prepare"):
             secret = cloud.folder / "bench-password"
             if not secret.exists():
@@ -215,6 +235,8 @@ class Cloud:
                     for region in cloud.osrs
                 },
                 seed=self.experiment.sweep.seed,
+                admin_auth=cloud.admin_auth(),
+                tools_folder=self.folder.path / "tools",
             )
             self._tools = [make_tool(entry.model_dump()) for entry in self.experiment.bench]
             for tool in self._tools:
@@ -301,7 +323,8 @@ class Cloud:
             found[region.name] = rtt
             what = f"{region.name} to {cloud.admin.name}, {phase}"
             # Loss is asked for, so lost echoes are no news then.
-            for warning in verify(links.rtt_ms[region.name], rtt, what):
+            asked = expected(links.rtt_ms[region.name], self._real.get(region.name, 0.0))
+            for warning in verify(asked, rtt, what):
                 links.warnings.append(warning)
         return found
 
@@ -368,7 +391,8 @@ class Cloud:
         for warning in links.warnings:
             self.progress.warn(warning)
         if status == "done":
-            self.journal.run(f"point {point.id}", self._point_inputs(point), lambda: {"samples": len(links.samples)})
+            made = {"samples": len(links.samples), "seconds": round(self._clock.running_s(), 1)}
+            self.journal.run(f"point {point.id}", self._point_inputs(point), lambda: made)
         else:
             self.progress.warn(f"point {point.id} is {status}: {entry['reason']}")
 
@@ -426,6 +450,7 @@ class Cloud:
             raise BenchError(f"{len(bad['failed'])} points failed; {first['point']}: {first['reason']}")
         with self.journal.step("report", self.experiment.digest()) as step:
             step.result = "report.html"
+        batch.record_done()
         return self.folder.path / "report.html"
 
     def destroy(self) -> None:

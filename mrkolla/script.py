@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla import config, providers
+from mrkolla import batch, config, providers
 from mrkolla.errors import LackError, MrkollaError
 
 
@@ -61,9 +61,12 @@ def up(given: Options | Path | str, **kwargs) -> Cloud:  # noqa: F821 (loaded be
     from mrkolla.progress import Progress
 
     wanted = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
-    experiment = config.load(wanted.file, wanted.testbed)
+    experiment = batch.in_job(config.load(wanted.file, wanted.testbed))
+    batch.refuse_when_done()
     providers.testbed(experiment.testbed.kind).need()  # before a run folder is made
-    folder = choose_run(experiment, wanted.results, wanted.run, wanted.new)
+    providers.foresee(experiment, wanted.results)
+    folder = choose_run(experiment, wanted.results, wanted.run or batch.chained_run(), wanted.new)
+    batch.record_run(folder.name)
     stack = ExitStack()
     progress = stack.enter_context(Progress(log=folder.path / "logs" / "mrkolla.log"))
     try:
@@ -92,7 +95,8 @@ def guarded(body: Callable[[], int | None]) -> int:
     try:
         return body() or 0
     except MrkollaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A job that stops in good time is no error.
+        print(error if isinstance(error, batch.Stopped) else f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as cut:
         print(f"interrupted ({str(cut) or 'SIGINT'}): the same command goes on from here", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The experiment file: read, checked, typed. ``load("configs/two_regions.yaml")`` gives an :class:`Experiment`."""
 
 from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
-from mrkolla.config.load import from_dict, load
+from mrkolla.config.load import from_dict, load, load_testbed
 from mrkolla.config.model import (
     AdminRegion,
     Experiment,
@@ -36,5 +36,6 @@ __all__ = [
     "from_dict",
     "known_releases",
     "load",
+    "load_testbed",
     "schema",
 ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
-from mrkolla.config.base import Int, Model, bad
+from mrkolla.config.base import Float, Int, Model, Text, bad
 
 Operation = Literal[
     "token_issue_new_connection",
@@ -48,5 +49,83 @@ class ProbeOptions(ToolOptions):
     )
 
 
+class MiddlewareOptions(ToolOptions):
+    """The middleware probe: API requests of Nova, Neutron and Glance by the state of the token cache, counted."""
+
+    tool: Literal["middleware"] = Field("middleware", description="the tool's name")
+    samples: Int = Field(50, ge=1, le=1_000_000, description="samples per operation, state, point and region")
+    warmup: Int = Field(3, ge=0, le=1_000_000, description="warm-up samples before them, marked as such in the table")
+    operations: tuple[Literal["nova_list", "neutron_list", "glance_list"], ...] | None = Field(
+        None, min_length=1, description="operations to measure; null: all of them"
+    )
+    states: tuple[Literal["cold", "warm", "fresh"], ...] | None = Field(
+        None, min_length=1, description="cold (cache emptied), warm, fresh (a new token each request); null: all"
+    )
+    idle_s: Float = Field(10.0, ge=0, le=3600, description="seconds without load that each point begins with")
+    memcached_port: Int = Field(11211, ge=1, le=65535, description="port of the regions' memcached")
+
+
+def _task_files(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    context = info.context or {}
+    found = []
+    for text in paths:
+        here = Path(context.get("folder") or ".", text).resolve()
+        path = here if here.is_file() or not Path(text).is_file() else Path(text).resolve()
+        if context.get("files", True) and not path.is_file():
+            raise bad(f"{path} is {'no file' if path.exists() else 'missing'}; give files, relative to this one")
+        if str(path) in found:
+            raise bad(f"task file '{text}' is listed twice; remove one")
+        found.append(str(path))
+    return tuple(found)
+
+
+def _scenario_files(names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    # A bare name is one of the project's own; anything else is a file.
+    files = {name: _task_files((name,), info)[0] for name in names if "/" in name or name.endswith((".yaml", ".yml"))}
+    return tuple(files.get(name, name) for name in names)
+
+
+class ShakerOptions(ToolOptions):
+    """Shaker: what the links carry, and the round trip with and without load, between hosts of regions."""
+
+    tool: Literal["shaker"] = Field("shaker", description="the tool's name")
+    scenarios: Annotated[tuple[Text, ...], AfterValidator(_scenario_files)] = Field(
+        ("link",),
+        min_length=1,
+        description="Shaker's scenario files, relative to this file, or names of the project's own (in configs/shaker)",
+    )
+    pairs: tuple[str, ...] = Field(
+        ("admin", "between"),
+        min_length=1,
+        description="who is played against whom: admin (each OSR to the AR), between (each two OSRs), ONE:OTHER",
+    )
+    together: bool = Field(False, description="all pairs at once; false: each has its link for itself")
+    expect_mbit: Float | None = Field(None, gt=0, description="bandwidth of the links to compare with; null: none")
+    max_s: Float = Field(600.0, ge=10, le=86400, description="bound of one play in seconds")
+    port: Int = Field(5999, ge=1024, le=65000, description="port of Shaker's server on a host of the origin")
+
+
+class RallyOptions(ToolOptions):
+    """Rally: task files in its own format, from each OSR's control host, every iteration and action a sample."""
+
+    tool: Literal["rally"] = Field("rally", description="the tool's name")
+    tasks: Annotated[tuple[Text, ...], AfterValidator(_task_files)] = Field(
+        min_length=1,
+        description="Rally's task files, relative to this file (configs/rally has some); absolute once read",
+    )
+    args: dict[Text, Any] = Field(default_factory=dict, description="Rally's task arguments, for all of the files")
+    regions: tuple[Text, ...] | None = Field(None, min_length=1, description="OSRs that load starts from; null: all")
+    concurrency: tuple[Annotated[Int, Field(ge=1, le=10_000)], ...] = Field(
+        (), description="values that files which leave 'concurrency' open are run with, one after the other"
+    )
+    warmup: Int = Field(1, ge=0, le=1_000_000, description="first iterations of each worker, marked as warm-up")
+    max_s: Float = Field(3600.0, ge=10, le=604_800, description="bound of one point, all files and regions, seconds")
+
+
 #: Tool -> model of its entry in ``bench``.
-TOOL_OPTIONS: dict[str, type[ToolOptions]] = {"probe": ProbeOptions}
+TOOL_OPTIONS: dict[str, type[ToolOptions]] = {
+    "middleware": MiddlewareOptions,
+    "probe": ProbeOptions,
+    "rally": RallyOptions,
+    "shaker": ShakerOptions,
+}

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import ValidationError
 from yaml.constructor import SafeConstructor
 
-from mrkolla.config.base import MISSING, suggest
+from mrkolla.config.base import MISSING, Choice, Model, suggest
 from mrkolla.config.model import Experiment
+from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
 from mrkolla.errors import InputError
 
 Loc = tuple[str | int, ...]
@@ -216,6 +217,29 @@ def load(path: Path | str, overlay: Path | str | None = None, *, files: bool = T
         places = {loc: place for loc, place in places.items() if loc[:1] != ("testbed",)}
         places |= {loc: place for loc, place in other.places.items() if loc}
     return _validated(values, places, str(path), Path(path).parent, files)
+
+
+def load_testbed(path: Path | str) -> Testbed:
+    """The section ``testbed`` of a testbed file, or of an experiment file.
+
+    Raises :class:`~mrkolla.errors.InputError` with a line for each problem.
+    """
+    document = _Document(Path(path), "a testbed file")
+    if "testbed" not in document.values:
+        _only_testbed(document)
+    values = {"testbed": document.values["testbed"]}
+    try:
+        return _TestbedFile.model_validate(values).testbed
+    except ValidationError as error:
+        lines = []
+        for one in error.errors(include_url=False):
+            loc = _in_file(one["loc"], values, one["type"] == MISSING)
+            lines.append(_line(_place(loc, document.places, str(path)), loc, one["msg"]))
+    raise InputError("\n".join(sorted(lines, key=_line_number)))
+
+
+class _TestbedFile(Model):
+    testbed: Annotated[Testbed, Choice("kind", TESTBEDS, LATER)]
 
 
 def _only_testbed(document: _Document) -> None:

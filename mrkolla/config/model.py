@@ -169,6 +169,7 @@ class Keystone(Model):
 
     hash_rounds: Int | None = Field(None, ge=4, le=31, description="bcrypt rounds of the password hash, 4 to 31")
     keep_alive: Bool | None = Field(None, description="whether Keystone keeps HTTP connections open")
+    workers: Int | None = Field(None, ge=1, le=1_000, description="Keystone's worker processes, on each control host")
     token_cache: Int | None = Field(
         None, ge=0, le=31_536_000, description="seconds that services cache a validated token; 0: not at all"
     )
@@ -282,6 +283,7 @@ class Experiment(Model):
     bench: Annotated[
         tuple[Annotated[ToolOptions, Choice("tool", TOOL_OPTIONS)], ...], AfterValidator(_each_tool_once)
     ] = Field((ProbeOptions(),), min_length=1, description="tools that measure each point")
+    trace: Int = Field(0, ge=0, le=100, description="slowest operations of each kind and point to trace; 0: none")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from mrkolla.config.base import Model, Text, bad
+from mrkolla.config.base import Int, Model, Text, bad, problem, refuse
 
 #: Set aside by RFC 2544 for benchmarks between networks: no real host has an address in it.
 BENCHMARK_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
@@ -57,7 +59,144 @@ class LocalTestbed(Testbed):
         return "network", f"{self.network} is too small for {regions} regions (the AR is one); take a /{prefix}"
 
 
+def _site_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", text):
+        raise bad(f"must be a name as Grid'5000 writes it (a-z, 0-9, '-'), not '{text}'")
+    return text
+
+
+def _cluster_name(text: str) -> str:
+    # A node is called CLUSTER-NUMBER, so a cluster's name has no dash.
+    if not re.fullmatch(r"[a-z][a-z0-9]*", text):
+        raise bad(f"must be a cluster's name (a-z and 0-9), not '{text}'")
+    return text
+
+
+def walltime_s(text: str) -> int:
+    """Seconds of a walltime as OAR reads it: ``H``, ``H:MM`` or ``H:MM:SS``. Raises ValueError."""
+    if not re.fullmatch(r"\d{1,4}(:[0-5]?\d){0,2}", text):
+        raise ValueError(f"must be a time such as 4:00:00 (hours, minutes, seconds), not '{text}'")
+    hours, minutes, seconds = [*(int(part) for part in text.split(":")), 0, 0][:3]
+    if not (total := hours * 3600 + minutes * 60 + seconds):
+        raise ValueError("must be more than 0:00:00")
+    return total
+
+
+def _walltime(text: str) -> str:
+    try:
+        total = walltime_s(text)
+    except ValueError as wrong:
+        raise bad(str(wrong)) from None
+    return f"{total // 3600:02}:{total // 60 % 60:02}:{total % 60:02}"
+
+
+def _date(text: str) -> str:
+    try:
+        datetime.strptime(text, "%Y-%m-%d %H:%M:%S")
+    except ValueError:
+        raise bad(f"must be a date such as \"2026-11-30 19:00:00\" (time of France), not '{text}'") from None
+    return text
+
+
+def _job_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise bad(f"'{text}' is not allowed: begin with a letter or digit, then letters, digits, '_', '.' and '-'")
+    return text
+
+
+def _addresses(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Network(text))
+    except ValueError:
+        raise bad(f"must be an IPv4 network of free addresses such as 10.158.8.0/22, not '{text}'") from None
+
+
+def _vip(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise bad(f"must be an IPv4 address that nobody uses, not '{text}'") from None
+
+
+Site = Annotated[Text, AfterValidator(_site_name)]
+Cluster = Annotated[Text, AfterValidator(_cluster_name)]
+
+
+class G5kPlace(Model):
+    """Where the hosts of one region are; what is left out is that of the testbed."""
+
+    site: Site | None = Field(None, description="the region's site")
+    cluster: Cluster | None = Field(None, description="the region's cluster")
+    vip: Annotated[Text, AfterValidator(_vip)] | None = Field(None, description="a free IPv4 address, for its APIs")
+
+
+class G5kTestbed(Testbed):
+    """Nodes of Grid'5000 (or of any OAR cluster, in a job of its own)."""
+
+    kind: Literal["g5k"] = Field("g5k", description="the testbed's kind")
+    site: Site | None = Field(None, description="site of every region that names none, such as rennes")
+    cluster: Cluster | None = Field(None, description="cluster of every region that names none, such as paravance")
+    regions: dict[Text, G5kPlace] = Field(
+        default_factory=dict, description="region -> its own site or cluster, and the address of its APIs"
+    )
+    walltime: Annotated[Text, AfterValidator(_walltime)] = Field(
+        "04:00:00", description="how long the hosts are reserved, hours:minutes:seconds"
+    )
+    job_name: Annotated[Text, AfterValidator(_job_name)] | None = Field(
+        None, description="name of the jobs, by which they are found again; null: mrkolla-NAME"
+    )
+    project: Text | None = Field(None, description="project (group granting access) that the job counts for")
+    reservation: Annotated[Text, AfterValidator(_date)] | None = Field(
+        None, description="date at which the job starts; null: as soon as there are hosts"
+    )
+    queue: Literal["default", "production", "testing", "besteffort", "admin"] = Field(
+        "default", description="queue of the job"
+    )
+    job_type: tuple[Text, ...] = Field((), description="types of the job, such as exotic or besteffort")
+    environment: Text | None = Field(
+        None, description="environment to deploy on the hosts (kadeploy), such as debian12-min; null: the one they run"
+    )
+    network: Literal["prod", "kavlan", "kavlan-global"] = Field(
+        "prod", description="network between the hosts: the production network, or a VLAN (needs an environment)"
+    )
+    vips: Annotated[Text, AfterValidator(_addresses)] | None = Field(
+        None, description="IPv4 network of free addresses for the regions' APIs; null: a subnet reserved with the job"
+    )
+    wait_s: Int = Field(3600, ge=30, le=7 * 86400, description="how long to wait for hosts to become free, seconds")
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> G5kTestbed:
+        found = []
+        if self.network != "prod" and self.environment is None:
+            found.append(problem(f"{self.network} needs an environment: add 'environment: debian12-min'", ("network",)))
+        if "deploy" in self.job_type and self.environment is None:
+            found.append(
+                problem("job type deploy needs an environment: add 'environment: debian12-min'", ("job_type",))
+            )
+        refuse(found)
+        return self
+
+    def place(self, region: str) -> G5kPlace:
+        """Where ``region`` is, with the testbed's own site and cluster where it names none."""
+        own = self.regions.get(region, G5kPlace())
+        # A region with a site of its own is not on the testbed's cluster, which is elsewhere.
+        cluster = own.cluster or (None if own.site else self.cluster)
+        site = own.site or (None if own.cluster else self.site)
+        return G5kPlace(site=site, cluster=cluster, vip=own.vip)
+
+    def lacks(self, regions: int) -> tuple[str, str] | None:
+        """A network of VIPs that is too small for an address a region."""
+        if self.vips is None:
+            return None
+        # The first addresses are left to gateways, and the last one is the broadcast address.
+        have = max(0, ipaddress.IPv4Network(self.vips).num_addresses - 2)
+        return None if have >= regions else ("vips", f"{self.vips} has {have} addresses for {regions} regions")
+
+
+# Here, since these have the class above as their base.
+from mrkolla.config.static import StaticTestbed  # noqa: E402
+
 #: Kind -> model of the section ``testbed``.
-TESTBEDS: dict[str, type[Testbed]] = {"local": LocalTestbed}
+TESTBEDS: dict[str, type[Testbed]] = {"local": LocalTestbed, "g5k": G5kTestbed, "static": StaticTestbed}
 #: Kinds of the file format that this version does not have yet.
-LATER = ("g5k", "vagrant", "static")
+LATER = ("vagrant",)
