@@ -30,8 +30,8 @@ def _deployed(args: argparse.Namespace) -> Iterator:
     """The cloud of a run (or of ``--file``), with a display; its log goes to the run folder."""
     from mrkolla import config
     from mrkolla.cloud import Cloud
-    from mrkolla.experiment import load_run
     from mrkolla.progress import Progress
+    from mrkolla.runs import load_run
 
     given = getattr(args, "file", None)
     if given:
@@ -112,7 +112,7 @@ def make_plan(args: argparse.Namespace) -> int:
 
 def up(args: argparse.Namespace) -> int:
     from mrkolla import script
-    from mrkolla.experiment import summary_lines
+    from mrkolla.runs import summary_lines
 
     given = script.Options(args.file, args.testbed, args.results, args.run, args.new, args.destroy)
     with script.up(given) as cloud:
@@ -215,8 +215,9 @@ def _measured(cloud, osr: str) -> str:
 def bench(args: argparse.Namespace) -> int:
     from mrkolla import config
     from mrkolla.bench.rally_tasks import rally_alone
-    from mrkolla.experiment import Cloud, choose_run, load_run
+    from mrkolla.experiment import Cloud
     from mrkolla.progress import Progress
+    from mrkolla.runs import choose_run, load_run
 
     if args.regions and not args.rally:
         raise InputError("bench: --regions is used with --rally only")

@@ -111,12 +111,15 @@ class Cloud:
 
     # -- making it -----------------------------------------------------------------------------------------------
 
-    def write_plan(self, folder: Path | None = None) -> Path:
-        """Write the plan (into the cloud's folder, or another) and return its folder."""
+    def write_plan(self, folder: Path | None = None, experiment: Experiment | None = None) -> Path:
+        """Write the plan (into the cloud's folder, or another) and return its folder.
+
+        ``experiment`` stands in for the cloud's own where its settings are varied.
+        """
         target = folder or self.plan
         plan.write(
             target,
-            self.experiment,
+            experiment or self.experiment,
             self.regions,
             self.testbed.kolla_globals,
             self.testbed.kolla_config,

@@ -57,8 +57,9 @@ def up(given: Options | Path | str, **kwargs) -> Cloud:  # noqa: F821 (loaded be
     in a new run folder; otherwise it is deployed. ``kwargs`` are those of :class:`Options`. Raises
     :class:`~mrkolla.errors.MrkollaError`.
     """
-    from mrkolla.experiment import Cloud, choose_run
+    from mrkolla.experiment import Cloud
     from mrkolla.progress import Progress
+    from mrkolla.runs import choose_run
 
     wanted = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
     experiment = batch.in_job(config.load(wanted.file, wanted.testbed))

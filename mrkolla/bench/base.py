@@ -87,7 +87,10 @@ class BenchContext:
 
 
 class Tool(Protocol):
-    """A benchmark tool. ``name`` is its key in the registry and in the samples."""
+    """A benchmark tool. ``name`` is its key in the registry and in the samples.
+
+    A class may have ``prepare_all(ctx, tools)`` too: ``prepare`` of several of it at once.
+    """
 
     name: str
 

@@ -11,9 +11,12 @@ from openstack.exceptions import SDKException
 from mrkolla.errors import BenchError
 
 
-def ensure_person(keystone_url: str, admin: Mapping[str, str], name: str, password: str) -> dict[str, str]:
+def ensure_person(
+    keystone_url: str, admin: Mapping[str, str], name: str, password: str, again: bool = False
+) -> dict[str, str]:
     """A user ``name`` with ``password`` who is a member of a project of the same name; made where missing.
 
+    With ``again`` a user that exists is given its password once more, so that Keystone hashes it as it is set to now.
     Returns what such a user logs in with. Raises :class:`~mrkolla.errors.BenchError` when Keystone refuses.
     """
     connection = openstack.connect(
@@ -28,6 +31,8 @@ def ensure_person(keystone_url: str, admin: Mapping[str, str], name: str, passwo
                 user = identity.create_user(
                     name=name, password=password, domain_id="default", default_project_id=project.id
                 )
+            elif again:
+                identity.update_user(user, password=password)
             role = identity.find_role("member") or identity.find_role("_member_")
             if role is None:
                 raise BenchError("the admin region's Keystone has no role 'member'")

@@ -100,6 +100,24 @@ class Rally:
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
             raise InputError(f"Rally's task {source}, in {region}: {why}{more}")
 
+    @classmethod
+    def prepare_all(cls, ctx: BenchContext, tools: Sequence[Rally]) -> None:
+        """:meth:`prepare` of all ``tools``; of the parts of one entry in one visit to the hosts."""
+        groups: dict[str, list[Rally]] = {}
+        for tool in tools:
+            groups.setdefault(json.dumps([tool.args, tool.regions], sort_keys=True, default=str), []).append(tool)
+        for group in groups.values():
+            tasks = list(dict.fromkeys(str(task) for tool in group for task in tool.tasks))
+            levels = tuple(sorted({level for tool in group for level in tool.concurrency}))
+            one = cls(tasks, group[0].args, group[0].regions, levels)
+            if {job.name for tool in group for job in tool._jobs} <= {job.name for job in one._jobs}:
+                one.prepare(ctx)
+                for tool in group:
+                    tool._defaults, tool._totals = one._defaults, one._totals
+            else:  # two files of one name, or files that do without the levels
+                for tool in group:
+                    tool.prepare(ctx)
+
     def _chosen(self, regions: Sequence[RegionLike]) -> list[RegionLike]:
         return [region for region in regions if self.regions is None or region.name in self.regions]
 
@@ -125,7 +143,7 @@ class Rally:
         clean, seen = _cleaner(ctx), {region.name: {} for region in regions}
         wrong: list[str] = []
         done: dict[str, int] = {}
-        total = sum(self._totals.values())
+        total = sum(self._totals.get(job.name, 0) for job in self._jobs)
         for region, line in self._talk(ctx, regions, check=False):
             if "iterations" in line:
                 ctx.progress(region, done.get(region, 0) + line["iterations"], total)

@@ -25,8 +25,26 @@ class ToolOptions(Model):
 
     #: Whether a tool may be listed more than once (its entries' samples can then be told apart).
     several: ClassVar[bool] = False
+    #: Whether the tool has a key ``concurrency``, a list, that a sweep may set.
+    takes_concurrency: ClassVar[bool] = False
 
     tool: str
+
+    def parts(self) -> list[ToolOptions]:
+        """This entry as entries that can each be a point of their own."""
+        return [self]
+
+    def label(self) -> str:
+        """A name for such a part in a point's id."""
+        return self.tool
+
+    def at_concurrency(self, level: int) -> ToolOptions:
+        """This entry with ``level`` operations at once, where the tool can be told so."""
+        return self.model_copy(update={"concurrency": (level,)}) if self.takes_concurrency else self
+
+    def files(self) -> tuple[str, ...]:
+        """Files outside the experiment file that say what is run."""
+        return ()
 
 
 def _each_once(operations: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -104,9 +122,14 @@ class ShakerOptions(ToolOptions):
     max_s: Float = Field(600.0, ge=10, le=86400, description="bound of one play in seconds")
     port: Int = Field(5999, ge=1024, le=65000, description="port of Shaker's server on a host of the origin")
 
+    def files(self) -> tuple[str, ...]:
+        return tuple(name for name in self.scenarios if "/" in name)
+
 
 class RallyOptions(ToolOptions):
     """Rally: task files in its own format, from each OSR's control host, every iteration and action a sample."""
+
+    takes_concurrency: ClassVar[bool] = True
 
     tool: Literal["rally"] = Field("rally", description="the tool's name")
     tasks: Annotated[tuple[Text, ...], AfterValidator(_task_files)] = Field(
@@ -120,6 +143,15 @@ class RallyOptions(ToolOptions):
     )
     warmup: Int = Field(1, ge=0, le=1_000_000, description="first iterations of each worker, marked as warm-up")
     max_s: Float = Field(3600.0, ge=10, le=604_800, description="bound of one point, all files and regions, seconds")
+
+    def parts(self) -> list[ToolOptions]:
+        return [self.model_copy(update={"tasks": (task,)}) for task in self.tasks]
+
+    def label(self) -> str:
+        return "+".join(Path(task).stem for task in self.tasks)
+
+    def files(self) -> tuple[str, ...]:
+        return self.tasks
 
 
 #: Tool -> model of its entry in ``bench``.

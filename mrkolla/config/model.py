@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +25,7 @@ from pydantic_core import InitErrorDetails
 
 from mrkolla.config.base import MISSING, Bool, Choice, Float, Int, Model, Text, bad, problem, refuse, suggest
 from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
-from mrkolla.config.points import Point, folder_digest, rtt_label
+from mrkolla.config.points import Factors, Point, folder_digest, ordered
 from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
 
 MAX_RTT_MS = 10_000
@@ -221,6 +220,22 @@ RttEntry = Annotated[
 ]
 
 
+Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
+
+
+def _each_variant_once(variants: tuple[Keystone, ...]) -> tuple[Keystone, ...]:
+    given = [variant.model_dump(exclude_none=True) for variant in variants]
+    text = "is the same as keystone[{}]; remove it"
+    wrong = [(i, given.index(one)) for i, one in enumerate(given) if one in given[:i]]
+    refuse([problem(text.format(first), (i,), given[i]) for i, first in wrong])
+    return variants
+
+
+def _each_level_once(levels: tuple[int, ...]) -> tuple[int, ...]:
+    refuse([problem("is listed twice; remove one", (i,), one) for i, one in enumerate(levels) if one in levels[:i]])
+    return levels
+
+
 class Sweep(Model):
     """The points to measure."""
 
@@ -229,8 +244,16 @@ class Sweep(Model):
         min_length=1,
         description="round trips to the AR, ms: a number for all OSRs, or a map OSR -> ms",
     )
-    repetitions: Int = Field(3, ge=1, le=10_000, description="how often each round trip is measured")
+    repetitions: Int = Field(3, ge=1, le=10_000, description="how often each combination is measured")
     seed: Int = Field(1, description="seed of the order of points and operations")
+    keystone: Annotated[tuple[Keystone, ...], AfterValidator(_each_variant_once)] = Field(
+        (), description="keystone sections, each laid over the file's own ({}: as it is); configured between points"
+    )
+    concurrency: Annotated[tuple[Concurrency, ...], AfterValidator(_each_level_once)] = Field(
+        (), description="operations at once, for the tools that take it (rally); empty: what the tools themselves say"
+    )
+    apart: Bool = Field(False, description="each tool, and each of Rally's task files, is a point of its own")
+    drift: Bool = Field(False, description="repeat the first point (of each keystone variant) at the end, and compare")
 
 
 def _one_form(name: str) -> str:
@@ -323,18 +346,26 @@ class Experiment(Model):
         return {r.name: entry[r.name] if isinstance(entry, dict) else entry for r in self.regions}
 
     def points(self) -> list[Point]:
-        """The points in the order to measure them: each repetition goes through all RTTs, in an order of its own.
+        """The points in the order to measure them; see :func:`mrkolla.config.points.ordered`.
 
         The order depends on ``sweep.seed`` alone, and more repetitions leave that of the earlier ones as it is.
         """
-        # Not for security: the same seed must give the same order.
-        order = random.Random(self.sweep.seed)
-        points = []
-        for repetition in range(1, self.sweep.repetitions + 1):
-            entries = [self._rtts(entry) for entry in self.sweep.rtt_ms]
-            order.shuffle(entries)
-            points += [Point(f"{rtt_label(list(r.values()))}-r{repetition}", r, repetition) for r in entries]
-        return points
+        sweep = self.sweep
+        factors = Factors(
+            rtts=[self._rtts(entry) for entry in sweep.rtt_ms],
+            keystone=[variant.model_dump(exclude_none=True) for variant in sweep.keystone],
+            concurrency=sweep.concurrency,
+            bench=self.bench,
+            apart=sweep.apart,
+            repetitions=sweep.repetitions,
+            drift=sweep.drift,
+            seed=sweep.seed,
+        )
+        return ordered(factors)
+
+    def with_keystone(self, changes: Mapping[str, Any]) -> Experiment:
+        """This experiment with ``changes`` in its ``keystone`` section."""
+        return self.model_copy(update={"keystone": self.keystone.model_copy(update=dict(changes))})
 
     def dump(self) -> str:
         """The experiment as YAML with every default written out; reading it gives an equal experiment."""

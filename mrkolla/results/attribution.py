@@ -10,6 +10,7 @@ Clearly: the whole interval of k is further away than :func:`margin`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,10 @@ AS_COUNTED, FEWER, MORE, OPEN = "as counted", "fewer: side by side", "more than 
 VERDICTS = (AS_COUNTED, FEWER, MORE, OPEN)
 REST = "(the rest)"
 TLS_ROUND_TRIPS = 1  # TLS 1.3; with 1.2 it is 2
-_OPERATION = ["tool", "scenario", "action", "concurrency", "origin_region", "target_region"]
-_CHEAP = ("warm", "cached", "hit", "on")  # states of the token cache that the others are compared with
+_OPERATION = ["tool", "scenario", "action", "settings", "concurrency", "origin_region", "target_region"]
+#: The experiment's own settings of Keystone.
+OWN = "as configured"
+_CHEAP = (OWN, "warm", "cached", "hit", "on")  # states that the others are compared with
 
 
 def tls_of(folder: RunFolder) -> int:
@@ -57,11 +60,11 @@ def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
 def shares(analysis: Analysis) -> pd.DataFrame:
     """What the parts of an iteration add to its k: a row per operation and part, largest first; "(the rest)" last.
 
-    Columns: tool, scenario, token_cache, concurrency, origin_region, target_region, action, k (of one), times (how
-    often it is done in an iteration), round_trips (their product), whole (k of the whole iteration). Only for
+    Columns: tool, scenario, token_cache, settings, concurrency, origin_region, target_region, action, k (of one),
+    times (how often it is done in an iteration), round_trips (their product), whole (k of the whole). Only for
     operations whose samples have actions.
     """
-    by = ["tool", "scenario", "token_cache", "concurrency", "origin_region"]
+    by = ["tool", "scenario", "token_cache", "settings", "concurrency", "origin_region"]
     groups: dict[tuple, list[dict]] = {}
     for fit in analysis.fits.to_dict("records"):
         groups.setdefault(tuple("" if pd.isna(fit[name]) else fit[name] for name in by), []).append(fit)
@@ -92,19 +95,36 @@ def _base(scenario: str, cache: str) -> str:
 
 @lru_cache(maxsize=2)
 def token_cache(analysis: Analysis) -> pd.DataFrame:
-    """What the state of the token cache costs: a row per operation, region, round trip and state.
+    """What the state of the token cache, or other settings of Keystone, cost: a row per operation, region, RTT, state.
 
-    Each state is compared with the cheapest by its name (warm, cached; else the first): ms, ms_low, ms_high: difference
-    of the medians with its bootstrap interval; from_ms and to_ms: the medians. Columns also: tool, scenario (without
-    the state), action, concurrency, origin_region, target_region, state, against, level (asked RTT, ms).
+    Each state of the cache is compared with the cheapest by its name (warm, cached; else the first), each setting that
+    a sweep made with the experiment's own: ms, ms_low, ms_high: difference of the medians with its bootstrap interval;
+    from_ms and to_ms: the medians. Columns also: tool, scenario (without the state), action, settings, concurrency,
+    origin_region, target_region, state, against, level (asked RTT, ms).
     """
-    levels = analysis.levels
-    found = levels[levels["token_cache"].notna() & (levels["n"] > 0)].copy()
-    found["scenario"] = [_base(s, c) for s, c in zip(found["scenario"], found["token_cache"], strict=True)]
+    levels = analysis.levels[analysis.levels["n"] > 0]
+    cached = levels[levels["token_cache"].notna()].copy()
+    cached["scenario"] = [_base(s, c) for s, c in zip(cached["scenario"], cached["token_cache"], strict=True)]
+    set_ = levels.assign(scenario=_with_cache(levels), settings=levels["settings"].astype(object).fillna(OWN))
+    rows = [
+        *_differences(analysis, cached, "token_cache", _OPERATION),
+        *_differences(analysis, set_, "settings", [name for name in _OPERATION if name != "settings"]),
+    ]
+    names = [*_OPERATION, "level", "state", "against", "from_ms", "to_ms", "ms", "ms_low", "ms_high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _with_cache(levels: pd.DataFrame) -> list[str]:
+    """Scenarios, with the state of the cache where it was set: operations whose settings can be compared."""
+    given = zip(levels["scenario"], levels["token_cache"], strict=True)
+    return [str(s) if pd.isna(c) or _base(s, c) != s else f"{s} ({c} token cache)" for s, c in given]
+
+
+def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operation: list[str]) -> Iterator[dict]:
+    """Of each operation and level: every value of ``column`` against the cheap one."""
     tails = [(1 - analysis.confidence) / 2, (1 + analysis.confidence) / 2]
-    rows = []
-    for _, same in found.groupby([*_OPERATION, "level"], dropna=False, observed=True, sort=False):
-        states = {row["token_cache"]: (place, row) for place, row in same.iterrows()}
+    for _, same in levels.groupby([*operation, "level"], dropna=False, observed=True, sort=False):
+        states = {row[column]: (place, row) for place, row in same.iterrows()}
         if len(states) < 2 or len(states) != len(same):
             continue
         against = next((state for state in _CHEAP if state in states), sorted(states)[0])
@@ -113,13 +133,11 @@ def token_cache(analysis: Analysis) -> pd.DataFrame:
             low, high = np.quantile(analysis.draws[place] - analysis.draws[base], tails)
             if min(row["n"], of_base["n"]) < 6:
                 low = high = np.nan
-            rows.append({
-                **row[[*_OPERATION, "level"]].to_dict(), "state": state, "against": against,
+            yield {
+                **row[[*operation, "level"]].to_dict(), "state": state, "against": against,
                 "from_ms": of_base["median_ms"], "to_ms": row["median_ms"],
                 "ms": row["median_ms"] - of_base["median_ms"], "ms_low": low, "ms_high": high,
-            })  # fmt: skip
-    names = [*_OPERATION, "level", "state", "against", "from_ms", "to_ms", "ms", "ms_low", "ms_high"]
-    return pd.DataFrame(rows, columns=names)
+            }  # fmt: skip
 
 
 @lru_cache(maxsize=2)
@@ -127,14 +145,14 @@ def throughput(analysis: Analysis) -> pd.DataFrame:
     """Whole iterations a second: a row per operation, region, concurrency, asked RTT and point.
 
     Those that did not fail over the time from the first start to the last end, warm-up left out. Only operations whose
-    samples have several concurrencies. Columns: tool, scenario, token_cache, concurrency, origin_region,
+    samples have several concurrencies. Columns: tool, scenario, token_cache, settings, concurrency, origin_region,
     target_region, level, point, repetition, n, seconds, per_second.
     """
     keys = analysis.gathered.keys
     whole = keys[keys["action"].isna() & keys["start_ns"].notna()].copy()
     by_point = whole.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
     whole["level"] = whole["rtt_asked_ms"].fillna(by_point)
-    operation = ["tool", "scenario", "token_cache", "origin_region", "target_region"]
+    operation = ["tool", "scenario", "token_cache", "settings", "origin_region", "target_region"]
     several = whole.groupby(operation, dropna=False, observed=True)["concurrency"].transform("nunique") > 1
     by = [*operation, "concurrency", "level", "point", "repetition"]
     grouped = whole[several].groupby(by, dropna=False, observed=True)

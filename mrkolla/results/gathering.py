@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from mrkolla.errors import InputError
 from mrkolla.results.store import RunFolder
 
-GROUP = ["tool", "scenario", "action", "token_cache", "concurrency", "origin_region", "target_region"]
+GROUP = ["tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region", "target_region"]
 KEYS = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms"]
 COUNTED = ["keystone_requests", "keystone_connections"]
 _ROW = ["warmup", "duration_s", "error", *COUNTED]
@@ -75,7 +75,8 @@ def gather(
         if not len(source):
             raise InputError("no samples to analyse: the table is empty")
         wanted = [*COLUMNS, *(["start"] if "start" in source else [])]
-        found, bad, name = _gather([pa.Table.from_pandas(source[wanted], preserve_index=False)]), set(), "the table"
+        table = pa.Table.from_pandas(source.reindex(columns=wanted), preserve_index=False)
+        found, bad, name = _gather([table]), set(), "the table"
     if bad and not refused:
         found = _only(found, ~found.keys["point"].isin(bad))
         if not len(found.keys):

@@ -36,7 +36,9 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A whole file, strings as codes; raises as :func:`read_schema` does."""
     read_schema(path)
     try:
-        return pq.read_table(path, columns=columns, read_dictionary=_coded(path), partitioning=None)
+        return _complete(
+            pq.read_table(path, columns=columns, read_dictionary=_coded(path), partitioning=None), path, columns
+        )
     except (OSError, pa.ArrowInvalid) as error:
         raise _readable(path, error) from error
 
@@ -76,14 +78,33 @@ def _groups(path: Path, columns: list[str] | None) -> Iterator[pa.Table]:
                 rows += file.metadata.row_group(number).num_rows
                 if rows >= _PIECE or number == file.num_row_groups - 1:
                     if rows:
-                        yield file.read_row_groups(numbers, columns=columns)
+                        yield _complete(file.read_row_groups(numbers, columns=columns), path, columns)
                     numbers, rows = [], 0
     except (OSError, pa.ArrowInvalid) as error:
         raise _readable(path, error) from error
 
 
 def _coded(path: Path) -> list[str] | None:
-    return _CODED if path.name == "samples.parquet" else None
+    """The columns of a file to read as codes: those of text that it has."""
+    if path.name != "samples.parquet":
+        return None
+    there = set(pq.read_schema(path).names)
+    return [name for name in _CODED if name in there]
+
+
+def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
+    """With the columns, all null, that came into the schema after the file was written."""
+    every = schema.SAMPLE_COLUMNS if path.name == "samples.parquet" else schema.WAN_COLUMNS
+    wanted = [name for name in columns or every if name in every]
+    if set(wanted) <= set(table.column_names):
+        return table
+    for name in wanted:
+        if name not in table.column_names and every[name].nullable:
+            nothing = pa.nulls(len(table), every[name].type)
+            coded = name in _CODED and path.name == "samples.parquet"
+            table = table.append_column(name, nothing.dictionary_encode() if coded else nothing)
+    order = [name for name in wanted if name in table.column_names]
+    return table.select([*order, *(name for name in table.column_names if name not in order)])
 
 
 def _readable(path: Path, error: Exception) -> InputError:

@@ -2,6 +2,7 @@
 
 One row of ``samples.parquet`` is one measured operation; one row of ``wan.parquet`` is one echo over a link. A
 column keeps its name, unit and meaning within a schema version; a reader refuses a version that it does not know.
+Columns that may be null can come within a version: where a file has none, all its values are null.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ SAMPLE_COLUMNS: dict[str, Column] = {
     "warmup": Column(pa.bool_(), "", "recorded but left out of all statistics"),
     "concurrency": Column(pa.int64(), "", "operations of this kind in flight at once in the region"),
     "token_cache": Column(pa.string(), "", "state of the token cache (warm, cold, ...); null: does not apply", True),
+    "settings": Column(
+        pa.string(), "", "settings of Keystone that the sweep set for this point; null: the experiment's own", True
+    ),
     "start": Column(_TIME, "UTC, ns", "when the operation started, by the clock of its host"),
     "duration_s": Column(pa.float64(), "s", "how long it took; null only for an operation that failed", True),
     "error": Column(pa.string(), "", "why it failed; null: it did not", True),

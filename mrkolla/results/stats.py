@@ -287,7 +287,7 @@ def labels(rows: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
     return [_label(row, several.get(_plain((row["scenario"], row["action"])), set())) for row in found]
 
 
-_EXTRA = {"tool": "{}", "token_cache": "{} token cache", "concurrency": "concurrency {}"}
+_EXTRA = {"tool": "{}", "token_cache": "{} token cache", "settings": "{}", "concurrency": "concurrency {}"}
 
 
 def _label(row: pd.Series | dict[str, Any], named: set[str]) -> str:

@@ -66,7 +66,7 @@ def table(run: str, point: str, rtt_ms: float, repetition: int, samples: int, se
     joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     count = len(joined["duration_s"])
     same = {"run": run, "point": point, "repetition": repetition, "rtt_asked_ms": rtt_ms,
-            "schema_version": schema.SCHEMA_VERSION}  # fmt: skip
+            "settings": None, "schema_version": schema.SCHEMA_VERSION}  # fmt: skip
     joined["rtt_measured_ms"] = np.where(joined["origin_region"] == REGIONS[0], rtt_ms + 0.2, rtt_ms + 0.3)
     arrays = []
     for field in schema.SAMPLES:

@@ -187,17 +187,19 @@ def cache_grid(analysis: Analysis) -> Grid:
     """What the state of the token cache costs at each asked RTT: difference of medians with its interval, in ms."""
     found = token_cache(analysis)
     levels = sorted(found["level"].unique())
-    by = ["tool", "scenario", "action", "concurrency", "origin_region", "state", "against"]
+    by = ["tool", "scenario", "action", "settings", "concurrency", "origin_region", "state", "against"]
     rows = []
     for key, own in found.groupby(by, dropna=False, observed=True, sort=False):
         given = dict(zip(by, key, strict=True))
         name = given["scenario"] if pd.isna(given["action"]) else f"{given['scenario']} / {given['action']}"
         if found["concurrency"].nunique() > 1:
             name += f" (concurrency {given['concurrency']})"
+        if not pd.isna(given["settings"]):
+            name += f" ({given['settings']})"
         cells = {row.level: _between(row.ms, row.ms_low, row.ms_high) for row in own.itertuples()}
         states = f"{given['state']} − {given['against']}"
         rows.append([name, given["origin_region"], states, *(cells.get(level, "–") for level in levels)])
-    head = ["operation", "from", "token cache", *(f"{level:g} ms" for level in levels)]
+    head = ["operation", "from", "difference", *(f"{level:g} ms" for level in levels)]
     return Grid("Cost of a token that is not in the cache", head, rows, frozenset(range(3, len(head))), frozenset((0,)))
 
 

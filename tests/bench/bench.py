@@ -20,12 +20,12 @@ from pathlib import Path
 
 from mrkolla import cache, config, script
 from mrkolla.cloud import Cloud
-from mrkolla.experiment import load_run
 from mrkolla.journal import read_steps
 from mrkolla.kolla import run
 from mrkolla.progress import Progress
 from mrkolla.providers.local import load
 from mrkolla.results import facts
+from mrkolla.runs import load_run
 
 TOP = Path(__file__).parents[2]
 

@@ -76,7 +76,7 @@ BAD = [
     ("name: demo", "name: !x demo", "x.yaml:1: name: ", "tag !x"),
     ("name: demo", "name: !!python/object:os.system {}", "x.yaml:1: name: ", "not allowed"),
     ('"2025.1"', "2025.1", "x.yaml:2: release: ", 'put it in quotes: "2025.1"'),
-    ('"2025.1"', '"2025.2x"', "x.yaml:2: release: unknown release '2025.2x'", "did you mean '2025.1'?"),
+    ('"2025.1"', '"2025.2x"', "x.yaml:2: release: unknown release '2025.2x'", "did you mean '2025.2'?"),
     ('"2025.1"', "zebra", "x.yaml:2: release: unknown release 'zebra'", "known: 2025.1"),
     ("kind: local", "kind: vagrant", "x.yaml:4: testbed.kind: ", "not supported in this version; supported: local,"),
     ("kind: local", "kind: locl", "x.yaml:4: testbed.kind: unknown kind 'locl'", "did you mean 'local'?"),

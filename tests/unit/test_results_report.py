@@ -50,7 +50,8 @@ def test_everything_is_written(run):
 def test_csv_has_units_and_the_numbers_of_the_analysis(run, analysis):
     rows = list(csv.DictReader(io.StringIO((run.path / "summary.csv").read_text())))
     assert len(rows) == len(analysis.points) == 2 * 2 * 3
-    plain = {"run", "tool", "scenario", "action", "token_cache", "concurrency", "origin_region", "target_region"}
+    plain = {"run", "tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region"}
+    plain |= {"target_region"}
     plain |= {"repetition", "point", "n", "n_warmup", "n_errors"}
     assert all(name.endswith(("_ms", "_mean")) for name in set(rows[0]) - plain)
     assert float(rows[3]["median_ms"]) == pytest.approx(analysis.points["median_ms"][3], rel=1e-8)

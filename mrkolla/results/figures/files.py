@@ -67,6 +67,16 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) ->
 def _steps(analysis: Analysis) -> pd.DataFrame:
     """The distributions of whole iterations: a column a hundredth, in ms."""
     keep = analysis.levels["action"].isna().to_numpy()
-    names = ["tool", "scenario", "token_cache", "concurrency", "origin_region", "target_region", "level", "n"]
+    names = [
+        "tool",
+        "scenario",
+        "token_cache",
+        "settings",
+        "concurrency",
+        "origin_region",
+        "target_region",
+        "level",
+        "n",
+    ]
     steps = pd.DataFrame(analysis.steps[keep], columns=[f"q{round(100 * q):03d}_ms" for q in STEPS])
     return pd.concat([analysis.levels.loc[keep, names].reset_index(drop=True), steps], axis=1)

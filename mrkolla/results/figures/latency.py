@@ -17,7 +17,7 @@ from mrkolla.results.figures.style import COLOURS, DASHES, MARKERS, MOST_IN_LEGE
 from mrkolla.results.stats import Analysis, labels, levels_of
 from mrkolla.results.words import number, slope_text
 
-_PANEL = ["tool", "scenario", "action", "token_cache", "concurrency"]
+_PANEL = ["tool", "scenario", "action", "token_cache", "settings", "concurrency"]
 PAGE = 12  # panels that can be read on one page
 _WIDEST_LEGEND = 46  # characters that fit in a panel
 

@@ -26,7 +26,8 @@ def parts_figure(analysis: Analysis) -> Figure:
     if not len(found):
         raise InputError("no parts to draw: the samples have no actions with a slope")
     found = found[found["concurrency"] == found.groupby("scenario")["concurrency"].transform("min")]
-    states = ["" if pd.isna(state) else f" ({state})" for state in found["token_cache"]]
+    given = zip(found["token_cache"], found["settings"], strict=True)
+    states = ["".join(f" ({one})" for one in both if not pd.isna(one)) for both in given]
     found = found.assign(operation=[name + state for name, state in zip(found["scenario"], states, strict=True)])
     dearest = found.groupby("operation")["whole"].mean().nlargest(MOST)
     bars = {operation: _bar(found[found["operation"] == operation]) for operation in dearest.index}
