@@ -29,6 +29,7 @@ _HOME = {
     "gather": "gathering",
     "attribution_grid": "tables",
     "cache_grid": "tables",
+    "drift_table": "drift",
     "parts_grid": "tables",
     "shares": "attribution",
     "throughput": "attribution",

@@ -56,7 +56,8 @@ def gather(
 ) -> Gathered:
     """Gather the samples of a run folder or of a table of samples.
 
-    A run's points that were refused or failed are left out unless ``refused`` asks for them.
+    A run's points that were refused or failed, or that repeat an earlier one to see what drifted, are left out unless
+    ``refused`` asks for them.
 
     ``where`` takes a table of samples' keys (a row per combination of KEYS) and says which to keep.
 
@@ -68,7 +69,7 @@ def gather(
     elif isinstance(source, RunFolder):
         name = str(source.path)
         found = _gather(source.batches("samples", [*COLUMNS, "start"]))
-        bad = {p["point"] for p in source.points() if p.get("status", "done") != "done"}
+        bad = {p["point"] for p in source.points() if p.get("status", "done") != "done" or p.get("repeats")}
         if not found.rows and not refused:
             raise InputError(f"{name}: no samples: every point is empty (see points.json and logs)")
     else:

@@ -13,6 +13,7 @@ import jinja2
 from mrkolla.errors import InputError
 from mrkolla.results import figures, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
+from mrkolla.results.drift import drift_grid
 from mrkolla.results.figures import distributions, latency
 from mrkolla.results.figures.style import DASHES
 from mrkolla.results.gathering import Gathered, gather
@@ -20,6 +21,8 @@ from mrkolla.results.links import link_table
 from mrkolla.results.stats import Analysis, analyse
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import write_summary
+from mrkolla.results.timeline import draw_slowest, draw_timeline
+from mrkolla.results.toolfiles import slowest_traces, throughput_grid
 from mrkolla.results.topology import regions_of_run, topology_grid
 
 MOST_PANELS = 48  # beyond these an operation is in the tables and in figures/ alone
@@ -52,6 +55,18 @@ def _pictures(analysis: Analysis, panels: Sequence[latency.Panel]) -> list[Pictu
 
 def _single(analysis: Analysis, what: str, draw: Any, panels: Sequence[latency.Panel]) -> list[Picture]:
     return [_picture(panel[0], f"{panel[0]}, {what}", distributions.single(analysis, draw, panel)) for panel in panels]
+
+
+def _timelines(run: RunFolder) -> list[Picture]:
+    return [
+        _picture(
+            f"{trace['tool']}: {trace['scenario']}",
+            f"{trace['scenario']} from {trace['origin_region']}: {len(trace['spans'])} requests in"
+            f" {trace['duration_ms']:.0f} ms, {trace['keystone_ms']:.0f} ms of them waiting for Keystone",
+            draw_timeline(trace),
+        )
+        for trace in slowest_traces(run)
+    ]
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,9 @@ def write_report(
         samples=gathered.rows if gathered else 0,
         wan=wan,
         points=tables.point_grid(points),
+        drift=drift_grid(run),
+        carried=throughput_grid(run),
+        timelines=_timelines(run),
         errors=tables.error_grid(gathered) if gathered else None,
         endpoints=tables.endpoint_grid(run.read_json("endpoints.json", [])),
         provenance=provenance_facts(run.read_json("provenance.json", {})),
@@ -197,5 +215,6 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
         raise
     write_summary(run, analysis)
     figures.write_figures(run, analysis, link_table(run))
+    draw_slowest(run.path / "tools" / "tracing", run.path / "figures")
     write_report(run, title=title, analysis=analysis, remarks=remarks)
     return analysis

@@ -275,7 +275,7 @@ class RunFolder:
         if not len(frame):
             raise InputError(f"{self.path}: no samples: every point is empty (see points.json and logs)")
         if not refused:
-            bad = {p["point"] for p in self.points() if p.get("status", "done") != "done"}
+            bad = {p["point"] for p in self.points() if p.get("status", "done") != "done" or p.get("repeats")}
             if bad & set(frame["point"].unique()):
                 frame = frame[~frame["point"].isin(bad)].reset_index(drop=True)
             if not len(frame):

@@ -1,0 +1,80 @@
+"""What tools keep beside the samples, for the report: throughput of links (Shaker), time lines of slow operations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from mrkolla.errors import InputError
+from mrkolla.results.store import RunFolder
+from mrkolla.results.tables import Grid
+from mrkolla.results.words import number
+
+#: Metrics of throughput.parquet that the report shows, in this order; the others are in the file.
+SHOWN = ("throughput", "jitter", "loss", "retransmits")
+_BY = ["scenario", "test", "origin_region", "target_region", "rtt_asked_ms", "metric", "unit"]
+
+
+def figures_of_links(run: RunFolder) -> pd.DataFrame:
+    """The figures of Shaker's plays (whole tests, not their seconds): the rows of ``tools/shaker*/throughput.parquet``.
+
+    Raises:
+        InputError: such a file cannot be read.
+    """
+    found = []
+    for path in sorted((run.path / "tools").glob("shaker*/throughput.parquet")):
+        try:
+            found.append(pd.read_parquet(path))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*_BY, "second", "value", "point"])
+    again = {point["point"] for point in run.points() if point.get("repeats") or point.get("status") != "done"}
+    return table[table["second"].isna() & ~table["point"].isin(again)]
+
+
+def throughput_grid(run: RunFolder) -> Grid:
+    """What the links carried: a row per test, pair of regions and metric, the median at each asked round trip."""
+    found = figures_of_links(run)
+    rows: list[list[str]] = []
+    levels = sorted(found["rtt_asked_ms"].dropna().unique())
+    metrics = [name for name in SHOWN if name in set(found["metric"])]
+    metrics += sorted(set(found["metric"]) - set(metrics))
+    by = ["scenario", "test", "origin_region", "target_region"]
+    for (scenario, test, origin, target), own in found.groupby(by, observed=True, sort=True):
+        for metric in metrics:
+            values = own[own["metric"] == metric]
+            if values.empty:
+                continue
+            medians = values.groupby("rtt_asked_ms")["value"].median()
+            cells = [number(medians[level], 1) if level in medians else "–" for level in levels]
+            unit = values["unit"].iloc[0]
+            rows.append(
+                [f"{scenario}: {test}", f"{origin} – {target}", f"{metric} ({unit})" if unit else metric, *cells]
+            )
+    head = ["test", "between", "figure", *(f"{level:g} ms" for level in levels)]
+    return Grid("What the links carried", head, rows, frozenset(range(3, len(head))), frozenset((1,)))
+
+
+def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
+    """The traces of ``tools/tracing``: of each tool and scenario the slowest, of many the ``most`` slowest.
+
+    Raises:
+        InputError: such a file cannot be read.
+    """
+    slowest: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in sorted((run.path / "tools" / "tracing").glob("*.json")):
+        try:
+            entries = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from error
+        for entry in entries:
+            key = (entry["tool"], entry["scenario"])
+            if key not in slowest or entry["duration_ms"] > slowest[key]["duration_ms"]:
+                slowest[key] = entry
+    # Those that wait for Keystone longest tell most.
+    return sorted(slowest.values(), key=lambda entry: -entry["keystone_ms"])[:most]
+
+
+__all__ = ["figures_of_links", "slowest_traces", "throughput_grid"]
