@@ -1,4 +1,4 @@
-"""Rally, the middleware probe and Shaker on a real cloud, from both OSRs; what Keystone was asked, counted at the AR."""
+"""Rally, the middleware probe and Shaker on a real cloud, from both OSRs; requests to Keystone counted at the AR."""
 
 from __future__ import annotations
 
@@ -57,19 +57,20 @@ def test_round_trips_of_one_api_request_are_counted(samples, state, wanted):
     means = rows.groupby(["scenario", "origin_region", "point"], observed=True)["keystone_requests"].mean()
     assert (means - wanted).abs().max() <= 0.1, means
     # The round trip is paid where one was counted.
-    medians = rows.groupby(["scenario", "origin_region"], observed=True)["duration_s"].median()
+    far = rows[rows["rtt_asked_ms"] == 50]
+    medians = far.groupby(["scenario", "origin_region"], observed=True)["duration_s"].median()
     assert (medians > 0.05).all() or wanted == 0
 
 
 def test_iterations_and_actions_of_rally(samples, run):
     rows = samples[samples["tool"] == "rally"]
     whole = rows[rows["action"].isna()]
-    assert set(whole["concurrency"]) == {1, 2}
+    assert set(whole["concurrency"]) == {2}
     assert whole["error"].isna().all()
     # Rally discovers versions in each iteration: more than the token's one request.
     counted = whole[whole["scenario"] == "Authenticate.keystone"]["keystone_requests"]
     assert counted.mean() > 1.5
-    assert (whole["duration_s"] > 0.05).all()
+    assert (whole[whole["rtt_asked_ms"] == 50]["duration_s"] > 0.05).all()
     lists = rows[rows["action"] == "glance_v2.list_images"]
     assert len(lists), sorted(rows["action"].dropna().unique())
     kept = run.path / "tools"
@@ -91,7 +92,7 @@ def test_the_report_has_what_was_measured(run):
     for words in (
         "Where the round trips are",
         "request by request",
-        "What changed while the sweep ran",
+        "while the sweep ran",
         "hash_rounds 4",
     ):
         assert words in text, words
