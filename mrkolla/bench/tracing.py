@@ -61,6 +61,7 @@ class Trace:
     scenario: str
     action: str | None
     token_cache: str | None
+    concurrency: int
     iteration: int
     duration_ms: float
     rtt_ms: float | None
@@ -153,6 +154,7 @@ def _trace(
         scenario=sample["scenario"],
         action=sample["action"],
         token_cache=sample["token_cache"],
+        concurrency=sample["concurrency"],
         iteration=sample["iteration"],
         duration_ms=sample["duration_s"] * 1e3,
         rtt_ms=sample["rtt_measured_ms"],

@@ -175,7 +175,7 @@ def parts_grid(analysis: Analysis) -> Grid:
     for name, row in zip(names, found.to_dict("records"), strict=True):
         key = (name, row["origin_region"])
         share = row["round_trips"] / row["whole"] if row["whole"] >= 0.1 else math.nan
-        part = "" if math.isnan(share) else f"{100 * share:.0f} %"
+        part = "" if math.isnan(share) else f"{round(100 * share)} %"
         cells = [number(row["times"], 1), number(row["k"]), number(row["round_trips"]), part]
         rows.append([*(key if key != before else ("", "")), row["action"], *cells])
         before = key

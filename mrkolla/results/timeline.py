@@ -79,6 +79,8 @@ def _title(trace: Mapping[str, Any], shown: int) -> str:
     words = [f"{trace['tool']}: {trace['scenario']}"]
     if trace["token_cache"]:
         words.append(f"token cache {trace['token_cache']}")
+    if (trace.get("concurrency") or 1) > 1:
+        words.append(f"one of {trace['concurrency']} at once, whose requests may stand here too")
     if trace["rtt_ms"] is not None:
         words.append(f"RTT {trace['rtt_ms']:.1f} ms")
     share = trace["keystone_ms"] / trace["duration_ms"] if trace["duration_ms"] else 0.0
