@@ -12,13 +12,14 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import requests
 import yaml
 
 from mrkolla import cache, providers, remote
-from mrkolla.check import CloudView, GuestImage, RegionView, Report, check
+from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Report, browser, check
 from mrkolla.config import Experiment
 from mrkolla.errors import CheckError, InputError, LackError
 from mrkolla.images import build as images
@@ -246,11 +247,18 @@ class Cloud:
             settle_s=settle_s,
         )
 
-    def check(self, settle_s: float = 90) -> Report:
-        """Check the cloud; the report may hold findings."""
+    def check(self, settle_s: float = 90, screenshots: Path | None = None) -> Report:
+        """Check the cloud; the report may hold findings.
+
+        With ``screenshots`` (a folder) Horizon is looked at in a real browser too; raises LackError when there is none.
+        """
+        if screenshots is not None:
+            browser.need()
         self.need_running()
+        parts = PARTS if screenshots is None else (*PARTS, BROWSER)
+        view = replace(self.view(settle_s), screenshots=screenshots)
         with self.progress.step("cloud", "check") as step:
-            report = check(self.view(settle_s), lambda region, text: step.detail(f"{region}: {text}"))
+            report = check(view, lambda region, text: step.detail(f"{region}: {text}"), parts)
             step.detail(f"{len(report.findings)} findings")
         if report.findings:
             self._keep_service_logs()

@@ -57,7 +57,8 @@ class CloudView:
     project_name, user_domain_name and project_domain_name, ``interfaces`` are those that the release registers,
     ``client_interface`` the one that the check's own calls use. Times are in seconds: ``settle_s`` is given to
     services that come up, ``boot_s`` to a server until ACTIVE, and again to its guest. ``run`` runs a command on
-    a host, as :func:`mrkolla.remote.run` does.
+    a host, as :func:`mrkolla.remote.run` does. ``screenshots`` is the folder for what a real browser saw; ``ca`` is
+    the certificate (PEM) by which https of the AR is trusted, None where it has none.
     """
 
     regions: Sequence[RegionView]
@@ -70,6 +71,8 @@ class CloudView:
     settle_s: float = 60
     boot_s: float = 300
     run: Callable[..., subprocess.CompletedProcess[str]] = remote.run
+    screenshots: Path | None = None
+    ca: Path | None = None
 
     @property
     def osrs(self) -> list[RegionView]:
