@@ -33,6 +33,8 @@ _LIST = Path(__file__).parent.parent / "browser-packages.txt"
 PAGE_S, POLL_S = 90.0, 0.5
 #: Size of the window, and so of a screenshot, in pixels.
 WINDOW = (1400, 900)
+#: How often a region is chosen that Horizon does not keep.
+TRIES = 3
 #: Kind of thing -> path of the page that lists the project's own.
 PAGES = {"images": "project/images/", "networks": "project/networks/", "instances": "project/instances/"}
 #: What each kind of thing is a service of (in findings).
@@ -110,8 +112,11 @@ class Browser:
         # A person's own proxy settings do not stand between the browser and the cloud.
         environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         environ |= {"LANG": "C.UTF-8", "LANGUAGE": "en"}
+        # More than its warnings would have each text that is typed, passwords too.
+        quiet = ["--log-level=WARNING"]
         output = str(self.log) if self.log else os.devnull
-        service = webdriver.ChromeService(executable_path=found["chromium-driver"], env=environ, log_output=output)
+        driver = found["chromium-driver"]
+        service = webdriver.ChromeService(driver, service_args=quiet, env=environ, log_output=output)
         self.shots.mkdir(parents=True, exist_ok=True)
         try:
             self.driver = webdriver.Chrome(options=options, service=service)
@@ -161,6 +166,7 @@ class Browser:
         """The regions that the selector in the page's header offers; none where Horizon has one region only."""
         with self._named("the region selector"):
             self._open_selector()
+            self.shoot("regions")
             names = [link.text.strip() for link in self._region_links()]
             return sorted(dict.fromkeys(name for name in names if name))
 
@@ -170,8 +176,13 @@ class Browser:
         return shown[0] if shown else None
 
     def choose(self, region: str) -> None:
-        """Choose ``region`` in the selector, as a person does, and wait until the header shows it."""
+        """Choose ``region`` in the selector, as a person does, and wait until the header shows it.
+
+        Each of Horizon's requests saves the whole session: one that was on its way while the region is chosen would
+        put the earlier region back when it ends. So the page comes to rest first.
+        """
         with self._named(f"choosing {region}"):
+            self._rest()
             self._open_selector()
             links = [link for link in self._region_links() if link.text.strip() == region]
             if not links:
@@ -191,6 +202,7 @@ class Browser:
                 while True:
                     names = self._names()
                     if names is not None and (wanted is None or wanted in names):
+                        self._rest()
                         return names
                     if time.monotonic() > end:
                         if names is None:
@@ -222,10 +234,28 @@ class Browser:
             const found = [];
             for (const table of tables)
                 for (const cell of table.querySelectorAll('tbody td, tbody td a'))
-                    if (cell.innerText.trim()) found.push(cell.innerText.trim());
+                    found.push(cell.innerText.trim());
             return found;
         """
-        return self.driver.execute_script(script)
+        texts = self.driver.execute_script(script)
+        # A cell of several lines holds a menu, or a row's hidden details.
+        return None if texts is None else [text for text in texts if text and "\n" not in text]
+
+    def _rest(self) -> None:
+        """Wait until the page has loaded and none of its scripts' requests is open, twice in a row."""
+        script = """
+            let open = window.jQuery ? jQuery.active : 0;
+            const made = window.angular && angular.element(document.body).injector();
+            if (made) open += made.get('$http').pendingRequests.length;
+            return document.readyState === 'complete' && open === 0;
+        """
+        seen: list[bool] = []
+
+        def resting() -> bool:
+            seen.append(bool(self.driver.execute_script(script)))
+            return seen[-2:] == [True, True]
+
+        self._wait(resting, "a page at rest")
 
     def _open_selector(self) -> None:
         """Open the header's menu that holds the regions, unless it is open."""
@@ -319,7 +349,7 @@ def region_findings(
     for kind, by_region in things.items():
         own, service = by_region.get(region), SERVICES[kind]
         try:
-            listed = browser.listed(kind, own, f"{region}-{kind}")
+            listed = _of_region(browser, region, kind, own, selector)
         except BrowserError as error:
             findings.append(Finding(region, service, "", f"{kind} in the browser", own or "a table", str(error)))
             continue
@@ -331,3 +361,14 @@ def region_findings(
                 what = f"{kind} in the browser (of {other})"
                 findings.append(Finding(region, service, "", what, f"not {name}", name))
     return findings
+
+
+def _of_region(browser: Any, region: str, kind: str, own: str | None, selector: bool) -> list[str]:
+    """What the page ``kind`` lists when its header says ``region``; BrowserError when Horizon does not keep that."""
+    for _ in range(TRIES):
+        listed = browser.listed(kind, own, f"{region}-{kind}")
+        shown = browser.chosen()
+        if not selector or shown == region:
+            return listed
+        browser.choose(region)
+    raise BrowserError(f"the page's header says {shown}, {TRIES} times, after {region} was chosen")

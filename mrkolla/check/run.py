@@ -180,7 +180,7 @@ class _Check:
             self.report.skipped.append("Horizon: the cloud's view has no URL of it")
             return
         self.progress(ar, "Horizon: login and the images of each region")
-        horizon = Horizon(self.view.horizon_url)
+        horizon = Horizon(self.view.horizon_url, self.view.ca)
         try:
             horizon.log_in(person.name, person.password)
         except HorizonError as error:
@@ -207,7 +207,9 @@ class _Check:
         shots = self.view.screenshots
         try:
             pin = browser.key_pin(self.view.horizon_url, self.view.ca) if self.view.ca else None
-            with browser.Browser(self.view.horizon_url, shots, pin=pin, log=shots / "chromedriver.log") as page:
+            with browser.Browser(
+                self.view.horizon_url, shots, pin=pin, log=shots.parent / "logs" / "chromedriver.log"
+            ) as page:
                 page.log_in(person.name, person.password)
                 self.report.findings += browser.selector_findings(page, ar, osrs)
                 for trial in trials:

@@ -38,9 +38,42 @@ KEYSTONE_PORT = 5000
 _MARK = "edits.yaml"
 
 
+#: The bundle of certificates that containers trust, by the images' distribution; Kolla adds the AR's CA to it.
+_BUNDLES = {"debian": "/etc/ssl/certs/ca-certificates.crt", "rocky": "/etc/pki/tls/certs/ca-bundle.crt"}
+ROUTER_ID = "keepalived_virtual_router_id"
+_ROUTER_IDS = range(1, 256)
+
+
 def keystone_url(admin: Region) -> str:
-    """The one Keystone's base URL (without the version)."""
+    """The one Keystone's base URL (without the version), as services reach it."""
     return f"http://{admin.vip}:{KEYSTONE_PORT}"
+
+
+def keystone_public_url(admin: Region) -> str:
+    """The one Keystone's base URL as clients from outside reach it: another one where the AR has TLS."""
+    return f"https://{admin.public_vip}:{KEYSTONE_PORT}" if admin.public_vip else keystone_url(admin)
+
+
+def horizon_url(admin: Region) -> str:
+    """Where Horizon is for people."""
+    return f"https://{admin.public_vip}/" if admin.public_vip else f"http://{admin.vip}/"
+
+
+def router_ids(regions: list[Region]) -> dict[str, str]:
+    """A VRRP router id for each region that no other has, as the last part of its VIP is where that is free.
+
+    Regions may share a network, on which two keepalived clusters with one id would fight for their VIPs. An id hangs
+    on the regions before it alone, so that a region that comes later changes none.
+    """
+    taken: dict[str, str] = {}
+    for region in regions:
+        first = int(region.vip.rpartition(".")[2]) or 1
+        order = [*_ROUTER_IDS[first - 1 :], *_ROUTER_IDS[: first - 1]]
+        free = next((str(number) for number in order if str(number) not in taken.values()), None)
+        if free is None:
+            raise InputError(f"no VRRP router id is left for region {region.name}: there are {len(_ROUTER_IDS)}")
+        taken[region.name] = free
+    return taken
 
 
 def expected_services(release_interfaces: tuple[str, ...], region: Region) -> dict[str, dict[str, str]]:
@@ -91,7 +124,10 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_mariadb": True,
         "enable_memcached": True,
     }
+    values |= _tls_globals(experiment, admin)
     if region.kind == AR:
+        if admin.public_vip:
+            values |= {"kolla_external_vip_address": admin.public_vip, "kolla_enable_tls_external": True}
         if experiment.keystone.workers is not None:
             values["keystone_api_workers"] = experiment.keystone.workers
         only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch")
@@ -108,7 +144,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_neutron": True,
         "neutron_plugin_agent": "openvswitch",
         "keystone_internal_url": url,
-        "keystone_public_url": url,
+        "keystone_public_url": keystone_public_url(admin),
         "openstack_auth": {
             "auth_url": url,
             "username": "{{ keystone_admin_user }}",
@@ -118,6 +154,14 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
             "domain_name": "default",
         },
     }
+
+
+def _tls_globals(experiment: Experiment, admin: Region) -> dict:
+    """What makes the services of every region trust the AR's public endpoints."""
+    if not admin.public_vip:
+        return {}
+    distro = "rocky" if experiment.images.source == "public" else DISTRO[0]
+    return {"kolla_copy_ca_into_containers": True, "openstack_cacert": _BUNDLES[distro]}
 
 
 def _images_globals(experiment: Experiment) -> dict:
@@ -220,6 +264,11 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
                     f" {region.name}; remove it"
                 )
         values |= given
+    if ROUTER_ID in experiment.kolla.globals:
+        raise InputError(
+            f"kolla.globals.{ROUTER_ID}: one id for all regions would have them fight for their VIPs; give it to a"
+            " region (admin_region.kolla, regions[].kolla), or leave it out: each has its own"
+        )
     closes = httplog.CLOSE in values.get("haproxy_frontend_http_extra", [])
     if region.kind == AR and experiment.keystone.keep_alive is False and not closes:
         raise InputError(
@@ -247,6 +296,25 @@ def _refuse_unsupported(experiment: Experiment) -> None:
             )
 
 
+def _refuse_tls(experiment: Experiment, admin: Region) -> None:
+    if not experiment.admin_region.tls:
+        return
+    if "kolla_copy_ca_into_containers" in absent(experiment.release):
+        raise InputError(
+            f"admin_region.tls: release {experiment.release} cannot give a CA to its containers; leave it out"
+        )
+    if not admin.public_vip:
+        raise InputError(
+            f"admin_region.tls: the testbed '{experiment.testbed.kind}' gives the admin region no second address, which"
+            " its public endpoints need then; leave it out"
+        )
+
+
+def certificates(cloud: Path) -> Path:
+    """Where the certificates of the cloud in the folder ``cloud`` are kept; they have keys, and are not in plans."""
+    return cloud / "certificates"
+
+
 def _index(experiment: Experiment, region: Region) -> int:
     return [r.name for r in experiment.regions].index(region.name)
 
@@ -268,9 +336,12 @@ def write(
     folder = folder.resolve()
     _refuse_other_folder(folder)
     admin = next(region for region in regions if region.kind == AR)
+    _refuse_tls(experiment, admin)
+    ids, own = router_ids(regions), {"kolla_certificates_dir": str(certificates(secrets.parent))}
     contents: dict[str, str] = {}
     for region in regions:
-        values = region_globals(experiment, region, admin, testbed_globals(experiment, region))
+        given = {ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
+        values = region_globals(experiment, region, admin, given | (own if admin.public_vip else {}))
         contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}")
         contents[f"{region.name}/inventory.yml"] = _yaml(
             inventory(region, experiment.release), f"hosts of region {region.name}"
