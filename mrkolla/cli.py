@@ -208,10 +208,14 @@ def wan(args: argparse.Namespace) -> int:
 
 
 def _measured(cloud, osr: str) -> str:
+    from contextlib import ExitStack
+
     from mrkolla.wan import EchoServer, measure
 
-    with EchoServer(cloud.admin.control, cloud.admin.vip):
-        rtt = measure(cloud.region(osr).control, cloud.admin.vip)
+    with ExitStack() as stack:
+        for host in cloud.admin.balancers:
+            stack.enter_context(EchoServer(host, cloud.admin.public))
+        rtt = measure(cloud.region(osr).control, cloud.admin.public)
     return f"{rtt.median_ms:.3f}, {rtt.p99_ms:.3f}"
 
 

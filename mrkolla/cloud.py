@@ -25,8 +25,8 @@ from mrkolla.errors import CheckError, InputError, LackError
 from mrkolla.images import build as images
 from mrkolla.images import guest
 from mrkolla.journal import Journal, read_steps
+from mrkolla.kolla import addresses, passwords, plan, run
 from mrkolla.kolla import env as kolla_env
-from mrkolla.kolla import passwords, plan, run
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.names import need_known
@@ -81,21 +81,21 @@ class Cloud:
 
     @property
     def keystone_url(self) -> str:
-        return plan.keystone_url(self.admin)
+        return addresses.keystone_url(self.admin)
 
     @property
     def public_url(self) -> str:
         """Keystone as clients from outside reach it."""
-        return plan.keystone_public_url(self.admin)
+        return addresses.keystone_public_url(self.admin)
 
     @property
     def horizon_url(self) -> str:
-        return plan.horizon_url(self.admin)
+        return addresses.horizon_url(self.admin)
 
     @property
     def ca(self) -> Path | None:
         """The certificate by which the AR's https is trusted; None where it has none."""
-        return plan.certificates(self.folder) / "ca" / "root.crt" if self.admin.public_vip else None
+        return addresses.certificates(self.folder) / "ca" / "root.crt" if self.admin.public_vip else None
 
     @property
     def clouds_yaml(self) -> Path:
@@ -199,7 +199,7 @@ class Cloud:
         """Kolla's own certificates for the AR's public address, made once a cloud; its CA goes to every region."""
         if self.ca is None or self.ca.exists():
             return
-        folder = plan.certificates(self.folder)
+        folder = addresses.certificates(self.folder)
         folder.mkdir(mode=0o700, exist_ok=True)
         with self.progress.step(self.admin.name, "certificates") as step:
             log, pidfile = self.logs / "certificates.log", self.folder / "pids" / "certificates.pid"

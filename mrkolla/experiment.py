@@ -207,7 +207,7 @@ class Cloud:
             with self._echoes(step.detail):
                 for region in cloud.osrs:
                     wan.set(region.name)
-                    base = wan.calibrate(region.name, region.control, cloud.admin.vip)
+                    base = wan.calibrate(region.name, region.control, cloud.admin.public)
                     self._real[region.name] = base.median_ms
                     step.detail(f"{region.name}: base round trip {base.median_ms:.3f} ms")
 
@@ -220,7 +220,7 @@ class Cloud:
                 secret.write_text(secrets.token_urlsafe(24))
             password = secret.read_text()
             self.progress.hide([password])
-            auth = ensure_person(cloud.keystone_url, cloud.admin_auth(), "mrkolla-bench", password)
+            auth = ensure_person(cloud.public_url, cloud.admin_auth(), "mrkolla-bench", password, cloud.ca)
             interface = self.deployed.release.interfaces[-1]
             self._context = BenchContext(
                 run=self.folder.name,
@@ -237,6 +237,7 @@ class Cloud:
                 seed=self.experiment.sweep.seed,
                 admin_auth=cloud.admin_auth(),
                 tools_folder=self.folder.path / "tools",
+                ca=cloud.ca,
             )
             self._tools = [make_tool(entry.model_dump()) for entry in self.experiment.bench]
             for tool in self._tools:
@@ -244,11 +245,12 @@ class Cloud:
 
     @contextmanager
     def _echoes(self, say=lambda text: None) -> Iterator[None]:
-        """Echo servers at the AR's VIP and at each OSR's."""
+        """Echo servers at the address that the AR's clients use, and at each OSR's, on every host that may have it."""
         with ExitStack() as stack:
             for region in self.deployed.regions:
                 say(f"echo server of {region.name}")
-                stack.enter_context(EchoServer(region.control, region.vip))
+                for host in region.balancers:
+                    stack.enter_context(EchoServer(host, region.public))
             yield
 
     @contextmanager
@@ -269,7 +271,7 @@ class Cloud:
             watch = _Watch(wan)
             if links.refused is None:
                 for region in cloud.osrs:
-                    tickers[region.name] = stack.enter_context(Ticker(region.control, cloud.admin.vip))
+                    tickers[region.name] = stack.enter_context(Ticker(region.control, cloud.admin.public))
                 stack.enter_context(watch)
             yield links
             stack.close()
@@ -319,7 +321,7 @@ class Cloud:
         cloud, found = self.deployed, {}
         links.times[phase] = time.time()
         for region in cloud.osrs:
-            rtt = measure(region.control, cloud.admin.vip)
+            rtt = measure(region.control, cloud.admin.public)
             found[region.name] = rtt
             what = f"{region.name} to {cloud.admin.name}, {phase}"
             # Loss is asked for, so lost echoes are no news then.

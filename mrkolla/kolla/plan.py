@@ -20,7 +20,7 @@ from mrkolla.config import Experiment
 from mrkolla.errors import InputError
 from mrkolla.images.build import REGISTRY
 from mrkolla.images.recipe import DISTRO, NAMESPACE
-from mrkolla.kolla import dialect, httplog, passwords
+from mrkolla.kolla import addresses, dialect, httplog, passwords
 from mrkolla.kolla.edits import edits_for
 from mrkolla.kolla.names import absent, names
 from mrkolla.kolla.releases import release as release_of
@@ -33,47 +33,8 @@ OSR_SERVICES = {
     "placement": (8780, ""),
     "network": (9696, ""),
 }
-KEYSTONE_PORT = 5000
 #: The file by which a folder is known to be a plan.
 _MARK = "edits.yaml"
-
-
-#: The bundle of certificates that containers trust, by the images' distribution; Kolla adds the AR's CA to it.
-_BUNDLES = {"debian": "/etc/ssl/certs/ca-certificates.crt", "rocky": "/etc/pki/tls/certs/ca-bundle.crt"}
-ROUTER_ID = "keepalived_virtual_router_id"
-_ROUTER_IDS = range(1, 256)
-
-
-def keystone_url(admin: Region) -> str:
-    """The one Keystone's base URL (without the version), as services reach it."""
-    return f"http://{admin.vip}:{KEYSTONE_PORT}"
-
-
-def keystone_public_url(admin: Region) -> str:
-    """The one Keystone's base URL as clients from outside reach it: another one where the AR has TLS."""
-    return f"https://{admin.public_vip}:{KEYSTONE_PORT}" if admin.public_vip else keystone_url(admin)
-
-
-def horizon_url(admin: Region) -> str:
-    """Where Horizon is for people."""
-    return f"https://{admin.public_vip}/" if admin.public_vip else f"http://{admin.vip}/"
-
-
-def router_ids(regions: list[Region]) -> dict[str, str]:
-    """A VRRP router id for each region that no other has, as the last part of its VIP is where that is free.
-
-    Regions may share a network, on which two keepalived clusters with one id would fight for their VIPs. An id hangs
-    on the regions before it alone, so that a region that comes later changes none.
-    """
-    taken: dict[str, str] = {}
-    for region in regions:
-        first = int(region.vip.rpartition(".")[2]) or 1
-        order = [*_ROUTER_IDS[first - 1 :], *_ROUTER_IDS[: first - 1]]
-        free = next((str(number) for number in order if str(number) not in taken.values()), None)
-        if free is None:
-            raise InputError(f"no VRRP router id is left for region {region.name}: there are {len(_ROUTER_IDS)}")
-        taken[region.name] = free
-    return taken
 
 
 def expected_services(release_interfaces: tuple[str, ...], region: Region) -> dict[str, dict[str, str]]:
@@ -124,7 +85,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_mariadb": True,
         "enable_memcached": True,
     }
-    values |= _tls_globals(experiment, admin)
+    values |= addresses.tls_globals(experiment, admin)
     if region.kind == AR:
         if admin.public_vip:
             values |= {"kolla_external_vip_address": admin.public_vip, "kolla_enable_tls_external": True}
@@ -133,7 +94,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch")
         values |= {"enable_keystone": True, "enable_horizon": True, **{f"enable_{name}": False for name in only}}
         return values
-    url = keystone_url(admin)
+    url = addresses.keystone_url(admin)
     return values | {
         "enable_keystone": False,
         "enable_horizon": False,
@@ -144,7 +105,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_neutron": True,
         "neutron_plugin_agent": "openvswitch",
         "keystone_internal_url": url,
-        "keystone_public_url": keystone_public_url(admin),
+        "keystone_public_url": addresses.keystone_public_url(admin),
         "openstack_auth": {
             "auth_url": url,
             "username": "{{ keystone_admin_user }}",
@@ -154,14 +115,6 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
             "domain_name": "default",
         },
     }
-
-
-def _tls_globals(experiment: Experiment, admin: Region) -> dict:
-    """What makes the services of every region trust the AR's public endpoints."""
-    if not admin.public_vip:
-        return {}
-    distro = "rocky" if experiment.images.source == "public" else DISTRO[0]
-    return {"kolla_copy_ca_into_containers": True, "openstack_cacert": _BUNDLES[distro]}
 
 
 def _images_globals(experiment: Experiment) -> dict:
@@ -264,10 +217,10 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
                     f" {region.name}; remove it"
                 )
         values |= given
-    if ROUTER_ID in experiment.kolla.globals:
+    if addresses.ROUTER_ID in experiment.kolla.globals:
         raise InputError(
-            f"kolla.globals.{ROUTER_ID}: one id for all regions would have them fight for their VIPs; give it to a"
-            " region (admin_region.kolla, regions[].kolla), or leave it out: each has its own"
+            f"kolla.globals.{addresses.ROUTER_ID}: with one id for all, regions would fight for their VIPs; give it to"
+            " a region (admin_region.kolla, regions[].kolla), or leave it out: each has its own"
         )
     closes = httplog.CLOSE in values.get("haproxy_frontend_http_extra", [])
     if region.kind == AR and experiment.keystone.keep_alive is False and not closes:
@@ -296,25 +249,6 @@ def _refuse_unsupported(experiment: Experiment) -> None:
             )
 
 
-def _refuse_tls(experiment: Experiment, admin: Region) -> None:
-    if not experiment.admin_region.tls:
-        return
-    if "kolla_copy_ca_into_containers" in absent(experiment.release):
-        raise InputError(
-            f"admin_region.tls: release {experiment.release} cannot give a CA to its containers; leave it out"
-        )
-    if not admin.public_vip:
-        raise InputError(
-            f"admin_region.tls: the testbed '{experiment.testbed.kind}' gives the admin region no second address, which"
-            " its public endpoints need then; leave it out"
-        )
-
-
-def certificates(cloud: Path) -> Path:
-    """Where the certificates of the cloud in the folder ``cloud`` are kept; they have keys, and are not in plans."""
-    return cloud / "certificates"
-
-
 def _index(experiment: Experiment, region: Region) -> int:
     return [r.name for r in experiment.regions].index(region.name)
 
@@ -336,11 +270,11 @@ def write(
     folder = folder.resolve()
     _refuse_other_folder(folder)
     admin = next(region for region in regions if region.kind == AR)
-    _refuse_tls(experiment, admin)
-    ids, own = router_ids(regions), {"kolla_certificates_dir": str(certificates(secrets.parent))}
+    addresses.refuse_tls(experiment, admin)
+    ids, own = addresses.router_ids(regions), {"kolla_certificates_dir": str(addresses.certificates(secrets.parent))}
     contents: dict[str, str] = {}
     for region in regions:
-        given = {ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
+        given = {addresses.ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
         values = region_globals(experiment, region, admin, given | (own if admin.public_vip else {}))
         contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}")
         contents[f"{region.name}/inventory.yml"] = _yaml(
