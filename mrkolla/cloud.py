@@ -185,7 +185,7 @@ class Cloud:
             wan.start()
             for region in self.osrs:
                 wan.set(region.name, rtt_ms=self.experiment.wan.deploy_rtt_ms)
-        self._certificates(env)
+        self.certify(env)
         marks = {region.name: self._mark(region, env, built) for region in self.regions}
         with Journal(self.folder / "journal.jsonl", clean=self.progress.clean) as journal:
             runs = Deployment(
@@ -195,11 +195,11 @@ class Cloud:
         self.write_clouds_yaml()
         self.progress.note(f"deployed: {len(self.regions)} regions in {time.monotonic() - began:.0f} s")
 
-    def _certificates(self, env: KollaEnv) -> None:
+    def certify(self, env: KollaEnv | None) -> None:
         """Kolla's own certificates for the AR's public address, made once a cloud; its CA goes to every region."""
-        if self.ca is None or self.ca.exists():
-            return
         folder = addresses.certificates(self.folder)
+        if self.ca is None or (folder / "haproxy.pem").exists():  # which is made last
+            return
         folder.mkdir(mode=0o700, exist_ok=True)
         with self.progress.step(self.admin.name, "certificates") as step:
             log, pidfile = self.logs / "certificates.log", self.folder / "pids" / "certificates.pid"

@@ -74,8 +74,8 @@ def key_pin(url: str, ca: Path, timeout: float = 30) -> str:
     server does not answer, or its certificate is not of that CA or not for that address.
     """
     place = urlsplit(url)
-    context = ssl.create_default_context(cafile=str(ca))
     try:
+        context = ssl.create_default_context(cafile=str(ca))
         with (
             socket.create_connection((place.hostname, place.port or 443), timeout=timeout) as plain,
             context.wrap_socket(plain, server_hostname=place.hostname) as secured,
@@ -148,7 +148,9 @@ class Browser:
         """Fill the login form, send it, and wait for a page with ``username`` in its header."""
         with self._named("the login page"):
             self.driver.get(self.url)
-            self._wait(lambda: self._all("#id_password"), "the login form")
+            self._wait(lambda: self._all("#id_password") or self._all("#error-code"), "the login form")
+            if refused := self._all("#error-code"):  # Chromium's own page: a certificate that it does not trust
+                raise BrowserError(f"{self.url} is refused: {refused[0].text.strip() or self.driver.title}")
             self.root = self.driver.current_url.split("auth/login", maxsplit=1)[0]
             self.shoot("login")
             self._one("#id_username").send_keys(username)

@@ -197,7 +197,7 @@ def test_tls_is_refused_by_name_where_the_testbed_has_no_address_for_it(experime
 def test_a_value_that_undoes_tls_is_refused(experiment, tmp_path):
     globals_ = {"kolla_external_vip_address": "198.18.1.10"}
     wrong = experiment(admin_region={"tls": True, "kolla": {"globals": globals_}})
-    with pytest.raises(InputError, match="kolla_external_vip_address.*clashes"):
+    with pytest.raises(InputError, match=r"kolla_external_vip_address.*clashes"):
         cloud_of(wrong).write_plan(tmp_path / "plan")
 
 
