@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import ssl
 import subprocess
 import threading
@@ -27,6 +25,7 @@ from mrkolla.check.browser import Browser, BrowserError, key_pin, region_finding
 from mrkolla.cloud import Cloud
 from mrkolla.kolla import addresses
 from mrkolla.progress import Progress
+from tests import chromium
 
 ADDRESS = "127.0.0.9"
 IMAGES = {"OSR1": "check-OSR1", "OSR2": "check-OSR2"}
@@ -84,14 +83,8 @@ class StandInHorizon(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    """The browser, from Debian; installed now where it is missing."""
-    missing = [package for package, program in browser.packages() if not shutil.which(program)]
-    if missing:
-        print(f"installing {' '.join(missing)} for the tests of Horizon in a browser")
-        environ = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, timeout=300)
-        argv = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-        subprocess.run(argv, check=True, timeout=900, env=environ)
+    """The browser, from Debian."""
+    chromium.ensure()
 
 
 @pytest.fixture(scope="module")
