@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mrkolla.check import browser
+from mrkolla.check import browser, shown
 from mrkolla.check.authtoken import check_authtoken
 from mrkolla.check.cleanup import PREFIX, Undo, sweep
 from mrkolla.check.client import connect, one_line
@@ -211,11 +211,11 @@ class _Check:
                 self.view.horizon_url, shots, pin=pin, log=shots.parent / "logs" / "chromedriver.log"
             ) as page:
                 page.log_in(person.name, person.password)
-                self.report.findings += browser.selector_findings(page, ar, osrs)
+                self.report.findings += shown.selector_findings(page, ar, osrs)
                 for trial in trials:
                     name = trial.region.name
                     self.progress(ar, f"Horizon in a browser: {name}")
-                    findings = browser.region_findings(page, name, things, selector=len(osrs) > 1)
+                    findings = shown.region_findings(page, name, things, selector=len(osrs) > 1)
                     self.report.findings += findings
                     if not findings:
                         seen = ", ".join(things[kind][name] for kind in things if name in things[kind])

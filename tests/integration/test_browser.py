@@ -21,7 +21,8 @@ import requests
 
 from mrkolla import config
 from mrkolla.check import browser
-from mrkolla.check.browser import Browser, BrowserError, key_pin, region_findings, selector_findings
+from mrkolla.check.browser import Browser, BrowserError, key_pin
+from mrkolla.check.shown import region_findings, selector_findings
 from mrkolla.cloud import Cloud
 from mrkolla.kolla import addresses
 from mrkolla.progress import Progress

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from mrkolla.check import BROWSER, CloudView, RegionView, browser, check
-from mrkolla.check.browser import BrowserError, region_findings, selector_findings
+from mrkolla.check.browser import BrowserError
+from mrkolla.check.shown import region_findings, selector_findings
 from mrkolla.errors import InputError, LackError
 
 THINGS = {

@@ -103,6 +103,9 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     workers = cores if region.kind == AR else cores // 2
     values = {
         "enable_keepalived": keeps_alive(experiment, region.name),
+        # Debian reads /etc/sysctl.conf, where Kolla writes, no more when it boots: HAProxy could not bind a VIP that
+        # another host has, once its host was started again.
+        "kolla_sysctl_conf_path": "/etc/sysctl.d/90-kolla.conf",
         "network_interface": "eth0",
         # Containers of containers cannot raise their limits above those of the machine.
         "default_container_dimensions_docker": {},
