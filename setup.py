@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mrkolla", "mrkolla.*"]),
     package_data={
-        "mrkolla": ["system-packages.txt"],
+        "mrkolla": ["browser-packages.txt", "system-packages.txt"],
         "mrkolla.bench": ["locks/*.txt"],
         "mrkolla.images": ["*.sh"],
         "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*.yml"],
@@ -41,6 +41,7 @@ setup(
         "requests>=2.31",
         "cryptography>=42",
         "bcrypt>=4",
+        "selenium>=4.25,<5",
     ],
     extras_require={
         "test": [

@@ -132,7 +132,10 @@ def check(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     with _deployed(args) as cloud:
-        report = cloud.check()
+        shots = cloud.logs.parent / "screenshots" if args.horizon else None
+        report = cloud.check(screenshots=shots)
+        if shots is not None:
+            cloud.progress.note(f"screenshots: {shots}")
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(report.endpoint_table())
     console.print(report.fact_table())
@@ -205,10 +208,14 @@ def wan(args: argparse.Namespace) -> int:
 
 
 def _measured(cloud, osr: str) -> str:
+    from contextlib import ExitStack
+
     from mrkolla.wan import EchoServer, measure
 
-    with EchoServer(cloud.admin.control, cloud.admin.vip):
-        rtt = measure(cloud.region(osr).control, cloud.admin.vip)
+    with ExitStack() as stack:
+        for host in cloud.admin.balancers:
+            stack.enter_context(EchoServer(host, cloud.admin.public))
+        rtt = measure(cloud.region(osr).control, cloud.admin.public)
     return f"{rtt.median_ms:.3f}, {rtt.p99_ms:.3f}"
 
 
@@ -442,6 +449,13 @@ def _up_options(parser: Parser) -> None:
     add_options(parser, None)
 
 
+def _check_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--horizon", action="store_true", help="look at Horizon in a real browser too; screenshots in the run folder"
+    )
+    _run_options(parser)
+
+
 def _wan_options(parser: Parser) -> None:
     parser.add_argument("action", choices=["status", "set", "measure", "start", "stop"])
     parser.add_argument("--rtt", type=float, metavar="MS", help="round trip in ms")
@@ -544,7 +558,7 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         "mrkolla plan configs/two_regions.yaml -o plan",
     ),
     "up": (up, _up_options, "deploy a cloud and check it", "mrkolla up configs/two_regions.yaml"),
-    "check": (check, _run_options, "check a deployed cloud", "mrkolla check"),
+    "check": (check, _check_options, "check a deployed cloud", "mrkolla check --horizon"),
     "status": (status, _status_options, "list runs and clouds", "mrkolla status"),
     "wan": (wan, _wan_options, "show, change or measure the links", "mrkolla wan set --rtt 50 --regions OSR1"),
     "bench": (bench, _bench_options, "run the sweep on a deployed cloud", "mrkolla bench configs/two_regions.yaml"),

@@ -12,20 +12,21 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import requests
 import yaml
 
 from mrkolla import cache, providers, remote
-from mrkolla.check import CloudView, GuestImage, RegionView, Report, check
+from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Report, browser, check
 from mrkolla.config import Experiment
 from mrkolla.errors import CheckError, InputError, LackError
 from mrkolla.images import build as images
 from mrkolla.images import guest
 from mrkolla.journal import Journal, read_steps
+from mrkolla.kolla import addresses, passwords, plan, run
 from mrkolla.kolla import env as kolla_env
-from mrkolla.kolla import passwords, plan, run
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.names import need_known
@@ -80,11 +81,21 @@ class Cloud:
 
     @property
     def keystone_url(self) -> str:
-        return plan.keystone_url(self.admin)
+        return addresses.keystone_url(self.admin)
+
+    @property
+    def public_url(self) -> str:
+        """Keystone as clients from outside reach it."""
+        return addresses.keystone_public_url(self.admin)
 
     @property
     def horizon_url(self) -> str:
-        return f"http://{self.admin.vip}/"
+        return addresses.horizon_url(self.admin)
+
+    @property
+    def ca(self) -> Path | None:
+        """The certificate by which the AR's https is trusted; None where it has none."""
+        return addresses.certificates(self.folder) / "ca" / "root.crt" if self.admin.public_vip else None
 
     @property
     def clouds_yaml(self) -> Path:
@@ -177,6 +188,7 @@ class Cloud:
             wan.start()
             for region in self.osrs:
                 wan.set(region.name, rtt_ms=self.experiment.wan.deploy_rtt_ms)
+        self.certify(env)
         marks = {region.name: self._mark(region, env, built) for region in self.regions}
         with Journal(self.folder / "journal.jsonl", clean=self.progress.clean) as journal:
             runs = Deployment(
@@ -185,6 +197,19 @@ class Cloud:
             runs.deploy()
         self.write_clouds_yaml()
         self.progress.note(f"deployed: {len(self.regions)} regions in {time.monotonic() - began:.0f} s")
+
+    def certify(self, env: KollaEnv | None) -> None:
+        """Kolla's own certificates for the AR's public address, made once a cloud; its CA goes to every region."""
+        folder = addresses.certificates(self.folder)
+        if self.ca is None or (folder / "haproxy.pem").exists():  # which is made last
+            return
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with self.progress.step(self.admin.name, "certificates") as step:
+            log, pidfile = self.logs / "certificates.log", self.folder / "pids" / "certificates.pid"
+            clean = self.progress.clean
+            run.kolla(
+                env, self.plan, self.admin.name, ["certificates"], log, say=step.detail, clean=clean, pidfile=pidfile
+            )
 
     def _count(self) -> int:
         return sum(len(region.hosts) for region in self.regions)
@@ -195,13 +220,17 @@ class Cloud:
         for path in sorted((self.plan / region.name).rglob("*")):
             if path.is_file():
                 total.update(f"{path.relative_to(self.plan)}\n".encode() + path.read_bytes())
+        if self.ca is not None:
+            total.update(self.ca.read_bytes())
         return total.hexdigest()
 
     def write_clouds_yaml(self) -> None:
         """Write the file that OpenStack's own clients read (mode 0600)."""
-        auth = {"auth_url": f"{self.keystone_url}/v3", **self.admin_auth()}
+        auth = {"auth_url": f"{self.public_url}/v3", **self.admin_auth()}
         names = [region.name for region in (*self.osrs, self.admin)]
         entry = {"auth": auth, "regions": names, "identity_api_version": 3}
+        if self.ca is not None:
+            entry["cacert"] = str(self.ca)
         text = yaml.safe_dump({"clouds": {self.experiment.name: entry}}, sort_keys=False)
         new = self.clouds_yaml.with_suffix(".new")
         new.unlink(missing_ok=True)
@@ -242,6 +271,8 @@ class Cloud:
                 for region in self.regions
             ],
             keystone_url=self.keystone_url,
+            public_url=self.public_url,
+            ca=self.ca,
             admin_auth=self.admin_auth(),
             interfaces=self.release.interfaces,
             horizon_url=self.horizon_url,
@@ -249,11 +280,18 @@ class Cloud:
             settle_s=settle_s,
         )
 
-    def check(self, settle_s: float = 90) -> Report:
-        """Check the cloud; the report may hold findings."""
+    def check(self, settle_s: float = 90, screenshots: Path | None = None) -> Report:
+        """Check the cloud; the report may hold findings.
+
+        With ``screenshots`` (a folder) Horizon is looked at in a real browser too; raises LackError when there is none.
+        """
+        if screenshots is not None:
+            browser.need()
         self.need_running()
+        parts = PARTS if screenshots is None else (*PARTS, BROWSER)
+        view = replace(self.view(settle_s), screenshots=screenshots)
         with self.progress.step("cloud", "check") as step:
-            report = check(self.view(settle_s), lambda region, text: step.detail(f"{region}: {text}"))
+            report = check(view, lambda region, text: step.detail(f"{region}: {text}"), parts)
             step.detail(f"{len(report.findings)} findings")
         if report.findings:
             self._keep_service_logs()
@@ -314,14 +352,14 @@ class Cloud:
 
     def wait_ready(self, timeout: float = 240) -> None:
         """Wait until Keystone and every OSR's services answer; raises CheckError that names those that do not."""
-        urls = {f"{self.keystone_url}/v3"}
+        urls = {f"{self.keystone_url}/v3", f"{self.public_url}/v3"}
         for region in self.osrs:
             for by_interface in plan.expected_services(self.release.interfaces, region).values():
                 urls |= set(by_interface.values())
         end, total = time.monotonic() + timeout, len(urls)
         with self.progress.step("cloud", "services") as step:
             while urls:
-                urls = {url for url in urls if not _answers(url)}
+                urls = {url for url in urls if not _answers(url, self.ca)}
                 step.detail(f"{total - len(urls)} of {total} answer")
                 if urls and time.monotonic() > end:
                     raise CheckError(f"no answer within {timeout:.0f} s from {', '.join(sorted(urls))}")
@@ -371,10 +409,10 @@ class Cloud:
                 cache.remove(self.folder)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, ca: Path | None = None) -> bool:
     """Whether a service answers at ``url``; HAProxy without a service behind it says 503, which is no answer."""
     try:
-        return requests.get(url, timeout=5, allow_redirects=False).status_code < 500
+        return requests.get(url, timeout=5, allow_redirects=False, verify=str(ca) if ca else True).status_code < 500
     except requests.RequestException:
         return False
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mrkolla import batch, providers
+from mrkolla import batch, membership, providers
 from mrkolla.batch.estimate import estimate
+from mrkolla.bench import BenchContext
 from mrkolla.check import Report
 from mrkolla.cloud import Cloud as DeployedCloud
 from mrkolla.config import Experiment, Point
 from mrkolla.configure import configure
-from mrkolla.errors import BenchError, WanError
+from mrkolla.errors import BenchError, InputError, WanError
 from mrkolla.journal import Journal
 from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
 from mrkolla.links import LinkKeeper, Links
 from mrkolla.load import Load, inputs_of
+from mrkolla.phases import Watch
 from mrkolla.progress import Progress
 from mrkolla.results import RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 from mrkolla.runs import summary_lines
@@ -76,6 +78,15 @@ class Cloud:
 
     def up(self) -> Cloud:
         """Deploy what is not deployed, check it, and record what it is made of."""
+        for member in self.deployed.members.pending():
+            # A region half in was never in service; one that was to leave is on its way.
+            self.progress.note(f"region {member.name}: it was {member.state} when that was cut off; it leaves now")
+            self.leave(member.name)
+        if gone := self.deployed.members.gone(self.experiment):
+            raise InputError(
+                f"region {gone[0]} of the experiment left the cloud '{self.experiment.name}':"
+                f" 'mrkolla region join {gone[0]}' brings it back, or take it out of the file"
+            )
         reused = self.deployed.is_deployed()
         began = time.monotonic()
         with self.journal.step("deploy", [self.experiment.digest(), time.time_ns()]) as step:
@@ -114,7 +125,7 @@ class Cloud:
                     for edit in edits_for(experiment.release)
                 ],
                 "images": experiment.images.source,
-                "compute_drivers": {region.name: region.compute_driver for region in experiment.regions},
+                "compute_drivers": {r.name: r.compute_driver for r in cloud.experiment.regions},
                 "regions": [
                     {
                         "name": region.name,
@@ -132,6 +143,26 @@ class Cloud:
             }
         )
 
+    # -- regions that come and go --------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Whether the cloud has a region ``name`` now."""
+        return name in {region.name for region in self.deployed.regions}
+
+    def join(self, name: str, **options: Any) -> dict[str, Any]:
+        """Add an OSR while the others serve; see :func:`mrkolla.membership.join`. Kept in ``joins.json``."""
+        return self._changed("join", name, lambda: self.deployed.join(name, **options))
+
+    def leave(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """Take an OSR out while the others serve; see :func:`mrkolla.membership.leave`. Kept in ``joins.json``."""
+        return self._changed("leave", name, lambda: self.deployed.leave(name, force=force))
+
+    def _changed(self, what: str, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        with self.journal.step(f"{what} {name}", time.time_ns()) as step:
+            step.result = work()
+        membership.keep(self.folder, step.result)
+        return step.result
+
     # -- the sweep -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> Iterator[Point]:
@@ -139,7 +170,7 @@ class Cloud:
 
         Raises :class:`~mrkolla.batch.Stopped` before a point that would not end while the hosts are there.
         """
-        points = self.experiment.points()
+        points = self.deployed.experiment.points()
         self.deployed.need_running()
         self._configure({})
         self._links.ready()
@@ -182,6 +213,15 @@ class Cloud:
         if links.point is not None:
             self._keep(links)
 
+    @property
+    def context(self) -> BenchContext:
+        """The cloud as tools see it; made by :meth:`sweep`. Raises BenchError before that."""
+        return self._load.context
+
+    def watched(self, region: str, point: Point) -> Watch:
+        """The probe in ``region`` through phases that the caller names; see :mod:`mrkolla.phases`."""
+        return Watch(self, region, point)
+
     def bench(self, point: Point, links: Links) -> None:
         """Run the tools of ``point``, from all OSRs at the same time.
 
@@ -200,6 +240,17 @@ class Cloud:
                 ends = {row["origin_region"], row["target_region"]} & medians.keys()
                 row["rtt_measured_ms"] = sum(medians[name] for name in ends)
         self.folder.append_point(point.id, links.samples, links.rows())
+        reason = links.refused or links.failed
+        self.keep_point(point, links, status, reason)
+        for warning in links.warnings:
+            self.progress.warn(warning)
+        if status == "done":
+            self.done(point, {"samples": len(links.samples), "seconds": round(self._clock.running_s(), 1)})
+        else:
+            self.progress.warn(f"point {point.id} is {status}: {reason}")
+
+    def keep_point(self, point: Point, links: Links, status: str, reason: str | None) -> None:
+        """Write the entry of ``point`` in ``points.json``: its links, and whether it counts."""
         entry = {
             "point": point.id,
             "rtt_asked_ms": links.rtt_ms,
@@ -207,38 +258,37 @@ class Cloud:
             "settings": point.settings,
             "repeats": point.again,
             "status": status,
-            "reason": links.refused or links.failed,
-            "links": {name: links.numbers(name) for name in links.rtt_ms},
+            "reason": reason,
+            "links": {osr: links.numbers(osr) for osr in links.rtt_ms},
             "between": {
-                name: {"median_ms": rtt.median_ms, "p99_ms": rtt.p99_ms} for name, rtt in links.between.items()
+                pair: {"median_ms": rtt.median_ms, "p99_ms": rtt.p99_ms} for pair, rtt in links.between.items()
             },
             "warnings": links.warnings,
         }
         points = [known for known in self.folder.points() if known["point"] != point.id]
         self.folder.write_json("points.json", [*points, entry])
-        for warning in links.warnings:
-            self.progress.warn(warning)
-        if status == "done":
-            made = {"samples": len(links.samples), "seconds": round(self._clock.running_s(), 1)}
-            self.journal.run(f"point {point.id}", self._point_inputs(point), lambda: made)
-        else:
-            self.progress.warn(f"point {point.id} is {status}: {entry['reason']}")
+
+    def done(self, point: Point, made: dict[str, Any]) -> None:
+        """Note in the journal that ``point`` need not be measured again; ``made`` says what it gave."""
+        self.journal.run(f"point {point.id}", self._point_inputs(point), lambda: made)
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def report(self) -> Path:
+    def report(self, *, remarks: Sequence[str] = (), tables: Sequence[str] = ()) -> Path:
         """Join the samples, compute the statistics, draw the figures, write the report; returns ``report.html``.
 
+        ``remarks`` are sentences for the top of the report, ``tables`` texts to print at the end, before the others.
         Raises :class:`~mrkolla.errors.WanError` or :class:`~mrkolla.errors.BenchError`, once all is written, when
         points were refused or failed.
         """
         with self.progress.step("results", "report") as step:
             self._load.collect()
             cloud = self.deployed
-            analysis = write_all(self.folder, title=self.experiment.name)
+            analysis = write_all(self.folder, title=self.experiment.name, remarks=remarks)
             step.detail("looking for secrets")
             assert_no_secrets(self.folder.path, [*passwords.values(cloud.passwords()), *self._load.secrets()])
         self._last_words = [
+            *tables,
             render(endpoint_table(self.folder.read_json("endpoints.json", []))),
             render(latency_table(analysis)),
         ]

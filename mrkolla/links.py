@@ -90,17 +90,18 @@ class LinkKeeper:
             with self._echoes(step.detail):
                 for region in cloud.osrs:
                     wan.set(region.name)
-                    base = wan.calibrate(region.name, region.control, cloud.admin.vip)
+                    base = wan.calibrate(region.name, region.control, cloud.admin.public)
                     self._real[region.name] = base.median_ms
                     step.detail(f"{region.name}: base round trip {base.median_ms:.3f} ms")
 
     @contextmanager
     def _echoes(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
-        """Echo servers at the AR's VIP and at each OSR's."""
+        """Echo servers at the address that the AR's clients use, and at each OSR's, on every host that may have it."""
         with ExitStack() as stack:
             for region in self._cloud.regions:
                 say(f"echo server of {region.name}")
-                stack.enter_context(EchoServer(region.control, region.vip))
+                for host in region.balancers:
+                    stack.enter_context(EchoServer(host, region.public))
             yield
 
     @contextmanager
@@ -121,7 +122,7 @@ class LinkKeeper:
             watch = _Watch(wan)
             if links.refused is None:
                 for region in cloud.osrs:
-                    tickers[region.name] = stack.enter_context(Ticker(region.control, cloud.admin.vip))
+                    tickers[region.name] = stack.enter_context(Ticker(region.control, cloud.admin.public))
                 stack.enter_context(watch)
             yield links
             stack.close()
@@ -169,7 +170,7 @@ class LinkKeeper:
         cloud, found = self._cloud, {}
         links.times[phase] = time.time()
         for region in cloud.osrs:
-            rtt = measure(region.control, cloud.admin.vip)
+            rtt = measure(region.control, cloud.admin.public)
             found[region.name] = rtt
             what = f"{region.name} to {cloud.admin.name}, {phase}"
             asked = expected(links.rtt_ms[region.name], self._real.get(region.name, 0.0))

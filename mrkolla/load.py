@@ -64,7 +64,8 @@ class Load:
             self._secret.write_text(secrets.token_urlsafe(24))
         password = self._secret.read_text()
         self._progress.hide([password])
-        return ensure_person(self._cloud.keystone_url, self._cloud.admin_auth(), USER, password, again)
+        cloud = self._cloud
+        return ensure_person(cloud.public_url, cloud.admin_auth(), USER, password, cloud.ca, again)
 
     def prepare(self, points: list[Point]) -> None:
         """Make all tools of ``points`` ready on the hosts, before the first of them."""
@@ -87,6 +88,7 @@ class Load:
                 admin=cloud.admin,
                 admin_auth=cloud.admin_auth(),
                 tools_folder=self._folder.path / "tools",
+                ca=cloud.ca,
             )
             for entry in (entry for point in points for entry in point.bench):
                 if key_of(entry) not in self._tools:
@@ -99,6 +101,13 @@ class Load:
                 else:
                     for tool in same:
                         tool.prepare(self._context)
+
+    @property
+    def context(self) -> BenchContext:
+        """The cloud as tools see it, once they are ready. Raises BenchError before that."""
+        if self._context is None:
+            raise BenchError("no sweep is under way: tools can run inside 'for point in cloud.sweep()'")
+        return self._context
 
     def run(self, point: Point, links: Links) -> None:
         """Run the tools of ``point`` from all OSRs at the same time; the samples go to ``links.samples``.

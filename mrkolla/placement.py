@@ -22,7 +22,8 @@ class PlacedHost:
 class Region:
     """A region with its hosts.
 
-    ``kind`` is AR or OSR; ``vip`` is the address of its APIs; ``subnet`` holds all its hosts.
+    ``kind`` is AR or OSR; ``vip`` is the address of its APIs; ``subnet`` holds all its hosts. ``public_vip`` is another
+    address, for the AR's public endpoints alone, where those have TLS (None: ``vip`` has them too).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Region:
     vip: str
     subnet: str
     hosts: tuple[PlacedHost, ...]
+    public_vip: str | None = None
 
     def with_role(self, role: str) -> list[Host]:
         """The hosts that have ``role``; without network hosts of its own, the control hosts have that role."""
@@ -37,8 +39,18 @@ class Region:
 
     @property
     def control(self) -> Host:
-        """The first control host: it has the VIP, and the region's load starts here."""
+        """The first control host: the region's load starts here."""
         return self.with_role("control")[0]
+
+    @property
+    def balancers(self) -> list[Host]:
+        """The hosts that run HAProxy. The VIP is on the first, or, with keepalived, on any of them."""
+        return self.with_role("network")
+
+    @property
+    def public(self) -> str:
+        """The address that clients use from outside."""
+        return self.public_vip or self.vip
 
 
 @dataclass(frozen=True)

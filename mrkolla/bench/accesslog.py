@@ -39,11 +39,16 @@ Launcher = Callable[[remote.Host, list[str]], subprocess.Popen[str]]
 
 
 def control_hosts(region: RegionLike) -> list[remote.Host]:
-    """The hosts of ``region`` that run HAProxy."""
+    """The control hosts of ``region``."""
     if hasattr(region, "with_role"):
         return list(region.with_role("control"))
     control = region.control if isinstance(region.control, (list, tuple)) else [region.control]
     return [getattr(one, "host", one) for one in control]
+
+
+def balancers(region: RegionLike) -> list[remote.Host]:
+    """The hosts of ``region`` that run HAProxy."""
+    return list(region.balancers) if hasattr(region, "balancers") else control_hosts(region)
 
 
 def comes_from(region: RegionLike) -> Callable[[str], bool]:
@@ -82,7 +87,7 @@ class AccessLog:
     def __enter__(self) -> AccessLog:
         try:
             for region in self.regions:
-                for host in control_hosts(region):
+                for host in balancers(region):
                     process = self._launcher(host, [*self._python, "-c", BOOTSTRAP])
                     receiver = _Receiver(region.name, host.name, process, self._port, self._most)
                     self._receivers.setdefault(region.name, []).append(receiver)
@@ -242,4 +247,4 @@ class _Receiver:
         return said + ([f"{self.host}: whether lines were dropped is not known"] if self._unknown_drops else [])
 
 
-__all__ = ["AccessLog", "comes_from", "control_hosts"]
+__all__ = ["AccessLog", "balancers", "comes_from", "control_hosts"]

@@ -61,6 +61,12 @@ class BenchContext:
     tools_folder: Path | None = None
     #: What the administrator logs in with (as ``auth``, without auth_url), for tools that make users; None: not given.
     admin_auth: Mapping[str, str] | None = None
+    #: The certificate (PEM, on this machine) by which the https of ``auth``'s auth_url is trusted; None: not needed.
+    ca: Path | None = None
+
+    def trust(self) -> dict[str, str]:
+        """What an agent on a host is told of ``ca``: its text, as the parameter ``ca``, or nothing."""
+        return {"ca": self.ca.read_text()} if self.ca else {}
 
     def host(self, region: RegionLike) -> remote.Host:
         """The host that load of ``region`` starts from: the first control host."""

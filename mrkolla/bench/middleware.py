@@ -160,6 +160,7 @@ class Middleware:
             "deadline_s": self.max_s,
             "auth": dict(ctx.auth),
             "urls": urls,
+            **ctx.trust(),
             # A region's services keep their tokens in the memcached of all its control hosts.
             "memcached": [(host.address, int(self.memcached_port)) for host in control_hosts(region)],
         }

@@ -12,6 +12,7 @@ One round makes each call in each state once, in a seeded random order:
 What prepares a call (emptying, the first of two calls, issuing) is not timed, and not in its sample's time.
 """
 
+import atexit
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import random
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 
@@ -48,12 +50,23 @@ def empty_cache(addresses, timeout):
             raise Trouble(f"memcached at {address}:{port} was not emptied: {said[:60]!r}")
 
 
+def trusted(ca):
+    """What keystoneauth verifies https by: the certificates ``ca`` (PEM), or with None those of the host."""
+    if ca is None:
+        return True
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
+        file.write(ca)
+    atexit.register(os.unlink, file.name)
+    return file.name
+
+
 class Client:
     """Tokens and calls, each service on a kept connection of its own, as a client of its API has it."""
 
     def __init__(self, parameters):
         self.parameters = parameters
         self.auth = parameters["auth"]
+        self.trusted = trusted(parameters.get("ca"))
         identity = parameters["urls"]["identity"].rstrip("/")
         self.identity = identity if identity.endswith("/v3") else identity + "/v3"
         self.urls = {}
@@ -72,7 +85,9 @@ class Client:
         http = requests.Session()
         # A proxy or a .netrc of the host would put something else in the way than the link.
         http.trust_env = False
-        return session.Session(auth=auth, session=http, timeout=self.parameters["timeout_s"], app_name=AGENT)
+        return session.Session(
+            auth=auth, session=http, timeout=self.parameters["timeout_s"], app_name=AGENT, verify=self.trusted
+        )
 
     def new_token(self):
         """A token that no service has seen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import openstack
 from keystoneauth1.exceptions import ClientException
@@ -12,15 +13,25 @@ from mrkolla.errors import BenchError
 
 
 def ensure_person(
-    keystone_url: str, admin: Mapping[str, str], name: str, password: str, again: bool = False
+    keystone_url: str,
+    admin: Mapping[str, str],
+    name: str,
+    password: str,
+    ca: Path | None = None,
+    again: bool = False,
 ) -> dict[str, str]:
     """A user ``name`` with ``password`` who is a member of a project of the same name; made where missing.
 
     With ``again`` a user that exists is given its password once more, so that Keystone hashes it as it is set to now.
-    Returns what such a user logs in with. Raises :class:`~mrkolla.errors.BenchError` when Keystone refuses.
+    Returns what such a user logs in with. ``ca`` is what https is trusted by. Raises
+    :class:`~mrkolla.errors.BenchError` when Keystone refuses.
     """
     connection = openstack.connect(
-        auth={"auth_url": f"{keystone_url}/v3", **admin}, load_yaml_config=False, load_envvars=False, app_name="mrkolla"
+        auth={"auth_url": f"{keystone_url}/v3", **admin},
+        cacert=str(ca) if ca else None,
+        load_yaml_config=False,
+        load_envvars=False,
+        app_name="mrkolla",
     )
     try:
         with connection:

@@ -136,6 +136,7 @@ class Probe:
             "deadline_s": self.max_s,
             "auth": dict(ctx.auth),
             "urls": urls,
+            **ctx.trust(),
         }
 
     def _merge(

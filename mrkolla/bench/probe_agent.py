@@ -9,11 +9,13 @@ used. The Glance call and the Neutron call of a round use different tokens: both
 memcached, same key), so a token that one of them has seen is not fresh for the other.
 """
 
+import atexit
 import json
 import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -81,11 +83,22 @@ class Counter:
         return counted
 
 
+def trusted(ca):
+    """What keystoneauth verifies https by: the certificates ``ca`` (PEM), or with None those of the host."""
+    if ca is None:
+        return True
+    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
+        file.write(ca)
+    atexit.register(os.unlink, file.name)
+    return file.name
+
+
 class Client:
     """The operations, each one call of keystoneauth1 on a connection that is new or kept as its name says."""
 
     def __init__(self, parameters):
         self.auth = parameters["auth"]
+        self.trusted = trusted(parameters.get("ca"))
         self.timeout = parameters["timeout_s"]
         identity = parameters["urls"]["identity"].rstrip("/")
         self.identity = identity if identity.endswith("/v3") else identity + "/v3"
@@ -110,7 +123,9 @@ class Client:
         http = requests.Session()
         # A proxy or a .netrc of the host would put something else in the way than the link.
         http.trust_env = False
-        return session.Session(auth=auth, session=http, timeout=self.timeout, app_name="mrkolla-probe")
+        return session.Session(
+            auth=auth, session=http, timeout=self.timeout, app_name="mrkolla-probe", verify=self.trusted
+        )
 
     def connect(self):
         """Get the kept session its first token; raises keystoneauth1's exceptions."""

@@ -88,7 +88,7 @@ class Rally:
 
             disk = guest.ensure(cache.root() / "logs" / "guest.log")
             for region in regions:
-                self._defaults = rally_cloud.ensure(_platform(ctx, region), wanted, disk)
+                self._defaults = rally_cloud.ensure(_platform(ctx, region), wanted, disk, ctx.ca)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda region: _install(ctx, region), regions))
         refused: list[tuple[str, str, str]] = []
@@ -198,6 +198,7 @@ class Rally:
                 parameters = {
                     "path": path,
                     "platform": _platform(ctx, region),
+                    **ctx.trust(),
                     "jobs": [job.wire(self._defaults) for job in self._jobs],
                     "check": check,
                     "deadline_s": self.max_s,

@@ -131,6 +131,9 @@ class Agent:
         """Rally's configuration, its database (copied from an empty one, made once), the platform, an image file."""
         database = os.path.join(self.home, "rally.db")
         self._write("rally.conf", f"[database]\nconnection = sqlite:///{database}\n")
+        if "ca" in self.asked:
+            self._write("ca.pem", self.asked["ca"])
+            self.asked["platform"]["https_cacert"] = os.path.join(self.home, "ca.pem")
         self._write("platform.json", json.dumps({"openstack": self.asked["platform"]}))
         with open(os.path.join(self.home, "image.raw"), "wb") as image:
             image.truncate(IMAGE_BYTES)

@@ -18,11 +18,12 @@ ARGUMENTS = {"image_name": "image", "flavor_name": "flavor"}
 _RAM_MB, _DISK_GB = 256, 1
 
 
-def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path) -> dict[str, str]:
+def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path, ca: Path | None = None) -> dict[str, str]:
     """Make the ``wanted`` of :data:`ARGUMENTS` in the region of ``platform`` where missing; returns the arguments.
 
     ``platform`` is Rally's specification with an administrator; ``disk`` (raw) is what the image holds. They stay
-    for the next run. Raises :class:`~mrkolla.errors.BenchError` when the region refuses.
+    for the next run. ``ca`` is what https is trusted by. Raises
+    :class:`~mrkolla.errors.BenchError` when the region refuses.
     """
     region = platform["region_name"]
     try:
@@ -30,6 +31,7 @@ def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path) -> di
             auth={"auth_url": platform["auth_url"], **platform["admin"]},
             region_name=region,
             interface=platform["endpoint_type"],
+            cacert=str(ca) if ca else None,
             load_yaml_config=False,
             load_envvars=False,
             app_name="mrkolla",

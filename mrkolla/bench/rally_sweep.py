@@ -125,6 +125,7 @@ def main():
         auth={"auth_url": platform["auth_url"], **person},
         region_name=platform["region_name"],
         interface=platform["endpoint_type"],
+        cacert=platform.get("https_cacert"),
         load_yaml_config=False,
         load_envvars=False,
         app_name="mrkolla",

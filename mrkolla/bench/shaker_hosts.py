@@ -103,7 +103,12 @@ def _has_endpoint(ctx: BenchContext, region: str, service: str) -> bool:
     auth = {**ctx.auth, "auth_url": ctx.auth["auth_url"].removesuffix("/v3") + "/v3"}
     try:
         connection = openstack.connect(
-            auth=auth, region_name=region, load_yaml_config=False, load_envvars=False, app_name="mrkolla"
+            auth=auth,
+            region_name=region,
+            cacert=str(ctx.ca) if ctx.ca else None,
+            load_yaml_config=False,
+            load_envvars=False,
+            app_name="mrkolla",
         )
         with connection:
             return connection.session.get_endpoint(service_type=service, region_name=region) is not None

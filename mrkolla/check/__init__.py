@@ -7,6 +7,6 @@ here changes the cloud for longer than the check takes.
 from __future__ import annotations
 
 from mrkolla.check.model import CloudView, Finding, GuestImage, RegionView, Report
-from mrkolla.check.run import PARTS, check
+from mrkolla.check.run import BROWSER, PARTS, check
 
-__all__ = ["PARTS", "CloudView", "Finding", "GuestImage", "RegionView", "Report", "check"]
+__all__ = ["BROWSER", "PARTS", "CloudView", "Finding", "GuestImage", "RegionView", "Report", "check"]

@@ -14,7 +14,8 @@ from mrkolla.check.model import CloudView, Finding, RegionView
 from mrkolla.errors import MrkollaError
 
 SECTION = "keystone_authtoken"
-URLS = ("auth_url", "www_authenticate_uri")
+#: Option -> the interface of Keystone that it must name: services go to one, and send their clients to the other.
+URLS = {"auth_url": "internal", "www_authenticate_uri": "public"}
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def authtoken_findings(view: CloudView, region: RegionView, service: str, where:
     except ValueError as error:
         return [Finding(region.name, service, "", f"{where} cannot be read", f"[{SECTION}]", str(error))]
     findings = []
-    for option in URLS:
-        value = options.get(option)
+    for option, interface in URLS.items():
+        value, due = options.get(option), view.identity_url(interface)
         if value is None:
             what = f"[{SECTION}] {option} missing in {where}"
-            findings.append(Finding(region.name, service, "", what, view.keystone_url, "nothing"))
-        elif comparable(value, identity=True) != comparable(view.keystone_url, identity=True):
+            findings.append(Finding(region.name, service, "", what, due, "nothing"))
+        elif comparable(value, identity=True) != comparable(due, identity=True):
             what = f"[{SECTION}] {option} in {where}"
-            findings.append(Finding(region.name, service, "", what, view.keystone_url, value))
+            findings.append(Finding(region.name, service, "", what, due, value))
     # The middleware looks Keystone up in the catalog of this region.
     name = options.get("region_name")
     if name is not None and name != region.name:

@@ -18,13 +18,14 @@ REQUEST_TIMEOUT_S = 60
 
 def connect(view: CloudView, auth: Mapping[str, str], region: str) -> Any:
     """A connection to ``region`` with ``auth`` (username, password, project_name and the two domain names)."""
-    base = view.keystone_url.rstrip("/").removesuffix("/v3") + "/v3"
+    base = view.identity_url(view.client_interface).rstrip("/").removesuffix("/v3") + "/v3"
     names = ("username", "password", "project_name", "user_domain_name", "project_domain_name")
     plugin = v3.Password(auth_url=base, **{name: auth[name] for name in names})
     http = requests.Session()
     # No proxy of the deployer stands between it and the regions.
     http.trust_env = False
-    kept = session.Session(auth=plugin, session=http, timeout=REQUEST_TIMEOUT_S, app_name="mrkolla")
+    trusted = str(view.ca) if view.ca else True
+    kept = session.Session(auth=plugin, session=http, timeout=REQUEST_TIMEOUT_S, app_name="mrkolla", verify=trusted)
     config = cloud_region.from_session(
         kept,
         name="mrkolla",

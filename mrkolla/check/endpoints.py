@@ -27,7 +27,7 @@ def expected_endpoints(view: CloudView) -> dict[tuple[str, str, str], str]:
     expected = {}
     for region in view.regions:
         for interface in view.interfaces:
-            expected[region.name, "identity", interface] = view.keystone_url
+            expected[region.name, "identity", interface] = view.identity_url(interface)
         for service, urls in region.services.items():
             for interface, url in urls.items():
                 expected[region.name, service, interface] = url

@@ -41,8 +41,8 @@ def same_address(one: str, other: str) -> bool:
 class Trial:
     """One region's guest: ``user`` and ``admin`` are connections to that region, ``project_id`` is the user's.
 
-    :meth:`run` fills ``image`` (the name of the uploaded image), ``findings``, ``facts`` and ``skipped``; ``undo``
-    removes what it made. ``say`` is told each step; ``stop`` ends its waits.
+    :meth:`run` fills ``image`` (the name of the uploaded image), ``network`` (that of the network), ``findings``,
+    ``facts`` and ``skipped``; ``undo`` removes what it made. ``say`` is told each step; ``stop`` ends its waits.
     """
 
     view: CloudView
@@ -55,6 +55,7 @@ class Trial:
     admin: Any = None
     project_id: str = ""
     image: str | None = None
+    network: str | None = None
     findings: list[Finding] = field(default_factory=list)
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -134,10 +135,11 @@ class Trial:
     def _network(self) -> Any:
         # Neutron makes a default group with a project's first network; only an admin may delete it.
         self.undo.push("network", f"security groups of {self.name}", self._delete_groups)
-        network = self.user.network.create_network(name=self.name)
+        network = self.user.network.create_network(name=self._own_name)
         # Deleting a network deletes its subnets and DHCP ports too.
-        self.undo.push("network", f"network {self.name}", lambda: self.user.network.delete_network(network.id))
+        self.undo.push("network", f"network {self._own_name}", lambda: self.user.network.delete_network(network.id))
         self.user.network.create_subnet(name=self.name, network_id=network.id, ip_version=4, cidr=CIDR, gateway_ip=None)
+        self.network = self._own_name
         return network
 
     def _delete_groups(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -94,13 +95,14 @@ def read_login_form(page: str) -> LoginForm:
 
 
 class Horizon:
-    """One visit to Horizon at ``url``; all its methods raise HorizonError."""
+    """One visit to Horizon at ``url`` (``ca``: what https is trusted by); all its methods raise HorizonError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ca: Path | None = None) -> None:
         self.url = url.rstrip("/") + "/"
         self.root = self.url
         self.http = requests.Session()
         self.http.trust_env = False
+        self.http.verify = str(ca) if ca else True
         self.http.headers["Accept-Language"] = "en"
 
     def log_in(self, username: str, password: str, domain: str = "Default") -> None:

@@ -53,11 +53,13 @@ class RegionView:
 class CloudView:
     """A cloud as the check sees it.
 
-    ``keystone_url`` is the AR's Keystone (``http://VIP:5000``, without /v3), ``admin_auth`` has username, password,
+    ``keystone_url`` is the AR's Keystone (``http://VIP:5000``, without /v3), ``public_url`` the one for clients from
+    outside where that is another (https), ``admin_auth`` has username, password,
     project_name, user_domain_name and project_domain_name, ``interfaces`` are those that the release registers,
     ``client_interface`` the one that the check's own calls use. Times are in seconds: ``settle_s`` is given to
     services that come up, ``boot_s`` to a server until ACTIVE, and again to its guest. ``run`` runs a command on
-    a host, as :func:`mrkolla.remote.run` does.
+    a host, as :func:`mrkolla.remote.run` does. ``screenshots`` is the folder for what a real browser saw; ``ca`` is
+    the certificate (PEM) by which https of the AR is trusted, None where it has none.
     """
 
     regions: Sequence[RegionView]
@@ -70,6 +72,13 @@ class CloudView:
     settle_s: float = 60
     boot_s: float = 300
     run: Callable[..., subprocess.CompletedProcess[str]] = remote.run
+    public_url: str | None = None
+    screenshots: Path | None = None
+    ca: Path | None = None
+
+    def identity_url(self, interface: str) -> str:
+        """Keystone's URL (without /v3) that the catalog must have for ``interface``."""
+        return (self.public_url or self.keystone_url) if interface == "public" else self.keystone_url
 
     @property
     def osrs(self) -> list[RegionView]:

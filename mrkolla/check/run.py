@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from mrkolla.check import browser, shown
 from mrkolla.check.authtoken import check_authtoken
 from mrkolla.check.cleanup import PREFIX, Undo, sweep
 from mrkolla.check.client import connect, one_line
@@ -21,6 +22,8 @@ from mrkolla.check.services import check_services
 from mrkolla.errors import InputError
 
 PARTS = ("endpoints", "authtoken", "services", "guest", "horizon")
+#: Horizon in a real browser, which most machines do not have: only when asked for.
+BROWSER = "browser"
 DOMAIN = "default"
 
 Progress = Callable[[str, str], None]
@@ -29,12 +32,18 @@ Progress = Callable[[str, str], None]
 def check(view: CloudView, progress: Progress = lambda region, step: None, parts: Collection[str] = PARTS) -> Report:
     """Check a deployed cloud; what is wrong is in the report's findings, nothing is raised for it.
 
-    ``progress`` is told (region, step), from several threads. ``parts`` are some of PARTS (InputError for another).
-    ``horizon`` needs ``guest``'s images and is skipped without it.
+    ``progress`` is told (region, step), from several threads. ``parts`` are some of PARTS, or BROWSER (InputError for
+    another; LackError when there is no browser). ``horizon`` and ``browser`` need ``guest``'s images and networks and
+    are skipped without it; ``browser`` needs the view's ``screenshots``.
     """
+    known = (*PARTS, BROWSER)
     for part in parts:
-        if part not in PARTS:
-            raise InputError(f"check: unknown part '{part}' (known: {', '.join(PARTS)})")
+        if part not in known:
+            raise InputError(f"check: unknown part '{part}' (known: {', '.join(known)})")
+    if BROWSER in parts:
+        browser.need()
+        if view.screenshots is None:
+            raise InputError("check: the part 'browser' needs a folder for its screenshots")
     run = _Check(view, progress, parts)
     started = time.monotonic()
     try:
@@ -137,6 +146,8 @@ class _Check:
             self._side_by_side(trials, _guest)
             if "horizon" in self.parts:
                 self._horizon(person, trials)
+            if BROWSER in self.parts:
+                self._browser(person, trials)
         except API_ERRORS as error:
             found = one_line(error)
             ar = self.view.admin_region.name
@@ -169,7 +180,7 @@ class _Check:
             self.report.skipped.append("Horizon: the cloud's view has no URL of it")
             return
         self.progress(ar, "Horizon: login and the images of each region")
-        horizon = Horizon(self.view.horizon_url)
+        horizon = Horizon(self.view.horizon_url, self.view.ca)
         try:
             horizon.log_in(person.name, person.password)
         except HorizonError as error:
@@ -181,6 +192,36 @@ class _Check:
             self.report.findings += findings
             if trial.image and not findings:
                 self.report.facts.append((trial.region.name, "Horizon lists its images", trial.image))
+
+    def _browser(self, person: _Person, trials: list[Trial]) -> None:
+        ar = self.view.admin_region.name
+        if not self.view.horizon_url:
+            self.report.skipped.append("Horizon in a browser: the cloud's view has no URL of it")
+            return
+        self.progress(ar, "Horizon in a browser")
+        osrs = [region.name for region in self.view.osrs]
+        things = {
+            "images": {trial.region.name: trial.image for trial in trials if trial.image},
+            "networks": {trial.region.name: trial.network for trial in trials if trial.network},
+        }
+        shots = self.view.screenshots
+        try:
+            pin = browser.key_pin(self.view.horizon_url, self.view.ca) if self.view.ca else None
+            with browser.Browser(
+                self.view.horizon_url, shots, pin=pin, log=shots.parent / "logs" / "chromedriver.log"
+            ) as page:
+                page.log_in(person.name, person.password)
+                self.report.findings += shown.selector_findings(page, ar, osrs)
+                for trial in trials:
+                    name = trial.region.name
+                    self.progress(ar, f"Horizon in a browser: {name}")
+                    findings = shown.region_findings(page, name, things, selector=len(osrs) > 1)
+                    self.report.findings += findings
+                    if not findings:
+                        seen = ", ".join(things[kind][name] for kind in things if name in things[kind])
+                        self.report.facts.append((name, "Horizon in a browser shows", seen or "empty pages"))
+        except browser.BrowserError as error:
+            self.report.findings.append(Finding(ar, "dashboard", "", "Horizon in a browser", "pages", str(error)))
 
 
 def _guest(trial: Trial) -> list[Finding]:

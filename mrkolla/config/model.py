@@ -178,7 +178,8 @@ class AdminRegion(Model):
     """The AR: Horizon and the one Keystone."""
 
     name: RegionName = Field("AR", description="region name")
-    control: Int = Field(1, ge=1, le=MAX_HOSTS, description="control hosts")
+    control: Int = Field(1, ge=1, le=MAX_HOSTS, description="control hosts; 3 or more: MariaDB is a Galera cluster")
+    tls: Bool = Field(False, description="https for its public endpoints, at an address of their own")
     kolla: Kolla = Field(default_factory=Kolla, description="pass-through for this region's run")
 
 

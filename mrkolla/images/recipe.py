@@ -114,7 +114,11 @@ IMAGES: dict[str, Image] = {
     "kolla-toolbox": Image(_start("kolla-toolbox/extend_start.sh"), "ansible", _TOOLBOX),
     "haproxy": Image(),
     "haproxy-ssh": Image(_start("haproxy/haproxy-ssh/extend_start.sh"), None, _NO_DSA),
-    "keepalived": Image(),
+    "keepalived": Image(
+        {"kolla_extend_start": "keepalived/extend_start.sh", "check_alive.sh": "keepalived/check_alive.sh"},
+        None,
+        ("RUN mv /usr/local/bin/check_alive.sh / && chmod 755 /check_alive.sh",),
+    ),
     "mariadb-server": Image(_start("mariadb/mariadb-server/extend_start.sh"), "mysql", _MARIADB),
     "mariadb-clustercheck": Image(_start("mariadb/mariadb-clustercheck/extend_start.sh")),
     "memcached": Image({}, "memcached"),

@@ -20,7 +20,7 @@ from mrkolla.config import Experiment
 from mrkolla.errors import InputError
 from mrkolla.images.build import REGISTRY
 from mrkolla.images.recipe import DISTRO, NAMESPACE
-from mrkolla.kolla import dialect, httplog, passwords
+from mrkolla.kolla import addresses, dialect, httplog, passwords
 from mrkolla.kolla.edits import edits_for
 from mrkolla.kolla.names import absent, names
 from mrkolla.kolla.releases import release as release_of
@@ -33,14 +33,8 @@ OSR_SERVICES = {
     "placement": (8780, ""),
     "network": (9696, ""),
 }
-KEYSTONE_PORT = 5000
 #: The file by which a folder is known to be a plan.
 _MARK = "edits.yaml"
-
-
-def keystone_url(admin: Region) -> str:
-    """The one Keystone's base URL (without the version)."""
-    return f"http://{admin.vip}:{KEYSTONE_PORT}"
 
 
 def expected_services(release_interfaces: tuple[str, ...], region: Region) -> dict[str, dict[str, str]]:
@@ -91,13 +85,16 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_mariadb": True,
         "enable_memcached": True,
     }
+    values |= addresses.tls_globals(experiment, admin)
     if region.kind == AR:
+        if admin.public_vip:
+            values |= {"kolla_external_vip_address": admin.public_vip, "kolla_enable_tls_external": True}
         if experiment.keystone.workers is not None:
             values["keystone_api_workers"] = experiment.keystone.workers
         only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch")
         values |= {"enable_keystone": True, "enable_horizon": True, **{f"enable_{name}": False for name in only}}
         return values
-    url = keystone_url(admin)
+    url = addresses.keystone_url(admin)
     return values | {
         "enable_keystone": False,
         "enable_horizon": False,
@@ -108,7 +105,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_neutron": True,
         "neutron_plugin_agent": "openvswitch",
         "keystone_internal_url": url,
-        "keystone_public_url": url,
+        "keystone_public_url": addresses.keystone_public_url(admin),
         "openstack_auth": {
             "auth_url": url,
             "username": "{{ keystone_admin_user }}",
@@ -220,6 +217,11 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
                     f" {region.name}; remove it"
                 )
         values |= given
+    if addresses.ROUTER_ID in experiment.kolla.globals:
+        raise InputError(
+            f"kolla.globals.{addresses.ROUTER_ID}: with one id for all, regions would fight for their VIPs; give it to"
+            " a region (admin_region.kolla, regions[].kolla), or leave it out: each has its own"
+        )
     closes = httplog.CLOSE in values.get("haproxy_frontend_http_extra", [])
     if region.kind == AR and experiment.keystone.keep_alive is False and not closes:
         raise InputError(
@@ -268,9 +270,12 @@ def write(
     folder = folder.resolve()
     _refuse_other_folder(folder)
     admin = next(region for region in regions if region.kind == AR)
+    addresses.refuse_tls(experiment, admin)
+    ids, own = addresses.router_ids(regions), {"kolla_certificates_dir": str(addresses.certificates(secrets.parent))}
     contents: dict[str, str] = {}
     for region in regions:
-        values = region_globals(experiment, region, admin, testbed_globals(experiment, region))
+        given = {addresses.ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
+        values = region_globals(experiment, region, admin, given | (own if admin.public_vip else {}))
         contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}")
         contents[f"{region.name}/inventory.yml"] = _yaml(
             inventory(region, experiment.release), f"hosts of region {region.name}"

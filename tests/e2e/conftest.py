@@ -25,16 +25,17 @@ FILE = Path(__file__).parent / "two_regions.yaml"
 class Main:
     """The main job as a person runs it: the script, its run folder, its cloud."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: Path = FILE) -> None:
         self.results = folder / "results"
         self.log = folder / "output.txt"
-        self.experiment = config.load(FILE)
+        self.file = file
+        self.experiment = config.load(file)
         self.progress = Progress(file=(folder / "progress.txt").open("w"))
         self.cloud = Cloud(self.experiment, self.progress, folder / "logs")
 
     def start(self, *options: str) -> subprocess.Popen:
         """Start experiments/two_regions.py in the background; its output goes to ``log``."""
-        argv = [sys.executable, str(TOP / "experiments/two_regions.py"), str(FILE), "--results", str(self.results)]
+        argv = [sys.executable, str(TOP / "experiments/two_regions.py"), str(self.file), "--results", str(self.results)]
         with self.log.open("a") as out:
             return subprocess.Popen([*argv, *options], stdout=out, stderr=out, start_new_session=True)
 

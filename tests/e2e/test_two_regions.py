@@ -17,6 +17,7 @@ from mrkolla.check import PARTS, check
 from mrkolla.kolla import passwords
 from mrkolla.providers.local import load
 from mrkolla.providers.local.network import Router
+from tests import chromium
 
 pytestmark = pytest.mark.cloud
 
@@ -135,11 +136,17 @@ def test_two_osrs_are_two_links_apart(main):
 
 
 def test_the_check_finds_nothing(main):
-    report = main.cloud.check()
+    chromium.ensure()
+    shots = main.folder().path / "screenshots"
+    report = main.cloud.check(screenshots=shots)
     assert [str(finding) for finding in report.findings] == [], main.service_errors()
     assert report.skipped == []
     facts = " ".join(" ".join(row) for row in report.facts)
     assert "OSR1" in facts and "OSR2" in facts
+    seen = {region: name for region, what, name in report.facts if what == "Horizon in a browser shows"}
+    assert set(seen) == {"OSR1", "OSR2"}  # each its own image and network
+    names = ["OSR1-images", "OSR1-networks", "OSR2-images", "OSR2-networks", "login", "regions"]
+    assert sorted(path.stem for path in shots.glob("*.png")) == names
 
 
 def test_the_check_finds_a_deleted_endpoint(main, admin):

@@ -21,7 +21,7 @@ from mrkolla.cloud import Cloud
 from mrkolla.errors import LackError
 from mrkolla.kolla import edits, env, python27
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.kolla.names import names, need_known
+from mrkolla.kolla.names import absent, names, need_known
 from mrkolla.kolla.releases import RELEASES
 from mrkolla.progress import Progress
 
@@ -58,8 +58,34 @@ def test_every_variable_of_the_plan_exists_in_the_release(made, planned):
         need_known(release, kolla.share, yaml.safe_load(path.read_text()))
 
 
-def test_the_playbooks_take_the_plan(made, planned):
+@pytest.fixture(scope="module")
+def shaped(made, tmp_path_factory) -> Path:
+    """The plan of that release for an AR of three hosts (with https where it can) and OSRs with network hosts."""
+    folder = tmp_path_factory.mktemp("shaped")
+    tls = "kolla_copy_ca_into_containers" not in absent(made[0])
+    regions = [{"name": "OSR1", "network": 1}, {"name": "OSR2", "control": 3, "network": 2, "compute": 2}]
+    experiment = config.from_dict(
+        {
+            "name": "shaped",
+            "release": made[0],
+            "testbed": {"kind": "local", "network": "198.19.176.0/20"},
+            "admin_region": {"control": 3, "tls": tls},
+            "regions": regions,
+        }
+    )
+    return Cloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
+
+
+def test_every_variable_of_other_shapes_exists_in_the_release(made, shaped):
+    release, kolla = made
+    for path in shaped.glob("*/globals.yml"):
+        need_known(release, kolla.share, yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("which", ["planned", "shaped"])
+def test_the_playbooks_take_the_plan(made, which, request):
     _, kolla = made
+    planned = request.getfixturevalue(which)
     environ = os.environ | {"ANSIBLE_NOCOWS": "1", "PYTHONWARNINGS": "ignore", "HOME": str(planned)}
     for region in ("AR", "OSR1", "OSR2"):
         argv = [str(kolla.bin / "ansible-playbook"), "--syntax-check", "-i", str(planned / region / "inventory.yml")]

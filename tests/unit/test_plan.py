@@ -22,7 +22,7 @@ from ansible.parsing.dataloader import DataLoader
 from mrkolla import cache, cli, config
 from mrkolla.cloud import Cloud
 from mrkolla.errors import InputError
-from mrkolla.kolla import plan
+from mrkolla.kolla import addresses, plan
 from mrkolla.kolla.names import names
 from mrkolla.progress import Progress
 
@@ -181,7 +181,7 @@ def test_endpoints_of_an_osr_are_at_its_own_address(write, experiment):
         "placement": dict.fromkeys(("internal", "public"), "http://198.18.3.10:8780"),
         "network": dict.fromkeys(("internal", "public"), "http://198.18.3.10:9696"),
     }
-    assert plan.keystone_url(regions["AR"]) == "http://198.18.1.10:5000"
+    assert addresses.keystone_url(regions["AR"]) == "http://198.18.1.10:5000"
 
 
 def test_ansible_reads_an_inventory_with_the_hosts_of_that_region_alone(write, experiment):

@@ -41,7 +41,7 @@ def equip(
         "names": {host.name: host.address for host in hosts},
         "interface": dict(interfaces),
         "wires": wires,
-        "vips": {region.control.name: region.vip for region in regions},
+        "vips": {region.balancers[0].name: region.vip for region in regions},
         "registries": (registry,) if registry else (),
     }
     found = prepare.facts(hosts, prepare.Needs(**values))

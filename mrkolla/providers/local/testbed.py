@@ -13,7 +13,7 @@ from mrkolla.errors import InputError
 from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.providers.local import network, rootfs
 from mrkolla.providers.local.configuration import LocalConf
-from mrkolla.providers.local.constants import VIP
+from mrkolla.providers.local.constants import PUBLIC_VIP, VIP
 from mrkolla.providers.local.provider import Local, cloud_folder, load, require
 from mrkolla.remote import Host
 from mrkolla.wan import LocalLink
@@ -31,19 +31,47 @@ def configuration(experiment: Experiment, images: Path | None = None) -> LocalCo
     subnets = list(IPv4Network(conf.network).subnets(new_prefix=24))[1:]
     for name, subnet in zip(names, subnets, strict=False):
         conf.add_network(id=name, roles=[name], cidr=str(subnet))
-    first = set()
+    bound = _bound_vips(experiment)
     for host in placement.wanted(experiment):
-        has_vip = "control" in host.roles and host.region not in first
-        first.add(host.region)
+        subnet = subnets[names.index(host.region)]
         conf.add_machine(
             name=host.name,
             roles=sorted({host.region, *host.roles}),
             network=host.region,
-            # Without keepalived (no ip_vs here) the VIP is a second address of the first control host.
-            extra_addresses=[str(subnets[names.index(host.region)][VIP])] if has_vip else [],
+            extra_addresses=[str(subnet[number]) for number in bound.get(host.name, ())],
             external=host.region != experiment.admin_region.name,
         )
     return conf.finalize()
+
+
+def keeps_alive(experiment: Experiment, region: str) -> bool:
+    """Whether keepalived has the VIPs of ``region``: where several hosts run HAProxy, and the kernel has ip_vs.
+
+    Kolla loads ip_vs for it. Without, the VIPs are addresses of the first of those hosts: the others serve what it
+    sends them, and go on when one of them fails, but no other takes its place.
+    """
+    balancers = [host for host in placement.wanted(experiment) if host.region == region and "network" in host.roles]
+    return len(balancers) > 1 and has_ip_vs()
+
+
+def has_ip_vs(proc: Path = Path("/proc"), modules: Path = Path("/lib/modules")) -> bool:
+    """Whether this machine's kernel has ip_vs: built in or loaded, or as a module that can be loaded."""
+    release = os.uname().release
+    return (proc / "net" / "ip_vs").exists() or any((modules / release / "kernel/net/netfilter/ipvs").glob("ip_vs.ko*"))
+
+
+def _bound_vips(experiment: Experiment) -> dict[str, list[int]]:
+    """Host -> the VIPs (numbers in its subnet) that are simply further addresses of it: those without keepalived."""
+    bound: dict[str, list[int]] = {}
+    first = set()
+    for host in placement.wanted(experiment):
+        if "network" not in host.roles or host.region in first:
+            continue
+        first.add(host.region)
+        if not keeps_alive(experiment, host.region):
+            public = host.region == experiment.admin_region.name and experiment.admin_region.tls
+            bound[host.name] = [VIP, PUBLIC_VIP] if public else [VIP]
+    return bound
 
 
 def regions(experiment: Experiment) -> list[Region]:
@@ -62,7 +90,8 @@ def regions(experiment: Experiment) -> list[Region]:
             if machine.network == net.id
         ]
         kind = AR if net.id == experiment.admin_region.name else OSR
-        placed.append(Region(net.id, kind, str(net.subnet[VIP]), net.cidr, tuple(hosts)))
+        public = str(net.subnet[PUBLIC_VIP]) if kind == AR and experiment.admin_region.tls else None
+        placed.append(Region(net.id, kind, str(net.subnet[VIP]), net.cidr, tuple(hosts), public))
     return placed
 
 
@@ -73,8 +102,10 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     cores = os.cpu_count() or 1
     workers = cores if region.kind == AR else cores // 2
     values = {
-        # No ip_vs in a container's kernel in general: the VIP is an address of the first control host.
-        "enable_keepalived": False,
+        "enable_keepalived": keeps_alive(experiment, region.name),
+        # Debian reads /etc/sysctl.conf, where Kolla writes, no more when it boots: HAProxy could not bind a VIP that
+        # another host has, once its host was started again.
+        "kolla_sysctl_conf_path": "/etc/sysctl.d/90-kolla.conf",
         "network_interface": "eth0",
         # Containers of containers cannot raise their limits above those of the machine.
         "default_container_dimensions_docker": {},

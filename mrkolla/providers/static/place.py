@@ -66,7 +66,8 @@ def needs(experiment: Experiment) -> Needs:
     names, interface, external, wires, vips, features = {}, {}, {}, {}, {}, {}
     drivers = {region.name: region.compute_driver for region in experiment.regions}
     for number, (name, section, pairs) in enumerate(placed_hosts(experiment)):
-        vips[pairs[0][1].name] = section.vip
+        # HAProxy is on the network hosts: the control hosts, where there are no others.
+        vips[next(host.name for wanted, host in pairs if "network" in wanted.roles)] = section.vip
         for wanted, host in pairs:
             names[host.name] = host.address
             interface[host.name] = section.interface or testbed.interface
