@@ -8,7 +8,7 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mrkolla import batch, config, providers
+from mrkolla import batch, config, membership, providers
 from mrkolla.batch.estimate import estimate
 from mrkolla.bench import BenchContext, BenchPoint, make_tool
 from mrkolla.bench.person import ensure_person
@@ -111,6 +111,11 @@ class Cloud:
 
     def up(self) -> Cloud:
         """Deploy what is not deployed, check it, and record what it is made of."""
+        if gone := self.deployed.members.gone(self.experiment):
+            raise InputError(
+                f"region {gone[0]} of the experiment left the cloud '{self.experiment.name}':"
+                f" 'mrkolla region join {gone[0]}' brings it back, or take it out of the file"
+            )
         reused = self.deployed.is_deployed()
         began = time.monotonic()
         with self.journal.step("deploy", [self.experiment.digest(), time.time_ns()]) as step:
@@ -148,7 +153,7 @@ class Cloud:
                     for edit in edits_for(experiment.release)
                 ],
                 "images": experiment.images.source,
-                "compute_drivers": {region.name: region.compute_driver for region in experiment.regions},
+                "compute_drivers": {r.name: r.compute_driver for r in cloud.experiment.regions},
                 "regions": [
                     {
                         "name": region.name,
@@ -166,6 +171,22 @@ class Cloud:
             }
         )
 
+    # -- regions that come and go --------------------------------------------------------------------------------
+
+    def join(self, name: str, **options: Any) -> dict[str, Any]:
+        """Add an OSR while the others serve; see :func:`mrkolla.membership.join`. Kept in ``joins.json``."""
+        return self._changed("join", name, lambda: self.deployed.join(name, **options))
+
+    def leave(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """Take an OSR out while the others serve; see :func:`mrkolla.membership.leave`. Kept in ``joins.json``."""
+        return self._changed("leave", name, lambda: self.deployed.leave(name, force=force))
+
+    def _changed(self, what: str, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        with self.journal.step(f"{what} {name}", time.time_ns()) as step:
+            step.result = work()
+        membership.keep(self.folder, step.result)
+        return step.result
+
     # -- the sweep -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> Iterator[Point]:
@@ -173,7 +194,7 @@ class Cloud:
 
         Raises :class:`~mrkolla.batch.Stopped` before a point that would not end while the hosts are there.
         """
-        points = self.experiment.points()
+        points = self.deployed.experiment.points()
         self._ready()
         known = estimate(self.experiment, self.folder.path.parent).point_s
         self._clock = batch.Clock(providers.deadline(self.experiment), known)
@@ -421,9 +442,10 @@ class Cloud:
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def report(self) -> Path:
+    def report(self, *, remarks: Sequence[str] = (), tables: Sequence[str] = ()) -> Path:
         """Join the samples, compute the statistics, draw the figures, write the report; returns ``report.html``.
 
+        ``remarks`` are sentences for the top of the report, ``tables`` texts to print at the end, before the others.
         Raises :class:`~mrkolla.errors.WanError` or :class:`~mrkolla.errors.BenchError`, once all is written, when
         points were refused or failed.
         """
@@ -431,13 +453,14 @@ class Cloud:
             for tool in self._tools:
                 tool.collect(self._context, self.folder.path / "tools" / tool.name)
             cloud = self.deployed
-            analysis = write_all(self.folder, title=self.experiment.name)
+            analysis = write_all(self.folder, title=self.experiment.name, remarks=remarks)
             step.detail("looking for secrets")
             values = [*passwords.values(cloud.passwords())]
             if (cloud.folder / "bench-password").exists():
                 values.append((cloud.folder / "bench-password").read_text())
             assert_no_secrets(self.folder.path, values)
         self._last_words = [
+            *tables,
             render(endpoint_table(self.folder.read_json("endpoints.json", []))),
             render(latency_table(analysis)),
         ]
