@@ -27,6 +27,7 @@ from mrkolla.errors import BenchError, InputError, MrkollaError, WanError
 from mrkolla.journal import Journal, read_steps
 from mrkolla.kolla import passwords, plan
 from mrkolla.kolla.edits import edits_for
+from mrkolla.phases import Watch
 from mrkolla.progress import Progress
 from mrkolla.results import RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 from mrkolla.wan import EchoServer, Rtt, Ticker, measure, verify
@@ -111,6 +112,10 @@ class Cloud:
 
     def up(self) -> Cloud:
         """Deploy what is not deployed, check it, and record what it is made of."""
+        for member in self.deployed.members.pending():
+            # A region half in was never in service; one that was to leave is on its way.
+            self.progress.note(f"region {member.name}: it was {member.state} when that was cut off; it leaves now")
+            self.leave(member.name)
         if gone := self.deployed.members.gone(self.experiment):
             raise InputError(
                 f"region {gone[0]} of the experiment left the cloud '{self.experiment.name}':"
@@ -172,6 +177,10 @@ class Cloud:
         )
 
     # -- regions that come and go --------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Whether the cloud has a region ``name`` now."""
+        return name in {region.name for region in self.deployed.regions}
 
     def join(self, name: str, **options: Any) -> dict[str, Any]:
         """Add an OSR while the others serve; see :func:`mrkolla.membership.join`. Kept in ``joins.json``."""
@@ -361,6 +370,17 @@ class Cloud:
             except WanError as off:
                 links.warnings.append(str(off))
 
+    @property
+    def context(self) -> BenchContext:
+        """The cloud as tools see it; made by :meth:`sweep`. Raises BenchError before that."""
+        if self._context is None:
+            raise BenchError("no sweep is under way: tools can run inside 'for point in cloud.sweep()'")
+        return self._context
+
+    def watched(self, region: str, point: Point) -> Watch:
+        """The probe in ``region`` through phases that the caller names; see :mod:`mrkolla.phases`."""
+        return Watch(self, region, point)
+
     def bench(self, point: Point, links: Links) -> None:
         """Run every tool of the experiment at ``point``, from all OSRs at the same time.
 
@@ -394,28 +414,36 @@ class Cloud:
             medians = {name: links.measured(name) for name in links.before}
             for row in links.samples:
                 row["rtt_measured_ms"] = medians[row["origin_region"]]
-        self.folder.append_point(point.id, links.samples, self._wan_rows(links))
-        entry = {
-            "point": point.id,
-            "rtt_asked_ms": links.rtt_ms,
-            "repetition": point.repetition,
-            "status": status,
-            "reason": links.refused or links.failed,
-            "links": {name: self._link_numbers(links, name) for name in links.rtt_ms},
-            "between": {
-                name: {"median_ms": rtt.median_ms, "p99_ms": rtt.p99_ms} for name, rtt in links.between.items()
-            },
-            "warnings": links.warnings,
-        }
-        points = [known for known in self.folder.points() if known["point"] != point.id]
-        self.folder.write_json("points.json", [*points, entry])
+        self.folder.append_point(point.id, links.samples, self.wan_rows(links))
+        reason = links.refused or links.failed
+        self.keep_point(point.id, point.repetition, links, status, reason)
         for warning in links.warnings:
             self.progress.warn(warning)
         if status == "done":
-            made = {"samples": len(links.samples), "seconds": round(self._clock.running_s(), 1)}
-            self.journal.run(f"point {point.id}", self._point_inputs(point), lambda: made)
+            self.done(point, {"samples": len(links.samples), "seconds": round(self._clock.running_s(), 1)})
         else:
-            self.progress.warn(f"point {point.id} is {status}: {entry['reason']}")
+            self.progress.warn(f"point {point.id} is {status}: {reason}")
+
+    def keep_point(self, name: str, repetition: int, links: Links, status: str, reason: str | None) -> None:
+        """Write the entry of the point ``name`` in ``points.json``: its links, and whether it counts."""
+        entry = {
+            "point": name,
+            "rtt_asked_ms": links.rtt_ms,
+            "repetition": repetition,
+            "status": status,
+            "reason": reason,
+            "links": {osr: self._link_numbers(links, osr) for osr in links.rtt_ms},
+            "between": {
+                pair: {"median_ms": rtt.median_ms, "p99_ms": rtt.p99_ms} for pair, rtt in links.between.items()
+            },
+            "warnings": links.warnings,
+        }
+        points = [known for known in self.folder.points() if known["point"] != name]
+        self.folder.write_json("points.json", [*points, entry])
+
+    def done(self, point: Point, made: dict[str, Any]) -> None:
+        """Note in the journal that ``point`` need not be measured again; ``made`` says what it gave."""
+        self.journal.run(f"point {point.id}", self._point_inputs(point), lambda: made)
 
     @staticmethod
     def _link_numbers(links: Links, name: str) -> dict[str, float]:
@@ -427,7 +455,7 @@ class Cloud:
         return numbers
 
     @staticmethod
-    def _wan_rows(links: Links) -> list[dict[str, Any]]:
+    def wan_rows(links: Links) -> list[dict[str, Any]]:
         rows = []
         for phase, found in (("before", {**links.before, **links.between}), ("after", links.after)):
             for name, rtt in found.items():

@@ -124,7 +124,8 @@ def rally_alone(
 ) -> Experiment:
     """``experiment`` with ``tasks`` (paths) run by Rally from ``regions`` (None: all OSRs) in place of its tools.
 
-    ``now`` has the regions that there are, where they are others than those of ``experiment``. Raises :class:`~mrkolla.errors.InputError` for a file that is missing or a region that is no OSR of it.
+    ``now`` has the regions that there are, where they are others than those of ``experiment``. Raises
+    :class:`~mrkolla.errors.InputError` for a file that is missing or a region that is no OSR.
     """
     if regions is not None:
         need_regions(regions, [region.name for region in (now or experiment).regions])
