@@ -25,6 +25,7 @@ from mrkolla.membership import joining, verify
 from mrkolla.placement import AR
 from mrkolla.progress import Progress
 from mrkolla.providers.local import testbed as local_testbed
+from mrkolla.wan import Rtt
 
 
 class Killed(BaseException):
@@ -84,6 +85,7 @@ class World:
         self.silent = False
         self.events: list[str] = []
         self.at: dict[str, BaseException] = {}
+        self.off = 0.3
 
     def note(self, event: str) -> None:
         self.events.append(event)
@@ -102,6 +104,61 @@ class World:
             "plan": sorted(one.name for one in (self.folder / "plan").iterdir()),
             "clouds": (self.folder / "clouds.yaml").read_text() if (self.folder / "clouds.yaml").exists() else None,
         }
+
+    # What the parts that are stood in for do.
+
+    def reserve(self, whole, images, log, say) -> None:
+        self.note("hosts")
+        self._machines(local_testbed.configuration(whole, images))
+
+    def release(self, whole, name) -> None:
+        self.note(f"release {name}")
+        conf = local_testbed.load(whole.name).provider_conf
+        conf.machines = [machine for machine in conf.machines if machine.network != name]
+        conf.networks = [net for net in conf.networks if net.id != name]
+        self._machines(conf)
+
+    def _machines(self, conf) -> None:
+        self.hosts = {machine.name: True for machine in conf.machines}
+        (self.folder / "testbed.json").write_text(json.dumps(conf.to_dict()))
+
+    def kolla(self, runs, region) -> None:
+        self.note(f"kolla {region.name}")
+        with runs.journal.step(f"register {region.name}", [region.name]):
+            self.identity.add(region.name, "s-key")
+        with runs.journal.step(f"kolla {region.name}", runs.marks[region.name]) as step:
+            if not step.done:
+                self.note(f"kolla {region.name} registers")
+                self.identity.kinds["s-heat"] = ("heat", "orchestration")
+                self.identity.add(region.name, "s-nova", "s-heat")
+
+    def servers_of(self, cloud, name) -> list[str]:
+        self.note(f"servers {name}")
+        if self.silent:
+            raise CheckError(f"{name}: its Nova does not say which servers it has: no answer")
+        return self.servers
+
+    def horizon(self, cloud, name, *, offered) -> None:
+        self.note(f"Horizon {name} {offered}")
+        rows = self.identity.rows.values()
+        if (name in {row.region_id for row in rows if row.service_id != "s-key" and row.is_enabled}) is not offered:
+            raise CheckError("Horizon says otherwise")
+
+    def measured(self, host, address, port) -> Rtt:
+        return Rtt([self.rtt.get("OSR3", 0.0) + self.off] * 5, 5, 0)
+
+
+class Echo:
+    """Stands in for an echo server."""
+
+    def __init__(self, *_) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        return None
 
 
 class Links:
@@ -135,77 +192,29 @@ def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
     def identity(cloud):
         yield made.identity
 
-    def reserve(whole, images, log, say):
-        made.note("hosts")
-        conf = local_testbed.configuration(whole, images)
-        made.hosts = {machine.name: True for machine in conf.machines}
-        (made.folder / "testbed.json").write_text(json.dumps(conf.to_dict()))
+    def deploy(runs, region):
+        made.kolla(runs, region)
 
-    def release(whole, name):
-        made.note(f"release {name}")
-        conf = local_testbed.load(whole.name).provider_conf
-        conf.machines = [machine for machine in conf.machines if machine.network != name]
-        conf.networks = [net for net in conf.networks if net.id != name]
-        made.hosts = {machine.name: True for machine in conf.machines}
-        (made.folder / "testbed.json").write_text(json.dumps(conf.to_dict()))
-
-    def join(runs, region):
-        made.note(f"kolla {region.name}")
-        with runs.journal.step(f"register {region.name}", [region.name]):
-            made.identity.add(region.name, "s-key")
-        with runs.journal.step(f"kolla {region.name}", runs.marks[region.name]) as step:
-            if not step.done:
-                made.note(f"kolla {region.name} registers")
-                made.identity.kinds["s-heat"] = ("heat", "orchestration")
-                made.identity.add(region.name, "s-nova", "s-heat")
-
-    def servers(cloud, name):
-        made.note(f"servers {name}")
-        if made.silent:
-            raise CheckError(f"{name}: its Nova does not say which servers it has: no answer")
-        return made.servers
-
-    def horizon(cloud, name, *, offered):
-        made.note(f"Horizon {name} {offered}")
-        regions = {row.region_id for row in made.identity.rows.values() if row.service_id != "s-key" and row.is_enabled}
-        if (name in regions) is not offered:
-            raise CheckError("Horizon says otherwise")
-
-    class Echo:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return None
-
-    def measured(host, address, port):
-        rtt = made.rtt.get("OSR3", 0.0)
-        return joining.Rtt([rtt + made.off] * 5, 5, 0)
-
-    made.off = 0.3
     monkeypatch.setattr(verify, "identity", identity)
-    monkeypatch.setattr(verify, "servers", servers)
-    monkeypatch.setattr(verify, "horizon", horizon)
+    monkeypatch.setattr(verify, "servers", made.servers_of)
+    monkeypatch.setattr(verify, "horizon", made.horizon)
     monkeypatch.setattr(verify, "endpoints_of", lambda cloud, name: made.note(f"endpoints {name}"))
-    monkeypatch.setattr(joining.Deployment, "join", join)
+    monkeypatch.setattr(joining.Deployment, "join", deploy)
     monkeypatch.setattr(joining, "need_known", lambda *_: None)
     monkeypatch.setattr(joining, "EchoServer", Echo)
-    monkeypatch.setattr(joining, "measure", measured)
+    monkeypatch.setattr(joining, "measure", made.measured)
     monkeypatch.setattr(joining, "_PAUSE_S", 0.0)
     for where in ("joining", "leaving"):
         monkeypatch.setattr(f"mrkolla.membership.{where}.links_up", lambda folder: set(made.up))
     monkeypatch.setattr(Cloud, "wan", lambda cloud, only=None: Links(made, only))
     monkeypatch.setattr(Cloud, "build", lambda cloud: (KollaEnv(tmp_path / "env"), None))
     monkeypatch.setattr(Cloud, "wait_ready", lambda cloud, timeout=1, only=None: made.note(f"ready {only}"))
-    monkeypatch.setattr(local_testbed, "reserve", reserve)
-    monkeypatch.setattr(local_testbed, "release", release)
+    monkeypatch.setattr(local_testbed, "reserve", made.reserve)
+    monkeypatch.setattr(local_testbed, "release", made.release)
     monkeypatch.setattr(local_testbed, "need_room", lambda whole, name: made.note(f"room {name}"))
     monkeypatch.setattr(local_testbed, "running", lambda whole: dict(made.hosts))
     made.folder.mkdir(parents=True)
-    reserve(given, None, None, None)
+    made.reserve(given, None, None, None)
     with Progress(file=io.StringIO()) as progress:
         cloud = Cloud(given, progress, tmp_path / "logs")
         cloud.write_plan()
@@ -356,7 +365,7 @@ def test_links_that_are_up_stay_and_the_new_one_joins_them(world, cloud):
 
 def test_a_link_that_is_off_stops_the_join_before_kolla_runs(world, cloud):
     world.off = 9.0
-    with pytest.raises(WanError, match="OSR3 to AR, for its join: RTT asked 100 ms, measured 109.00 ms"):
+    with pytest.raises(WanError, match=r"OSR3 to AR, for its join: RTT asked 100 ms, measured 109.00 ms"):
         cloud().join("OSR3", deploy_rtt_ms=100)
     assert "kolla OSR3" not in world.events
     assert world.events.count("link OSR3 100") == 3

@@ -96,7 +96,7 @@ def test_what_was_cut_off_is_told_with_its_mend(members, experiment):
     for words in ("region join OSR3' goes on", "region leave OSR3' takes it back"):
         assert words in str(cut.value)
     members.put(Member("OSR3", LEAVING, OSR3))
-    with pytest.raises(InputError, match="region leave OSR3' goes on$"):
+    with pytest.raises(InputError, match=r"region leave OSR3' goes on$"):
         members.need_settled()
 
 

@@ -141,6 +141,7 @@ class Machine:
         Raises :class:`~mrkolla.errors.DeployError` with the console's last line when its init does not come up.
         """
         if self.pid() is not None:
+            self._plug(router, None)
             return
         veths = [f"--network-veth-extra=h{self.index}-0:eth0"]
         if self.spec.external:
@@ -170,15 +171,25 @@ class Machine:
             )
         mark = {"pid": process.pid, "started": started(process.pid)}
         self._pidfile.write_text(json.dumps(mark))
+        self._plug(router, process)
+
+    def _plug(self, router: network.Router, process: subprocess.Popen | None) -> None:
+        """Wait for the host's init, which comes after its interfaces, and plug those that are not plugged in.
+
+        The process that started it may have been killed before it did.
+        """
         end = time.monotonic() + 30
         while self.leader() is None:
-            if process.poll() is not None or time.monotonic() > end:
+            ended = process.poll() is not None if process else self.pid() is None
+            if ended or time.monotonic() > end:
                 said = self.console.read_text(errors="replace").strip().splitlines()
                 raise DeployError(f"host {self.spec.name} did not start: {said[-1] if said else 'no word'}")
             time.sleep(0.1)
-        network.plug(router, f"h{self.index}-0", network.bridge(self.conf.number(self.network)))
-        if self.spec.external:
-            network.plug(router, f"h{self.index}-1", network.external_bridge(self.conf.number(self.network)))
+        number, loose = self.conf.number(self.network), network.loose(router)
+        targets = {f"h{self.index}-0": network.bridge(number), f"h{self.index}-1": network.external_bridge(number)}
+        for interface, target in targets.items():
+            if interface in loose:
+                network.plug(router, interface, target)
 
     def stop(self, patience: float = STOP_TIMEOUT) -> bool:
         """Shut the host down; after ``patience`` seconds (0: at once) it is killed. True: it went by itself."""

@@ -114,6 +114,11 @@ def _refuse_conflict(conf: LocalConf, router: Router) -> None:
                 )
 
 
+def loose(router: Router) -> set[str]:
+    """The interfaces in the router namespace that are in no bridge."""
+    return {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout) if "master" not in link}
+
+
 def plug(router: Router, interface: str, target: str) -> None:
     """Put ``interface`` (a host's end in the router namespace) into the bridge ``target`` and bring it up."""
     router.ip("link", "set", interface, "master", target, "up")

@@ -77,11 +77,12 @@ class Local(Provider):
             binds = copy_docker(Path(images), machine.folder / "docker") if images else []
             machine.start(router, binds)
 
-        # Host keys go into one file, one after the other; booting goes side by side. Files of a host that runs lie
-        # under a mounted overlay: they are not touched.
+        # Host keys go into one file, one after the other; booting goes side by side.
         for machine in machines:
             if machine.pid() is None:
                 bring_up(machine)
+            else:  # its files lie under a mounted overlay: they are not touched
+                machine.start(router, [])
         self.wait(machines)
         return self._roles(machines), self._networks()
 
@@ -229,10 +230,14 @@ def cloud_folder(name: str) -> Path:
 
 def load(name: str, **kwargs) -> Local | None:
     """The testbed ``name`` as another process left it, None when there is none."""
+    there = saved(name)
+    return None if there is None else Local(LocalConf.from_dictionary(there), **kwargs)
+
+
+def saved(name: str) -> dict | None:
+    """The configuration of the testbed ``name`` as it was last started, as a dict; None when there is none."""
     path = cloud_folder(name) / "testbed.json"
-    if not path.exists():
-        return None
-    return Local(LocalConf.from_dictionary(json.loads(path.read_text())), **kwargs)
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def require() -> None:

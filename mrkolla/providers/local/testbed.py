@@ -14,7 +14,7 @@ from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.providers.local import network, rootfs
 from mrkolla.providers.local.configuration import LocalConf
 from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, OTHER_GIB, VIP
-from mrkolla.providers.local.provider import Local, cloud_folder, load, require
+from mrkolla.providers.local.provider import Local, cloud_folder, load, require, saved
 from mrkolla.remote import Host
 from mrkolla.wan import LocalLink
 
@@ -54,10 +54,10 @@ def configuration(experiment: Experiment, images: Path | None = None) -> LocalCo
 
 def _subnets_in_use(conf: LocalConf) -> dict[str, IPv4Network]:
     """The subnets of the regions that are there; none when there is no such cloud, or it has other addresses."""
-    there = load(conf.name)
-    if there is None or there.provider_conf.network != conf.network:
+    there = saved(conf.name)
+    if there is None or there["network"] != conf.network:
         return {}
-    return {net.id: net.subnet for net in there.provider_conf.networks}
+    return {net["id"]: IPv4Network(net["cidr"]) for net in there["resources"]["networks"]}
 
 
 def regions(experiment: Experiment) -> list[Region]:
