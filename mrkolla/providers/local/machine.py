@@ -174,9 +174,9 @@ class Machine:
         self._plug(router, process)
 
     def _plug(self, router: network.Router, process: subprocess.Popen | None) -> None:
-        """Wait for the host's init, which comes after its interfaces, and plug those that are not plugged in.
+        """Wait for the host's init, which comes after its interfaces, and plug these in.
 
-        The process that started it may have been killed before it did.
+        Without ``process`` the host runs already: whoever started it may have been killed before it did this.
         """
         end = time.monotonic() + 30
         while self.leader() is None:
@@ -185,11 +185,13 @@ class Machine:
                 said = self.console.read_text(errors="replace").strip().splitlines()
                 raise DeployError(f"host {self.spec.name} did not start: {said[-1] if said else 'no word'}")
             time.sleep(0.1)
-        number, loose = self.conf.number(self.network), network.loose(router)
-        targets = {f"h{self.index}-0": network.bridge(number), f"h{self.index}-1": network.external_bridge(number)}
-        for interface, target in targets.items():
-            if interface in loose:
-                network.plug(router, interface, target)
+        number = self.conf.number(self.network)
+        targets = {f"h{self.index}-0": network.bridge(number)}
+        if self.spec.external:
+            targets[f"h{self.index}-1"] = network.external_bridge(number)
+        loose = network.loose(router) if process is None else set(targets)
+        for interface in loose & set(targets):
+            network.plug(router, interface, targets[interface])
 
     def stop(self, patience: float = STOP_TIMEOUT) -> bool:
         """Shut the host down; after ``patience`` seconds (0: at once) it is killed. True: it went by itself."""
