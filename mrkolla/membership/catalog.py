@@ -29,26 +29,32 @@ class Removed:
     region: bool
 
 
-def _asked(what: str, call: Callable[[], Any]) -> Any:
+def asked(what: str, call: Callable[[], Any]) -> Any:
+    """What ``call`` returns; CheckError, in one line with ``what``, when Keystone refuses or does not answer."""
     try:
         return call()
     except (SDKException, ClientException) as refused:
         raise CheckError(f"the admin region's Keystone: {what} failed: {one_line(refused)}") from refused
 
 
+def proxy(connection: Any) -> Any:
+    """The identity proxy of an administrator's ``connection``, which logs in for it."""
+    return asked("the administrator's login", lambda: connection.identity)
+
+
 def regions(identity: Any) -> list[str]:
     """The regions that Keystone knows, with or without endpoints. Raises CheckError, as all here do."""
-    return _asked("listing regions", lambda: sorted(region.id for region in identity.regions()))
+    return asked("listing regions", lambda: sorted(region.id for region in identity.regions()))
 
 
 def endpoints(identity: Any) -> list[Any]:
     """All endpoints, of whichever region."""
-    return _asked("listing endpoints", lambda: list(identity.endpoints()))
+    return asked("listing endpoints", lambda: list(identity.endpoints()))
 
 
 def services(identity: Any) -> dict[str, str]:
     """Id -> name of all services."""
-    return _asked("listing services", lambda: {service.id: service.name for service in identity.services()})
+    return asked("listing services", lambda: {service.id: service.name for service in identity.services()})
 
 
 def elsewhere(identity: Any, region: str) -> set[tuple]:
@@ -73,12 +79,12 @@ def turn(identity: Any, region: str, *, on: bool) -> int:
     ]
     for one in wrong:
         change = f"turning an endpoint of {region} {'on' if on else 'off'}"
-        _asked(change, lambda one=one: identity.update_endpoint(one.id, is_enabled=on))
+        asked(change, lambda one=one: identity.update_endpoint(one.id, is_enabled=on))
     return len(wrong)
 
 
 def _types(identity: Any) -> dict[str, str]:
-    return _asked("listing services", lambda: {service.id: service.type for service in identity.services()})
+    return asked("listing services", lambda: {service.id: service.type for service in identity.services()})
 
 
 def remove(identity: Any, region: str, came_before: Iterable[str] | None) -> Removed:
@@ -89,7 +95,7 @@ def remove(identity: Any, region: str, came_before: Iterable[str] | None) -> Rem
     """
     gone = [one for one in endpoints(identity) if one.region_id == region]
     for one in gone:
-        _asked(
+        asked(
             f"deleting an endpoint of {region}", lambda one=one: identity.delete_endpoint(one.id, ignore_missing=True)
         )
     made: list[str] = []
@@ -97,11 +103,9 @@ def remove(identity: Any, region: str, came_before: Iterable[str] | None) -> Rem
         used = {one.service_id for one in endpoints(identity)}
         for key, name in services(identity).items():
             if key not in used and key not in came_before:
-                _asked(
-                    f"deleting the service {name}", lambda key=key: identity.delete_service(key, ignore_missing=True)
-                )
+                asked(f"deleting the service {name}", lambda key=key: identity.delete_service(key, ignore_missing=True))
                 made.append(name)
     there = region in regions(identity)
     if there:
-        _asked(f"deleting the region {region}", lambda: identity.delete_region(region, ignore_missing=True))
+        asked(f"deleting the region {region}", lambda: identity.delete_region(region, ignore_missing=True))
     return Removed(len(gone), tuple(sorted(made)), there)

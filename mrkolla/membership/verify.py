@@ -15,6 +15,7 @@ from mrkolla.check.horizon import Horizon, HorizonError
 from mrkolla.check.model import CloudView, RegionView
 from mrkolla.errors import CheckError
 from mrkolla.kolla import plan
+from mrkolla.membership import catalog
 from mrkolla.placement import AR
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ def _view(cloud: Cloud) -> CloudView:
 def identity(cloud: Cloud) -> Iterator[Any]:
     """openstacksdk's identity proxy of the administrator."""
     with connect(_view(cloud), cloud.admin_auth(), cloud.admin.name) as connection:
-        yield connection.identity
+        yield catalog.proxy(connection)
 
 
 def endpoints_of(cloud: Cloud, name: str) -> None:
     """Raise CheckError, a line for each, when endpoints of region ``name`` are not as planned."""
     with identity(cloud) as proxy:
-        rows = list_endpoints(proxy)
+        rows = catalog.asked("listing endpoints", lambda: list_endpoints(proxy))
     if wrong := [finding for finding in endpoint_findings(_view(cloud), rows) if finding.region == name]:
         raise CheckError("\n".join(str(finding) for finding in wrong))
 
