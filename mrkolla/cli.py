@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -162,8 +163,9 @@ def status(args: argparse.Namespace) -> int:
         hosts = provider.machines() if provider else []
         journal = folder / "journal.jsonl"
         last = _state_of(read_steps(journal)) if journal.exists() else "not deployed"
-        rows.append([name, f"{sum(m.pid() is not None for m in hosts)} of {len(hosts)} up", last])
-    _print_table("Clouds on this machine", ["cloud", "hosts", "last step"], rows)
+        regions = ", ".join(path.parent.name for path in sorted(folder.glob("plan/*/globals.yml")))
+        rows.append([name, regions, f"{sum(m.pid() is not None for m in hosts)} of {len(hosts)} up", last])
+    _print_table("Clouds on this machine", ["cloud", "regions", "hosts", "last step"], rows)
     return 0
 
 
@@ -223,6 +225,7 @@ def bench(args: argparse.Namespace) -> int:
     from mrkolla import config
     from mrkolla.bench.rally_tasks import rally_alone
     from mrkolla.experiment import Cloud
+    from mrkolla.membership.members import Members
     from mrkolla.progress import Progress
     from mrkolla.runs import choose_run, load_run
 
@@ -235,7 +238,8 @@ def bench(args: argparse.Namespace) -> int:
     else:
         folder, experiment = load_run(args.results, args.run)
     if args.rally:
-        experiment = rally_alone(experiment, args.rally, args.regions.split(",") if args.regions else None)
+        named = args.regions.split(",") if args.regions else None
+        experiment = rally_alone(experiment, args.rally, named, Members.of(experiment.name).in_force(experiment))
         folder = choose_run(experiment, args.results, args.run if args.file else None, new=args.new)
     with Progress(log=folder.path / "logs" / "mrkolla.log") as progress, Cloud(experiment, folder, progress) as cloud:
         cloud.record()
@@ -258,11 +262,12 @@ def report(args: argparse.Namespace) -> int:
 
 def _of_results(name: str) -> Callable:
     """A verb, or its options, from the stage that owns it: loaded when it is used."""
+    return _from("mrkolla.results.verbs", name)
 
+
+def _from(module: str, name: str) -> Callable:
     def call(given):
-        from mrkolla.results import verbs
-
-        return getattr(verbs, name)(given)
+        return getattr(importlib.import_module(module), name)(given)
 
     return call
 
@@ -578,6 +583,12 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
     "ssh": (ssh, _ssh_options, "log in to a host", "mrkolla ssh osr1-control1 docker ps"),
     "stop": (_power("stop"), _run_options, "shut the hosts of a cloud down", "mrkolla stop"),
     "start": (_power("start"), _run_options, "start the hosts of a cloud again", "mrkolla start"),
+    "region": (
+        _from("mrkolla.membership.verbs", "change"),
+        _from("mrkolla.membership.verbs", "options"),
+        "let a region join a cloud that serves, or leave it, or list the regions",
+        "mrkolla region join OSR3 --compute-driver fake --deploy-rtt 100",
+    ),
     "save": (save, _name_options, "keep a copy of a deployed cloud in the cache", "mrkolla save base"),
     "restore": (restore, _restore_options, "bring a saved cloud back", "mrkolla restore base --check"),
     "destroy": (destroy, _destroy_options, "remove a cloud and all that belongs to it", "mrkolla destroy"),

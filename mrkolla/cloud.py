@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 import yaml
 
-from mrkolla import cache, providers, remote
+from mrkolla import cache, membership, placement, providers, remote
 from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Report, browser, check
 from mrkolla.config import Experiment
 from mrkolla.errors import CheckError, InputError, LackError
@@ -31,24 +31,33 @@ from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.names import need_known
 from mrkolla.kolla.releases import need_deployable, release
+from mrkolla.membership.members import Members
 from mrkolla.placement import AR, OSR, Region
 from mrkolla.progress import Progress
-from mrkolla.wan import Wan, open_links
+from mrkolla.wan import Wan, links_up, open_links
 
 
 class Cloud:
     """The cloud of ``experiment``. ``logs`` is where its steps write what they do."""
 
     def __init__(self, experiment: Experiment, progress: Progress, logs: Path) -> None:
-        self.experiment, self.progress, self.logs = experiment, progress, logs
+        self.progress, self.logs = progress, logs
         self.testbed = providers.testbed(experiment.testbed.kind)
         self.release = release(experiment.release)
         self.folder = cache.root() / f"cloud-{experiment.name}"
-        self.regions: list[Region] = self.testbed.regions(experiment)
+        #: The experiment as its file has it; ``experiment`` has the regions that are there now.
+        self.given = experiment
+        self.members = Members.of(experiment.name)
+        self.adopt()
         if self.passwords_file.exists():
             progress.hide(passwords.values(self.passwords()))
 
     # -- what it is ----------------------------------------------------------------------------------------------
+
+    def adopt(self, *, pending: bool = False) -> None:
+        """Look again at which regions there are; with ``pending`` those on their way in or out, too."""
+        self.experiment: Experiment = self.members.in_force(self.given, pending=pending)
+        self.regions: list[Region] = self.testbed.regions(self.experiment)
 
     @property
     def admin(self) -> Region:
@@ -117,8 +126,14 @@ class Cloud:
         if not journal.exists():
             return False
         done = {step.name for step in read_steps(journal) if step.state == "done"}
-        hosts = self.testbed.running(self.experiment)
+        hosts = self._running()
         return {f"kolla {r.name}" for r in self.regions} <= done and bool(hosts) and all(hosts.values())
+
+    def _running(self, without: str | None = None) -> dict[str, bool]:
+        """Each host and whether it runs, but for those of regions on their way in or out, and of ``without``."""
+        aside = self.members.pending_hosts(self.given)
+        aside |= {host.name for host in placement.wanted(self.experiment) if host.region == without}
+        return {name: runs for name, runs in self.testbed.running(self.experiment).items() if name not in aside}
 
     # -- making it -----------------------------------------------------------------------------------------------
 
@@ -174,6 +189,7 @@ class Cloud:
     def deploy(self) -> None:
         """Hosts and n+1 runs; what is done already is left alone. Raises DeployError, LackError, InputError."""
         began = time.monotonic()
+        self.members.need_settled()
         self.need()
         env, built = self.build()
         self.write_plan()
@@ -189,7 +205,7 @@ class Cloud:
             for region in self.osrs:
                 wan.set(region.name, rtt_ms=self.experiment.wan.deploy_rtt_ms)
         self.certify(env)
-        marks = {region.name: self._mark(region, env, built) for region in self.regions}
+        marks = {region.name: self.mark(region, env, built) for region in self.regions}
         with Journal(self.folder / "journal.jsonl", clean=self.progress.clean) as journal:
             runs = Deployment(
                 env, self.plan, self.regions, self.logs, self.folder / "gates", journal, self.progress, marks
@@ -214,7 +230,7 @@ class Cloud:
     def _count(self) -> int:
         return sum(len(region.hosts) for region in self.regions)
 
-    def _mark(self, region: Region, env: KollaEnv, built: Path | None) -> str:
+    def mark(self, region: Region, env: KollaEnv, built: Path | None) -> str:
         """Digest of all that a region's run depends on."""
         total = hashlib.sha256(f"{env.folder.name} {built.name if built else 'registry'}".encode())
         for path in sorted((self.plan / region.name).rglob("*")):
@@ -318,17 +334,32 @@ class Cloud:
         report.raise_for_findings()
         return report
 
-    def need_running(self) -> None:
-        """Raise CheckError unless the cloud is deployed and its hosts run."""
-        hosts = self.testbed.running(self.experiment)
+    def need_running(self, without: str | None = None) -> None:
+        """Raise CheckError unless the cloud is deployed and its hosts run, whatever those of region ``without`` do."""
+        hosts = self._running(without)
         if not hosts:
             raise CheckError(f"there is no cloud '{self.experiment.name}': 'mrkolla up' deploys it")
         if down := [name for name, runs in hosts.items() if not runs]:
             raise CheckError(f"hosts are down: {', '.join(down)}: 'mrkolla start' starts them")
 
-    def wan(self) -> Wan:
-        """The links of this cloud."""
-        return open_links(self.testbed.links(self.experiment), self.folder / "wan", self.experiment.wan.driver)
+    def wan(self, only: set[str] | None = None) -> Wan:
+        """The links of this cloud, with those that are up of regions on their way in or out; or those of ``only``."""
+        state, every = self.folder / "wan", self.members.in_force(self.given, pending=True)
+        wanted = only
+        if wanted is None:
+            wanted = {region.name for region in self.members.in_force(self.given).regions} | links_up(state)
+        links = [link for link in self.testbed.links(every) if link.osr in wanted]
+        return open_links(links, state, self.experiment.wan.driver)
+
+    # -- regions that come and go --------------------------------------------------------------------------------
+
+    def join(self, name: str, **options) -> dict:
+        """Add an OSR to the cloud while it serves; see :func:`mrkolla.membership.join`."""
+        return membership.join(self, name, **options)
+
+    def leave(self, name: str, *, force: bool = False) -> dict:
+        """Take an OSR out of the cloud while the others serve; see :func:`mrkolla.membership.leave`."""
+        return membership.leave(self, name, force=force)
 
     # -- power, copies, end --------------------------------------------------------------------------------------
 
@@ -350,10 +381,13 @@ class Cloud:
             self.testbed.power_on(self.experiment, self.logs / "hosts.log", step.detail)
         self.wait_ready()
 
-    def wait_ready(self, timeout: float = 240) -> None:
-        """Wait until Keystone and every OSR's services answer; raises CheckError that names those that do not."""
+    def wait_ready(self, timeout: float = 240, only: str | None = None) -> None:
+        """Wait until Keystone and every OSR's services (or those of ``only``) answer.
+
+        Raises CheckError that names those that do not.
+        """
         urls = {f"{self.keystone_url}/v3", f"{self.public_url}/v3"}
-        for region in self.osrs:
+        for region in [self.region(only)] if only else self.osrs:
             for by_interface in plan.expected_services(self.release.interfaces, region).values():
                 urls |= set(by_interface.values())
         end, total = time.monotonic() + timeout, len(urls)
@@ -374,6 +408,7 @@ class Cloud:
         target = saved_folder(name)
         if target.exists():
             raise InputError(f"a cloud is saved as '{name}' already: 'mrkolla cache --remove {target.name}' removes it")
+        self.members.need_settled()
         if not self.is_deployed():
             raise InputError(f"the cloud '{self.experiment.name}' is not deployed, or not all of its hosts run")
         self.stop()
@@ -381,7 +416,7 @@ class Cloud:
             new = target.with_name(target.name + "-half")
             cache.remove(new)
             _copy(self.folder, new)
-            (new / "experiment.yaml").write_text(self.experiment.dump())
+            (new / "experiment.yaml").write_text(self.given.dump())
             (new / cache.WHOLE).touch()
             new.rename(target)
         self.start()
@@ -398,6 +433,7 @@ class Cloud:
             _copy(source, self.folder)
             (self.folder / "experiment.yaml").unlink(missing_ok=True)
             (self.folder / cache.WHOLE).unlink(missing_ok=True)
+        self.adopt()
         self.start()
 
     def destroy(self) -> None:
@@ -407,6 +443,7 @@ class Cloud:
             self.testbed.destroy(self.experiment.name)
             if self.folder.exists():
                 cache.remove(self.folder)
+        self.adopt()
 
 
 def _answers(url: str, ca: Path | None = None) -> bool:

@@ -119,13 +119,16 @@ def open_names(made: Iterable[Job]) -> set[str]:
     return {name for job in made for name in variables(job.text) - set(job.args)}
 
 
-def rally_alone(experiment: Experiment, tasks: Sequence[str], regions: Sequence[str] | None) -> Experiment:
+def rally_alone(
+    experiment: Experiment, tasks: Sequence[str], regions: Sequence[str] | None, now: Experiment | None = None
+) -> Experiment:
     """``experiment`` with ``tasks`` (paths) run by Rally from ``regions`` (None: all OSRs) in place of its tools.
 
-    Raises :class:`~mrkolla.errors.InputError` for a file that is missing or a region that is no OSR of it.
+    ``now`` has the regions that there are, where they are others than those of ``experiment``. Raises
+    :class:`~mrkolla.errors.InputError` for a file that is missing or a region that is no OSR.
     """
     if regions is not None:
-        need_regions(regions, [region.name for region in experiment.regions])
+        need_regions(regions, [region.name for region in (now or experiment).regions])
     entry = {"tool": "rally", "tasks": list(tasks), "regions": list(regions) if regions is not None else None}
     return from_dict({**experiment.model_dump(mode="json"), "bench": [entry]}, "the command line")
 

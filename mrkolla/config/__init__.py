@@ -1,7 +1,7 @@
 """The experiment file: read, checked, typed. ``load("configs/two_regions.yaml")`` gives an :class:`Experiment`."""
 
 from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
-from mrkolla.config.load import from_dict, load, load_testbed
+from mrkolla.config.load import from_dict, load, load_region, load_testbed
 from mrkolla.config.model import (
     AdminRegion,
     Experiment,
@@ -13,6 +13,7 @@ from mrkolla.config.model import (
     Sweep,
     Wan,
     known_releases,
+    one_form,
 )
 from mrkolla.config.schema import schema
 from mrkolla.config.testbeds import TESTBEDS, LocalTestbed, Testbed
@@ -36,6 +37,8 @@ __all__ = [
     "from_dict",
     "known_releases",
     "load",
+    "load_region",
     "load_testbed",
+    "one_form",
     "schema",
 ]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from yaml.constructor import SafeConstructor
 
 from mrkolla.config.base import MISSING, Choice, Model, suggest
-from mrkolla.config.model import Experiment
+from mrkolla.config.model import Experiment, Region
 from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
 from mrkolla.errors import InputError
 
@@ -236,6 +236,28 @@ def load_testbed(path: Path | str) -> Testbed:
             loc = _in_file(one["loc"], values, one["type"] == MISSING)
             lines.append(_line(_place(loc, document.places, str(path)), loc, one["msg"]))
     raise InputError("\n".join(sorted(lines, key=_line_number)))
+
+
+def load_region(path: Path | str, name: str) -> dict[str, Any]:
+    """The keys of one region, as an entry of ``regions`` has them, from a file of its own; ``name`` may be left out.
+
+    What is left out of the file is not in the result. Raises :class:`~mrkolla.errors.InputError` with a line for
+    each problem, one of them a name other than ``name``.
+    """
+    document = _Document(Path(path), "a region's file")
+    values = {"name": name, **document.values}
+    if values["name"] != name:
+        place = _place(("name",), document.places, str(path))
+        raise InputError(_line(place, ("name",), f"is {values['name']!r}, but the region is {name}; leave the key out"))
+    try:
+        region = Region.model_validate(values, context={"folder": Path(path).parent})
+    except ValidationError as error:
+        lines = []
+        for one in error.errors(include_url=False):
+            loc = _in_file(one["loc"], values, one["type"] == MISSING)
+            lines.append(_line(_place(loc, document.places, str(path)), loc, one["msg"]))
+        raise InputError("\n".join(sorted(lines, key=_line_number))) from None
+    return {key: value for key, value in region.model_dump(mode="json").items() if key in values}
 
 
 class _TestbedFile(Model):

@@ -257,7 +257,7 @@ class Sweep(Model):
     drift: Bool = Field(False, description="repeat the first point (of each keystone variant) at the end, and compare")
 
 
-def _one_form(name: str) -> str:
+def one_form(name: str) -> str:
     """Names that differ in case, or in '_' and '-', name the same host and folder."""
     return name.lower().replace("_", "-")
 
@@ -266,7 +266,7 @@ def _each_region_once(regions: tuple[Region, ...]) -> tuple[Region, ...]:
     seen: dict[str, int] = {}
     found = []
     for index, region in enumerate(regions):
-        first = seen.setdefault(_one_form(region.name), index)
+        first = seen.setdefault(one_form(region.name), index)
         if first != index:
             text = f"'{region.name}' is taken by regions[{first}]"
             text += (
@@ -318,7 +318,7 @@ class Experiment(Model):
 
     def _wrong_names(self) -> Iterator[InitErrorDetails]:
         for index, region in enumerate(self.regions):
-            if _one_form(region.name) == _one_form(self.admin_region.name):
+            if one_form(region.name) == one_form(self.admin_region.name):
                 text = f"'{region.name}' is the admin region's name; give each region a name of its own"
                 yield problem(text, ("regions", index, "name"), region.name)
 

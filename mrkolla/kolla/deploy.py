@@ -21,6 +21,11 @@ from mrkolla.placement import AR, OSR, Region
 from mrkolla.progress import Progress
 
 
+def end_leftovers(pids: Path, region: str) -> bool:
+    """End what runs of ``region`` a mrkolla that was killed left behind; True when there were any."""
+    return any([shell.end_leftover(pids / f"{name}.pid") for name in (region, f"register-{region}")])
+
+
 @dataclass
 class Deployment:
     """What the runs of one cloud share.
@@ -75,12 +80,35 @@ class Deployment:
             if task.exception():
                 raise task.exception()
 
+    def join(self, region: Region) -> None:
+        """Deploy ``region`` alone, into a cloud that serves: its identity endpoints, its own run of Kolla.
+
+        The admin region's run is not repeated. Raises :class:`~mrkolla.errors.DeployError` of what failed first.
+        """
+        self._clear([region])
+        ready, stop = threading.Event(), threading.Event()
+        ready.set()
+        # A service user whose password is set again, to the same one, loses its tokens: in every region at once.
+        kept = {"update_keystone_service_user_passwords": "false"}
+        with ThreadPoolExecutor(2) as pool:
+            tasks = [
+                pool.submit(self._open_gate, region, ready, stop),
+                pool.submit(self._region, region, stop, kept),
+            ]
+            try:
+                wait(tasks)
+            except BaseException:
+                stop.set()
+                raise
+        for task in tasks:
+            if task.exception():
+                raise task.exception()
+
     def _clear(self, regions: list[Region]) -> None:
         """End what an earlier deployment left running, then take its gates and lock away."""
         for region in regions:
-            for name in (region.name, f"register-{region.name}"):
-                if shell.end_leftover(self.pids / f"{name}.pid"):
-                    self.progress.note(f"{region.name}: ended a run that an earlier mrkolla had left behind")
+            if end_leftovers(self.pids, region.name):
+                self.progress.note(f"{region.name}: ended a run that an earlier mrkolla had left behind")
         self.gates.mkdir(parents=True, exist_ok=True)
         for old in self.gates.iterdir():
             old.unlink()
@@ -95,8 +123,8 @@ class Deployment:
             raise
         ready.set()
 
-    def _region(self, region: Region, stop: threading.Event) -> None:
-        variables = {"mrkolla_gate": str(self.gates / region.name), "mrkolla_lock": str(self._lock)}
+    def _region(self, region: Region, stop: threading.Event, more: dict[str, str] | None = None) -> None:
+        variables = {"mrkolla_gate": str(self.gates / region.name), "mrkolla_lock": str(self._lock), **(more or {})}
         try:
             self._run(region, stop, variables, 5)
         finally:

@@ -3,6 +3,8 @@
 A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
 ``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
 ``kolla_config``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``.
+Where a region can join and leave a cloud that runs there are ``need_room`` (raises when its hosts cannot be had) and
+``release`` (removes one region's hosts and network); ``reserve`` with one region more adds its hosts.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 from mrkolla.wan.link import Asked, Direction, LinkState, LocalLink, OneWay
 from mrkolla.wan.measure import DEFAULT_PORT, EchoServer, Rtt, Ticker, measure, tolerance_ms, verify
 from mrkolla.wan.plainhosts import PlainLink, PlainRegion, PlainWan, both_ways
-from mrkolla.wan.wan import DRIVERS, Wan, choose
+from mrkolla.wan.wan import DRIVERS, Wan, choose, links_up
 
 __all__ = [
     "DEFAULT_PORT",
@@ -38,6 +38,7 @@ __all__ = [
     "Wan",
     "both_ways",
     "choose",
+    "links_up",
     "measure",
     "open_links",
     "tolerance_ms",

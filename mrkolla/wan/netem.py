@@ -27,7 +27,7 @@ _MEND = "restart it with `mrkolla wan start`"
 
 
 class Netem(Driver):
-    """netem in the router's namespace. ``store``: {"links": {osr: {"index", "netns", "interface"}}}."""
+    """netem in the router's namespace. ``store``: {"links": {osr: {"index", "netns", "interface", "subnets"}}}."""
 
     name = "netem"
 
@@ -59,13 +59,15 @@ class Netem(Driver):
         fresh = []
         for link in links:
             if link.osr in known and not self.problems(link, store):
+                self._complete(link, known[link.osr])
                 continue
             taken = {entry["index"] for osr, entry in known.items() if osr != link.osr}
             free = next(index for index in range(len(taken) + 1) if index not in taken)
             entry = known.setdefault(link.osr, {"index": free})
             entry.update(netns=link.netns, interface=link.interface)
             self._down(entry)
-            for line in detour(link, entry["index"], self._other_subnets(link)):
+            entry["subnets"] = self._other_subnets(link)
+            for line in detour(link, entry["index"], entry["subnets"]):
                 command(line, netns=link.netns)
             for direction in DIRECTIONS:
                 command(queue(_device(entry["index"], direction), OneWay(), "add"), netns=link.netns)
@@ -128,6 +130,15 @@ class Netem(Driver):
                 found.append(f"{what}: the redirection to {device} is gone, packets pass undelayed: {_MEND}")
         return found
 
+    def _complete(self, link: LocalLink, entry: dict) -> None:
+        """Lead the packets of regions that came since over the devices of a link that is up, which goes on."""
+        subnets = self._other_subnets(link)
+        # Links that were brought up before this was recorded have the detour to all that were there then.
+        new = [subnet for subnet in subnets if subnet not in entry.get("subnets", subnets)]
+        for line in filters(link, entry["index"], new):
+            command(line, netns=link.netns)
+        entry["subnets"] = sorted({*entry.get("subnets", subnets), *new})
+
     @staticmethod
     def _other_subnets(link: LocalLink) -> list[str]:
         """The subnets of every other bridge of the router: the other regions."""
@@ -169,6 +180,14 @@ def detour(link: LocalLink, index: int, subnets: list[str]) -> list[list[str]]:
     for direction in DIRECTIONS:
         device = _device(index, direction)
         lines += [["ip", "link", "add", device, "type", "ifb"], ["ip", "link", "set", device, "up"]]
+    return lines + filters(link, index, subnets)
+
+
+def filters(link: LocalLink, index: int, subnets: list[str]) -> list[list[str]]:
+    """The commands that lead what goes to and comes from ``subnets`` over a link's two devices."""
+    lines = []
+    for direction in DIRECTIONS:
+        device = _device(index, direction)
         hook, end = ("ingress", "dst") if direction == OUT else ("egress", "src")
         for subnet in subnets:
             line = ["tc", "filter", "add", "dev", link.interface, hook, "protocol", "ip", "prio", "1", "u32"]

@@ -48,6 +48,14 @@ def choose(driver: str = "auto") -> type[Driver]:
     raise LackError(f"no WAN driver can run here. {'. '.join(lacks)}")
 
 
+def links_up(state_dir: Path) -> set[str]:
+    """The OSRs whose links were brought up (and not stopped since), as the state in ``state_dir`` has it."""
+    try:
+        return set(json.loads((Path(state_dir) / "wan.json").read_text(encoding="utf-8")).get("links", {}))
+    except (FileNotFoundError, ValueError):
+        return set()  # what is wrong with the file, Wan says
+
+
 class Wan:
     """The links of one cloud.
 

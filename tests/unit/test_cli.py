@@ -433,3 +433,45 @@ def test_an_error_of_any_verb_ends_with_its_code(call, monkeypatch):
 
     monkeypatch.setitem(cli.VERBS, "schema", (broken, *cli.VERBS["schema"][1:]))
     assert call("schema") == (2, "", "error: x is wrong\n")
+
+
+# -- regions that join and leave -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["join", "OSR3"], 5, "there is no cloud 'demo': 'mrkolla up' deploys it"),
+        (["join", "OSR1"], 2, "the name 'OSR1' is taken by a region of this cloud"),
+        (["join", "osr_1"], 5, "there is no cloud"),
+        (["join", "ar"], 2, "the name 'ar' is taken by a region of this cloud ('AR': too alike for host names)"),
+        (["join", "OSR 3"], 2, "'OSR 3' is not allowed"),
+        (["join", "OSR3", "--control", "0"], 2, "control: must be 1 or more, not 0"),
+        (["join", "OSR3", "--deploy-rtt", "-5"], 2, "the deploy RTT must be 0 to 10000 ms, not -5.0"),
+        (["join", "OSR3", "--file", "none.yaml"], 2, "none.yaml: no such file"),
+        (["join", "OSR3", "--experiment", "none.yaml"], 2, "none.yaml: no such file"),
+        (["leave", "AR"], 2, "AR is the admin region"),
+        (["leave", "OSR9"], 2, "no region 'OSR9'; there are OSR1, OSR2"),
+        (["leave", "OSR2"], 5, "there is no cloud 'demo'"),
+    ],
+)
+def test_regions_that_cannot_join_or_leave(refused, run, argv, code, said):
+    got, line = refused("region", *argv)
+    assert got == code
+    assert said in line
+    assert not (run / "joins.json").exists()
+
+
+def test_the_regions_are_listed(call, run):
+    code, out, err = call("region", "list")
+    assert (code, err) == (0, "")
+    assert "OSR2" in out
+    assert "as in the experiment file" in out
+    (cache.root() / "cloud-demo").mkdir(parents=True)
+    (cache.root() / "cloud-demo" / "regions.json").write_text(
+        '{"version": 1, "regions": [{"name": "OSR2", "state": "left", "deploy_rtt_ms": 0, "region": null,'
+        ' "services": null}]}'
+    )
+    out = call("region", "list")[1]
+    assert "left" in out
+    assert "198.18.3.10" not in out

@@ -266,3 +266,40 @@ def test_the_turn_of_another_region_is_left_alone(cloud, kolla, tmp_path):
     thread.join(PATIENCE)
     assert [str(error) for error in errors] == ["region OSR1: failed"]
     assert not lock.is_symlink()
+
+
+# -- a join --------------------------------------------------------------------------------------------------------
+
+
+def join(kolla, experiment, tmp_path, **changed: str) -> None:
+    """OSR2 joins, as in an execution of its own."""
+    regions = local_testbed.regions(experiment())
+    marks = {region.name: f"mark of {region.name}" for region in regions} | changed
+    kolla.calls.clear()
+    kolla.events.clear()
+    parts = KollaEnv(tmp_path / "env"), tmp_path / "plan", regions, tmp_path / "logs", tmp_path / "gates"
+    with Journal(tmp_path / "journal.jsonl") as journal, Progress(file=io.StringIO()) as progress:
+        Deployment(*parts, journal, progress, marks).join(regions[2])
+
+
+def test_a_join_registers_and_deploys_its_region_alone(kolla, experiment, tmp_path):
+    # Whatever the others' marks say now, they are not deployed again.
+    join(kolla, experiment, tmp_path, AR="another", OSR1="another")
+    assert kolla.ran() == ["OSR2", "register OSR2"]
+    assert kolla.events.index("register OSR2 ends") < kolla.events.index("OSR2 registers")
+    variables = next(call for call in kolla.calls if call["what"] == "OSR2")["variables"]
+    # Service users of all regions would lose their tokens.
+    assert variables["update_keystone_service_user_passwords"] == "false"
+    assert variables["mrkolla_gate"] == str(tmp_path / "gates" / "OSR2")
+    join(kolla, experiment, tmp_path, AR="another")
+    assert kolla.ran() == []
+
+
+@pytest.mark.parametrize("what", ["OSR2", "register OSR2"])
+def test_a_join_that_fails_ends_and_goes_on(kolla, experiment, tmp_path, what):
+    kolla.fail = {what: "at once"}
+    with pytest.raises(DeployError, match=f"region {what}: failed"):
+        join(kolla, experiment, tmp_path)
+    kolla.fail = {}
+    join(kolla, experiment, tmp_path)
+    assert "OSR2 ends" in kolla.events

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mrkolla.errors import InputError, LackError, WanError
-from mrkolla.wan import EchoServer, LocalLink, Rtt, Ticker, Wan, echo, measure, tolerance_ms, verify
+from mrkolla.wan import EchoServer, LocalLink, Rtt, Ticker, Wan, echo, links_up, measure, netem, tolerance_ms, verify
 from mrkolla.wan import wan as wan_module
 from mrkolla.wan.delayline import Line, packet_length
 from mrkolla.wan.driver import Driver
@@ -206,10 +206,37 @@ def test_netem_command_lines():
         "tc qdisc add dev wan0out root netem limit 667 delay 25000us 5000us loss random 1.500000% rate 100000000bit"
     )
     lines = [" ".join(line) for line in detour(ONE, 0, ["198.19.1.0/24"])]
-    assert "tc filter add dev br1 ingress protocol ip prio 1 u32 match ip dst 198.19.1.0/24" in lines[3]
-    assert lines[3].endswith("redirect dev wan0out")
+    assert "tc filter add dev br1 ingress protocol ip prio 1 u32 match ip dst 198.19.1.0/24" in lines[5]
+    assert lines[5].endswith("redirect dev wan0out")
     assert "br1 egress protocol ip prio 1 u32 match ip src 198.19.1.0/24" in lines[6]
     assert lines[6].endswith("redirect dev wan0back")
+
+
+def test_netem_leads_a_region_that_came_later_over_a_link_that_is_up(monkeypatch, tmp_path):
+    ran: list[str] = []
+    monkeypatch.setattr(netem, "command", lambda argv, netns: ran.append(" ".join(argv)) or "")
+    subnets = ["198.19.1.0/24", "198.19.3.0/24"]
+    monkeypatch.setattr(Netem, "_other_subnets", staticmethod(lambda link: list(subnets)))
+    monkeypatch.setattr(Netem, "problems", lambda self, link, store: [])
+    driver = Netem(tmp_path)
+    entry = {"index": 0, "netns": ONE.netns, "interface": ONE.interface, "subnets": ["198.19.1.0/24"]}
+    store = {"links": {ONE.osr: entry}}
+    assert driver.start([ONE], store) == []
+    assert len(ran) == 2
+    assert all(line.startswith(f"tc filter add dev {ONE.interface} ") and "198.19.3.0/24" in line for line in ran)
+    # Once, also when that region left and came back.
+    for now in (["198.19.1.0/24"], ["198.19.1.0/24", "198.19.3.0/24"]):
+        subnets[:] = now
+        driver.start([ONE], store)
+    assert len(ran) == 2
+
+
+def test_which_links_are_up_is_read_from_the_state(tmp_path):
+    assert links_up(tmp_path) == set()
+    (tmp_path / "wan.json").write_text('{"version": 1, "driver": "nfqueue", "links": {"OSR1": {}, "OSR3": {}}}')
+    assert links_up(tmp_path) == {"OSR1", "OSR3"}
+    (tmp_path / "wan.json").write_text("{")
+    assert links_up(tmp_path) == set()
 
 
 def test_netem_reads_back_what_it_set():

@@ -118,6 +118,11 @@ class LocalConf(BaseConfiguration):
         self._give_addresses()
         return self
 
+    def number(self, network: NetworkConfiguration) -> int:
+        """The number of ``network``, from 0: by its place among the addresses, so it stays when others come and go."""
+        whole = IPv4Network(self.network)
+        return (int(network.subnet.network_address) - int(whole.network_address)) // 256 - 1
+
     def _refuse_clashes(self, whole: IPv4Network) -> None:
         taken = [("the router", next(whole.subnets(new_prefix=24)))]
         for network in self.networks:

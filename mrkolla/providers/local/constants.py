@@ -9,6 +9,9 @@ GATEWAY, FIRST_HOST, VIP, PUBLIC_VIP = 254, 11, 10, 9
 #: Seconds to wait for sshd and dockerd of a host that boots, and for one that shuts down.
 BOOT_TIMEOUT, STOP_TIMEOUT = 120, 120
 
+#: What a host of an OSR takes once all runs: memory (PSS) of one with its services, of another; disk.
+CONTROL_GIB, OTHER_GIB, DISK_GB = 2.5, 0.5, 3
+
 #: Debian packages of a host: what kolla-ansible's bootstrap-servers would see to, and what people look with.
 HOST_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "python3", "python3-docker"),

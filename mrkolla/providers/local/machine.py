@@ -16,12 +16,13 @@ import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from mrkolla.errors import DeployError
 from mrkolla.providers.local import network
 from mrkolla.providers.local.command import call
-from mrkolla.providers.local.configuration import LocalConf, MachineConfiguration
+from mrkolla.providers.local.configuration import LocalConf, MachineConfiguration, NetworkConfiguration
 from mrkolla.providers.local.constants import STOP_TIMEOUT
 from mrkolla.shell import started
 
@@ -41,11 +42,12 @@ class Machine:
 
     @property
     def index(self) -> int:
-        return [machine.name for machine in self.conf.machines].index(self.spec.name)
+        """A number that no other host has, and that stays when others come and go."""
+        return int(IPv4Address(self.spec.address)) - int(IPv4Network(self.conf.network).network_address)
 
     @property
-    def network_index(self) -> int:
-        return [net.id for net in self.conf.networks].index(self.spec.network)
+    def network(self) -> NetworkConfiguration:
+        return next(net for net in self.conf.networks if net.id == self.spec.network)
 
     @property
     def console(self) -> Path:
@@ -87,7 +89,7 @@ class Machine:
                 out.write(line)
 
     def _networkd(self, folder: Path) -> None:
-        net = self.conf.networks[self.network_index]
+        net = self.network
         lines = ["[Match]", "Name=eth0", "", "[Network]", f"Address={self.spec.address}/{net.subnet.prefixlen}"]
         lines += [f"Address={address}/32" for address in self.spec.extra_addresses]
         lines += [f"Gateway={net.gateway}", "LinkLocalAddressing=no", "IPv6AcceptRA=no", ""]
@@ -139,6 +141,7 @@ class Machine:
         Raises :class:`~mrkolla.errors.DeployError` with the console's last line when its init does not come up.
         """
         if self.pid() is not None:
+            self._plug(router, None)
             return
         veths = [f"--network-veth-extra=h{self.index}-0:eth0"]
         if self.spec.external:
@@ -168,15 +171,27 @@ class Machine:
             )
         mark = {"pid": process.pid, "started": started(process.pid)}
         self._pidfile.write_text(json.dumps(mark))
+        self._plug(router, process)
+
+    def _plug(self, router: network.Router, process: subprocess.Popen | None) -> None:
+        """Wait for the host's init, which comes after its interfaces, and plug these in.
+
+        Without ``process`` the host runs already: whoever started it may have been killed before it did this.
+        """
         end = time.monotonic() + 30
         while self.leader() is None:
-            if process.poll() is not None or time.monotonic() > end:
+            ended = process.poll() is not None if process else self.pid() is None
+            if ended or time.monotonic() > end:
                 said = self.console.read_text(errors="replace").strip().splitlines()
                 raise DeployError(f"host {self.spec.name} did not start: {said[-1] if said else 'no word'}")
             time.sleep(0.1)
-        network.plug(router, f"h{self.index}-0", network.bridge(self.network_index))
+        number = self.conf.number(self.network)
+        targets = {f"h{self.index}-0": network.bridge(number)}
         if self.spec.external:
-            network.plug(router, f"h{self.index}-1", network.external_bridge(self.network_index))
+            targets[f"h{self.index}-1"] = network.external_bridge(number)
+        loose = network.loose(router) if process is None else set(targets)
+        for interface in loose & set(targets):
+            network.plug(router, interface, targets[interface])
 
     def stop(self, patience: float = STOP_TIMEOUT) -> bool:
         """Shut the host down; after ``patience`` seconds (0: at once) it is killed. True: it went by itself."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from mrkolla.cache import digest
 from mrkolla.errors import LackError
 from mrkolla.providers.local.command import call
-from mrkolla.providers.local.configuration import LocalConf
+from mrkolla.providers.local.configuration import LocalConf, NetworkConfiguration
 from mrkolla.providers.local.constants import GATEWAY, PREFIX
 
 UPLINK = "uplink"
@@ -46,14 +46,14 @@ class Router:
         call("ip", "netns", "exec", self.netns, "sysctl", "-qw", f"{name}={value}")
 
 
-def bridge(index: int) -> str:
-    """The bridge of the network number ``index`` of a configuration."""
-    return f"r{index}"
+def bridge(number: int) -> str:
+    """The bridge of the network ``number`` (:meth:`LocalConf.number`) of a configuration."""
+    return f"r{number}"
 
 
-def external_bridge(index: int) -> str:
-    """The bridge between the external interfaces (eth1) of the hosts of network number ``index``."""
-    return f"x{index}"
+def external_bridge(number: int) -> str:
+    """The bridge between the external interfaces (eth1) of the hosts of network ``number``."""
+    return f"x{number}"
 
 
 def up(conf: LocalConf) -> Router:
@@ -75,12 +75,13 @@ def up(conf: LocalConf) -> Router:
         router.sysctl("net.bridge.bridge-nf-call-iptables", "0")
     _uplink(conf, router)
     there = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
-    for index, network in enumerate(conf.networks):
-        for name in (bridge(index), external_bridge(index)):
+    for network in conf.networks:
+        number = conf.number(network)
+        for name in (bridge(number), external_bridge(number)):
             if name not in there:
                 router.ip("link", "add", name, "type", "bridge")
             router.ip("link", "set", name, "alias", network.id, "up")
-        router.ip("addr", "replace", f"{network.gateway}/{network.subnet.prefixlen}", "dev", bridge(index))
+        router.ip("addr", "replace", f"{network.gateway}/{network.subnet.prefixlen}", "dev", bridge(number))
     return router
 
 
@@ -113,9 +114,26 @@ def _refuse_conflict(conf: LocalConf, router: Router) -> None:
                 )
 
 
+def loose(router: Router) -> set[str]:
+    """The interfaces in the router namespace that are in no bridge."""
+    return {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout) if "master" not in link}
+
+
 def plug(router: Router, interface: str, target: str) -> None:
     """Put ``interface`` (a host's end in the router namespace) into the bridge ``target`` and bring it up."""
     router.ip("link", "set", interface, "master", target, "up")
+
+
+def remove(conf: LocalConf, network: NetworkConfiguration) -> None:
+    """Remove the bridges of one network; nothing else changes, and nothing happens when they are not there."""
+    router = Router.of(conf.name)
+    if not router.path.exists():
+        return
+    there = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
+    number = conf.number(network)
+    for name in (bridge(number), external_bridge(number)):
+        if name in there:
+            router.ip("link", "del", name)
 
 
 def down(name: str) -> None:

@@ -77,10 +77,12 @@ class Local(Provider):
             binds = copy_docker(Path(images), machine.folder / "docker") if images else []
             machine.start(router, binds)
 
-        if any(machine.pid() is None for machine in machines):
-            # Host keys go into one file, one after the other; booting goes side by side.
-            for machine in machines:
+        # Host keys go into one file, one after the other; booting goes side by side.
+        for machine in machines:
+            if machine.pid() is None:
                 bring_up(machine)
+            else:  # its files lie under a mounted overlay: they are not touched
+                machine.start(router, [])
         self.wait(machines)
         return self._roles(machines), self._networks()
 
@@ -128,6 +130,37 @@ class Local(Provider):
             list(pool.map(lambda machine: remote.forget(self.host(machine)), machines))
         network.down(self.provider_conf.name)
         return [machine.spec.name for machine, went in zip(machines, clean, strict=True) if not went]
+
+    def remove(self, network_id: str) -> None:
+        """End the hosts of the network with that id, and remove them and it; all others go on undisturbed.
+
+        Their disks, host keys and addresses go too. May be repeated, also after a crash in the middle; nothing happens
+        when there is no such network. To add hosts to a running set, ``init`` a configuration that has more of them.
+        """
+        require()
+        conf = self.provider_conf
+        net = next((net for net in conf.networks if net.id == network_id), None)
+        if net is None:
+            return
+        gone = [machine for machine in self.machines() if machine.spec.network == network_id]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda machine: machine.stop(0), gone))
+            list(pool.map(lambda machine: remote.forget(self.host(machine)), gone))
+        network.remove(conf, net)
+        for machine in gone:
+            cache.remove(machine.folder)
+        self._forget_keys({machine.spec.address for machine in gone})
+        conf.machines = [machine for machine in conf.machines if machine.network != network_id]
+        conf.networks = [other for other in conf.networks if other.id != network_id]
+        self._save()
+
+    def _forget_keys(self, addresses: set[str]) -> None:
+        if not self.known_hosts.exists():
+            return
+        lines = self.known_hosts.read_text().splitlines(keepends=True)
+        new = self.known_hosts.with_suffix(".new")
+        new.write_text("".join(line for line in lines if line.split(maxsplit=1)[0] not in addresses))
+        new.replace(self.known_hosts)
 
     def wait(self, machines: list[Machine], timeout: float = BOOT_TIMEOUT) -> None:
         """Wait until each host answers by SSH and its Docker is up.
@@ -197,10 +230,14 @@ def cloud_folder(name: str) -> Path:
 
 def load(name: str, **kwargs) -> Local | None:
     """The testbed ``name`` as another process left it, None when there is none."""
+    there = saved(name)
+    return None if there is None else Local(LocalConf.from_dictionary(there), **kwargs)
+
+
+def saved(name: str) -> dict | None:
+    """The configuration of the testbed ``name`` as it was last started, as a dict; None when there is none."""
     path = cloud_folder(name) / "testbed.json"
-    if not path.exists():
-        return None
-    return Local(LocalConf.from_dictionary(json.loads(path.read_text())), **kwargs)
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def require() -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from mrkolla import placement
+from mrkolla import cache, placement
 from mrkolla.config import Experiment
-from mrkolla.errors import InputError
+from mrkolla.errors import InputError, LackError
 from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.providers.local import network, rootfs
 from mrkolla.providers.local.configuration import LocalConf
-from mrkolla.providers.local.constants import PUBLIC_VIP, VIP
-from mrkolla.providers.local.provider import Local, cloud_folder, load, require
+from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, OTHER_GIB, PUBLIC_VIP, VIP
+from mrkolla.providers.local.provider import Local, cloud_folder, load, require, saved
 from mrkolla.remote import Host
 from mrkolla.wan import LocalLink
 
@@ -22,23 +22,29 @@ Say = Callable[[str], None]
 
 
 def configuration(experiment: Experiment, images: Path | None = None) -> LocalConf:
-    """The provider's configuration for ``experiment``: a network a region, a machine a host."""
+    """The provider's configuration for ``experiment``: a network a region, a machine a host.
+
+    A region that is there keeps its addresses, whichever others came or went since.
+    """
     conf = LocalConf.from_settings(name=experiment.name, network=experiment.testbed.network)
     conf.images = str(images) if images else None
     if experiment.images.registry:
         conf.registries = [experiment.images.registry]
     names = placement.region_names(experiment)
+    kept = _subnets_in_use(conf)
     subnets = list(IPv4Network(conf.network).subnets(new_prefix=24))[1:]
-    for name, subnet in zip(names, subnets, strict=False):
-        conf.add_network(id=name, roles=[name], cidr=str(subnet))
+    free = (subnet for subnet in subnets if subnet not in kept.values())
+    given = {name: kept.get(name) or next(free, None) for name in names}
+    for name, subnet in given.items():
+        conf.add_network(id=name, roles=[name], cidr=str(subnet) if subnet else None)
     bound = _bound_vips(experiment)
     for host in placement.wanted(experiment):
-        subnet = subnets[names.index(host.region)]
+        subnet = given[host.region]
         conf.add_machine(
             name=host.name,
             roles=sorted({host.region, *host.roles}),
             network=host.region,
-            extra_addresses=[str(subnet[number]) for number in bound.get(host.name, ())],
+            extra_addresses=[str(subnet[number]) for number in bound.get(host.name, ())] if subnet else [],
             external=host.region != experiment.admin_region.name,
         )
     return conf.finalize()
@@ -72,6 +78,14 @@ def _bound_vips(experiment: Experiment) -> dict[str, list[int]]:
             public = host.region == experiment.admin_region.name and experiment.admin_region.tls
             bound[host.name] = [VIP, PUBLIC_VIP] if public else [VIP]
     return bound
+
+
+def _subnets_in_use(conf: LocalConf) -> dict[str, IPv4Network]:
+    """The subnets of the regions that are there; none when there is no such cloud, or it has other addresses."""
+    there = saved(conf.name)
+    if there is None or there["network"] != conf.network:
+        return {}
+    return {net["id"]: IPv4Network(net["cidr"]) for net in there["resources"]["networks"]}
 
 
 def regions(experiment: Experiment) -> list[Region]:
@@ -181,8 +195,8 @@ def links(experiment: Experiment) -> list[LocalLink]:
     conf = configuration(experiment)
     netns = network.Router.of(conf.name).netns
     return [
-        LocalLink(net.id, netns, network.bridge(index), network.UPLINK)
-        for index, net in enumerate(conf.networks)
+        LocalLink(net.id, netns, network.bridge(conf.number(net)), network.UPLINK)
+        for net in conf.networks
         if net.id != experiment.admin_region.name
     ]
 
@@ -207,6 +221,33 @@ def power_on(experiment: Experiment, log: Path, say: Say) -> None:
     if provider is None:
         raise InputError(f"there is no cloud '{experiment.name}' to start: 'mrkolla up' deploys one")
     provider.init()
+
+
+def need_room(experiment: Experiment, name: str) -> None:
+    """Raise LackError or InputError when the hosts of region ``name`` cannot be had beside those that run."""
+    configuration(experiment)  # addresses
+    there = running(experiment)
+    hosts = [host for host in placement.wanted(experiment) if host.region == name and not there.get(host.name)]
+    control = sum("control" in host.roles for host in hosts)
+    need = CONTROL_GIB * control + OTHER_GIB * (len(hosts) - control)
+    words = Path("/proc/meminfo").read_text().split()
+    free = int(words[words.index("MemAvailable:") + 1]) / 2**20
+    if free < need:
+        raise LackError(
+            f"region {name} wants {len(hosts)} more hosts with about {need:.1f} GiB of memory, and this machine has"
+            f" {free:.1f} GiB left: let another region leave, or ask for fewer hosts"
+        )
+    cache.need_disk(DISK_GB * len(hosts), f"{len(hosts)} more hosts")
+
+
+def release(experiment: Experiment, name: str) -> None:
+    """End the hosts of region ``name`` and remove them, their disks and their network; the others go on undisturbed.
+
+    May be repeated, also after a crash in the middle.
+    """
+    provider = load(experiment.name)
+    if provider is not None:
+        provider.remove(name)
 
 
 def destroy(name: str) -> None:

@@ -1,0 +1,40 @@
+"""Regions that join a cloud that serves, and leave it: what is asked, what is done, what is kept of it.
+
+    cloud.join("OSR3", compute_driver="fake", deploy_rtt_ms=100)
+    cloud.leave("OSR3")
+
+No region need be known in advance. The AR's run of Kolla knows the AR alone; a region's identity endpoints are
+registered when it joins (and at a first deployment, which is a join of each OSR). Horizon takes its list of regions
+from the catalog of who logs in, so it offers a region to all who log in after its services were registered: nothing of
+the AR is configured again, and nothing restarted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrkolla.results import RunFolder
+
+#: What joined and left during a run, in its folder: a list of what :func:`join` and :func:`leave` return.
+FILE = "joins.json"
+
+
+def join(cloud: Any, name: str, **options: Any) -> dict[str, Any]:
+    """Add the OSR ``name`` to ``cloud`` (a :class:`mrkolla.cloud.Cloud`); see :mod:`mrkolla.membership.joining`."""
+    from mrkolla.membership import joining
+
+    return joining.join(cloud, name, **options)
+
+
+def leave(cloud: Any, name: str, *, force: bool = False) -> dict[str, Any]:
+    """Take the OSR ``name`` out of ``cloud``; see :mod:`mrkolla.membership.leaving`."""
+    from mrkolla.membership import leaving
+
+    return leaving.leave(cloud, name, force=force)
+
+
+def keep(folder: RunFolder, done: dict[str, Any]) -> None:
+    """Add what a join or a leave did to ``joins.json`` of a run folder; one that had nothing to do is not listed."""
+    if not done.get("already"):
+        folder.write_json(FILE, [*folder.read_json(FILE, []), done])

@@ -1,0 +1,214 @@
+"""Phases: which operation belongs to which, what is counted, what is said; the probe that runs through all of them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from mrkolla import membership, phases
+from mrkolla.config import Point, ProbeOptions
+from mrkolla.errors import BenchError, InputError, WanError
+from mrkolla.progress import Progress
+from mrkolla.results import RunFolder
+
+SECOND = 10**9
+NOW = 1_790_000_000 * SECOND
+
+
+def sample(at_s: float, operation: str = "token_validate", ms: float = 10.0, error: str | None = None, warmup=False):
+    return {
+        **{"run": "r", "point": "p", "origin_region": "OSR1", "target_region": "AR", "tool": "probe"},
+        **{"scenario": operation, "action": None, "iteration": 0, "repetition": 1, "warmup": warmup, "concurrency": 1},
+        **{"token_cache": None, "start": int(NOW + at_s * SECOND), "duration_s": ms / 1e3, "error": error},
+        **{"rtt_asked_ms": 0.0, "rtt_measured_ms": 0.1, "keystone_requests": 1, "keystone_connections": 0},
+        "schema_version": 1,
+    }
+
+
+def phase(name: str, begin_s: float, end_s: float) -> dict:
+    return {"phase": name, "begin": int(NOW + begin_s * SECOND), "end": int(NOW + end_s * SECOND), "done": True}
+
+
+def test_an_operation_belongs_to_the_phase_in_which_it_started():
+    known = [phase("before", 0, 10), phase("join", 10.5, 20)]
+    rows = [sample(at) for at in (-1, 0, 9.9, 10.2, 10.5, 19, 21)]
+    first, second = phases.by_phase(rows, known)
+    assert [(row["start"] - NOW) / SECOND for row in first] == [-1, 0, 9.9, 10.2]  # 10.2: until the next begins
+    assert [row["warmup"] for row in first] == [True, False, False, False]
+    assert len(second) == 3
+    assert phases.by_phase(rows, []) == []
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    """A run with a quiet phase and a join in which one operation failed."""
+    run = RunFolder.create(tmp_path, "demo")
+    rows = [sample(i, ms=10 + i) for i in range(9)] + [sample(0, "token_issue", 50), sample(1, ms=999, warmup=True)]
+    run.append_point("rtt100-r1-before", [{**row, "run": run.name, "point": "rtt100-r1-before"} for row in rows])
+    rows = [sample(20, ms=30), sample(21, ms=9000, error="Timeout: x")]
+    run.append_point("rtt100-r1-join", [{**row, "run": run.name, "point": "rtt100-r1-join"} for row in rows])
+    both = {"of": "rtt100-r1", "region": "OSR1", "rtt_ms": 100.0, "repetition": 1}
+    entries = [
+        {"point": "rtt100-r1-before", **both, **phase("before", 0, 10)},
+        {"point": "rtt100-r1-join", **both, **phase("join", 20, 300)},
+    ]
+    run.write_json(phases.FILE, entries)
+    parts = {"hosts": 12.0, "kolla": 240.0}
+    joined = {"what": "join", "region": "OSR3", "seconds": 280.4, "deploy_rtt_ms": 100.0, "parts_s": parts}
+    membership.keep(run, joined)
+    membership.keep(run, {**joined, "already": True})
+    membership.keep(run, {"what": "leave", "region": "OSR3", "seconds": 20.0, "parts_s": {}, "resumed": True})
+    return run
+
+
+def test_what_is_counted(folder):
+    data = phases.table(folder)
+    assert list(data.columns) == phases.COLUMNS
+    rows = {(row.phase, row.operation): row for row in data.itertuples()}
+    quiet = rows["before", "token_validate"]
+    assert (quiet.n, quiet.errors, quiet.median_ms) == (9, 0, 14.0)
+    assert quiet.p90_ms == pytest.approx(17.2)
+    assert (rows["before", phases.ALL].n, rows["before", phases.ALL].seconds) == (10, 10.0)
+    join = rows["join", "token_validate"]
+    # What failed is counted, and not among the latencies.
+    assert (join.n, join.errors, join.median_ms, join.seconds, join.rtt_ms) == (2, 1, 30.0, 280.0, 100.0)
+    assert math.isnan(rows["join", phases.ALL].median_ms)
+
+
+def test_what_is_said(folder):
+    data = phases.table(folder)
+    grid = phases.grid(data)
+    assert grid.head == ["point", "phase", "seconds", "operations", "errors", "token_issue", "token_validate"]
+    assert grid.rows[0] == ["rtt100-r1", "before", "10", "10", "0", "50.0 / 50.0", "14.0 / 17.2"]
+    assert grid.rows[1] == ["rtt100-r1", "join", "280", "2", "1", "–", "30.0 / 30.0"]
+    changes = phases.changes(folder).rows
+    assert changes == [
+        ["join", "OSR3", "100", "280", "hosts 12, kolla 240"],
+        ["leave", "OSR3", "–", "20 (the rest of one that was cut off)", ""],
+    ]
+    said = phases.sentences(folder, data)
+    assert said[0] == "OSR3: join over 100 ms took 280 s."
+    assert "OSR1, rtt100-r1-join (join): 1 of 2 operations failed." in said
+
+
+def test_a_run_without_phases_has_an_empty_table(tmp_path):
+    assert phases.table(RunFolder.create(tmp_path, "demo")).empty
+
+
+# -- the probe that goes on ----------------------------------------------------------------------------------------
+
+
+class Tool:
+    """Stands in for the probe: a sample every 5 ms until it is told to end, or ``breaks``."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.breaks: int | None = None
+
+    def run(self, context, point, regions):
+        try:
+            for number in itertools.count():
+                if number == self.breaks:
+                    raise BenchError("OSR1: the probe fell silent")
+                time.sleep(0.005)
+                yield {**sample(0), "start": time.time_ns(), "iteration": number, "warmup": number < 2}
+        finally:
+            self.closed = True
+
+
+class Cloud:
+    """Stands in for the cloud of an experiment."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder, self.progress = folder, Progress(file=io.StringIO())
+        region = SimpleNamespace(name="OSR1")
+        self.deployed = SimpleNamespace(region=lambda name: region)
+        wan = SimpleNamespace(deploy_rtt_ms=0.0)
+        self.experiment = SimpleNamespace(bench=[ProbeOptions(samples=3)], wan=wan)
+        self.context, self.refused, self.finished = None, None, []
+        self.kept: dict[str, tuple] = {}
+
+    @contextmanager
+    def wan(self, rtt):
+        rtts = {"OSR1": SimpleNamespace(median_ms=0.4)}
+        yield SimpleNamespace(refused=self.refused, before=rtts, rtt_ms={"OSR1": rtt}, measured=lambda name: 0.5)
+
+    def wan_rows(self, links):
+        times = [("before", 0), ("after", 2**62), *(("during", at) for at in (NOW, time.time_ns()))]
+        return [{"region": "OSR1", "phase": name, "time": max(at, NOW), "rtt_ms": 0.4} for name, at in times]
+
+    def keep_point(self, name, repetition, links, status, reason):
+        self.kept[name] = (status, reason)
+
+    def done(self, point, made):
+        self.finished.append((point.id, made["samples"]))
+
+
+@pytest.fixture
+def watch(tmp_path, monkeypatch):
+    tool = Tool()
+    monkeypatch.setattr(phases, "make_tool", lambda spec: tool)
+    cloud = Cloud(RunFolder.create(tmp_path, "demo"))
+    made = phases.Watch(cloud, "OSR1", Point("rtt100-r1", {"OSR1": 100.0}, 1))
+    return SimpleNamespace(tool=tool, cloud=cloud, made=made)
+
+
+def test_one_probe_goes_through_all_phases(watch):
+    with watch.made as made:
+        for name in ("before", "join", "after"):
+            with made.phase(name):
+                time.sleep(0.05)
+        with pytest.raises(InputError, match="phase 'join' was there before"), made.phase("join"):
+            pass
+    assert watch.tool.closed
+    assert watch.cloud.kept == dict.fromkeys([f"rtt100-r1-{n}" for n in ("before", "join", "after")], ("done", None))
+    frame = watch.cloud.folder.read_samples()
+    counts = frame.groupby("point", observed=True).size()
+    assert (counts >= 3).all()
+    assert watch.cloud.finished == [("rtt100-r1", len(frame))]
+    # Not one is lost between two phases: iterations go on without a gap.
+    assert sorted(frame["iteration"]) == list(range(len(frame)))
+    assert set(frame["rtt_measured_ms"]) == {0.5}
+    data = phases.table(watch.cloud.folder)
+    assert list(data["phase"].unique()) == ["before", "join", "after"]
+    assert set(data["errors"]) == {0}
+    wan = watch.cloud.folder.read_wan()
+    assert list(wan[wan["phase"] == "after"]["point"]) == ["rtt100-r1-after"]
+    assert isinstance(data, pd.DataFrame)
+
+
+def test_what_fails_in_a_phase_is_kept_and_the_point_is_not_done(watch):
+    with pytest.raises(InputError, match="no hosts"), watch.made as made, made.phase("join"):
+        time.sleep(0.05)
+        raise InputError("no hosts")
+    assert watch.tool.closed
+    assert watch.cloud.kept == {"rtt100-r1-join": ("failed", "no hosts")}
+    assert watch.cloud.finished == []
+    assert watch.cloud.folder.read_json(phases.FILE)[0]["done"] is False
+
+
+def test_a_probe_that_dies_makes_the_point_fail(watch):
+    watch.tool.breaks = 5
+    with watch.made as made, made.phase("join"):
+        time.sleep(0.2)
+    assert watch.cloud.kept == {"rtt100-r1-join": ("failed", "OSR1: the probe fell silent")}
+    assert watch.cloud.finished == []
+
+
+def test_a_probe_that_does_not_start_is_told_at_once(watch):
+    watch.tool.breaks = 0
+    with pytest.raises(BenchError, match="fell silent"), watch.made:
+        pytest.fail("nothing runs without a probe")
+
+
+def test_a_link_that_is_off_is_told_at_once(watch):
+    watch.cloud.refused = "OSR1: off"
+    with pytest.raises(WanError, match="OSR1: off"), watch.made:
+        pytest.fail("nothing runs over such a link")
