@@ -2,7 +2,8 @@
 
 A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
 ``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
-``kolla_config``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``.
+``kolla_config``, ``seen``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``; those that
+are not on this machine have ``doctor``, and ``FEEDS``: built images reach them through a registry.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ def foresee(experiment: Experiment, results: Path) -> None:
     look = getattr(testbed(experiment.testbed.kind), "foresee", None)
     if look is not None:
         look(experiment, results)
+
+
+def seen(cloud: str) -> tuple[str, dict[str, bool]] | None:
+    """The kind of the testbed that the cloud of that name is on, and each host's name with whether it is up.
+
+    None when no testbed knows of hosts for it. Raises :class:`~mrkolla.errors.MrkollaError` when they cannot be asked.
+    """
+    for kind in TESTBEDS:
+        found = testbed(kind).seen(cloud)
+        if found is not None:
+            return kind, found
+    return None
 
 
 def deadline(experiment: Experiment) -> float | None:

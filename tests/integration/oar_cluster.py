@@ -22,6 +22,9 @@ from mrkolla.errors import DeployError
 from mrkolla.providers.local import rootfs
 from mrkolla.providers.local.constants import HOST_PACKAGES
 
+from .nspawn import argv as nspawn_argv
+from .nspawn import remove_group
+
 TOP = Path(__file__).parents[2]
 USER, UID = "exp", 2001
 SITE, CLUSTER, DOMAIN = "sitea", "feas", "grid5000.fr"
@@ -281,12 +284,6 @@ class OarCluster:
 
     def _boot(self, host: OarHost, base: Path) -> None:
         layers = f"lowerdir={base},upperdir={host.folder / 'upper'},workdir={host.folder / 'work'}"
-        script = """
-            for top in /sys/fs/cgroup/unified /sys/fs/cgroup/systemd /sys/fs/cgroup; do
-                [ ! -w "$top/cgroup.procs" ] || { mkdir -p "$top/$3" && echo $$ >"$top/$3/cgroup.procs"; } || exit 1
-            done
-            mount -t overlay overlay -o "$1" "$2" && shift 3 && exec "$@"
-        """
         nspawn = [
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={host.folder / 'root'}", f"--machine={host.name}"),
             *("--register=no", "--keep-unit", "--private-network", "--network-veth", f"--network-bridge={self.bridge}"),
@@ -295,11 +292,9 @@ class OarCluster:
             *(f"--bind={host.folder / 'docker'}:/var/lib/docker", f"--bind={self.folder / 'home'}:/home"),
             *(f"--bind-ro={source}:{target}" for source, target in self.binds()),
         ]
-        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh", layers]
         with (host.folder / "console.log").open("ab") as console:
             host.process = subprocess.Popen(
-                # Hosts that share a cgroup take each other's processes for leftovers of their own services.
-                [*argv, str(host.folder / "root"), self._cgroup(host), *nspawn],
+                nspawn_argv(self._cgroup(host), layers, host.folder / "root", *nspawn),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -373,25 +368,11 @@ class OarCluster:
                     os.kill(pid, signal.SIGKILL)
             host.process.wait(30)
             host.process = None
-            for top in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"):
-                for folder in sorted(Path(top).glob(f"{self._cgroup(host)}/**/"), reverse=True):
-                    _empty(folder)
+            remove_group(self._cgroup(host))
         if _run("ip", "link", "show", self.bridge, check=False).returncode == 0:
             _run("ip", "link", "del", self.bridge)
         if self.folder.exists():
             _run("rm", "-rf", "--one-file-system", str(self.folder), timeout=300)
-
-
-def _empty(folder: Path, patience: float = 10) -> None:
-    """Remove a cgroup, whose processes may just be ending."""
-    end = time.monotonic() + patience
-    while folder.exists():
-        try:
-            folder.rmdir()
-        except OSError as busy:
-            if time.monotonic() > end:
-                raise DeployError(f"{folder} cannot be removed: {busy.strerror}") from busy
-            time.sleep(0.1)
 
 
 def _init_of(pid: int) -> int:

@@ -27,6 +27,9 @@ from mrkolla import cache, debian
 from mrkolla.remote import Host, run
 from mrkolla.shell import started
 
+from .nspawn import argv as nspawn_argv
+from .nspawn import remove_group
+
 NETWORK, UPLINK = "198.19.192.0/20", "198.19.192.1"
 BRIDGES = {"left": "198.19.193", "right": "198.19.194"}
 PROXY_PORT = 3142
@@ -198,9 +201,8 @@ class Lab:
             *(f"--system-call-filter={_SYSCALLS}", f"--bind={folder / 'docker'}:/var/lib/docker"),
         ]
         layers = f"lowerdir={lower},upperdir={folder / 'upper'},workdir={folder / 'work'}"
-        script = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
-        argv = ["nsenter", f"--net=/run/netns/{self.netns}", "unshare", "--mount", "--propagation", "slave"]
-        argv += ["sh", "-c", script, "sh", layers, str(folder / "root"), *nspawn]
+        own = nspawn_argv(f"{self.name}-{name}", layers, folder / "root", *nspawn)
+        argv = ["nsenter", f"--net=/run/netns/{self.netns}", *own]
         with (folder / "console.log").open("ab") as console:
             process = subprocess.Popen(
                 argv,
@@ -231,6 +233,7 @@ class Lab:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(0.1)
+        remove_group(f"{self.name}-{name}")
 
     def close(self) -> None:
         for name in self.hosts:
