@@ -61,9 +61,10 @@ def write(target: Path, release: Release, env: KollaEnv, log: Path, say: Say = l
     target.mkdir(parents=True, exist_ok=True)
     disk = guest.ensure(log, say)
     copy = target / disk.parent.name
-    copy.mkdir(exist_ok=True)
-    for source in (disk, disk.parent / cache.WHOLE):
-        shutil.copy(source, copy / source.name)
+    if copy.resolve() != disk.parent:  # the target may be the cache itself
+        copy.mkdir(exist_ok=True)
+        for source in (disk, disk.parent / cache.WHOLE):
+            shutil.copy(source, copy / source.name)
     file = path(release, target)
     if not file.exists():
         _save(build.ensure(release, env, log, say), release, file, log, say)

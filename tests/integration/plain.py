@@ -192,8 +192,7 @@ class Lab:
             home.mkdir(mode=0o700, parents=True)
             (folder / "upper" / "root").chmod(0o700)
             (home / "authorized_keys").write_text(self.key.with_suffix(".pub").read_text())
-        number = list(self.wanted).index(name) if name in self.wanted else 90 + len(self.hosts)
-        veth = f"st{number}"
+        veth = f"st{list(self.hosts).index(name) if name in self.hosts else len(self.hosts)}"
         nspawn = [
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={folder / 'root'}", f"--machine={name}"),
             *("--register=no", "--keep-unit", "--private-network", f"--network-veth-extra={veth}:eth0"),
@@ -234,6 +233,11 @@ class Lab:
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(0.1)
         remove_group(f"{self.name}-{name}")
+        # The kernel takes its interfaces away a moment later: a new host must not meet the old one's.
+        veth = f"st{list(self.hosts).index(name)}"
+        while sh("ip", "-n", self.netns, "link", "show", veth, check=False).returncode == 0:
+            assert time.monotonic() < end, f"{veth} of {name} is still there"
+            time.sleep(0.1)
 
     def close(self) -> None:
         for name in self.hosts:

@@ -30,7 +30,21 @@ def drop(kind, names, *argv):
     removed[kind] = len(names)
 
 
-if shutil.which("docker"):
+def docker_is_needed():
+    """Whether there is a container to look at: a Docker that was stopped by an earlier call of this stays so."""
+    if subprocess.run(["systemctl", "-q", "is-active", "docker"], timeout=60).returncode == 0:
+        return True
+    folder = "/var/lib/docker"
+    if os.path.exists("/etc/docker/daemon.json"):
+        with open("/etc/docker/daemon.json") as settings:
+            folder = json.load(settings).get("data-root", folder)
+    if not glob.glob(os.path.join(folder, "containers", "*")):
+        return False
+    call("systemctl", "start", "docker")
+    return True
+
+
+if shutil.which("docker") and docker_is_needed():
     mine = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
     facts = (
         json.loads(subprocess.run(["docker", "inspect", *mine], capture_output=True, text=True).stdout) if mine else []

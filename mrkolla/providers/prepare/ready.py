@@ -171,20 +171,22 @@ def _docker_works(hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict, r
 def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> list[str]:
     """Leave ``hosts`` as they were: Kolla's containers, volumes and images go, and what :func:`prepare` did.
 
-    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed; the record is
-    removed when there is none.
+    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed. Hosts that
+    were left go off the record, which is removed with the last one: it may be called again for the others.
     """
     kept = _load(record)
     known = [host for host in hosts if host.name in kept["hosts"]]
-    problems, reached = [], []
+    problems, reached, left = [], [], []
     program = (HERE / "host_leave.py").read_text(encoding="utf-8")
     for host in known:
         before = kept["hosts"][host.name]["before"]
         try:
             say(f"{host.name}: containers go")
             done = remote.run(host, ["python3", "-IB", "-", json.dumps(before)], input=program, timeout=900)
-            problems += [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
+            failed = [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
+            problems += failed
             reached.append(host)
+            left += [] if failed else [host.name]
         except LackError as gone:
             problems.append(str(gone))
     if reached:
@@ -192,8 +194,11 @@ def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> l
         needs = Needs(kept.get("cloud", ""), {host.name: host.address for host in reached})
         try:
             _play("undo.yml", reached, needs, todo, kept, record)
-        except DeployError as failed:
-            problems.append(str(failed))
+            for name in left:
+                del kept["hosts"][name]
+            _save(record, kept)
+        except DeployError as stuck:
+            problems.append(str(stuck))
     if not problems:
         record.unlink(missing_ok=True)
     return problems

@@ -104,6 +104,9 @@ def _pinned(experiment: Experiment) -> list[Host]:
         hosts_of.refuse_open_key(key)
     cloud_folder(experiment.name).mkdir(mode=0o700, parents=True, exist_ok=True)
     trusted = testbed.path(testbed.known_hosts)
+    if testbed.host_keys == "known" and not _load(experiment.name):
+        # Nothing was done to them yet: what the person trusts today counts, not what was pinned when only looking.
+        known_hosts(experiment.name).unlink(missing_ok=True)
     hosts_of.pin(hosts, known_hosts(experiment.name), trusted=trusted, scan=testbed.host_keys == "scan")
     return hosts
 
