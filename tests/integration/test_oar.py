@@ -207,7 +207,7 @@ def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster)
     small_image(file, f"{archive.REGISTRY}/{name}", size)
     text = LINKS.format(repetitions=1).replace('{source: registry, registry: "127.0.0.1:5000"}', "{source: build}")
     write(cluster, "mrkolla/configs/oar_links.yaml", text)
-    status, said = mrk(cluster, f"oarsub -S './{SCRIPT} --new'")
+    status, said = mrk(cluster, f"oarsub -S ./{SCRIPT}")
     assert status == 0, said
     number = int(re.search(r"OAR_JOB_ID=(\d+)", said)[1])
     ended(cluster, number, 240)
@@ -241,7 +241,7 @@ def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
     there = [node for node in cluster.nodes if "mrkolla" in node.run("cat", "/etc/hosts").stdout]
     assert there, "an earlier test's job left nothing, so this one shows nothing"
     write(cluster, "mrkolla/configs/oar_links.yaml", LINKS.format(repetitions=1).replace("oar_links", "oar_other"))
-    number = int(re.search(r"OAR_JOB_ID=(\d+)", mrk(cluster, f"oarsub -S './{SCRIPT} --new'")[1])[1])
+    number = int(re.search(r"OAR_JOB_ID=(\d+)", mrk(cluster, f"oarsub -S ./{SCRIPT}")[1])[1])
     ended(cluster, number, 240)
     err = (cluster.repository / f"oar_links.{number}.err").read_text()
     assert job(cluster, number)["exit_code"] == 0, err

@@ -6,7 +6,10 @@ The AR is on Debian 13, OSR1 on Debian 12 in the AR's subnet, OSR2 on Ubuntu 24.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +27,11 @@ from . import plain
 pytestmark = pytest.mark.root
 VIPS = {"AR": "198.19.193.100", "OSR1": "198.19.193.101", "OSR2": "198.19.194.100"}
 REGISTRY_PORT = 4000
+TOP = Path(__file__).parents[2]
 #: Where no mirror of Ubuntu is in reach (MRKOLLA_UBUNTU_MIRROR names another), two releases of Debian must do.
 THIRD = plain.UBUNTU if plain.ubuntu_is_there() else "bookworm"
 #: The clouds that the tests name; only looking at hosts makes a folder, too.
-NAMES = ("test-static", "test-mine", "test-foresee", "test-taken", "test-keys", "test-scan", "test-open")
+NAMES = ("test-static", "test-mine", "test-foresee", "test-taken", "test-keys", "test-scan", "test-open", "test-killed")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +133,21 @@ def _least(section: dict) -> dict:
 def test_what_stops_an_experiment_is_said_before_anything_is_done(lab, section, change, message, tmp_path):
     with pytest.raises(LackError, match=message):
         testbed.foresee(experiment({**section, **change}, name="test-foresee", **_one()), tmp_path)
+
+
+def test_a_run_is_refused_with_one_line(lab, section, tmp_path):
+    """The command, as a person gives it: status 3, one line, hosts untouched, no run folder, no cloud."""
+    (tmp_path / "x.yaml").write_text(json.dumps({**_least(section), "name": "test-foresee"}))
+    (tmp_path / "bed.yaml").write_text(json.dumps({"testbed": {**section, "interface": "eth7"}}))
+    argv = [sys.executable, "-m", "mrkolla", "up", "x.yaml", "--testbed", "bed.yaml"]
+    env = {**os.environ, "PYTHONPATH": str(TOP)}
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "eth7: no address: testbed.interface must be the one with" in done.stderr
+    assert not (tmp_path / "results").exists()
+    assert not testbed.running(experiment(section, name="test-foresee", **_one()))
+    assert all("mrkolla" not in sh(host, "cat", "/etc/hosts") for host in lab.hosts.values())
 
 
 def test_too_few_hosts(section):
@@ -351,15 +370,8 @@ def test_what_was_there_is_kept_and_comes_back(lab, section, tmp_path):
     assert not testbed.running(mine)
 
 
-def test_destroy_leaves_nothing(ready, lab):
-    """Not even when a host is down at first: the others are left, and it is when it is back."""
-    lab.kill("lab-d")
-    remote.forget(lab.hosts["lab-d"])
-    with pytest.raises(LackError, match=r"1 things are left on hosts, run it again: lab-d .* cannot be reached by SSH"):
-        testbed.destroy(ready.name)
-    assert set(record(ready.name)) == {"lab-d"}
-    plain.wait_for(lab.boot("lab-d", "trixie", "right", lab.hosts["lab-d"].address))
-    testbed.destroy(ready.name)
+def clean(lab) -> None:
+    """Assert that nothing of a cloud but packages is on the hosts of ``small``."""
     for name in ("lab-a", "lab-c", "lab-d"):
         host = lab.hosts[name]
         assert "mrkolla" not in sh(host, "cat", "/etc/hosts")
@@ -371,4 +383,44 @@ def test_destroy_leaves_nothing(ready, lab):
         assert not [path for path in left if remote.run(host, ["test", "-e", path], check=False).returncode == 0]
         active = ["systemctl", "is-active", "docker", "mrkolla-net", "mrkolla-registry"]
         assert "\nactive" not in "\n" + remote.run(host, active, check=False).stdout
+
+
+def test_destroy_leaves_nothing(ready, lab):
+    """Not even when a host is down at first: the others are left, and it is when it is back."""
+    lab.kill("lab-d")
+    remote.forget(lab.hosts["lab-d"])
+    with pytest.raises(LackError, match=r"1 things are left on hosts, run it again: lab-d .* cannot be reached by SSH"):
+        testbed.destroy(ready.name)
+    assert set(record(ready.name)) == {"lab-d"}
+    plain.wait_for(lab.boot("lab-d", "trixie", "right", lab.hosts["lab-d"].address))
     testbed.destroy(ready.name)
+    clean(lab)
+    testbed.destroy(ready.name)
+
+
+_RESERVE = """
+import json, sys
+from pathlib import Path
+from mrkolla import config
+from mrkolla.providers.static import testbed
+testbed.reserve(config.from_dict(json.load(sys.stdin)), None, Path(sys.argv[1]), lambda text: None)
+"""
+
+
+def test_a_run_that_is_killed_while_it_prepares_is_cleaned_up(ready, lab, section, tmp_path):
+    given = {**_least(section), "name": "test-killed"}
+    argv = [sys.executable, "-c", _RESERVE, str(tmp_path / "log")]
+    env = {**os.environ, "PYTHONPATH": str(TOP)}
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, env=env, start_new_session=True)
+    try:
+        process.stdin.write(json.dumps(given))
+        process.stdin.close()
+        end = time.monotonic() + 120
+        while "mrkolla" not in sh(lab.hosts["lab-a"], "cat", "/etc/hosts"):
+            assert process.poll() is None and time.monotonic() < end, "it did not get that far"
+            time.sleep(0.2)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+    testbed.destroy("test-killed")
+    clean(lab)
