@@ -226,12 +226,12 @@ def test_playbooks_are_ansibles(book):
 HOSTS = [Host("node1", "192.0.2.11"), Host("node2", "192.0.2.12")]
 
 
-def answers(monkeypatch, say) -> list:
+def answers(monkeypatch, say, fails=lambda host, argv: False) -> list:
     """Have ``say(host, argv)`` answer in the place of hosts and playbooks; returns the playbooks that were run."""
     played = []
 
     def run(host, argv, **_):
-        return subprocess.CompletedProcess(argv, 0, say(host, argv), "")
+        return subprocess.CompletedProcess(argv, int(fails(host, argv)), say(host, argv), "")
 
     def play(book, hosts, variables, record):
         played.append((book, [host.name for host in hosts], variables["mrkolla_cloud"]))
@@ -273,22 +273,19 @@ def test_a_host_where_something_stays_is_kept_on_record(monkeypatch, tmp_path):
     assert set(json.loads(record.read_text())["hosts"]) == {"node1"}
 
 
-def test_only_hosts_that_an_earlier_cloud_was_on_are_swept(monkeypatch, tmp_path):
-    there = {"node2": "old\nolder\n"}
+def test_only_hosts_that_an_earlier_cloud_was_on_are_swept(monkeypatch):
+    asked = []
 
     def say(host, argv):
-        return there.get(host.name, "") if argv[0] == "sed" else json.dumps({"removed": {}, "failed": []})
+        asked.append((host.name, argv[0]))
+        return json.dumps({"removed": {}, "failed": []})
 
-    played = answers(monkeypatch, say)
-    assert prepare.sweep(HOSTS, tmp_path / "prepared.json") == ["node2"]
-    assert played == [("undo.yml", ["node2"], "old"), ("undo.yml", ["node2"], "older")]
-    assert prepare.sweep(HOSTS[:1], tmp_path / "prepared.json") == []
+    answers(monkeypatch, say, fails=lambda host, argv: argv[0] == "grep" and host.name == "node1")
+    assert prepare.sweep(HOSTS) == ["node2"]
+    assert sorted(asked) == [("node1", "grep"), ("node2", "grep"), ("node2", "python3")]
 
 
-def test_what_an_earlier_cloud_left_and_cannot_be_removed_is_told(monkeypatch, tmp_path):
-    def say(host, argv):
-        return "old" if argv[0] == "sed" else json.dumps({"removed": {}, "failed": ["docker rm: busy"]})
-
-    answers(monkeypatch, say)
+def test_what_an_earlier_cloud_left_and_cannot_be_removed_is_told(monkeypatch):
+    answers(monkeypatch, lambda host, argv: json.dumps({"removed": {}, "failed": ["docker rm: busy"]}))
     with pytest.raises(DeployError, match="node1: an earlier cloud cannot be removed: docker rm: busy"):
-        prepare.sweep(HOSTS[:1], tmp_path / "prepared.json")
+        prepare.sweep(HOSTS[:1])

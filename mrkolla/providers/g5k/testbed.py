@@ -213,7 +213,7 @@ def _settle(
     if fresh:
         _begin_anew(cloud)
         # Where nodes are not installed anew for each job, an earlier one's cloud may still be on them.
-        prepare_hosts.sweep(list(hosts.values()), record, say)
+        prepare_hosts.sweep(list(hosts.values()), say)
     state.save(cloud, reserved)
     interfaces = {node.name: node.interface for node in reserved.hosts.values()}
     placed_in = regions(experiment)

@@ -1,12 +1,14 @@
 """Remove from a host what a cloud left on it: Kolla's containers with their units, volumes, images and settings.
 
 Read on standard input by the host's Python. What was there before (containers, volumes and images named in the JSON
-argument) stays. Prints {"removed": {...}, "failed": [...]}.
+argument) stays. With {"sweep": true} there is no record of what was before, and mrkolla's own units, registry and names
+go too. Prints {"removed": {...}, "failed": [...]}.
 """
 
 import glob
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +59,19 @@ if shutil.which("docker") and docker_is_needed():
     drop("volumes", volumes - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
     images = {one["Image"] for one in facts} - set(before.get("images", []))
     drop("images", images, "docker", "rmi", "-f")
+if before.get("sweep"):
+    for unit in ("mrkolla-net.service", "mrkolla-registry.service"):
+        if os.path.exists("/etc/systemd/system/" + unit):
+            call("systemctl", "disable", "--now", unit)
+            os.unlink("/etc/systemd/system/" + unit)
+    for folder in ("/etc/mrkolla", "/var/lib/mrkolla-registry"):
+        shutil.rmtree(folder, ignore_errors=True)
+    with open("/etc/hosts") as names:
+        text = names.read()
+    text = re.sub(r"(?ms)^# BEGIN mrkolla (\S+)$.*?^# END mrkolla \1$\n?", "", text)
+    # Not by a new file: in a container this one may be a mount.
+    with open("/etc/hosts", "w") as names:
+        names.write(re.sub(r"(?m)^#mrkolla# ", "", text))
 if "/etc/kolla" not in before.get("folders", []) and os.path.isdir("/etc/kolla"):
     shutil.rmtree("/etc/kolla")
     removed["folders"] = 1

@@ -204,32 +204,27 @@ def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> l
     return problems
 
 
-def sweep(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> list[str]:
+def sweep(hosts: Sequence[Host], say: Say = lambda text: None) -> list[str]:
     """Take from ``hosts`` what a cloud of an earlier job left on them, of which there is no record any more.
 
-    Hosts that were never prepared are left alone. ``record`` is any file in a folder of the cloud's. Returns the names
-    of the hosts where something was. Raises LackError and DeployError.
+    Hosts that were never prepared are left alone. Returns the names of those where something was. Raises LackError and
+    DeployError.
     """
-    look = ["sed", "-n", "s/^# BEGIN mrkolla //p", "/etc/hosts"]
     program = (HERE / "host_leave.py").read_text(encoding="utf-8")
+    nothing = json.dumps({"sweep": True})
 
-    def one(host: Host) -> list[str]:
-        clouds = remote.run(host, look).stdout.split()
-        if clouds:
-            done = remote.run(host, ["python3", "-IB", "-", "{}"], input=program, timeout=900)
+    def one(host: Host) -> bool:
+        prepared = remote.run(host, ["grep", "-q", "^# BEGIN mrkolla ", "/etc/hosts"], check=False).returncode == 0
+        if prepared:
+            done = remote.run(host, ["python3", "-IB", "-", nothing], input=program, timeout=900)
             if failed := json.loads(done.stdout)["failed"]:
                 raise DeployError(f"{host.name}: an earlier cloud cannot be removed: {failed[0]}")
-        return clouds
+        return prepared
 
     say("looking for what an earlier job left")
     with ThreadPoolExecutor(16) as pool:
-        found = dict(zip(hosts, pool.map(one, hosts), strict=True))
-    nothing = {"docker_is_there": True, "gone": [], "back": {}, "sysctl": {}, "firewall": None, "let_in": []}
-    for cloud in sorted({cloud for clouds in found.values() for cloud in clouds}):
-        its = [host for host, clouds in found.items() if cloud in clouds]
-        variables = {"mrkolla_todo": {host.name: nothing for host in its}, "mrkolla_cloud": cloud, "mrkolla_hosts": ""}
-        play("undo.yml", its, variables, record.with_name("swept.json"))
-    return sorted(host.name for host, clouds in found.items() if clouds)
+        found = dict(zip([host.name for host in hosts], pool.map(one, hosts), strict=True))
+    return sorted(name for name, prepared in found.items() if prepared)
 
 
 def _todo_undo(kept: Mapping) -> dict:
