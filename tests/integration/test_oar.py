@@ -20,7 +20,7 @@ from mrkolla.images import archive, recipe
 from mrkolla.kolla.releases import release
 from tests.integration.oar_cluster import UID, USER, OarCluster
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
 
 HERE = Path(__file__).parent
 PORT = 8888
@@ -236,6 +236,7 @@ def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster)
     assert crossed[1] < size / 20
 
 
+@pytest.mark.long
 def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
     """Nodes of this cluster are not installed anew for each job, as Grid'5000's are."""
     there = [node for node in cluster.nodes if "mrkolla" in node.run("cat", "/etc/hosts").stdout]
@@ -292,6 +293,7 @@ def test_one_site_with_real_nodes(cluster):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_two_sites_are_reserved_together(cluster):
     """Names alone: jobs at both sites, then the nodes do not exist, and no job is left."""
     testbed = "site: rennes, regions: {OSR1: {site: nancy}}"
@@ -338,7 +340,7 @@ def test_more_hosts_than_there_are(cluster):
     ("fault", "told"),
     [
         ({"GET /sites": 500}, "looking for sites and clusters: Grid'5000's API answers 500"),
-        ({"POST /sites/sitea/jobs": 500}, "reserving: refused: 500"),
+        pytest.param({"POST /sites/sitea/jobs": 500}, "reserving: refused: 500", marks=pytest.mark.long),
         ({"GET /sites/sitea/clusters/feas/nodes": 500}, "preparing the nodes: Grid'5000's API answers 500"),
     ],
 )
@@ -360,6 +362,7 @@ def busy(cluster) -> Iterator[int]:
     ended(cluster, number)
 
 
+@pytest.mark.long
 def test_no_free_nodes(cluster, busy):
     status, said, _ = by_api(cluster, "cluster: feas, wait_s: 30")
     assert status == 3
@@ -368,6 +371,7 @@ def test_no_free_nodes(cluster, busy):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_a_job_that_is_killed_while_it_waits(cluster, busy):
     kill = "true\n(sleep 15; oardel $(oarstat -u | awk '/mrkolla/ {print $1}')) >/dev/null 2>&1 &\n"
     status, said, _ = by_api(cluster, "cluster: feas, wait_s: 120", env=kill)
@@ -377,6 +381,7 @@ def test_a_job_that_is_killed_while_it_waits(cluster, busy):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_a_node_that_never_answers(cluster):
     cluster.nodes[2].run("systemctl", "stop", "ssh")
     try:

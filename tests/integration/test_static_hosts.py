@@ -5,6 +5,7 @@ The AR is on Debian 13, OSR1 on Debian 12 in the AR's subnet, OSR2 on Ubuntu 24.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -28,10 +29,14 @@ pytestmark = pytest.mark.root
 VIPS = {"AR": "198.19.193.100", "OSR1": "198.19.193.101", "OSR2": "198.19.194.100"}
 REGISTRY_PORT = 4000
 TOP = Path(__file__).parents[2]
-#: Where no mirror of Ubuntu is in reach (MRKOLLA_UBUNTU_MIRROR names another), two releases of Debian must do.
-THIRD = plain.UBUNTU if plain.ubuntu_is_there() else "bookworm"
 #: The clouds that the tests name; only looking at hosts makes a folder, too.
 NAMES = ("test-static", "test-mine", "test-foresee", "test-taken", "test-keys", "test-scan", "test-open", "test-killed")
+
+
+@functools.cache
+def third() -> str:
+    """Ubuntu; where no mirror of it is in reach (MRKOLLA_UBUNTU_MIRROR names another), two releases of Debian must do."""
+    return plain.UBUNTU if plain.ubuntu_is_there() else "bookworm"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def lab(tmp_path_factory) -> Iterator[plain.Lab]:
     hosts = {
         "lab-a": ("trixie", "left", 21),
         "lab-b": ("bookworm", "left", 22),
-        "lab-c": (THIRD, "right", 21),
+        "lab-c": (third(), "right", 21),
         "lab-d": ("trixie", "right", 22),
     }
     with plain.Lab(hosts, tmp_path_factory.mktemp("lab") / "log") as made:
@@ -112,7 +117,7 @@ def test_doctor_changes_nothing_and_names_what_is_wrong(lab, section):
         assert ("lab-b", "kernel: openvswitch") in lacks and ("lab-a", "kernel: openvswitch") not in lacks
     systems = {one.host: one.seen for one in seen if one.what == "system"}
     assert "bookworm" in systems["lab-b"] and "trixie" in systems["lab-a"]
-    assert THIRD == "bookworm" or "Ubuntu 24.04" in systems["lab-c"]
+    assert third() == "bookworm" or "Ubuntu 24.04" in systems["lab-c"]
     for host in lab.hosts.values():
         assert remote.run(host, ["sh", "-c", "command -v docker"], check=False).returncode != 0
         assert "mrkolla" not in sh(host, "cat", "/etc/hosts")
@@ -294,6 +299,7 @@ def test_a_region_pulls_each_image_once_over_the_wan(ready, lab):
     assert crossed[0] > size and crossed[1] < size / 20
 
 
+@pytest.mark.long
 def test_a_reboot_loses_nothing(ready, lab):
     lab.kill("lab-d")
     host = lab.boot("lab-d", "trixie", "right", lab.hosts["lab-d"].address)
@@ -407,6 +413,7 @@ testbed.reserve(config.from_dict(json.load(sys.stdin)), None, Path(sys.argv[1]),
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_while_it_prepares_is_cleaned_up(ready, lab, section, tmp_path):
     given = {**_least(section), "name": "test-killed"}
     argv = [sys.executable, "-c", _RESERVE, str(tmp_path / "log")]
