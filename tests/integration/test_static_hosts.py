@@ -35,7 +35,7 @@ NAMES = ("test-static", "test-mine", "test-foresee", "test-taken", "test-keys", 
 
 @functools.cache
 def third() -> str:
-    """Ubuntu; where no mirror of it is in reach (MRKOLLA_UBUNTU_MIRROR names another), two releases of Debian must do."""
+    """Ubuntu; where no mirror of it is in reach (MRKOLLA_UBUNTU_MIRROR names one), two releases of Debian must do."""
     return plain.UBUNTU if plain.ubuntu_is_there() else "bookworm"
 
 
