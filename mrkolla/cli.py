@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mrkolla import __version__
-from mrkolla.errors import InputError, LackError
+from mrkolla.errors import InputError, LackError, MrkollaError
 
 Parser = argparse.ArgumentParser
 
@@ -148,7 +148,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    from mrkolla import cache
+    from mrkolla import cache, providers
     from mrkolla.journal import read_steps
     from mrkolla.results import RunFolder
 
@@ -156,16 +156,17 @@ def status(args: argparse.Namespace) -> int:
     _print_table(f"Runs in {args.results}", ["run", "last step"], runs)
     rows = []
     for folder in sorted(cache.root().glob("cloud-*")):
-        from mrkolla.providers.local import load
-
         name = folder.name.removeprefix("cloud-")
-        provider = load(name)
-        hosts = provider.machines() if provider else []
+        try:
+            kind, hosts = providers.seen(name) or ("", {})
+            up = f"{sum(hosts.values())} of {len(hosts)} up" if kind else "none"
+        except MrkollaError as silent:
+            kind, up = "", f"not known: {silent}"
         journal = folder / "journal.jsonl"
         last = _state_of(read_steps(journal)) if journal.exists() else "not deployed"
         regions = ", ".join(path.parent.name for path in sorted(folder.glob("plan/*/globals.yml")))
-        rows.append([name, regions, f"{sum(m.pid() is not None for m in hosts)} of {len(hosts)} up", last])
-    _print_table("Clouds on this machine", ["cloud", "regions", "hosts", "last step"], rows)
+        rows.append([name, kind, regions, up, last])
+    _print_table("Clouds of this machine", ["cloud", "testbed", "regions", "hosts", "last step"], rows)
     return 0
 
 
@@ -363,6 +364,22 @@ def show_cache(args: argparse.Namespace) -> int:
     return 0
 
 
+def write_images(args: argparse.Namespace) -> int:
+    from mrkolla.images import archive
+    from mrkolla.kolla import env, releases
+    from mrkolla.progress import Progress
+
+    release = releases.release(args.release)
+    releases.need_deployable(release, "build")
+    with Progress(file=sys.stderr) as progress, progress.step("images", f"images of {release.name}") as step:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        log = args.folder / "images.log"
+        made = archive.write(args.folder, release, env.ensure(release, log, step.detail), log, step.detail)
+    for path in made:
+        print(path)
+    return 0
+
+
 def show_schema(args: argparse.Namespace) -> int:
     from mrkolla.config import schema
 
@@ -546,6 +563,11 @@ def _g5k_options(parser: Parser) -> None:
     parser.add_argument("--property", "-p", metavar="SQL", help="oarsub -p, such as \"cluster='gros'\"")
 
 
+def _images_options(parser: Parser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--release", default="2025.1", metavar="R", help="'mrkolla releases' lists them")
+
+
 def _nothing(parser: Parser) -> None:
     return None
 
@@ -598,6 +620,12 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         _releases_options,
         "list the OpenStack releases, their Kolla, and the edits that each needs",
         "mrkolla releases --release newton",
+    ),
+    "images": (
+        write_images,
+        _images_options,
+        "write the built images and the guest as files, for the cache of a machine without root",
+        "mrkolla images for-the-front-end",
     ),
     "schema": (show_schema, _nothing, "print the JSON schema of the experiment file", "mrkolla schema > schema.json"),
     "kolla": (

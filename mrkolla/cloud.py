@@ -22,8 +22,8 @@ from mrkolla import cache, membership, placement, providers, remote
 from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Report, browser, check
 from mrkolla.config import Experiment
 from mrkolla.errors import CheckError, InputError, LackError
+from mrkolla.images import archive, guest
 from mrkolla.images import build as images
-from mrkolla.images import guest
 from mrkolla.journal import Journal, read_steps
 from mrkolla.kolla import addresses, passwords, plan, run
 from mrkolla.kolla import env as kolla_env
@@ -158,7 +158,14 @@ class Cloud:
         """Raise LackError, before anything is built, when this machine lacks what the testbed or the WAN needs."""
         need_deployable(self.release, self.experiment.images.source)
         self.testbed.need()
+        if self.experiment.images.source == "build" and self._feeds:
+            archive.need(self.release)
         self.wan().need()
+
+    @property
+    def _feeds(self) -> bool:
+        """Whether hosts get built images from a registry of the cloud's own, for which a file of them will do."""
+        return getattr(self.testbed, "FEEDS", False)
 
     def build(self) -> tuple[KollaEnv, Path | None]:
         """Kolla's environment and the images (None: they come from a registry), from the cache or built now."""
@@ -184,7 +191,8 @@ class Cloud:
         if self.experiment.images.source != "build":
             return env, None
         with self.progress.step("images", f"container images of {self.release.name}") as step:
-            return env, images.ensure(self.release, env, log / "images.log", step.detail)
+            make = archive.ensure if self._feeds else images.ensure
+            return env, make(self.release, env, log / "images.log", step.detail)
 
     def deploy(self) -> None:
         """Hosts and n+1 runs; what is done already is left alone. Raises DeployError, LackError, InputError."""

@@ -169,7 +169,7 @@ class LinkKeeper:
     def _measure(self, links: Links, phase: str) -> dict[str, Rtt]:
         cloud, found = self._cloud, {}
         links.times[phase] = time.time()
-        for region in cloud.osrs:
+        for region in [region for region in cloud.osrs if region.name in links.rtt_ms]:
             rtt = measure(region.control, cloud.admin.public)
             found[region.name] = rtt
             what = f"{region.name} to {cloud.admin.name}, {phase}"

@@ -162,6 +162,9 @@ class G5kTestbed(Testbed):
     vips: Annotated[Text, AfterValidator(_addresses)] | None = Field(
         None, description="IPv4 network of free addresses for the regions' APIs; null: a subnet reserved with the job"
     )
+    registry_port: Annotated[Int, Field(ge=1024, le=65535)] = Field(
+        4000, description="with images built here: port of a registry on each region's first control host"
+    )
     wait_s: Int = Field(3600, ge=30, le=7 * 86400, description="how long to wait for hosts to become free, seconds")
 
     @model_validator(mode="after")

@@ -34,17 +34,22 @@ LABEL guest
 def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path:
     """The guest's disk (raw, bootable by BIOS), built on the first call (half a minute).
 
-    Raises :class:`~mrkolla.errors.LackError` when a tool is missing.
+    Raises :class:`~mrkolla.errors.LackError` when it has to be built and a tool, or root, is missing.
     """
-    for program, package in (("syslinux", "syslinux"), ("mcopy", "mtools"), ("cpio", "cpio")):
-        if not shutil.which(program):
-            raise LackError(f"{program} is not installed: apt-get install {package}")
     scripts = [HERE / "guest-init.sh", HERE / "guest-dhcp.sh"]
     mark = cache.digest(_PACKAGES, MODULES, _SYSLINUX, debian.SUITE, *scripts)
     return cache.entry("guest", debian.SUITE, mark, lambda folder: _build(folder, log, detail)) / "guest.raw"
 
 
 def _build(folder: Path, log: Path, detail: Callable[[str], None]) -> None:
+    for program, package in (("syslinux", "syslinux"), ("mcopy", "mtools"), ("cpio", "cpio")):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install {package}")
+    if os.geteuid() != 0:
+        raise LackError(
+            f"the guest image is built by root: 'mrkolla images DIR' on a machine with root makes {folder.name};"
+            f" copy it to {folder.parent}"
+        )
     tree = folder / "tree"
     debian.build(tree, _PACKAGES, log, variant="extract", detail=detail, what="the guest")
     kernel = next(iter(sorted((tree / "boot").glob("vmlinuz-*"))), None)

@@ -2,9 +2,10 @@
 
 A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
 ``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
-``kolla_config``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``.
-Where a region can join and leave a cloud that runs there are ``need_room`` (raises when its hosts cannot be had) and
-``release`` (removes one region's hosts and network); ``reserve`` with one region more adds its hosts.
+``kolla_config``, ``seen``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``; those that
+are not on this machine have ``doctor``, and ``FEEDS``: built images reach them through a registry. Where a region can
+join and leave a cloud that runs there are ``need_room`` (raises when its hosts cannot be had) and ``release`` (removes
+one region's hosts and network); ``reserve`` with one region more adds its hosts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,18 @@ def foresee(experiment: Experiment, results: Path) -> None:
     look = getattr(testbed(experiment.testbed.kind), "foresee", None)
     if look is not None:
         look(experiment, results)
+
+
+def seen(cloud: str) -> tuple[str, dict[str, bool]] | None:
+    """The kind of the testbed that the cloud of that name is on, and each host's name with whether it is up.
+
+    None when no testbed knows of hosts for it. Raises :class:`~mrkolla.errors.MrkollaError` when they cannot be asked.
+    """
+    for kind in TESTBEDS:
+        found = testbed(kind).seen(cloud)
+        if found is not None:
+            return kind, found
+    return None
 
 
 def deadline(experiment: Experiment) -> float | None:

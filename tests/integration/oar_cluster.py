@@ -22,13 +22,16 @@ from mrkolla.errors import DeployError
 from mrkolla.providers.local import rootfs
 from mrkolla.providers.local.constants import HOST_PACKAGES
 
+from .nspawn import argv as nspawn_argv
+from .nspawn import remove_group
+
 TOP = Path(__file__).parents[2]
 USER, UID = "exp", 2001
 SITE, CLUSTER, DOMAIN = "sitea", "feas", "grid5000.fr"
 PACKAGES = (
     *HOST_PACKAGES,
     *("oar-server", "oar-server-pgsql", "oar-user", "oar-user-pgsql", "oar-node", "postgresql", "python3-venv"),
-    *("python3-dev", "gcc", "libc6-dev", "libnetfilter-queue1", "nftables", "openssh-client"),
+    *("python3-dev", "gcc", "libc6-dev", "libnetfilter-queue1", "nftables", "openssh-client", "docker-registry"),
 )
 #: Grid'5000's own command: it opens root's account on a node of one's job. A stand-in for what cannot exist here.
 SUDO_G5K = """#!/bin/sh
@@ -37,6 +40,8 @@ SUDO_G5K = """#!/bin/sh
 exec sudo -n -- "$@"
 """
 _FRONT_ONLY = ("postgresql.service", "oar-server.service")
+#: The package's own service would be on Keystone's port. On a person's hosts mrkolla installs it, and stops that one.
+_MASKED = (*rootfs._MASKED, "docker-registry.service")
 
 
 def _run(*argv: str, timeout: float = 120, check: bool = True, **kwargs) -> subprocess.CompletedProcess[str]:
@@ -53,7 +58,7 @@ def root(log: Path) -> Path:
         "etc/sudoers.d/exp": f"{USER} ALL=(ALL) NOPASSWD: ALL\n",
         "usr/local/bin/sudo-g5k": SUDO_G5K,
     }
-    mark = cache.digest(PACKAGES, files, rootfs._MASKED, debian.SUITE, UID)
+    mark = cache.digest(PACKAGES, files, _MASKED, debian.SUITE, UID)
 
     def build(folder: Path) -> None:
         cache.need_disk(4, "the OAR cluster's root file system")
@@ -69,7 +74,7 @@ def root(log: Path) -> Path:
             f"chroot \"$1\" useradd --uid {UID} --password '*' --no-create-home --home-dir /home/{USER}"
             f" --shell /bin/bash {USER}",
             'chroot "$1" systemctl -q enable systemd-networkd ssh docker',
-            f'chroot "$1" systemctl -q mask {" ".join(rootfs._MASKED)}',
+            f'chroot "$1" systemctl -q mask {" ".join(_MASKED)}',
             'rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/machine-id" "$1/etc/resolv.conf"',
             'touch "$1/etc/machine-id"',
             'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/*',
@@ -94,23 +99,48 @@ def environment(base: Path, log: Path) -> Path:
         shutil.copytree(TOP / "mrkolla", source / "mrkolla", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(TOP / "setup.py", source)
         (folder / "pip.sh").write_text(_PIP)
-        setting = dict(line.split("=", 1) for line in _run("pip", "config", "list").stdout.splitlines() if "=" in line)
-        values = {key.partition(".")[2].replace("-", "_").upper(): value.strip("'") for key, value in setting.items()}
-        names = {word.removeprefix("file://") for value in values.values() for word in value.split()}
-        there = [path for path in map(Path, names) if path.is_absolute() and path.exists()]
-        # An index that is a folder points to files beside it.
-        local = {path.parent if path.is_dir() and len(path.parts) > 2 else path for path in there}
-        argv = [
-            *("systemd-nspawn", "--quiet", f"--directory={base}", "--volatile=overlay", "--register=no", "--keep-unit"),
-            *("--resolv-conf=replace-host", "--timezone=off", "--console=pipe", f"--bind={venv}:{inside}"),
-            *(f"--bind-ro={source}:/src", f"--bind-ro={folder / 'pip.sh'}:/pip.sh"),
-            *(f"--bind-ro={path}" for path in sorted(local)),
-            *(f"--setenv=PIP_{key}={value}" for key, value in values.items()),
-            *("/bin/sh", "-eu", "/pip.sh", inside),
-        ]
-        shell.must(argv, log, timeout=1200, what="the hosts' Python environment")
+        binds = [f"--bind={venv}:{inside}", f"--bind-ro={source}:/src", f"--bind-ro={folder / 'pip.sh'}:/pip.sh"]
+        _with_pip(base, binds, ["/bin/sh", "-eu", "/pip.sh", inside], log, "the hosts' Python environment")
 
     return cache.entry("host", "oarenv", mark, build) / "venv"
+
+
+def kolla(base: Path, venv: Path, log: Path) -> Path:
+    """Kolla's environment for the hosts' Python, built on the first call: a folder to be seen in the user's cache."""
+    inside = f"/home/{USER}/.cache/mrkolla"
+    here = TOP / "mrkolla"
+    code = sorted(path for path in (here / "kolla").rglob("*") if path.suffix in (".py", ".yml", ".cfg"))
+    mark = cache.digest(base.parent.name, venv.parent.name, inside, *code)
+
+    def build(folder: Path) -> None:
+        (folder / "cache").mkdir()
+        script = (
+            "from pathlib import Path; from mrkolla.kolla import env, releases\n"
+            "env.ensure(releases.release('2025.1'), Path('/tmp/kolla.log'), print)"
+        )
+        home = f"/home/{USER}/mrkolla"
+        binds = [f"--bind={folder / 'cache'}:{inside}", f"--bind-ro={here}:{home}/mrkolla"]
+        binds += [f"--bind-ro={venv}:{home}/.venv", f"--setenv=MRKOLLA_CACHE={inside}"]
+        _with_pip(base, binds, [f"{home}/.venv/bin/python", "-c", script], log, "Kolla's environment for the hosts")
+
+    return next((cache.entry("host", "oarkolla", mark, build) / "cache").glob("kolla-*"))
+
+
+def _with_pip(base: Path, options: list[str], argv: list[str], log: Path, what: str) -> None:
+    """Run ``argv`` once in the root file system ``base`` with this machine's network and settings of pip."""
+    setting = dict(line.split("=", 1) for line in _run("pip", "config", "list").stdout.splitlines() if "=" in line)
+    values = {key.partition(".")[2].replace("-", "_").upper(): value.strip("'") for key, value in setting.items()}
+    names = {word.removeprefix("file://") for value in values.values() for word in value.split()}
+    there = [path for path in map(Path, names) if path.is_absolute() and path.exists()]
+    # An index that is a folder points to files beside it.
+    local = {path.parent if path.is_dir() and len(path.parts) > 2 else path for path in there}
+    nspawn = [
+        *("systemd-nspawn", "--quiet", f"--directory={base}", "--volatile=overlay", "--register=no", "--keep-unit"),
+        *("--resolv-conf=replace-host", "--timezone=off", "--console=pipe", *options),
+        *(f"--bind-ro={path}" for path in sorted(local)),
+        *(f"--setenv=PIP_{key}={value}" for key, value in values.items()),
+    ]
+    shell.must([*nspawn, *argv], log, timeout=1200, what=what)
 
 
 _PIP = """
@@ -173,6 +203,8 @@ class OarCluster:
     log: Path
     count: int = 3
     bridge: str = "mrkoar"
+    #: More folders and files of this machine, read-only in every host: (here, there).
+    shared: list[tuple[Path, str]] = field(default_factory=list)
     hosts: list[OarHost] = field(default_factory=list)
 
     @property
@@ -281,12 +313,6 @@ class OarCluster:
 
     def _boot(self, host: OarHost, base: Path) -> None:
         layers = f"lowerdir={base},upperdir={host.folder / 'upper'},workdir={host.folder / 'work'}"
-        script = """
-            for top in /sys/fs/cgroup/unified /sys/fs/cgroup/systemd /sys/fs/cgroup; do
-                [ ! -w "$top/cgroup.procs" ] || { mkdir -p "$top/$3" && echo $$ >"$top/$3/cgroup.procs"; } || exit 1
-            done
-            mount -t overlay overlay -o "$1" "$2" && shift 3 && exec "$@"
-        """
         nspawn = [
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={host.folder / 'root'}", f"--machine={host.name}"),
             *("--register=no", "--keep-unit", "--private-network", "--network-veth", f"--network-bridge={self.bridge}"),
@@ -295,11 +321,9 @@ class OarCluster:
             *(f"--bind={host.folder / 'docker'}:/var/lib/docker", f"--bind={self.folder / 'home'}:/home"),
             *(f"--bind-ro={source}:{target}" for source, target in self.binds()),
         ]
-        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh", layers]
         with (host.folder / "console.log").open("ab") as console:
             host.process = subprocess.Popen(
-                # Hosts that share a cgroup take each other's processes for leftovers of their own services.
-                [*argv, str(host.folder / "root"), self._cgroup(host), *nspawn],
+                nspawn_argv(self._cgroup(host), layers, host.folder / "root", *nspawn),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -319,7 +343,7 @@ class OarCluster:
     def binds(self) -> list[tuple[Path, str]]:
         """Read-only folders of this machine in every host: the user's Python environment, once it is built."""
         made = self.folder / "venv"
-        return [(made.resolve(), f"/home/{USER}/mrkolla/.venv")] if made.exists() else []
+        return [*([(made.resolve(), f"/home/{USER}/mrkolla/.venv")] if made.exists() else []), *self.shared]
 
     def _wait(self, good, what: str, timeout: float = 90, hosts: list[OarHost] | None = None) -> None:
         end = time.monotonic() + timeout
@@ -373,25 +397,11 @@ class OarCluster:
                     os.kill(pid, signal.SIGKILL)
             host.process.wait(30)
             host.process = None
-            for top in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup"):
-                for folder in sorted(Path(top).glob(f"{self._cgroup(host)}/**/"), reverse=True):
-                    _empty(folder)
+            remove_group(self._cgroup(host))
         if _run("ip", "link", "show", self.bridge, check=False).returncode == 0:
             _run("ip", "link", "del", self.bridge)
         if self.folder.exists():
             _run("rm", "-rf", "--one-file-system", str(self.folder), timeout=300)
-
-
-def _empty(folder: Path, patience: float = 10) -> None:
-    """Remove a cgroup, whose processes may just be ending."""
-    end = time.monotonic() + patience
-    while folder.exists():
-        try:
-            folder.rmdir()
-        except OSError as busy:
-            if time.monotonic() > end:
-                raise DeployError(f"{folder} cannot be removed: {busy.strerror}") from busy
-            time.sleep(0.1)
 
 
 def _init_of(pid: int) -> int:

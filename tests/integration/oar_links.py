@@ -17,7 +17,9 @@ import _environment  # noqa: F401 (beside the experiments, where this is copied 
 
 import mrkolla
 from mrkolla import batch, experiment
+from mrkolla.images import archive
 from mrkolla.providers.g5k import reach
+from mrkolla.providers.prepare import feed
 
 reach.ANSWER_S = float(os.environ.get("ANSWER_S", reach.ANSWER_S))
 
@@ -25,11 +27,18 @@ reach.ANSWER_S = float(os.environ.get("ANSWER_S", reach.ANSWER_S))
 class LinksOnly(experiment.Cloud):
     """A cloud without services: its hosts are reserved, and its links are measured."""
 
+    def images(self):
+        """With images that are built, the file of them in the cache; here it holds one small image."""
+        if self.experiment.images.source != "build":
+            return None
+        feed.WANTED = ("cron",)
+        return archive.path(self.deployed.release)
+
     def up(self):
         with self.journal.step("deploy", [self.experiment.digest(), time.time_ns()]) as step:
             began, cloud = time.monotonic(), self.deployed
             with self.progress.step("hosts", "hosts") as shown:
-                cloud.testbed.reserve(self.experiment, None, cloud.logs / "hosts.log", shown.detail)
+                cloud.testbed.reserve(self.experiment, self.images(), cloud.logs / "hosts.log", shown.detail)
             cloud.regions = cloud.testbed.regions(self.experiment)
             cloud.write_plan()
             step.result = {"reused": False, "seconds": round(time.monotonic() - began, 1)}

@@ -27,6 +27,9 @@ from mrkolla import cache, debian
 from mrkolla.remote import Host, run
 from mrkolla.shell import started
 
+from .nspawn import argv as nspawn_argv
+from .nspawn import remove_group
+
 NETWORK, UPLINK = "198.19.192.0/20", "198.19.192.1"
 BRIDGES = {"left": "198.19.193", "right": "198.19.194"}
 PROXY_PORT = 3142
@@ -189,8 +192,7 @@ class Lab:
             home.mkdir(mode=0o700, parents=True)
             (folder / "upper" / "root").chmod(0o700)
             (home / "authorized_keys").write_text(self.key.with_suffix(".pub").read_text())
-        number = list(self.wanted).index(name) if name in self.wanted else 90 + len(self.hosts)
-        veth = f"st{number}"
+        veth = f"st{list(self.hosts).index(name) if name in self.hosts else len(self.hosts)}"
         nspawn = [
             *("systemd-nspawn", "--quiet", "--boot", f"--directory={folder / 'root'}", f"--machine={name}"),
             *("--register=no", "--keep-unit", "--private-network", f"--network-veth-extra={veth}:eth0"),
@@ -198,9 +200,8 @@ class Lab:
             *(f"--system-call-filter={_SYSCALLS}", f"--bind={folder / 'docker'}:/var/lib/docker"),
         ]
         layers = f"lowerdir={lower},upperdir={folder / 'upper'},workdir={folder / 'work'}"
-        script = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
-        argv = ["nsenter", f"--net=/run/netns/{self.netns}", "unshare", "--mount", "--propagation", "slave"]
-        argv += ["sh", "-c", script, "sh", layers, str(folder / "root"), *nspawn]
+        own = nspawn_argv(f"{self.name}-{name}", layers, folder / "root", *nspawn)
+        argv = ["nsenter", f"--net=/run/netns/{self.netns}", *own]
         with (folder / "console.log").open("ab") as console:
             process = subprocess.Popen(
                 argv,
@@ -230,6 +231,12 @@ class Lab:
         while started(pid) is not None and time.monotonic() < end:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.1)
+        remove_group(f"{self.name}-{name}")
+        # The kernel takes its interfaces away a moment later: a new host must not meet the old one's.
+        veth = f"st{list(self.hosts).index(name)}"
+        while sh("ip", "-n", self.netns, "link", "show", veth, check=False).returncode == 0:
+            assert time.monotonic() < end, f"{veth} of {name} is still there"
             time.sleep(0.1)
 
     def close(self) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import os
 import re
 import shutil
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from mrkolla.images import archive, recipe
+from mrkolla.kolla.releases import release
 from tests.integration.oar_cluster import UID, USER, OarCluster
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]
 
 HERE = Path(__file__).parent
 PORT = 8888
@@ -166,6 +173,85 @@ def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
     assert sorted(finished) == sorted(f"point {name}" for name in points(cluster, run)), "a point was measured twice"
 
 
+# -- images ----------------------------------------------------------------------------------------------------------
+
+
+def small_image(file: Path, name: str, size: int) -> None:
+    """Write what ``docker save`` would of an image with one layer, which holds one file of random bytes."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as out:
+        info = tarfile.TarInfo("big")
+        info.size = size
+        out.addfile(info, io.BytesIO(os.urandom(size)))
+    digest = hashlib.sha256(layer.getvalue()).hexdigest()
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "history": []}
+    config["rootfs"] = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    with tarfile.open(file, "w") as out:
+        for part, data in {
+            "layer.tar": layer.getvalue(),
+            "config.json": json.dumps(config).encode(),
+            "manifest.json": json.dumps(manifest).encode(),
+        }.items():
+            info = tarfile.TarInfo(part)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+
+
+def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster):
+    """A plain user's job feeds the AR's registry from a file; a region fetches an image over the WAN once."""
+    made, size = release("2025.1"), 20_000_000
+    name = f"openstack.kolla/cron:{recipe.tag(made.name)}"
+    (cluster.home / ".cache/mrkolla").mkdir(parents=True, exist_ok=True)
+    file = archive.path(made, cluster.home / ".cache/mrkolla")
+    small_image(file, f"{archive.REGISTRY}/{name}", size)
+    text = LINKS.format(repetitions=1).replace('{source: registry, registry: "127.0.0.1:5000"}', "{source: build}")
+    write(cluster, "mrkolla/configs/oar_links.yaml", text)
+    status, said = mrk(cluster, f"oarsub -S ./{SCRIPT}")
+    assert status == 0, said
+    number = int(re.search(r"OAR_JOB_ID=(\d+)", said)[1])
+    ended(cluster, number, 240)
+    err = (cluster.repository / f"oar_links.{number}.err").read_text()
+    assert job(cluster, number)["exit_code"] == 0, err
+    admin, control, compute = cluster.nodes
+    plan = cluster.home / ".cache/mrkolla/cloud-oar_links/plan"
+    for region, node in (("AR", admin), ("OSR1", control)):
+        told = yaml.safe_load((plan / region / "globals.yml").read_text())
+        assert told["docker_registry"] == f"{node.address}:4000"
+    # Nothing of the feeding stays in the AR's Docker, and the registries outlive the job until the next one comes.
+    assert not admin.run("docker", "images", "-q").stdout
+
+    def sent() -> int:
+        return int(admin.run("cat", "/sys/class/net/host0/statistics/tx_bytes").stdout)
+
+    crossed = []
+    for node in (control, compute):
+        before = sent()
+        node.run("docker", "pull", "-q", f"{control.address}:4000/{name}", timeout=120)
+        crossed.append(sent() - before)
+    print(
+        f"an image of {size / 1e6:.0f} MB: {crossed[0] / 1e6:.1f} MB from the AR's node, then {crossed[1] / 1e6:.2f} MB"
+    )
+    assert size < crossed[0] < 3 * size
+    assert crossed[1] < size / 20
+
+
+@pytest.mark.long
+def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
+    """Nodes of this cluster are not installed anew for each job, as Grid'5000's are."""
+    there = [node for node in cluster.nodes if "mrkolla" in node.run("cat", "/etc/hosts").stdout]
+    assert there, "an earlier test's job left nothing, so this one shows nothing"
+    write(cluster, "mrkolla/configs/oar_links.yaml", LINKS.format(repetitions=1).replace("oar_links", "oar_other"))
+    number = int(re.search(r"OAR_JOB_ID=(\d+)", mrk(cluster, f"oarsub -S ./{SCRIPT}")[1])[1])
+    ended(cluster, number, 240)
+    err = (cluster.repository / f"oar_links.{number}.err").read_text()
+    assert job(cluster, number)["exit_code"] == 0, err
+    for node in cluster.nodes:
+        hosts = node.run("cat", "/etc/hosts").stdout
+        assert "mrkolla oar_other" in hosts and "mrkolla oar_links" not in hosts
+        assert node.run("test", "-e", "/etc/systemd/system/mrkolla-registry.service", check=False).returncode == 1
+
+
 # -- through the API -------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +293,7 @@ def test_one_site_with_real_nodes(cluster):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_two_sites_are_reserved_together(cluster):
     """Names alone: jobs at both sites, then the nodes do not exist, and no job is left."""
     testbed = "site: rennes, regions: {OSR1: {site: nancy}}"
@@ -253,7 +340,7 @@ def test_more_hosts_than_there_are(cluster):
     ("fault", "told"),
     [
         ({"GET /sites": 500}, "looking for sites and clusters: Grid'5000's API answers 500"),
-        ({"POST /sites/sitea/jobs": 500}, "reserving: refused: 500"),
+        pytest.param({"POST /sites/sitea/jobs": 500}, "reserving: refused: 500", marks=pytest.mark.long),
         ({"GET /sites/sitea/clusters/feas/nodes": 500}, "preparing the nodes: Grid'5000's API answers 500"),
     ],
 )
@@ -275,6 +362,7 @@ def busy(cluster) -> Iterator[int]:
     ended(cluster, number)
 
 
+@pytest.mark.long
 def test_no_free_nodes(cluster, busy):
     status, said, _ = by_api(cluster, "cluster: feas, wait_s: 30")
     assert status == 3
@@ -283,6 +371,7 @@ def test_no_free_nodes(cluster, busy):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_a_job_that_is_killed_while_it_waits(cluster, busy):
     kill = "true\n(sleep 15; oardel $(oarstat -u | awk '/mrkolla/ {print $1}')) >/dev/null 2>&1 &\n"
     status, said, _ = by_api(cluster, "cluster: feas, wait_s: 120", env=kill)
@@ -292,6 +381,7 @@ def test_a_job_that_is_killed_while_it_waits(cluster, busy):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_a_node_that_never_answers(cluster):
     cluster.nodes[2].run("systemctl", "stop", "ssh")
     try:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from mrkolla import __version__, cache, cli, doctor
-from mrkolla.errors import InputError
+from mrkolla.errors import InputError, LackError
 from mrkolla.kolla import passwords
 
 TOP = Path(__file__).parents[2]
@@ -425,6 +425,26 @@ def test_status_lists_runs_and_clouds(call, run, own_cache):
     assert "nothing yet" in out
     assert "demo" in out
     assert "not deployed" in out
+
+
+def test_status_asks_every_testbed(call, run, own_cache, monkeypatch):
+    from mrkolla import providers
+
+    for name in ("mine", "theirs", "silent"):
+        (own_cache / f"cloud-{name}").mkdir(parents=True)
+
+    def seen(name):
+        if name == "silent":
+            raise LackError("oarstat is not installed here")
+        return {"mine": ("static", {"a": True, "b": False}), "theirs": ("g5k", {"c": True})}[name]
+
+    monkeypatch.setattr(providers, "seen", seen)
+    code, out, _ = call("status")
+    assert code == 0
+    lines = {line.split()[1]: line for line in out.splitlines() if "│" in line and len(line.split()) > 1}
+    assert "static" in lines["mine"] and "1 of 2 up" in lines["mine"]
+    assert "g5k" in lines["theirs"] and "1 of 1 up" in lines["theirs"]
+    assert "not known: oarstat is not installed here" in lines["silent"]
 
 
 def test_an_error_of_any_verb_ends_with_its_code(call, monkeypatch):

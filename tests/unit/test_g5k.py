@@ -235,9 +235,79 @@ def test_hosts_of_a_job_have_no_switch(g5k, tmp_path):
         testbed.power_on(g5k(), tmp_path, print)
 
 
-def test_images_built_here_are_refused_before_anything_is_reserved(g5k, tmp_path):
-    with pytest.raises(LackError, match="source: registry"):
-        testbed.reserve(g5k(), tmp_path, tmp_path, print)
+def test_built_images_come_from_a_registry_in_each_region(g5k, experiment):
+    there = g5k(registry_port=4001)
+    reserve(there)
+    placed = {region.name: region for region in testbed.regions(there)}
+    found = {name: testbed.kolla_globals(there, region) for name, region in placed.items()}
+    assert {name: values["docker_registry"] for name, values in found.items()} == {
+        name: f"{region.control.address}:4001" for name, region in placed.items()
+    }
+    assert all(values["docker_registry_insecure"] for values in found.values())
+    named = {"source": "registry", "registry": "r.example:5000"}
+    given = experiment(testbed={"kind": "g5k"}, images=named)
+    assert "docker_registry" not in testbed.kolla_globals(given, placed["OSR1"])
+
+
+def test_status_knows_hosts_of_jobs(g5k, monkeypatch):
+    there = g5k()
+    assert testbed.seen(there.name) is None and providers.seen(there.name) is None
+    made = reserve(there)
+    monkeypatch.setattr(testbed, "oar_state", {7: "Running"}.get)
+    assert providers.seen(there.name) == ("g5k", dict.fromkeys(made.hosts, True))
+    monkeypatch.setattr(testbed, "oar_state", {7: "Terminated"}.get)
+    assert providers.seen(there.name) == ("g5k", dict.fromkeys(made.hosts, False))
+
+
+def test_destroying_from_inside_the_job_leaves_its_hosts_as_they_were(g5k, monkeypatch, tmp_path):
+    there, left = g5k(), ["n-1: a container stays"]
+    made = reserve(there, ends=time.time() + 60)
+    (tmp_path / "nodes").write_text("n-1\n")
+    values = {"OAR_JOB_ID": "7", "OAR_NODE_FILE": str(tmp_path / "nodes"), "OAR_JOB_WALLTIME_SECONDS": "60"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(testbed.remote, "forget", lambda host: None)
+    monkeypatch.setattr(testbed, "oardel", lambda number: pytest.fail("the job around this process was ended"))
+    asked = []
+    monkeypatch.setattr(testbed.prepare_hosts, "undo", lambda hosts, record: asked.extend(hosts) or left)
+    with pytest.raises(LackError, match="1 things are left on hosts, run it again: n-1: a container stays"):
+        testbed.destroy(there.name)
+    assert state.load(there.name) is not None
+    left.clear()
+    testbed.destroy(there.name)
+    assert {host.address for host in asked} == {node.address for node in made.hosts.values()}
+    assert state.load(there.name) is None
+
+
+def test_doctor_in_a_job_says_what_the_job_has(monkeypatch, tmp_path):
+    (tmp_path / "nodes").write_text("a-1\na-2\n")
+    values = {"OAR_JOB_ID": "8", "OAR_NODE_FILE": str(tmp_path / "nodes"), "OAR_JOB_WALLTIME_SECONDS": "600"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    last = testbed.doctor(G5kTestbed())[-1]
+    assert last.ok and last.seen.startswith("job 8: 2 nodes, 0:")
+    monkeypatch.setenv("OAR_NODE_FILE", str(tmp_path / "gone"))
+    assert testbed.doctor(G5kTestbed())[-1].ok is False
+
+
+def test_doctor_names_places_that_there_are_not(monkeypatch):
+    from mrkolla.providers.g5k import api
+
+    monkeypatch.delenv("OAR_JOB_ID", raising=False)
+    monkeypatch.setattr(api, "clusters", lambda: {"rennes": ["paravance"], "nancy": ["gros"]})
+    monkeypatch.setattr(api, "living", lambda site, cluster: 7)
+    bed = G5kTestbed(site="rennes", regions={"OSR1": {"cluster": "gros"}, "OSR2": {"site": "nancyy"}})
+    seen = {one.host: one for one in testbed.doctor(bed) if one.what == "place"}
+    assert seen["OSR1"].seen == "gros at nancy: 7 living nodes"
+    assert (seen["the other regions"].ok, seen["the other regions"].seen) == (True, "site rennes")
+    assert seen["OSR2"].ok is False and "did you mean 'nancy'?" in seen["OSR2"].seen
+
+    def silent():
+        raise LackError("Grid'5000's API answers 500")
+
+    monkeypatch.setattr(api, "clusters", silent)
+    (last,) = [one for one in testbed.doctor(bed) if one.what == "API"]
+    assert (last.ok, last.seen) == (False, "Grid'5000's API answers 500")
 
 
 def test_a_job_with_too_few_nodes_or_too_little_time_is_refused_at_once(g5k, monkeypatch, tmp_path):

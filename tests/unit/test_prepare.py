@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mrkolla.errors import LackError
+from mrkolla.errors import DeployError, LackError
 from mrkolla.providers import prepare
 from mrkolla.providers.prepare import Needs, judge, lacking, look, ready, registry, runc_bounded
 from mrkolla.remote import Host
@@ -221,3 +221,71 @@ def test_playbooks_are_ansibles(book):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+HOSTS = [Host("node1", "192.0.2.11"), Host("node2", "192.0.2.12")]
+
+
+def answers(monkeypatch, say, fails=lambda host, argv: False) -> list:
+    """Have ``say(host, argv)`` answer in the place of hosts and playbooks; returns the playbooks that were run."""
+    played = []
+
+    def run(host, argv, **_):
+        return subprocess.CompletedProcess(argv, int(fails(host, argv)), say(host, argv), "")
+
+    def play(book, hosts, variables, record):
+        played.append((book, [host.name for host in hosts], variables["mrkolla_cloud"]))
+
+    monkeypatch.setattr(ready.remote, "run", run)
+    monkeypatch.setattr(ready, "play", play)
+    return played
+
+
+def test_leaving_hosts_goes_on_with_those_that_were_out_of_reach(monkeypatch, tmp_path):
+    record = tmp_path / "prepared.json"
+    before = {"docker": False, "daemon_json": None, "sysctl": {}}
+    done = {"files": {}, "sysctl": {}, "firewall": None, "let_in": []}
+    entry = {"before": before, "done": [], "todo": done}
+    record.write_text(json.dumps({"cloud": "demo", "hosts": {"node1": entry, "node2": entry}}))
+    down = {"node2"}
+
+    def say(host, argv):
+        if host.name in down:
+            raise LackError(f"{host.name}: cannot be reached by SSH")
+        return json.dumps({"removed": {}, "failed": []})
+
+    played = answers(monkeypatch, say)
+    assert prepare.undo(HOSTS, record) == ["node2: cannot be reached by SSH"]
+    assert set(json.loads(record.read_text())["hosts"]) == {"node2"}
+    down.clear()
+    assert prepare.undo(HOSTS, record) == []
+    assert not record.exists()
+    assert [hosts for _, hosts, _ in played] == [["node1"], ["node2"]]
+
+
+def test_a_host_where_something_stays_is_kept_on_record(monkeypatch, tmp_path):
+    record = tmp_path / "prepared.json"
+    entry = {"before": {"docker": True, "daemon_json": "{}", "sysctl": {}}, "done": []}
+    entry["todo"] = {"files": {}, "sysctl": {}, "firewall": None, "let_in": []}
+    record.write_text(json.dumps({"cloud": "demo", "hosts": {"node1": entry}}))
+    answers(monkeypatch, lambda host, argv: json.dumps({"removed": {}, "failed": ["docker rm: busy"]}))
+    assert prepare.undo(HOSTS, record) == ["node1: docker rm: busy"]
+    assert set(json.loads(record.read_text())["hosts"]) == {"node1"}
+
+
+def test_only_hosts_that_an_earlier_cloud_was_on_are_swept(monkeypatch):
+    asked = []
+
+    def say(host, argv):
+        asked.append((host.name, argv[0]))
+        return json.dumps({"removed": {}, "failed": []})
+
+    answers(monkeypatch, say, fails=lambda host, argv: argv[0] == "grep" and host.name == "node1")
+    assert prepare.sweep(HOSTS) == ["node2"]
+    assert sorted(asked) == [("node1", "grep"), ("node2", "grep"), ("node2", "python3")]
+
+
+def test_what_an_earlier_cloud_left_and_cannot_be_removed_is_told(monkeypatch):
+    answers(monkeypatch, lambda host, argv: json.dumps({"removed": {}, "failed": ["docker rm: busy"]}))
+    with pytest.raises(DeployError, match="node1: an earlier cloud cannot be removed: docker rm: busy"):
+        prepare.sweep(HOSTS[:1])

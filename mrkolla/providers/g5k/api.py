@@ -25,7 +25,7 @@ from grid5000.exceptions import Grid5000Error
 from mrkolla import placement
 from mrkolla.config import Experiment
 from mrkolla.config.base import suggest
-from mrkolla.config.testbeds import walltime_s
+from mrkolla.config.testbeds import G5kTestbed, walltime_s
 from mrkolla.errors import InputError, LackError
 from mrkolla.providers.g5k.place import check_regions
 
@@ -110,36 +110,32 @@ def survey(experiment: Experiment) -> dict[str, Where]:
     more hosts than there are.
     """
     check_regions(experiment)
-    gk = client()
-    with asking("looking for sites and clusters"):
-        clusters = {site.uid: sorted(c.uid for c in site.clusters.list()) for site in gk.sites.list()}
+    known = clusters()
     need = Counter(host.region for host in placement.wanted(experiment))
     found: dict[str, Where] = {}
     taken: Counter[str] = Counter()
     alive: dict[str, int] = {}
 
-    def living(site: str, cluster: str) -> int:
+    def there(site: str, cluster: str) -> int:
         if cluster not in alive:
-            with asking(f"looking at cluster {cluster}"):
-                nodes = gk.sites[site].clusters[cluster].status.list().nodes
-            alive[cluster] = sum(node.get("hard") not in ("dead", "suspected") for node in nodes.values())
+            alive[cluster] = living(site, cluster)
         return alive[cluster]
 
     for region in placement.region_names(experiment):
-        where = _exists(experiment, region, clusters)
+        where = locate(experiment.testbed, region, known)
         if where.cluster is None:
-            fits = [c for c in clusters[where.site] if living(where.site, c) - taken[c] >= need[region]]
+            fits = [c for c in known[where.site] if there(where.site, c) - taken[c] >= need[region]]
             if not fits:
-                most = max((living(where.site, c) - taken[c] for c in clusters[where.site]), default=0)
+                most = max((there(where.site, c) - taken[c] for c in known[where.site]), default=0)
                 raise LackError(
                     f"region {region} needs {need[region]} hosts of one cluster; at site {where.site} no cluster has"
                     f" more than {most} left: name another site, or fewer hosts"
                 )
-            where = Where(where.site, max(fits, key=lambda c: living(where.site, c) - taken[c]))
+            where = Where(where.site, max(fits, key=lambda c: there(where.site, c) - taken[c]))
         taken[where.cluster] += need[region]
-        if taken[where.cluster] > living(where.site, where.cluster):
+        if taken[where.cluster] > there(where.site, where.cluster):
             raise LackError(
-                f"cluster {where.cluster} at {where.site} has {living(where.site, where.cluster)} living nodes; the"
+                f"cluster {where.cluster} at {where.site} has {there(where.site, where.cluster)} living nodes; the"
                 f" experiment wants {taken[where.cluster]} of it or more: use another cluster for some region"
                 " (testbed.regions)"
             )
@@ -147,9 +143,25 @@ def survey(experiment: Experiment) -> dict[str, Where]:
     return found
 
 
-def _exists(experiment: Experiment, region: str, clusters: dict[str, list[str]]) -> Where:
-    place = experiment.testbed.place(region)
-    key = f"testbed.regions.{region}" if region in experiment.testbed.regions else "testbed"
+def clusters() -> dict[str, list[str]]:
+    """Site -> its clusters, asked of the API."""
+    gk = client()
+    with asking("looking for sites and clusters"):
+        return {site.uid: sorted(cluster.uid for cluster in site.clusters.list()) for site in gk.sites.list()}
+
+
+def living(site: str, cluster: str) -> int:
+    """How many nodes of a cluster are neither dead nor suspected."""
+    gk = client()
+    with asking(f"looking at cluster {cluster}"):
+        nodes = gk.sites[site].clusters[cluster].status.list().nodes
+    return sum(node.get("hard") not in ("dead", "suspected") for node in nodes.values())
+
+
+def locate(testbed: G5kTestbed, region: str, clusters: dict[str, list[str]]) -> Where:
+    """Where ``region`` is; ``clusters`` are those that there are. Raises InputError for a place that does not exist."""
+    place = testbed.place(region)
+    key = f"testbed.regions.{region}" if region in testbed.regions else "testbed"
     if place.site is None and place.cluster is None:
         raise InputError(f"testbed: region {region} has neither site nor cluster: add 'site: NAME' ({_some(clusters)})")
     if place.site is not None and place.site not in clusters:

@@ -13,6 +13,7 @@ from mrkolla.config import Experiment
 from mrkolla.placement import OSR, Region
 from mrkolla.providers import prepare
 from mrkolla.providers.local import testbed as local
+from mrkolla.providers.prepare import feed
 
 #: The number of the first region's VXLAN.
 FIRST = 7000
@@ -22,7 +23,7 @@ def equip(
     cloud: str,
     regions: Sequence[Region],
     interfaces: Mapping[str, str],
-    registry: str | None,
+    registries: Sequence[str],
     record: Path,
     say: Callable[[str], None],
 ) -> dict[str, bool]:
@@ -42,7 +43,7 @@ def equip(
         "interface": dict(interfaces),
         "wires": wires,
         "vips": {region.balancers[0].name: region.vip for region in regions},
-        "registries": (registry,) if registry else (),
+        "registries": tuple(sorted({*registries})),
     }
     found = prepare.facts(hosts, prepare.Needs(**values))
     contained = any(facts["container"] != "none" for facts in found.values())
@@ -66,7 +67,7 @@ def kolla_globals(experiment: Experiment, region: Region, interface: str, kind: 
         }
         if not kind.get("openvswitch", True):
             values["ovs_datapath"] = "netdev"
-    return values | {"network_interface": interface}
+    return values | feed.kolla_globals(experiment, region) | {"network_interface": interface}
 
 
 def kolla_config(region: Region) -> dict[str, str]:

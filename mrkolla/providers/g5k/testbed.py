@@ -25,13 +25,26 @@ from mrkolla.config.testbeds import walltime_s
 from mrkolla.errors import InputError, LackError
 from mrkolla.journal import Journal
 from mrkolla.placement import AR, OSR, PlacedHost, Region
+from mrkolla.providers import prepare as prepare_hosts
 from mrkolla.providers.g5k import equip, place, reach, state
+from mrkolla.providers.g5k.look import doctor
 from mrkolla.providers.g5k.state import Reserved
+from mrkolla.providers.prepare import feed
 from mrkolla.remote import Host
 from mrkolla.wan import PlainLink, PlainRegion
+from mrkolla.wan.plainhosts import need as need_driver
 from mrkolla.wan.real import refuse_below_real
 
+# fmt: off
+__all__ = [
+    "FEEDS", "deadline", "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off",
+    "power_on", "prepare", "regions", "reserve", "running", "seen",
+]
+# fmt: on
+
 Say = Callable[[str], None]
+#: Built images reach these hosts through a registry in each region.
+FEEDS = True
 _UNKNOWN = IPv4Network("192.0.2.0/24")
 
 
@@ -112,18 +125,21 @@ def deadline(experiment: Experiment) -> float | None:
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
     """Have the hosts: those of the job around this process, else reserved through the API. Then root may log in.
 
-    Raises :class:`~mrkolla.errors.InputError` and :class:`~mrkolla.errors.LackError`; then no job is left behind.
+    ``images``: built images, which a registry on the AR's first host is fed with. Raises
+    :class:`~mrkolla.errors.InputError`, :class:`~mrkolla.errors.LackError` and
+    :class:`~mrkolla.errors.DeployError`; then no job is left behind.
     """
-    if images is not None:
-        raise LackError(
-            "images.source: build: hosts of this testbed cannot share a folder of images with this machine; take"
-            " source: registry with 'registry: HOST:PORT', or source: public"
-        )
+
+    def fill() -> None:
+        if images is not None:
+            feed.feed(experiment, regions(experiment), images, state.folder(experiment.name), log, say)
+
     job = batch.current()
     if job is not None:
         _use_job(experiment, job, say)
+        fill()
     else:
-        _use_api(experiment, say)
+        _use_api(experiment, fill, say)
 
 
 def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
@@ -132,7 +148,7 @@ def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
     _settle(experiment, reserved, nodes, {None: _subnets_of_job(job)}, getpass.getuser(), say)
 
 
-def _use_api(experiment: Experiment, say: Say) -> None:
+def _use_api(experiment: Experiment, fill: Callable[[], None], say: Say) -> None:
     from mrkolla.providers.g5k import api
 
     say("sites and clusters")
@@ -148,6 +164,7 @@ def _use_api(experiment: Experiment, say: Say) -> None:
         nodes = place.assign(experiment, list(made.nodes), f"job {reserved.names()}")
         try:
             _settle(experiment, reserved, nodes, made.subnets, api.user(), say, made.nodes)
+            fill()
         except BaseException:
             if made.fresh:
                 state.forget(experiment.name)
@@ -192,13 +209,18 @@ def _settle(
     for name in placement.region_names(experiment):
         first = next(h for h in placed.values() if h.region == name and "control" in h.roles).name
         owners[reserved.vips[name]] = (hosts[first], reserved.hosts[first].interface)
+    record = state.folder(cloud) / "prepared.json"
     if fresh:
         _begin_anew(cloud)
+        # Where nodes are not installed anew for each job, an earlier one's cloud may still be on them.
+        prepare_hosts.sweep(list(hosts.values()), say)
     state.save(cloud, reserved)
     interfaces = {node.name: node.interface for node in reserved.hosts.values()}
-    record = state.folder(cloud) / "prepared.json"
-    reserved.kind = equip.equip(cloud, regions(experiment), interfaces, experiment.images.registry, record, say)
+    placed_in = regions(experiment)
+    from_where = feed.registries_of(experiment, placed_in).values()
+    reserved.kind = equip.equip(cloud, placed_in, interfaces, from_where, record, say)
     state.save(cloud, reserved)
+    need_driver(_plain(placed_in), experiment.wan.driver)
     say("addresses of the regions")
     reach.put_vips(owners, list(hosts.values()), routed=reserved.routed)
     say("real round trips")
@@ -230,6 +252,7 @@ def _begin_anew(cloud: str) -> None:
         with Journal(path) as journal:
             journal.invalidate(*(step.name for step in journal.steps()))
     (state.folder(cloud) / "prepared.json").unlink(missing_ok=True)
+    (state.folder(cloud) / "fed").unlink(missing_ok=True)
     for name in ("gates", "wan"):
         cache.remove(state.folder(cloud) / name)
 
@@ -238,15 +261,29 @@ def links(experiment: Experiment) -> list[PlainLink]:
     """The links between each OSR and the AR, on the hosts themselves."""
     placed = regions(experiment)
     admin = next(region for region in placed if region.kind == AR)
-    all_of = tuple(PlainRegion(r.name, tuple(p.host for p in r.hosts), (f"{r.vip}/32",)) for r in placed)
+    all_of = _plain(placed)
     return [PlainLink(region.name, admin.name, all_of) for region in placed if region.kind == OSR]
+
+
+def _plain(placed: list[Region]) -> tuple[PlainRegion, ...]:
+    """The regions as links between hosts see them."""
+    return tuple(PlainRegion(r.name, tuple(p.host for p in r.hosts), (f"{r.vip}/32",)) for r in placed)
 
 
 def running(experiment: Experiment) -> dict[str, bool]:
     """Each host of the plan, and whether its job runs; empty when none is reserved, or the job is over."""
-    reserved = state.load(experiment.name)
+    found = seen(experiment.name) or {}
+    return found if all(found.values()) else {}
+
+
+def seen(name: str) -> dict[str, bool] | None:
+    """Each host of the cloud ``name``, and whether its job runs; None when no host was reserved for it.
+
+    Raises LackError when neither OAR nor the API can be asked.
+    """
+    reserved = state.load(name)
     if reserved is None:
-        return {}
+        return None
     job = batch.current()
     if reserved.inside:
         runs = job is not None and reserved.jobs == [(None, job.id)]
@@ -257,7 +294,7 @@ def running(experiment: Experiment) -> dict[str, bool]:
         from mrkolla.providers.g5k import api
 
         runs = all(state == "running" for state in api.states(reserved.jobs).values())
-    return dict.fromkeys(reserved.hosts, True) if runs else {}
+    return dict.fromkeys(reserved.hosts, runs)
 
 
 def power_off(experiment: Experiment) -> list[str]:
@@ -271,18 +308,26 @@ def power_on(experiment: Experiment, log: Path, say: Say) -> None:
 
 
 def destroy(name: str) -> None:
-    """End the jobs of the cloud ``name``; those around this very process end with it. No job: nothing happens."""
+    """End the jobs of the cloud ``name``. The job around this very process goes on: its hosts are left as they were.
+
+    No job: nothing happens. Raises LackError for what is left on hosts of this job.
+    """
     reserved = state.load(name)
     if reserved is None:
         return
-    for node in reserved.hosts.values():
-        remote.forget(_host(name, node.name, node.address))
+    hosts = [_host(name, node.name, node.address) for node in reserved.hosts.values()]
     job = batch.current()
+    here = reserved.inside and job is not None and reserved.jobs == [(None, job.id)]
+    problems = prepare_hosts.undo(hosts, state.folder(name) / "prepared.json") if here else []
+    if problems:
+        raise LackError(f"{len(problems)} things are left on hosts, run it again: {'; '.join(problems[:3])}")
+    for host in hosts:
+        remote.forget(host)
     if not reserved.inside:
         from mrkolla.providers.g5k import api
 
         api.delete_jobs(reserved.jobs)
-    elif job is None or reserved.jobs != [(None, job.id)]:
+    elif not here:
         for _, number in reserved.jobs:
             oardel(number)
     state.forget(name)

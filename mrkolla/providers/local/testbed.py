@@ -203,9 +203,14 @@ def links(experiment: Experiment) -> list[LocalLink]:
 
 def running(experiment: Experiment) -> dict[str, bool]:
     """Each host's name, and whether it runs."""
-    provider = load(experiment.name)
+    return seen(experiment.name) or {}
+
+
+def seen(name: str) -> dict[str, bool] | None:
+    """:func:`running` for the cloud ``name``; None when it is not on local hosts."""
+    provider = load(name)
     if provider is None:
-        return {}
+        return None
     return {machine.spec.name: machine.pid() is not None for machine in provider.machines()}
 
 

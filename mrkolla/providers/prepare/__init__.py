@@ -8,7 +8,7 @@ undo(hosts, record)                           # at the end
 
 from mrkolla.providers.prepare.hostkeys import pin, refuse_open_key
 from mrkolla.providers.prepare.look import WIRE, WIRE_MTU, Needs, Seen, facts, judge, lacking
-from mrkolla.providers.prepare.ready import as_enoslib, prepare, undo
+from mrkolla.providers.prepare.ready import as_enoslib, prepare, sweep, undo
 
 __all__ = [
     "WIRE",
@@ -22,5 +22,6 @@ __all__ = [
     "pin",
     "prepare",
     "refuse_open_key",
+    "sweep",
     "undo",
 ]

@@ -1,12 +1,14 @@
 """Remove from a host what a cloud left on it: Kolla's containers with their units, volumes, images and settings.
 
 Read on standard input by the host's Python. What was there before (containers, volumes and images named in the JSON
-argument) stays. Prints {"removed": {...}, "failed": [...]}.
+argument) stays. With {"sweep": true} there is no record of what was before, and mrkolla's own units, registry and names
+go too. Prints {"removed": {...}, "failed": [...]}.
 """
 
 import glob
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,21 @@ def drop(kind, names, *argv):
     removed[kind] = len(names)
 
 
-if shutil.which("docker"):
+def docker_is_needed():
+    """Whether there is a container to look at: a Docker that was stopped by an earlier call of this stays so."""
+    if subprocess.run(["systemctl", "-q", "is-active", "docker"], timeout=60).returncode == 0:
+        return True
+    folder = "/var/lib/docker"
+    if os.path.exists("/etc/docker/daemon.json"):
+        with open("/etc/docker/daemon.json") as settings:
+            folder = json.load(settings).get("data-root", folder)
+    if not glob.glob(os.path.join(folder, "containers", "*")):
+        return False
+    call("systemctl", "start", "docker")
+    return True
+
+
+if shutil.which("docker") and docker_is_needed():
     mine = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
     facts = (
         json.loads(subprocess.run(["docker", "inspect", *mine], capture_output=True, text=True).stdout) if mine else []
@@ -43,6 +59,19 @@ if shutil.which("docker"):
     drop("volumes", volumes - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
     images = {one["Image"] for one in facts} - set(before.get("images", []))
     drop("images", images, "docker", "rmi", "-f")
+if before.get("sweep"):
+    for unit in ("mrkolla-net.service", "mrkolla-registry.service"):
+        if os.path.exists("/etc/systemd/system/" + unit):
+            call("systemctl", "disable", "--now", unit)
+            os.unlink("/etc/systemd/system/" + unit)
+    for folder in ("/etc/mrkolla", "/var/lib/mrkolla-registry"):
+        shutil.rmtree(folder, ignore_errors=True)
+    with open("/etc/hosts") as names:
+        text = names.read()
+    text = re.sub(r"(?ms)^# BEGIN mrkolla (\S+)$.*?^# END mrkolla \1$\n?", "", text)
+    # Not by a new file: in a container this one may be a mount.
+    with open("/etc/hosts", "w") as names:
+        names.write(re.sub(r"(?m)^#mrkolla# ", "", text))
 if "/etc/kolla" not in before.get("folders", []) and os.path.isdir("/etc/kolla"):
     shutil.rmtree("/etc/kolla")
     removed["folders"] = 1

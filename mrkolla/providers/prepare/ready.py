@@ -171,20 +171,22 @@ def _docker_works(hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict, r
 def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> list[str]:
     """Leave ``hosts`` as they were: Kolla's containers, volumes and images go, and what :func:`prepare` did.
 
-    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed; the record is
-    removed when there is none.
+    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed. Hosts that
+    were left go off the record, which is removed with the last one: it may be called again for the others.
     """
     kept = _load(record)
     known = [host for host in hosts if host.name in kept["hosts"]]
-    problems, reached = [], []
+    problems, reached, left = [], [], []
     program = (HERE / "host_leave.py").read_text(encoding="utf-8")
     for host in known:
         before = kept["hosts"][host.name]["before"]
         try:
             say(f"{host.name}: containers go")
             done = remote.run(host, ["python3", "-IB", "-", json.dumps(before)], input=program, timeout=900)
-            problems += [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
+            failed = [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
+            problems += failed
             reached.append(host)
+            left += [] if failed else [host.name]
         except LackError as gone:
             problems.append(str(gone))
     if reached:
@@ -192,11 +194,37 @@ def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> l
         needs = Needs(kept.get("cloud", ""), {host.name: host.address for host in reached})
         try:
             _play("undo.yml", reached, needs, todo, kept, record)
-        except DeployError as failed:
-            problems.append(str(failed))
+            for name in left:
+                del kept["hosts"][name]
+            _save(record, kept)
+        except DeployError as stuck:
+            problems.append(str(stuck))
     if not problems:
         record.unlink(missing_ok=True)
     return problems
+
+
+def sweep(hosts: Sequence[Host], say: Say = lambda text: None) -> list[str]:
+    """Take from ``hosts`` what a cloud of an earlier job left on them, of which there is no record any more.
+
+    Hosts that were never prepared are left alone. Returns the names of those where something was. Raises LackError and
+    DeployError.
+    """
+    program = (HERE / "host_leave.py").read_text(encoding="utf-8")
+    nothing = json.dumps({"sweep": True})
+
+    def one(host: Host) -> bool:
+        prepared = remote.run(host, ["grep", "-q", "^# BEGIN mrkolla ", "/etc/hosts"], check=False).returncode == 0
+        if prepared:
+            done = remote.run(host, ["python3", "-IB", "-", nothing], input=program, timeout=900)
+            if failed := json.loads(done.stdout)["failed"]:
+                raise DeployError(f"{host.name}: an earlier cloud cannot be removed: {failed[0]}")
+        return prepared
+
+    say("looking for what an earlier job left")
+    with ThreadPoolExecutor(16) as pool:
+        found = dict(zip([host.name for host in hosts], pool.map(one, hosts), strict=True))
+    return sorted(name for name, prepared in found.items() if prepared)
 
 
 def _todo_undo(kept: Mapping) -> dict:

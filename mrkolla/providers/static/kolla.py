@@ -5,8 +5,7 @@ from __future__ import annotations
 from mrkolla.config import Experiment
 from mrkolla.config.static import StaticTestbed
 from mrkolla.placement import AR, OSR, Region
-from mrkolla.providers.prepare import WIRE, WIRE_MTU
-from mrkolla.providers.static.place import registry_of
+from mrkolla.providers.prepare import WIRE, WIRE_MTU, feed
 
 
 def kolla_globals(experiment: Experiment, region: Region) -> dict:
@@ -24,8 +23,7 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     if testbed.keepalived:
         # Routers of one number on one network take the address from each other.
         values["keepalived_virtual_router_id"] = str(51 + list(testbed.regions).index(region.name))
-    if (registry := registry_of(experiment).get(region.name)) and experiment.images.source == "build":
-        values |= {"docker_registry": registry, "docker_registry_insecure": True}
+    values |= feed.kolla_globals(experiment, region)
     if testbed.containers:
         values |= _contained(region)
     if region.kind == OSR:

@@ -10,7 +10,7 @@ from mrkolla.config import Experiment
 from mrkolla.config.static import StaticHost, StaticRegion, StaticTestbed
 from mrkolla.errors import InputError
 from mrkolla.placement import AR, OSR, HostWanted, PlacedHost, Region
-from mrkolla.providers.prepare import Needs
+from mrkolla.providers.prepare import Needs, feed
 from mrkolla.providers.static.provider import remote_host
 
 #: The first number of the VXLANs between hosts of a region.
@@ -110,8 +110,4 @@ def features_of(testbed: StaticTestbed, roles: frozenset[str], driver: str | Non
 
 def registry_of(experiment: Experiment) -> dict[str, str]:
     """Region -> HOST:PORT that its hosts pull from; empty for public images."""
-    source = experiment.images
-    if source.source == "public":
-        return {}
-    port = experiment.testbed.registry_port
-    return {name: source.registry or f"{pairs[0][1].address}:{port}" for name, _, pairs in placed_hosts(experiment)}
+    return feed.registries_of(experiment, regions(experiment))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mrkolla import remote
@@ -13,7 +14,7 @@ from mrkolla.config.static import StaticTestbed
 from mrkolla.errors import InputError, LackError, MrkollaError
 from mrkolla.providers import prepare as hosts_of
 from mrkolla.providers.prepare import Needs, Seen
-from mrkolla.providers.prepare import registry as registries
+from mrkolla.providers.prepare.feed import feed
 from mrkolla.providers.static.kolla import kolla_config, kolla_globals
 from mrkolla.providers.static.place import cloud_folder, features_of, known_hosts, needs, regions
 from mrkolla.providers.static.provider import provider, remote_host
@@ -23,12 +24,14 @@ from mrkolla.wan.plainhosts import need as need_driver
 
 # fmt: off
 __all__ = [
-    "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off", "power_on",
-    "prepare", "regions", "reserve", "running",
+    "FEEDS", "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off", "power_on",
+    "prepare", "regions", "reserve", "running", "seen",
 ]
 # fmt: on
 
 Say = Callable[[str], None]
+#: Built images reach these hosts through a registry in each region.
+FEEDS = True
 
 
 def need() -> None:
@@ -82,7 +85,7 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
             hosts_of.refuse_open_key(reached.key)
             found |= hosts_of.facts([reached], wanted)
         except MrkollaError as wrong:
-            seen.append(Seen(host.name, "SSH", False, str(wrong), "see 'testbed: static' in the README"))
+            seen.append(Seen(host.name, "SSH", False, str(wrong), "see docs/static.md"))
     return [*seen, *hosts_of.judge(found, wanted)]
 
 
@@ -101,6 +104,9 @@ def _pinned(experiment: Experiment) -> list[Host]:
         hosts_of.refuse_open_key(key)
     cloud_folder(experiment.name).mkdir(mode=0o700, parents=True, exist_ok=True)
     trusted = testbed.path(testbed.known_hosts)
+    if testbed.host_keys == "known" and not _load(experiment.name):
+        # Nothing was done to them yet: what the person trusts today counts, not what was pinned when only looking.
+        known_hosts(experiment.name).unlink(missing_ok=True)
     hosts_of.pin(hosts, known_hosts(experiment.name), trusted=trusted, scan=testbed.host_keys == "scan")
     return hosts
 
@@ -112,7 +118,7 @@ def prepare(log: Path, say: Say) -> None:
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
     """Prepare the hosts of ``experiment``; what is as it must be is left alone.
 
-    ``images``: a folder of built images, which a registry on the AR's first host is fed with. Raises LackError,
+    ``images``: built images, which a registry on the AR's first host is fed with. Raises LackError,
     InputError (another cloud of that name has other hosts) and DeployError.
     """
     _refuse_other_hosts(experiment)
@@ -124,25 +130,7 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
     hosts_of.prepare(hosts, needs(experiment), record, say)
     need_driver(_plain(experiment), experiment.wan.driver)
     if images is not None:
-        _feed(experiment, images, log, record, say)
-
-
-def _feed(experiment: Experiment, images: Path, log: Path, record: Path, say: Say) -> None:
-    """A registry in each region; the AR's gets the built images, unless it has them."""
-    from mrkolla.images import registry as feeder
-    from mrkolla.images.recipe import IMAGES, NAMESPACE
-    from mrkolla.kolla.releases import release
-
-    admin, *others = (region.control for region in regions(experiment))
-    port = experiment.testbed.registry_port
-    say("registries")
-    registries.start(admin, others, port, record)
-    mark = cloud_folder(experiment.name) / "fed"
-    there = set(registries.holds(admin, port))
-    if mark.exists() and mark.read_text() == str(images) and {f"{NAMESPACE}/{name}" for name in IMAGES} <= there:
-        return
-    feeder.feed(f"{admin.address}:{port}", release(experiment.release), images, log, say)
-    mark.write_text(str(images))
+        feed(experiment, regions(experiment), images, cloud_folder(experiment.name), log, say)
 
 
 def _refuse_other_hosts(experiment: Experiment) -> None:
@@ -177,14 +165,23 @@ def links(experiment: Experiment) -> list[PlainLink]:
 
 def running(experiment: Experiment) -> dict[str, bool]:
     """Each host's name, and whether it answers by SSH with its Docker up; empty before they were prepared."""
-    found = {}
-    for host in _load(experiment.name):
+    return seen(experiment.name) or {}
+
+
+def seen(name: str) -> dict[str, bool] | None:
+    """:func:`running` for the cloud ``name``; None when it is not on a person's hosts."""
+    hosts = _load(name)
+    if not hosts:
+        return None
+
+    def up(host: Host) -> bool:
         try:
-            done = remote.run(host, ["systemctl", "is-active", "docker"], timeout=30, check=False)
-            found[host.name] = done.returncode == 0
+            return remote.run(host, ["systemctl", "is-active", "docker"], timeout=30, check=False).returncode == 0
         except LackError:
-            found[host.name] = False
-    return found
+            return False
+
+    with ThreadPoolExecutor(16) as pool:
+        return dict(zip([host.name for host in hosts], pool.map(up, hosts), strict=True))
 
 
 def power_off(experiment: Experiment) -> list[str]:
