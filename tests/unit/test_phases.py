@@ -138,14 +138,16 @@ class Cloud:
     @contextmanager
     def wan(self, rtt):
         rtts = {"OSR1": SimpleNamespace(median_ms=0.4)}
-        yield SimpleNamespace(refused=self.refused, before=rtts, rtt_ms={"OSR1": rtt}, measured=lambda name: 0.5)
+        yield SimpleNamespace(
+            refused=self.refused, before=rtts, rtt_ms={"OSR1": rtt}, measured=lambda name: 0.5, rows=self._rows
+        )
 
-    def wan_rows(self, links):
+    def _rows(self):
         times = [("before", 0), ("after", 2**62), *(("during", at) for at in (NOW, time.time_ns()))]
         return [{"region": "OSR1", "phase": name, "time": max(at, NOW), "rtt_ms": 0.4} for name, at in times]
 
-    def keep_point(self, name, repetition, links, status, reason):
-        self.kept[name] = (status, reason)
+    def keep_point(self, point, links, status, reason):
+        self.kept[point.id] = (status, reason)
 
     def done(self, point, made):
         self.finished.append((point.id, made["samples"]))

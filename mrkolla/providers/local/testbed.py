@@ -83,7 +83,7 @@ def _bound_vips(experiment: Experiment) -> dict[str, list[int]]:
 def _subnets_in_use(conf: LocalConf) -> dict[str, IPv4Network]:
     """The subnets of the regions that are there; none when there is no such cloud, or it has other addresses."""
     there = saved(conf.name)
-    if there is None or there["network"] != conf.network:
+    if there is None or there.get("network") != conf.network:
         return {}
     return {net["id"]: IPv4Network(net["cidr"]) for net in there["resources"]["networks"]}
 
