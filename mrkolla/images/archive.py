@@ -115,8 +115,8 @@ def feed(host: Host, registry: str, file: Path, release: Release, say: Say, want
     """Have the Docker of ``host`` push the images of ``file`` to ``registry`` (HOST:PORT); returns how many.
 
     Neither root nor Docker is needed here. ``wanted`` limits the images (default: all that a cloud has); none of them
-    stays in the host's Docker, but for those in use: it pulls from the registry beside it as the other hosts do. Raises LackError for a file
-    that lacks an image, DeployError for a Docker that refuses.
+    stays in the host's Docker, but for those in use: it pulls from the registry beside it as the other hosts do. Raises
+    LackError for a file that lacks an image, DeployError for a Docker that refuses.
     """
     there, wanted = set(names_in(file)), sorted(wanted or IMAGES)
     full = {name: f"{NAMESPACE}/{name}:{tag(release.name)}" for name in wanted}
