@@ -54,7 +54,7 @@ def ensure(release: Release, env: KollaEnv, log: Path, say: Say = lambda text: N
 
 
 def write(target: Path, release: Release, env: KollaEnv, log: Path, say: Say = lambda text: None) -> list[Path]:
-    """Write the images' file (about 2.5 GB) and the guest into the folder ``target``; returns the paths.
+    """Write the images' file (about 2.1 GB) and the guest into the folder ``target``; returns the paths.
 
     Needs root. Raises :class:`~mrkolla.errors.LackError` and :class:`~mrkolla.errors.DeployError`.
     """
