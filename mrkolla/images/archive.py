@@ -54,7 +54,7 @@ def ensure(release: Release, env: KollaEnv, log: Path, say: Say = lambda text: N
 
 
 def write(target: Path, release: Release, env: KollaEnv, log: Path, say: Say = lambda text: None) -> list[Path]:
-    """Write the images' file (about 2.5 GB) and the guest into the folder ``target``; returns the paths.
+    """Write the images' file (about 2.1 GB) and the guest into the folder ``target``; returns the paths.
 
     Needs root. Raises :class:`~mrkolla.errors.LackError` and :class:`~mrkolla.errors.DeployError`.
     """
@@ -115,8 +115,8 @@ def feed(host: Host, registry: str, file: Path, release: Release, say: Say, want
     """Have the Docker of ``host`` push the images of ``file`` to ``registry`` (HOST:PORT); returns how many.
 
     Neither root nor Docker is needed here. ``wanted`` limits the images (default: all that a cloud has); none of them
-    stays in the host's Docker, but for those in use: it pulls from the registry beside it as the other hosts do.
-    Raises LackError for a file that lacks an image, DeployError for a Docker that refuses.
+    stays in the host's Docker, but for those in use: it pulls from the registry beside it as the other hosts do. Raises
+    LackError for a file that lacks an image, DeployError for a Docker that refuses.
     """
     there, wanted = set(names_in(file)), sorted(wanted or IMAGES)
     full = {name: f"{NAMESPACE}/{name}:{tag(release.name)}" for name in wanted}

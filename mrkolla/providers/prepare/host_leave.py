@@ -57,7 +57,12 @@ if shutil.which("docker") and docker_is_needed():
     drop("containers", mine, "docker", "rm", "-f")
     volumes = {mount["Name"] for one in facts for mount in one["Mounts"] if mount["Type"] == "volume"}
     drop("volumes", volumes - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
-    images = {one["Image"] for one in facts} - set(before.get("images", []))
+    images = {one["Image"] for one in facts}
+    # Pulled, by a run that did not get as far as its container.
+    for line in call("docker", "images", "--no-trunc", "--format", "{{.ID}}={{.Repository}}"):
+        if "/openstack.kolla" in line:
+            images.add(line.partition("=")[0])
+    images -= set(before.get("images", []))
     drop("images", images, "docker", "rmi", "-f")
 if before.get("sweep"):
     for unit in ("mrkolla-net.service", "mrkolla-registry.service"):
