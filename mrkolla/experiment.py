@@ -28,6 +28,7 @@ from mrkolla.journal import Journal, read_steps
 from mrkolla.kolla import passwords, plan
 from mrkolla.kolla.edits import edits_for
 from mrkolla.phases import Watch
+from mrkolla.placement import Region
 from mrkolla.progress import Progress
 from mrkolla.results import RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 from mrkolla.wan import EchoServer, Rtt, Ticker, measure, verify
@@ -298,7 +299,7 @@ class Cloud:
             tickers = {}
             watch = _Watch(wan)
             if links.refused is None:
-                for region in cloud.osrs:
+                for region in self._linked(links):
                     tickers[region.name] = stack.enter_context(Ticker(region.control, cloud.admin.vip))
                 stack.enter_context(watch)
             yield links
@@ -310,6 +311,10 @@ class Cloud:
                 links.after = self._try(wan, links, "after")
         if links.point is not None:
             self._keep(links)
+
+    def _linked(self, links: Links) -> list[Region]:
+        """The OSRs that ``links`` are of: one that joined meanwhile is not."""
+        return [region for region in self.deployed.osrs if region.name in links.rtt_ms]
 
     def _settle(self, wan, links: Links) -> None:
         settings = self.experiment.wan
@@ -348,7 +353,7 @@ class Cloud:
     def _measure(self, links: Links, phase: str) -> dict[str, Rtt]:
         cloud, found = self.deployed, {}
         links.times[phase] = time.time()
-        for region in cloud.osrs:
+        for region in self._linked(links):
             rtt = measure(region.control, cloud.admin.vip)
             found[region.name] = rtt
             what = f"{region.name} to {cloud.admin.name}, {phase}"
@@ -360,7 +365,7 @@ class Cloud:
 
     def _measure_between(self, links: Links) -> None:
         """Two OSRs are two links apart: measured and recorded, not judged."""
-        for one, other in combinations(self.deployed.osrs, 2):
+        for one, other in combinations(self._linked(links), 2):
             name = f"{one.name}-{other.name}"
             rtt = measure(one.control, other.vip)
             links.between[name] = rtt
