@@ -14,6 +14,7 @@ from typing import Any
 from mrkolla.cloud import Cloud
 from mrkolla.config import Point
 from mrkolla.errors import MrkollaError, WanError
+from mrkolla.placement import Region
 from mrkolla.progress import Progress
 from mrkolla.wan import EchoServer, Rtt, Ticker, Wan, measure, verify
 from mrkolla.wan.real import expected
@@ -121,7 +122,7 @@ class LinkKeeper:
             tickers = {}
             watch = _Watch(wan)
             if links.refused is None:
-                for region in cloud.osrs:
+                for region in self._linked(links):
                     tickers[region.name] = stack.enter_context(Ticker(region.control, cloud.admin.public))
                 stack.enter_context(watch)
             yield links
@@ -131,6 +132,10 @@ class LinkKeeper:
                 links.refused = watch.error
             if links.refused is None:
                 links.after = self._try(links, "after")
+
+    def _linked(self, links: Links) -> list[Region]:
+        """The OSRs that ``links`` are of: one that joined meanwhile is not."""
+        return [region for region in self._cloud.osrs if region.name in links.rtt_ms]
 
     def _settle(self, wan: Wan, links: Links) -> None:
         settings = self._cloud.experiment.wan
@@ -169,7 +174,7 @@ class LinkKeeper:
     def _measure(self, links: Links, phase: str) -> dict[str, Rtt]:
         cloud, found = self._cloud, {}
         links.times[phase] = time.time()
-        for region in [region for region in cloud.osrs if region.name in links.rtt_ms]:
+        for region in self._linked(links):
             rtt = measure(region.control, cloud.admin.public)
             found[region.name] = rtt
             what = f"{region.name} to {cloud.admin.name}, {phase}"
@@ -181,7 +186,7 @@ class LinkKeeper:
 
     def _measure_between(self, links: Links) -> None:
         """Two OSRs are two links apart: measured and recorded, not judged."""
-        for one, other in combinations(self._cloud.osrs, 2):
+        for one, other in combinations(self._linked(links), 2):
             name = f"{one.name}-{other.name}"
             rtt = measure(one.control, other.vip)
             links.between[name] = rtt

@@ -16,15 +16,18 @@ import pytest
 import yaml
 
 from mrkolla import config
+from mrkolla.check import Report
 from mrkolla.check.model import CloudView
 from mrkolla.cloud import Cloud
 from mrkolla.errors import CheckError, DeployError, InputError, LackError, WanError
+from mrkolla.experiment import Cloud as Execution
 from mrkolla.journal import Journal, read_steps
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.membership import joining, verify
 from mrkolla.placement import AR
 from mrkolla.progress import Progress
 from mrkolla.providers.local import testbed as local_testbed
+from mrkolla.results import RunFolder
 from mrkolla.wan import Rtt
 
 
@@ -607,3 +610,57 @@ def test_the_view_for_the_catalog_is_what_is_planned(world, cloud):
     assert [(region.name, region.kind == AR, bool(region.services)) for region in view.regions] == [
         *(("AR", True, False), ("OSR1", False, True), ("OSR2", False, True), ("OSR3", False, True)),
     ]
+
+
+# -- in an experiment ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(world, tmp_path, monkeypatch):
+    """An execution of the experiment, whose deployment and check have nothing to do."""
+    monkeypatch.setattr(Cloud, "deploy", lambda cloud: cloud.members.need_settled())
+    monkeypatch.setattr(Execution, "record", lambda run, reused=True: None)
+    monkeypatch.setattr(Execution, "check", lambda run: Report())
+    folder = RunFolder.create(tmp_path / "results", "demo")
+
+    @contextmanager
+    def execution():
+        with Progress(file=io.StringIO()) as progress, Execution(world.experiment, folder, progress) as made:
+            yield made
+
+    return execution
+
+
+def test_a_run_folder_keeps_what_joined_and_left(world, run):
+    with run() as one:
+        assert not one.has("OSR3")
+        one.join("OSR3", deploy_rtt_ms=100)
+        assert one.has("OSR3")
+        # The sweep goes on with the regions that there are; the experiment, by which runs are told, is the file's.
+        assert {tuple(point.rtt_ms) for point in one.deployed.experiment.points()} == {("OSR1", "OSR2", "OSR3")}
+        assert one.experiment == world.experiment
+        one.join("OSR3")
+        one.leave("OSR3")
+        kept = one.folder.read_json("joins.json")
+    assert [(done["what"], done["region"]) for done in kept] == [("join", "OSR3"), ("leave", "OSR3")]
+    assert kept[0]["deploy_rtt_ms"] == 100
+    assert kept[0]["seconds"] >= 0
+
+
+def test_an_execution_takes_back_a_join_that_was_cut_off(world, run, cloud):
+    before = world.state()
+    world.at["kolla OSR3"] = Killed()
+    with run() as one, pytest.raises(Killed):
+        one.join("OSR3")
+    with run() as two:
+        two.up()
+    assert {**world.state(), "clouds": None} == {**before, "clouds": None}
+
+
+def test_an_execution_does_not_go_on_without_a_region_of_its_file(world, run, cloud):
+    cloud().leave("OSR2")
+    with run() as one, pytest.raises(InputError, match="region OSR2 of the experiment left the cloud 'demo'"):
+        one.up()
+    cloud().join("OSR2")
+    with run() as one:
+        one.up()
