@@ -6,13 +6,12 @@ It says on its serial console ``mrkolla-guest: booted`` and, once it has an addr
 from __future__ import annotations
 
 import lzma
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla import cache, debian, shell
+from mrkolla import bootdisk, cache, debian
 from mrkolla.errors import DeployError, LackError
 
 HERE = Path(__file__).parent
@@ -36,9 +35,9 @@ def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path
 
     Raises :class:`~mrkolla.errors.LackError` when a tool is missing.
     """
-    for program, package in (("syslinux", "syslinux"), ("mcopy", "mtools"), ("cpio", "cpio")):
-        if not shutil.which(program):
-            raise LackError(f"{program} is not installed: apt-get install {package}")
+    bootdisk.need()
+    if not shutil.which("cpio"):
+        raise LackError("cpio is not installed: apt-get install cpio")
     scripts = [HERE / "guest-init.sh", HERE / "guest-dhcp.sh"]
     mark = cache.digest(_PACKAGES, MODULES, _SYSLINUX, debian.SUITE, *scripts)
     return cache.entry("guest", debian.SUITE, mark, lambda folder: _build(folder, log, detail)) / "guest.raw"
@@ -106,29 +105,11 @@ def _initrd(root: Path, target: Path) -> None:
 
 
 def _disk(folder: Path, kernel: Path, initrd: Path, log: Path) -> None:
-    """A disk with one FAT partition that syslinux boots from; made without mounting anything."""
+    """A disk with one FAT partition that syslinux boots from."""
     disk = folder / "guest.raw"
     with disk.open("wb") as out:
         out.truncate(_SIZE)
     (folder / "syslinux.cfg").write_text(_SYSLINUX)
-    env = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
-    image = f"{disk}@@{_START}"
-
-    def call(*argv: str, stdin: str | None = None) -> None:
-        if stdin is not None:
-            done = subprocess.run(argv, input=stdin, text=True, capture_output=True, timeout=60)
-            if done.returncode != 0:
-                raise DeployError(f"{argv[0]} failed: {done.stderr.strip()[-200:]}")
-            return
-        shell.must(list(argv), log, timeout=60, what=argv[0], env=env)
-
-    call("sfdisk", "-q", str(disk), stdin=f"start={_START // 512},type=c,bootable\n")
-    call("mformat", "-i", image, "-F", "-T", str((_SIZE - _START) // 512), "-h", "16", "-s", "63", "::")
-    call("syslinux", "--install", "--offset", str(_START), str(disk))
-    for source, name in ((kernel, "vmlinuz"), (initrd, "initrd"), (folder / "syslinux.cfg", "syslinux.cfg")):
-        call("mcopy", "-i", image, str(source), f"::/{name}")
-    mbr = next(Path("/usr/lib").rglob("mbr/mbr.bin"), None)
-    if mbr is None:
-        raise LackError("syslinux's mbr.bin is missing: apt-get install syslinux-common")
-    with disk.open("r+b") as out:
-        out.write(mbr.read_bytes()[:440])
+    bootdisk.partition(disk, f"start={_START // 512},type=c,bootable\n")
+    files = {"vmlinuz": kernel, "initrd": initrd, "syslinux.cfg": folder / "syslinux.cfg"}
+    bootdisk.boot_partition(disk, _START, _SIZE - _START, files, log)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TESTBEDS = {
     "local": "mrkolla.providers.local.testbed",
     "g5k": "mrkolla.providers.g5k.testbed",
+    "vagrant": "mrkolla.providers.vagrant.testbed",
     "static": "mrkolla.providers.static.testbed",
 }
 
