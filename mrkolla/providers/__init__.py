@@ -2,7 +2,8 @@
 
 A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
 ``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
-``kolla_config``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``.
+``kolla_config``. Some have more: ``foresee``, ``doctor``, ``deadline`` (hosts that are there for a time only) and
+``refuse_save`` (disks that are not in the cloud's folder).
 """
 
 from __future__ import annotations
@@ -43,3 +44,10 @@ def deadline(experiment: Experiment) -> float | None:
     """When the hosts are taken away (seconds since 1970); None for hosts that stay."""
     ask = getattr(testbed(experiment.testbed.kind), "deadline", None)
     return ask(experiment) if ask is not None else None
+
+
+def refuse_save(experiment: Experiment) -> None:
+    """Raise :class:`~mrkolla.errors.InputError` where a copy of the cloud's folder is no copy of the cloud."""
+    refuse = getattr(testbed(experiment.testbed.kind), "refuse_save", None)
+    if refuse is not None:
+        refuse(experiment)
