@@ -74,12 +74,13 @@ def lacking(backend: str) -> list[str]:
     """Debian packages that are missing."""
     if backend != "libvirt":
         return [] if shutil.which("vagrant") else ["vagrant"]
-    # Vagrant's plugin is no program: Vagrant itself is asked for it.
-    return [
-        package
-        for package, program, _ in packages()
-        if not (Path(program).exists() if program.startswith("/") else program == "-" or shutil.which(program))
-    ]
+    found = []
+    for package, program, _ in packages():
+        # Vagrant's plugin is no program: Vagrant itself is asked for it, where there is one.
+        known = "vagrant" if program == "-" else program
+        there = Path(known).exists() if known.startswith("/") else shutil.which(known)
+        found += [] if there else [package]
+    return found
 
 
 def need() -> None:
