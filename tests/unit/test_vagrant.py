@@ -196,6 +196,7 @@ def test_the_vagrantfile_for_libvirt(vagrant):
         'lv.default_prefix = "mrk.demo."',
         'lv.management_network_address = "198.19.0.0/24"',
         'lv.driver = "qemu"',
+        'lv.cpu_feature :name => "cx16", :policy => "disable"',
         "config.ssh.insert_key = true",
         'config.vm.synced_folder ".", "/vagrant", disabled: true',
         "lv.memory=8192",
@@ -322,8 +323,14 @@ def test_addresses_that_this_machine_has_are_refused(vagrant, monkeypatch):
     monkeypatch.setattr(
         look.subprocess, "run", lambda *a, **k: type("Done", (), {"stdout": json.dumps(routes), "returncode": 0})
     )
-    seen = look._network(vagrant().testbed)
-    assert seen.ok is False and "198.19.64.0/20 (mrk1)" in seen.seen and "virbr1" not in seen.seen
+    seen = look._network(vagrant().testbed, judge=False)
+    assert seen.ok is False and "198.19.64.0/20 (mrk1), 198.19.65.0/24 (virbr1)" in seen.seen
+    del routes[1]
+    # A cloud that is up has its networks: worth a word, and in the way of another one alone.
+    assert look._network(vagrant().testbed, judge=False).ok is None
+    assert look._network(vagrant().testbed, judge=True).ok is False
+    del routes[1]
+    assert look._network(vagrant().testbed, judge=True).ok
 
 
 def test_other_machines_under_one_name_are_refused(vagrant, own_cache, stand_in, tmp_path):

@@ -51,10 +51,9 @@ def machines(experiment: Experiment) -> list[Machine]:
     for index, region in enumerate(placement.region_names(experiment)):
         subnet = testbed.subnet(index)
         own = [host for host in placement.wanted(experiment) if host.region == region]
-        if len(own) > subnet.num_addresses - FIRST_HOST - 1:
-            raise InputError(
-                f"region {region} has {len(own)} hosts, and addresses for {240 - FIRST_HOST}: ask for fewer"
-            )
+        room = subnet.num_addresses - FIRST_HOST - 1
+        if len(own) > room:
+            raise InputError(f"region {region} has {len(own)} hosts, and addresses for {room}: ask for fewer")
         for number, host in enumerate(own):
             size = size_of(experiment, host)
             address = str(subnet[FIRST_HOST + number])

@@ -116,19 +116,8 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
     folder = place.folder(experiment.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     plain.save(folder / "conf.json", provider.dictionary(experiment, state["box"], state["emulated"]))
-    if testbed.backend == "libvirt":
-        before = (libvirt.POOL in libvirt.pools(), libvirt.box_volumes(state["box"]))
-        if not state["settled"]:
-            state["made"]["pool"] = not before[0]
-            plain.save(_file(experiment.name), state)
-    try:
-        say(f"starting {len(state['machines'])} machines{' in emulation' if emulated else ''}")
-        _call("up", experiment.name, len(state["machines"]) * (testbed.boot_s + _EACH_S), testbed.backend, log, say)
-    finally:
-        if testbed.backend == "libvirt":
-            new = libvirt.box_volumes(state["box"]) - before[1]
-            state["made"]["volumes"] = sorted({*state["made"]["volumes"], *new})
-            plain.save(_file(experiment.name), state)
+    say(f"starting {len(state['machines'])} machines{' in emulation' if emulated else ''}")
+    _call("up", experiment.name, len(state["machines"]) * (testbed.boot_s + _EACH_S), testbed.backend, log, say)
     said = json.loads((folder / "hosts.json").read_text())
     state["keys"] = {name: row["key"] for name, row in said.items()}
     plain.save(_file(experiment.name), state)
@@ -137,7 +126,6 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
     # Asked once, over a network that does not leave this machine.
     hosts_of.pin(hosts, plain.known_hosts(experiment.name), trusted=None, scan=True)
     state["interfaces"] = {host.name: _interface(host) for host in hosts}
-    state["settled"] = True
     plain.save(_file(experiment.name), state)
 
 
@@ -145,17 +133,21 @@ def _begin(experiment: Experiment, emulated: bool) -> dict:
     testbed: VagrantTestbed = experiment.testbed
     # Keys and plans of machines that are gone tell nothing of new ones.
     plain.known_hosts(experiment.name).unlink(missing_ok=True)
+    name = box.name() if testbed.box == BUILD else testbed.box
+    libvirts = testbed.backend == "libvirt"
     return {
         "version": _VERSION,
         "backend": testbed.backend,
-        "box": box.name() if testbed.box == BUILD else testbed.box,
+        "box": name,
         "emulated": emulated,
         "machines": [],
         "keys": {},
         "interfaces": {},
-        # What of libvirt's Vagrant makes and does not remove: its pool, the volumes of a box.
-        "made": {"pool": False, "volumes": []},
-        "settled": False,
+        # What Vagrant makes at libvirt's and does not remove: its pool, volumes of the box. These were there before.
+        "before": {
+            "pool": libvirts and libvirt.POOL in libvirt.pools(),
+            "volumes": sorted(libvirt.box_volumes(name)) if libvirts else [],
+        },
     }
 
 
@@ -285,11 +277,11 @@ def _drop_box(name: str, state: Mapping) -> None:
     """Remove what of the box was not there before, unless another cloud of mrkolla's uses it."""
     others = [json.loads(path.read_text()) for path in cache.root().glob("cloud-*/vagrant.json")]
     if sum(one.get("box") == state["box"] for one in others) <= 1:
-        for volume in state["made"]["volumes"]:
+        for volume in libvirt.box_volumes(state["box"]) - set(state["before"]["volumes"]):
             libvirt.drop_volume(volume)
         if state["box"].startswith("mrkolla/") and state["box"] in look.boxes("libvirt"):
             look.vagrant("box", "remove", state["box"], "--provider", "libvirt", "--all", "--force")
-    if state["made"]["pool"]:
+    if not state["before"]["pool"]:
         libvirt.drop_pool()
 
 
