@@ -59,7 +59,9 @@ class VagrantTestbed(Testbed):
         4000, description="with images built here: port of a registry on each region's first control host"
     )
     disk_gb: Annotated[Int, Field(ge=1)] = Field(12, description="GB of disk that each machine must have free")
-    boot_s: Annotated[Int, Field(ge=30, le=7200)] = Field(600, description="how long a machine may take to boot, s")
+    boot_s: Annotated[Int, Field(ge=30, le=7200)] = Field(
+        600, description="how long SSH of a machine that has its address may take to answer, s"
+    )
 
     @model_validator(mode="after")
     def _keys_agree(self) -> VagrantTestbed:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mrkolla import cache, remote, shell
 from mrkolla.config import Experiment
 from mrkolla.config.vagrant import BUILD, VagrantTestbed
-from mrkolla.errors import DeployError, InputError, LackError
+from mrkolla.errors import DeployError, InputError, LackError, MrkollaError
 from mrkolla.placement import Region
 from mrkolla.providers import plain
 from mrkolla.providers import prepare as hosts_of
@@ -91,9 +91,9 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
     if fresh or not all(running(experiment).values()):
         try:
             _start(experiment, log, say)
-        except BaseException:
+        except BaseException as failed:
             if fresh:
-                destroy(experiment.name)
+                _undo(experiment.name, failed)
             raise
     hosts = _hosts(experiment)
     record = plain.cloud_folder(experiment.name) / "prepared.json"
@@ -101,6 +101,14 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
     need_driver(_plain(experiment), experiment.wan.driver)
     if images is not None:
         plain.feed(experiment, regions(experiment), images, log, record, say)
+
+
+def _undo(cloud: str, failed: BaseException) -> None:
+    """Remove what a first start left; what cannot be removed is told beside why the start failed."""
+    try:
+        destroy(cloud)
+    except MrkollaError as left:
+        raise LackError(f"{failed}; and then: {left}") from failed
 
 
 def _start(experiment: Experiment, log: Path, say: Say) -> None:
