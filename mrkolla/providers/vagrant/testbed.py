@@ -119,7 +119,7 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
     # A region may have joined. On record before anything is started: a crash must not lose who they are.
     state["machines"] = [one.as_dict() for one in place.machines(experiment)]
     plain.save(_file(experiment.name), state)
-    if testbed.box == BUILD:
+    if state["box"] == box.name():
         _have_box(log, say)
     folder = place.folder(experiment.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
 
 def _begin(experiment: Experiment, emulated: bool) -> dict:
     testbed: VagrantTestbed = experiment.testbed
-    # Keys and plans of machines that are gone tell nothing of new ones.
+    # Keys of machines that are gone tell nothing of new ones.
     plain.known_hosts(experiment.name).unlink(missing_ok=True)
     name = box.name() if testbed.box == BUILD else testbed.box
     libvirts = testbed.backend == "libvirt"
