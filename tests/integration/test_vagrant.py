@@ -76,6 +76,22 @@ def daemons(programs, tmp_path_factory) -> Iterator[None]:
                 while started(pid) is not None and time.monotonic() < end:
                     time.sleep(0.2)
         _FORWARD.write_text(forward)  # libvirt sets it for its networks
+        _drop_libvirts_chains()
+
+
+def _drop_libvirts_chains() -> None:
+    """libvirt's daemon makes chains of rules for its networks, and leaves them behind, empty."""
+    for tool in ("iptables", "ip6tables"):
+        for table in ("filter", "nat", "mangle"):
+            call = (tool, "-w", "-t", table)
+            rules = sh(*call, "-S", check=False).splitlines()
+            for rule in rules:
+                if rule.startswith("-A ") and " -j LIBVIRT_" in rule and not rule.startswith("-A LIBVIRT_"):
+                    sh(*call, *rule.replace("-A", "-D", 1).split())
+            chains = [rule.split()[1] for rule in rules if rule.startswith("-N LIBVIRT_")]
+            for verb in ("-F", "-X"):
+                for chain in chains:
+                    sh(*call, verb, chain)
 
 
 def everything() -> dict[str, set[str]]:
