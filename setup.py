@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["mrkolla", "mrkolla.*"]),
     package_data={
-        "mrkolla": ["browser-packages.txt", "system-packages.txt"],
+        "mrkolla": ["browser-packages.txt", "system-packages.txt", "vagrant-packages.txt"],
         "mrkolla.bench": ["locks/*.txt"],
         "mrkolla.images": ["*.sh"],
         "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*.yml"],
@@ -25,6 +25,7 @@ setup(
     },
     install_requires=[
         "enoslib==10.9.0",
+        "python-vagrant>=1.0,<2",
         "execo>=2.8.2,<3",
         "ansible-core>=2.17,<2.19",
         "pydantic>=2.7,<3",

@@ -23,7 +23,7 @@ from mrkolla import shell
 from mrkolla.errors import DeployError, LackError
 
 WHOLE = ".whole"
-KINDS = ("host", "images", "kolla", "guest", "tools", "cloud", "saved")
+KINDS = ("host", "images", "kolla", "guest", "box", "tools", "cloud", "saved")
 
 
 def root() -> Path:

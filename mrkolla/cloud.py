@@ -416,6 +416,7 @@ class Cloud:
         target = saved_folder(name)
         if target.exists():
             raise InputError(f"a cloud is saved as '{name}' already: 'mrkolla cache --remove {target.name}' removes it")
+        providers.refuse_save(self.experiment)
         self.members.need_settled()
         if not self.is_deployed():
             raise InputError(f"the cloud '{self.experiment.name}' is not deployed, or not all of its hosts run")

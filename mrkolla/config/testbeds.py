@@ -29,7 +29,8 @@ class Testbed(Model):
         return None
 
 
-def _network(text: str) -> str:
+def network_of_benchmarks(text: str) -> str:
+    """Check a network whose addresses are mrkolla's to give."""
     try:
         network = ipaddress.IPv4Network(text, strict=False)
     except ValueError:
@@ -45,7 +46,7 @@ class LocalTestbed(Testbed):
     """Hosts that are systemd-nspawn machines on this machine."""
 
     kind: Literal["local"] = Field("local", description="the testbed's kind")
-    network: Annotated[Text, AfterValidator(_network)] = Field(
+    network: Annotated[Text, AfterValidator(network_of_benchmarks)] = Field(
         "198.18.0.0/16", description="IPv4 network inside 198.18.0.0/15 that the regions' subnets are cut from"
     )
 
@@ -198,8 +199,14 @@ class G5kTestbed(Testbed):
 
 # Here, since these have the class above as their base.
 from mrkolla.config.static import StaticTestbed  # noqa: E402
+from mrkolla.config.vagrant import VagrantTestbed  # noqa: E402
 
 #: Kind -> model of the section ``testbed``.
-TESTBEDS: dict[str, type[Testbed]] = {"local": LocalTestbed, "g5k": G5kTestbed, "static": StaticTestbed}
+TESTBEDS: dict[str, type[Testbed]] = {
+    "local": LocalTestbed,
+    "g5k": G5kTestbed,
+    "vagrant": VagrantTestbed,
+    "static": StaticTestbed,
+}
 #: Kinds of the file format that this version does not have yet.
-LATER = ("vagrant",)
+LATER = ()

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla import cache, debian, shell
+from mrkolla import bootdisk, cache, debian
 from mrkolla.errors import DeployError, LackError
 
 HERE = Path(__file__).parent
@@ -42,9 +42,9 @@ def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path
 
 
 def _build(folder: Path, log: Path, detail: Callable[[str], None]) -> None:
-    for program, package in (("syslinux", "syslinux"), ("mcopy", "mtools"), ("cpio", "cpio")):
-        if not shutil.which(program):
-            raise LackError(f"{program} is not installed: apt-get install {package}")
+    bootdisk.need()
+    if not shutil.which("cpio"):
+        raise LackError("cpio is not installed: apt-get install cpio")
     if os.geteuid() != 0:
         raise LackError(
             f"the guest image is built by root: 'mrkolla images DIR' on a machine with root makes {folder.name};"
@@ -111,29 +111,11 @@ def _initrd(root: Path, target: Path) -> None:
 
 
 def _disk(folder: Path, kernel: Path, initrd: Path, log: Path) -> None:
-    """A disk with one FAT partition that syslinux boots from; made without mounting anything."""
+    """A disk with one FAT partition that syslinux boots from."""
     disk = folder / "guest.raw"
     with disk.open("wb") as out:
         out.truncate(_SIZE)
     (folder / "syslinux.cfg").write_text(_SYSLINUX)
-    env = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
-    image = f"{disk}@@{_START}"
-
-    def call(*argv: str, stdin: str | None = None) -> None:
-        if stdin is not None:
-            done = subprocess.run(argv, input=stdin, text=True, capture_output=True, timeout=60)
-            if done.returncode != 0:
-                raise DeployError(f"{argv[0]} failed: {done.stderr.strip()[-200:]}")
-            return
-        shell.must(list(argv), log, timeout=60, what=argv[0], env=env)
-
-    call("sfdisk", "-q", str(disk), stdin=f"start={_START // 512},type=c,bootable\n")
-    call("mformat", "-i", image, "-F", "-T", str((_SIZE - _START) // 512), "-h", "16", "-s", "63", "::")
-    call("syslinux", "--install", "--offset", str(_START), str(disk))
-    for source, name in ((kernel, "vmlinuz"), (initrd, "initrd"), (folder / "syslinux.cfg", "syslinux.cfg")):
-        call("mcopy", "-i", image, str(source), f"::/{name}")
-    mbr = next(Path("/usr/lib").rglob("mbr/mbr.bin"), None)
-    if mbr is None:
-        raise LackError("syslinux's mbr.bin is missing: apt-get install syslinux-common")
-    with disk.open("r+b") as out:
-        out.write(mbr.read_bytes()[:440])
+    bootdisk.partition(disk, f"start={_START // 512},type=c,bootable\n")
+    files = {"vmlinuz": kernel, "initrd": initrd, "syslinux.cfg": folder / "syslinux.cfg"}
+    bootdisk.boot_partition(disk, _START, _SIZE - _START, files, log)

@@ -3,9 +3,10 @@
 A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
 ``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
 ``kolla_config``, ``seen``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``; those that
-are not on this machine have ``doctor``, and ``FEEDS``: built images reach them through a registry. Where a region can
-join and leave a cloud that runs there are ``need_room`` (raises when its hosts cannot be had) and ``release`` (removes
-one region's hosts and network); ``reserve`` with one region more adds its hosts.
+are not on this machine have ``doctor``, and ``FEEDS``: built images reach them through a registry. Machines whose disks
+are not in the cloud's folder have ``refuse_save``. Where a region can join and leave a cloud that runs there are
+``need_room`` (raises when its hosts cannot be had) and ``release`` (removes one region's hosts and network);
+``reserve`` with one region more adds its hosts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 TESTBEDS = {
     "local": "mrkolla.providers.local.testbed",
     "g5k": "mrkolla.providers.g5k.testbed",
+    "vagrant": "mrkolla.providers.vagrant.testbed",
     "static": "mrkolla.providers.static.testbed",
 }
 
@@ -57,3 +59,10 @@ def deadline(experiment: Experiment) -> float | None:
     """When the hosts are taken away (seconds since 1970); None for hosts that stay."""
     ask = getattr(testbed(experiment.testbed.kind), "deadline", None)
     return ask(experiment) if ask is not None else None
+
+
+def refuse_save(experiment: Experiment) -> None:
+    """Raise :class:`~mrkolla.errors.InputError` where a copy of the cloud's folder is no copy of the cloud."""
+    refuse = getattr(testbed(experiment.testbed.kind), "refuse_save", None)
+    if refuse is not None:
+        refuse(experiment)

@@ -68,7 +68,10 @@ def module(name):
 
 
 def kvm():
-    """Whether a virtual machine can be made: the device alone says nothing."""
+    """Whether a virtual machine can be made and run: the device alone says nothing."""
+    flags = re.search(r"^flags\s*:(.*)", read("/proc/cpuinfo") or "", re.M)
+    if os.uname().machine == "x86_64" and not (flags and {"vmx", "svm"} & set(flags[1].split())):
+        return False
     try:
         with open("/dev/kvm", "rb") as device:
             os.close(fcntl.ioctl(device, 0xAE01, 0))  # KVM_CREATE_VM

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from mrkolla import cache, placement
+from mrkolla import placement
 from mrkolla.config import Experiment
 from mrkolla.config.static import StaticHost, StaticRegion, StaticTestbed
 from mrkolla.errors import InputError
 from mrkolla.placement import AR, OSR, HostWanted, PlacedHost, Region
-from mrkolla.providers.prepare import Needs, feed
+from mrkolla.providers import plain
+from mrkolla.providers.plain import known_hosts
+from mrkolla.providers.prepare import Needs
 from mrkolla.providers.static.provider import remote_host
-
-#: The first number of the VXLANs between hosts of a region.
-_FIRST_WIRE = 7400
-
-
-def cloud_folder(name: str) -> Path:
-    """Where the state of the cloud ``name`` is kept."""
-    return cache.root() / f"cloud-{name}"
-
-
-def known_hosts(name: str) -> Path:
-    return cloud_folder(name) / "ssh" / "known_hosts"
 
 
 def placed_hosts(experiment: Experiment) -> Iterator[tuple[str, StaticRegion, list[tuple[HostWanted, StaticHost]]]]:
@@ -63,51 +52,24 @@ def regions(experiment: Experiment) -> list[Region]:
 def needs(experiment: Experiment) -> Needs:
     """What preparing must make of the hosts."""
     testbed: StaticTestbed = experiment.testbed
-    names, interface, external, wires, vips, features = {}, {}, {}, {}, {}, {}
-    drivers = {region.name: region.compute_driver for region in experiment.regions}
-    for number, (name, section, pairs) in enumerate(placed_hosts(experiment)):
-        # HAProxy is on the network hosts: the control hosts, where there are no others.
-        vips[next(host.name for wanted, host in pairs if "network" in wanted.roles)] = section.vip
-        for wanted, host in pairs:
-            names[host.name] = host.address
+    interface, external = {}, {}
+    for _, section, pairs in placed_hosts(experiment):
+        for _, host in pairs:
             interface[host.name] = section.interface or testbed.interface
-            features[host.name] = features_of(testbed, wanted.roles, drivers.get(name))
-            if name == experiment.admin_region.name or not wanted.roles & {"network", "compute"}:
-                continue
             if given := section.external_interface or testbed.external_interface:
                 external[host.name] = given
-            else:
-                others = tuple(other.address for _, other in pairs if other.address != host.address)
-                wires[host.name] = (_FIRST_WIRE + number, others)
-    return Needs(
-        cloud=experiment.name,
-        names=names,
-        interface=interface,
-        external=external,
-        wires=wires,
-        # With keepalived the VIP is its business.
-        vips={} if testbed.keepalived else vips,
-        free=tuple(vips.values()),
-        features=features,
-        registries=tuple(sorted({*registry_of(experiment).values()})),
+    placed = regions(experiment)
+    outward = {one.host.name for region in placed for one in region.hosts if _outward(region, one)}
+    return plain.needs(
+        experiment,
+        placed,
+        interface,
+        external={name: device for name, device in external.items() if name in outward},
+        keepalived=testbed.keepalived,
         contained=testbed.containers,
         docker_data=testbed.docker_data,
-        disk_gb=testbed.disk_gb,
     )
 
 
-def features_of(testbed: StaticTestbed, roles: frozenset[str], driver: str | None) -> frozenset[str]:
-    """What the kernel of a host with ``roles`` must have; ``driver`` is its OSR's compute driver (None: in the AR)."""
-    found = set()
-    if driver is not None and testbed.openvswitch == "kernel" and roles & {"network", "compute"}:
-        found.add("openvswitch")
-    if driver == "kvm" and "compute" in roles:
-        found.add("kvm")
-    if testbed.keepalived and "control" in roles:
-        found.add("ip_vs")
-    return frozenset(found)
-
-
-def registry_of(experiment: Experiment) -> dict[str, str]:
-    """Region -> HOST:PORT that its hosts pull from; empty for public images."""
-    return feed.registries_of(experiment, regions(experiment))
+def _outward(region: Region, placed: PlacedHost) -> bool:
+    return region.kind == OSR and bool(placed.roles & {"network", "compute"})

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mrkolla import remote
 from mrkolla.config import Experiment
 from mrkolla.config.static import StaticTestbed
 from mrkolla.errors import InputError, LackError, MrkollaError
+from mrkolla.providers import plain
 from mrkolla.providers import prepare as hosts_of
+from mrkolla.providers.plain import cloud_folder, features_of, known_hosts, kolla_config
 from mrkolla.providers.prepare import Needs, Seen
 from mrkolla.providers.prepare.feed import feed
-from mrkolla.providers.static.kolla import kolla_config, kolla_globals
-from mrkolla.providers.static.place import cloud_folder, features_of, known_hosts, needs, regions
+from mrkolla.providers.static.kolla import kolla_globals
+from mrkolla.providers.static.place import needs, regions
 from mrkolla.providers.static.provider import provider, remote_host
 from mrkolla.remote import Host
 from mrkolla.wan import PlainLink, PlainRegion
@@ -63,7 +64,9 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
             hosts.append(host)
             interface[host.name] = region.interface or testbed.interface
             roles = frozenset({"control", "network", "compute"})
-            features[host.name] = features_of(testbed, roles, "qemu" if number else None)
+            features[host.name] = features_of(
+                testbed.openvswitch, testbed.keepalived, roles, "qemu" if number else None
+            )
     names = {host.name: host.address for host in hosts}
     wanted = Needs(
         cloud="doctor",
@@ -135,12 +138,7 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
 
 def _refuse_other_hosts(experiment: Experiment) -> None:
     before = {host.name: host.address for host in _load(experiment.name)}
-    now = {host.name: host.address for host in _hosts(experiment)}
-    if other := sorted(name for name in before if now.get(name) != before[name]):
-        raise InputError(
-            f"the cloud '{experiment.name}' is there with other hosts ({', '.join(other)}): 'mrkolla destroy --name"
-            f" {experiment.name}' first, or give this experiment another name"
-        )
+    plain.refuse_other_hosts(experiment.name, before, {host.name: host.address for host in _hosts(experiment)})
 
 
 def _plain(experiment: Experiment) -> tuple[PlainRegion, ...]:
@@ -158,9 +156,7 @@ def _plain(experiment: Experiment) -> tuple[PlainRegion, ...]:
 
 def links(experiment: Experiment) -> list[PlainLink]:
     """The links between each OSR and the AR."""
-    plain = _plain(experiment)
-    admin = experiment.admin_region.name
-    return [PlainLink(region.name, admin, plain) for region in plain if region.name != admin]
+    return plain.links(experiment.admin_region.name, _plain(experiment))
 
 
 def running(experiment: Experiment) -> dict[str, bool]:
@@ -171,17 +167,7 @@ def running(experiment: Experiment) -> dict[str, bool]:
 def seen(name: str) -> dict[str, bool] | None:
     """:func:`running` for the cloud ``name``; None when it is not on a person's hosts."""
     hosts = _load(name)
-    if not hosts:
-        return None
-
-    def up(host: Host) -> bool:
-        try:
-            return remote.run(host, ["systemctl", "is-active", "docker"], timeout=30, check=False).returncode == 0
-        except LackError:
-            return False
-
-    with ThreadPoolExecutor(16) as pool:
-        return dict(zip([host.name for host in hosts], pool.map(up, hosts), strict=True))
+    return plain.answering(hosts) if hosts else None
 
 
 def power_off(experiment: Experiment) -> list[str]:
@@ -213,19 +199,12 @@ def _file(name: str) -> Path:
 
 
 def _save(name: str, hosts: list[Host]) -> None:
-    rows = [
-        {**{key: getattr(host, key) for key in ("name", "address", "user", "port")}, "key": str(host.key)}
-        for host in hosts
-    ]
-    new = _file(name).with_suffix(".new")
-    new.write_text(json.dumps(rows, indent=1))
-    new.replace(_file(name))
+    plain.save(_file(name), plain.as_rows(hosts))
 
 
 def _load(name: str) -> list[Host]:
     """The hosts of a cloud as another process prepared them; none when there is no such cloud."""
     try:
-        rows = json.loads(_file(name).read_text())
+        return plain.from_rows(name, json.loads(_file(name).read_text()))
     except FileNotFoundError:
         return []
-    return [Host(**{**row, "key": Path(row["key"])}, known_hosts=known_hosts(name)) for row in rows]

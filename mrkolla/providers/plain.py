@@ -1,0 +1,190 @@
+"""What testbeds of plain hosts share: no router of mrkolla's stands between their regions, and SSH is the way to them.
+
+Placing is the testbed's own business; from placed regions follows here what preparing must make of the hosts, what
+Kolla must know of them, and how they are linked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mrkolla import cache, remote
+from mrkolla.config import Experiment
+from mrkolla.errors import InputError, LackError
+from mrkolla.placement import AR, OSR, Region
+from mrkolla.providers.prepare import WIRE, WIRE_MTU, Needs, feed
+from mrkolla.remote import Host
+from mrkolla.wan import PlainLink, PlainRegion
+
+#: The first number of the VXLANs between hosts of a region.
+FIRST_WIRE = 7400
+
+
+def cloud_folder(name: str) -> Path:
+    """Where the state of the cloud ``name`` is kept."""
+    return cache.root() / f"cloud-{name}"
+
+
+def known_hosts(name: str) -> Path:
+    """The SSH host keys that were pinned for the cloud ``name``."""
+    return cloud_folder(name) / "ssh" / "known_hosts"
+
+
+# -- what hosts are for ------------------------------------------------------------------------------------------------
+
+
+def needs(
+    experiment: Experiment,
+    regions: Sequence[Region],
+    interface: Mapping[str, str],
+    *,
+    external: Mapping[str, str] | None = None,
+    keepalived: bool = False,
+    contained: bool = False,
+    docker_data: str | None = None,
+) -> Needs:
+    """What preparing must make of the hosts of ``regions``.
+
+    ``interface`` maps a host's name to the interface that has its address, ``external`` to one without address for
+    Neutron; hosts without such get a VXLAN between the hosts of their region.
+    """
+    testbed = experiment.testbed
+    drivers = {region.name: region.compute_driver for region in experiment.regions}
+    names, wires, features, vips = {}, {}, {}, {}
+    for number, region in enumerate(regions):
+        # HAProxy is on the network hosts: the control hosts, where there are no others.
+        vips[region.balancers[0].name] = region.vip
+        for placed in region.hosts:
+            host = placed.host
+            names[host.name] = host.address
+            features[host.name] = features_of(testbed.openvswitch, keepalived, placed.roles, drivers.get(region.name))
+            outward = region.kind == OSR and placed.roles & {"network", "compute"}
+            if outward and host.name not in (external or {}):
+                others = tuple(one.host.address for one in region.hosts if one.host.address != host.address)
+                wires[host.name] = (FIRST_WIRE + number, others)
+    return Needs(
+        cloud=experiment.name,
+        names=names,
+        interface=dict(interface),
+        external={name: device for name, device in (external or {}).items() if name in names},
+        wires=wires,
+        # With keepalived the VIP is its business.
+        vips={} if keepalived else vips,
+        free=tuple(vips.values()),
+        features=features,
+        registries=tuple(sorted({*feed.registries_of(experiment, regions).values()})),
+        contained=contained,
+        docker_data=docker_data,
+        disk_gb=testbed.disk_gb,
+    )
+
+
+def features_of(openvswitch: str, keepalived: bool, roles: frozenset[str], driver: str | None) -> frozenset[str]:
+    """What the kernel of a host with ``roles`` must have; ``driver`` is its OSR's compute driver (None: in the AR)."""
+    found = set()
+    if driver is not None and openvswitch == "kernel" and roles & {"network", "compute"}:
+        found.add("openvswitch")
+    if driver == "kvm" and "compute" in roles:
+        found.add("kvm")
+    if keepalived and "control" in roles:
+        found.add("ip_vs")
+    return frozenset(found)
+
+
+# -- what Kolla must know ----------------------------------------------------------------------------------------------
+
+
+def kolla_globals(
+    experiment: Experiment,
+    region: Region,
+    interface: str,
+    external: str | None = None,
+    own: Mapping[str, object] | None = None,
+) -> dict:
+    """What Kolla's run for ``region`` must know of plain hosts; ``own`` holds what is this testbed's alone."""
+    values: dict = {
+        "enable_keepalived": False,
+        "network_interface": interface,
+        # Preparing has looked at what these would: more systems can be hosts than Kolla's own list has.
+        "prechecks_enable_host_os_checks": False,
+        "prechecks_enable_host_ntp_checks": False,
+        "docker_disable_default_network": True,
+    }
+    values |= feed.kolla_globals(experiment, region) | dict(own or {})
+    if region.kind == OSR:
+        values["neutron_external_interface"] = external or WIRE
+        if experiment.testbed.openvswitch == "userspace":
+            values |= {
+                # Such a data path has no tunnels over an address outside of it: tenants' networks are VLANs.
+                "ovs_datapath": "netdev",
+                "neutron_tenant_network_types": "vlan",
+                "enable_neutron_provider_networks": True,
+                "neutron_agents_wrappers": False,
+            }
+    return values
+
+
+def kolla_config(region: Region) -> dict[str, str]:
+    """Files of ``node_custom_config`` that such hosts need."""
+    if region.kind == AR:
+        return {}
+    return {
+        "neutron.conf": f"[DEFAULT]\nglobal_physnet_mtu = {WIRE_MTU}\n",
+        "neutron/ml2_conf.ini": (
+            f"[ml2]\npath_mtu = {WIRE_MTU}\n\n[ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:100:1999\n"
+        ),
+    }
+
+
+# -- links, state ------------------------------------------------------------------------------------------------------
+
+
+def links(admin: str, plain: tuple[PlainRegion, ...]) -> list[PlainLink]:
+    """The links between each OSR and the AR, which is called ``admin``."""
+    return [PlainLink(region.name, admin, plain) for region in plain if region.name != admin]
+
+
+def answering(hosts: Sequence[Host]) -> dict[str, bool]:
+    """Each host's name, and whether it answers by SSH with its Docker up."""
+
+    def up(host: Host) -> bool:
+        try:
+            return remote.run(host, ["systemctl", "is-active", "docker"], timeout=30, check=False).returncode == 0
+        except LackError:
+            return False
+
+    with ThreadPoolExecutor(16) as pool:
+        return dict(zip([host.name for host in hosts], pool.map(up, hosts), strict=True))
+
+
+def refuse_other_hosts(cloud: str, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Raise InputError when the cloud is there with hosts that differ from what is wanted ``now`` (name -> what)."""
+    if other := sorted(name for name in before if now.get(name) != before[name]):
+        raise InputError(
+            f"the cloud '{cloud}' is there with other hosts ({', '.join(other)}): 'mrkolla destroy --name"
+            f" {cloud}' first, or give this experiment another name"
+        )
+
+
+def as_rows(hosts: Sequence[Host]) -> list[dict]:
+    """The hosts as JSON values; :func:`from_rows` is the way back."""
+    keys = ("name", "address", "user", "port")
+    return [{**{key: getattr(host, key) for key in keys}, "key": str(host.key)} for host in hosts]
+
+
+def from_rows(cloud: str, rows: Sequence[Mapping]) -> list[Host]:
+    """The hosts of a cloud as another process saved them."""
+    return [Host(**{**row, "key": Path(row["key"])}, known_hosts=known_hosts(cloud)) for row in rows]
+
+
+def save(file: Path, values: object) -> None:
+    """Write JSON, whole or not at all, readable by its owner alone."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    new.write_text(json.dumps(values, indent=1))
+    new.replace(file)

@@ -1,0 +1,1 @@
+"""The testbed ``vagrant``: machines that Vagrant starts on this one."""

@@ -1,0 +1,207 @@
+"""What this machine has and lacks to be the testbed ``vagrant``, and the command that mends each lack."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import mrkolla
+from mrkolla.config import Experiment
+from mrkolla.config.vagrant import BUILD, VagrantTestbed
+from mrkolla.doctor import kvm_refused
+from mrkolla.errors import LackError
+from mrkolla.providers.prepare import Seen
+from mrkolla.providers.vagrant import box, libvirt
+from mrkolla.providers.vagrant.place import machines
+
+_LIST = Path(mrkolla.__file__).parent / "vagrant-packages.txt"
+_HERE = "this machine"
+_PYTHON = "python-vagrant"
+
+
+def home() -> Path:
+    """Vagrant's own folder."""
+    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
+
+
+def environment(backend: str) -> dict[str, str]:
+    """The environment for Vagrant: the wanted backend, no questions to the network, no other folder than it is told."""
+    ours = {"VAGRANT_DEFAULT_PROVIDER": backend, "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
+    drop = ("VAGRANT_CWD", "VAGRANT_DOTFILE_PATH", "VAGRANT_VAGRANTFILE", "VAGRANT_FORCE_COLOR")
+    return {key: value for key, value in os.environ.items() if key not in drop} | ours
+
+
+def vagrant(*argv: str, backend: str = "libvirt") -> str:
+    """What a short command of Vagrant's printed; raises :class:`~mrkolla.errors.LackError` with its own words."""
+    line = ["vagrant", *argv]
+    try:
+        done = subprocess.run(
+            line,
+            env=environment(backend),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+            cwd=Path.home(),
+        )
+    except FileNotFoundError as missing:
+        raise LackError(_install(["vagrant"])) from missing
+    except subprocess.TimeoutExpired as late:
+        raise LackError(f"'vagrant {' '.join(argv)}' gave no answer within 600 s") from late
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise LackError(f"'vagrant {' '.join(argv)}' failed: {said[:300]}")
+    return done.stdout
+
+
+def packages() -> list[tuple[str, str, str]]:
+    """(package, program or file, what for) of everything that the testbed needs from Debian."""
+    rows = [line.split(None, 2) for line in _LIST.read_text().splitlines() if line and not line.startswith("#")]
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _install(missing: list[str]) -> str:
+    return f"the testbed vagrant needs more programs: apt-get install {' '.join(missing)}"
+
+
+def lacking(backend: str) -> list[str]:
+    """Debian packages that are missing."""
+    if backend != "libvirt":
+        return [] if shutil.which("vagrant") else ["vagrant"]
+    found = []
+    for package, program, _ in packages():
+        # Vagrant's plugin is no program: Vagrant itself is asked for it, where there is one.
+        known = "vagrant" if program == "-" else program
+        there = Path(known).exists() if known.startswith("/") else shutil.which(known)
+        found += [] if there else [package]
+    return found
+
+
+def need() -> None:
+    """Raise LackError when this machine lacks what every use of Vagrant takes."""
+    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install openssh-client")
+    if not shutil.which("vagrant"):
+        raise LackError(_install(lacking("libvirt")))
+    if not importlib.util.find_spec("vagrant"):
+        raise LackError(f"the Python package {_PYTHON} is not installed: pip install {_PYTHON}")
+
+
+def boxes(backend: str) -> set[str]:
+    """The names of the boxes that Vagrant has for ``backend``."""
+    return {
+        match[1] for line in vagrant("box", "list").splitlines() if (match := re.match(rf"(\S+)\s+\({backend},", line))
+    }
+
+
+def emulated(testbed: VagrantTestbed) -> bool:
+    """Whether libvirt's machines run without KVM. Raises LackError where KVM is asked for and is not there."""
+    if testbed.backend != "libvirt" or testbed.hypervisor == "qemu":
+        return testbed.backend == "libvirt"
+    refused = kvm_refused()
+    if refused and testbed.hypervisor == "kvm":
+        raise LackError(f"testbed.hypervisor: kvm: this machine has none ({refused}): take qemu, or auto")
+    return refused is not None
+
+
+def look(testbed: VagrantTestbed, experiment: Experiment | None = None) -> list[Seen]:
+    """Everything that matters, changing nothing. Without ``experiment`` its size is not judged."""
+    missing = lacking(testbed.backend)
+    seen = [Seen(_HERE, "packages", not missing, _words(missing), f"apt-get install {' '.join(missing)}")]
+    there = importlib.util.find_spec("vagrant") is not None
+    seen.append(Seen(_HERE, _PYTHON, there, "there" if there else "missing", f"pip install {_PYTHON}"))
+    if "vagrant" not in missing:
+        seen += _backend(testbed, missing)
+        seen.append(_box(testbed))
+    seen.append(_network(testbed, experiment is not None))
+    seen.append(_memory(experiment))
+    return seen
+
+
+def _words(missing: list[str]) -> str:
+    return f"missing: {', '.join(missing)}" if missing else "all there"
+
+
+def _backend(testbed: VagrantTestbed, missing: list[str]) -> list[Seen]:
+    if testbed.backend == "virtualbox":
+        there = shutil.which("VBoxManage") is not None
+        return [
+            Seen(_HERE, "VirtualBox", there, "there" if there else "missing", "install VirtualBox (virtualbox.org)"),
+            _virtualbox_networks(testbed),
+        ]
+    plugin = "vagrant-libvirt" in vagrant("plugin", "list")
+    mend = "apt-get install vagrant-libvirt (with Vagrant's own package: vagrant plugin install vagrant-libvirt)"
+    seen = [Seen(_HERE, "plugin", plugin, "there" if plugin else "no vagrant-libvirt", mend)]
+    if "libvirt-clients" not in missing:
+        why = libvirt.silent()
+        said = why or "answers"
+        seen.append(Seen(_HERE, "libvirt", why is None, said, "systemctl start libvirtd (and be in group libvirt)"))
+    try:
+        how = "QEMU's emulation: slow" if emulated(testbed) else "KVM"
+        seen.append(Seen(_HERE, "hypervisor", None, how))
+    except LackError as none:
+        seen.append(Seen(_HERE, "hypervisor", False, str(none), "see there"))
+    return seen
+
+
+def _virtualbox_networks(testbed: VagrantTestbed, file: Path = Path("/etc/vbox/networks.conf")) -> Seen:
+    """VirtualBox (6.1.28 on) makes host-only networks in ranges that the machine's owner allows."""
+    text = file.read_text(errors="replace") if file.exists() else ""
+    allowed = []
+    for word in re.findall(r"^\s*\*\s*(.+)$", text, re.M):
+        for cidr in word.split():
+            try:
+                allowed.append(ipaddress.ip_network(cidr, strict=False))
+            except ValueError:
+                continue  # not a range: VirtualBox will say so itself
+    fits = any(testbed.lan.version == one.version and testbed.lan.subnet_of(one) for one in allowed)
+    seen = f"{testbed.lan} is {'' if fits else 'not '}allowed in {file}"
+    return Seen(_HERE, "network", fits, seen, f"echo '* {testbed.network}' >> {file}")
+
+
+def _box(testbed: VagrantTestbed) -> Seen:
+    if testbed.box != BUILD:
+        there = testbed.box in boxes(testbed.backend)
+        mend = f"vagrant box add {testbed.box} --provider {testbed.backend}, or set testbed.box: build (libvirt)"
+        said = f"{testbed.box} is {'' if there else 'not '}there for {testbed.backend}"
+        return Seen(_HERE, "box", there, said, mend)
+    try:
+        box.need()
+    except LackError as wrong:
+        what, _, mend = str(wrong).partition(": apt-get")
+        return Seen(_HERE, "box", False, what, f"apt-get{mend}" if mend else "see there")
+    return Seen(_HERE, "box", True, "built here, when machines are started")
+
+
+def _network(testbed: VagrantTestbed, judge: bool) -> Seen:
+    own = ipaddress.IPv4Network(testbed.network)
+    done = subprocess.run(["ip", "-j", "-4", "route"], capture_output=True, text=True, timeout=20)
+    taken = []
+    for route in json.loads(done.stdout or "[]"):
+        device = route.get("dev", "?")
+        # VirtualBox keeps its interfaces, and uses them again.
+        if route["dst"] == "default" or device.startswith("vboxnet"):
+            continue
+        if own.overlaps(ipaddress.IPv4Network(route["dst"])):
+            taken.append((device, f"{route['dst']} ({device})"))
+    # libvirt's may be those of a cloud that is up: whoever starts one knows.
+    wrong = [text for device, text in taken if judge or not device.startswith("virbr")]
+    said = f"{own} is in use already: {', '.join(text for _, text in taken)}" if taken else f"{own} is free"
+    ok = False if wrong else (None if taken else True)
+    return Seen(_HERE, "addresses", ok, said, "set testbed.network to another part of 198.18.0.0/15")
+
+
+def _memory(experiment: Experiment | None) -> Seen:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+    if experiment is None:
+        return Seen(_HERE, "memory", None, f"{total / 1000:.0f} GB")
+    wanted = sum(one.memory_mb for one in machines(experiment))
+    said = f"{wanted / 1000:.1f} GB wanted by {len(machines(experiment))} machines, {total / 1000:.1f} GB there"
+    return Seen(_HERE, "memory", wanted <= total, said, "set smaller testbed.sizes, or ask for fewer hosts")

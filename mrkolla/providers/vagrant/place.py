@@ -1,0 +1,99 @@
+"""Which machine is which host, where, and how large: all of it follows from the experiment's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mrkolla import placement
+from mrkolla.config import Experiment
+from mrkolla.config.vagrant import VagrantSize, VagrantTestbed
+from mrkolla.errors import InputError
+from mrkolla.placement import AR, OSR, HostWanted, PlacedHost, Region
+from mrkolla.providers import plain
+from mrkolla.providers.prepare import Needs
+from mrkolla.remote import Host
+
+#: In a region's /24: its virtual address and its first machine. The first of all addresses is this machine's own.
+VIP, FIRST_HOST = 10, 11
+#: The interface that a machine's second network has, until one has been looked at.
+INTERFACE = "eth1"
+#: Where Vagrant keeps a machine's own SSH key, below the folder that it runs in.
+_KEY = ".vagrant/machines/{}/{}/private_key"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine to be started: ``memory_mb`` in MB, ``address`` in the network between all machines."""
+
+    name: str
+    region: str
+    roles: tuple[str, ...]
+    address: str
+    cpus: int
+    memory_mb: int
+
+    def as_dict(self) -> dict:
+        """What is kept on disk, and compared."""
+        return {**asdict(self), "roles": list(self.roles)}
+
+
+def folder(cloud: str) -> Path:
+    """Where Vagrant runs for the cloud: its Vagrantfile and keys are there."""
+    return plain.cloud_folder(cloud) / "vagrant"
+
+
+def machines(experiment: Experiment) -> list[Machine]:
+    """The machines of ``experiment``, the AR's first. Raises InputError for more than a region has addresses for."""
+    testbed: VagrantTestbed = experiment.testbed
+    found = []
+    for index, region in enumerate(placement.region_names(experiment)):
+        subnet = testbed.subnet(index)
+        own = [host for host in placement.wanted(experiment) if host.region == region]
+        room = subnet.num_addresses - FIRST_HOST - 1
+        if len(own) > room:
+            raise InputError(f"region {region} has {len(own)} hosts, and addresses for {room}: ask for fewer")
+        for number, host in enumerate(own):
+            size = size_of(experiment, host)
+            address = str(subnet[FIRST_HOST + number])
+            found.append(Machine(host.name, region, tuple(sorted(host.roles)), address, size.cpus, size.memory_mb))
+    return found
+
+
+def size_of(experiment: Experiment, host: HostWanted) -> VagrantSize:
+    """How large a host is to be: by its region, then by its first role."""
+    sizes = experiment.testbed.sizes
+    if host.region == experiment.admin_region.name:
+        return sizes.ar
+    role = next(role for role in ("control", "network", "compute") if role in host.roles)
+    return getattr(sizes, role)
+
+
+def host(experiment: Experiment, machine: Machine, key: Path | None = None) -> Host:
+    """How a machine is reached: as root, by the key that Vagrant made for it and the host key pinned for its cloud."""
+    key = key or folder(experiment.name) / _KEY.format(machine.name, experiment.testbed.backend)
+    return Host(machine.name, machine.address, key=key, known_hosts=plain.known_hosts(experiment.name))
+
+
+def regions(experiment: Experiment, keys: Mapping[str, Path] | None = None) -> list[Region]:
+    """The regions with their machines; ``keys`` maps a machine's name to its SSH key, where it is known."""
+    every = machines(experiment)
+    placed = []
+    for index, name in enumerate(placement.region_names(experiment)):
+        subnet = experiment.testbed.subnet(index)
+        own = tuple(
+            PlacedHost(host(experiment, one, (keys or {}).get(one.name)), frozenset(one.roles))
+            for one in every
+            if one.region == name
+        )
+        kind = AR if name == experiment.admin_region.name else OSR
+        placed.append(Region(name, kind, str(subnet[VIP]), str(subnet), own))
+    return placed
+
+
+def needs(experiment: Experiment, interface: Mapping[str, str]) -> Needs:
+    """What preparing must make of the machines; ``interface``: name -> the one with its address."""
+    placed = regions(experiment)
+    names = {one.host.name: interface.get(one.host.name, INTERFACE) for region in placed for one in region.hosts}
+    return plain.needs(experiment, placed, names)
