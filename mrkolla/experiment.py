@@ -166,7 +166,7 @@ class Cloud:
     # -- the sweep -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> Iterator[Point]:
-        """The points that are not done yet, in the experiment's order.
+        """The points that are not done yet, in the experiment's order; one that failed has a second try at once.
 
         Raises :class:`~mrkolla.batch.Stopped` before a point that would not end while the hosts are there.
         """
@@ -180,7 +180,7 @@ class Cloud:
         done = sum(map(self._is_done, points))
         if done:
             self.progress.note(f"{done} of {len(points)} points are done already")
-        for number, point in upcoming(points, self._is_done):
+        for number, point in upcoming(points, self._is_done, self._failed):
             self._clock.begin(sum(map(self._is_done, points)), len(points))
             with self.progress.step("sweep", f"point {number} of {len(points)}: {point.id}"):
                 self._configure(point.keystone)
@@ -196,6 +196,9 @@ class Cloud:
 
     def _is_done(self, point: Point) -> bool:
         return self.journal.is_done(f"point {point.id}", self._point_inputs(point))
+
+    def _failed(self, point: Point) -> bool:
+        return any(one["point"] == point.id and one["status"] == "failed" for one in self.folder.points())
 
     def _point_inputs(self, point: Point) -> list:
         keystone = self.experiment.with_keystone(point.keystone).keystone.model_dump(mode="json")
