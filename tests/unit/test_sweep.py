@@ -60,6 +60,34 @@ def test_settings_change_least_and_a_variant_begins_and_ends_with_one_point():
         assert settings[points.index(first) - 1] != first.settings or points.index(first) == 0
 
 
+FAKE = {**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "fake_computes": 2}]}
+
+
+def test_computes_rise():
+    points = config.from_dict(
+        {**FAKE, "sweep": {"rtt_ms": [0, 50], "repetitions": 1, "fake_computes": [2, 8]}}
+    ).points()
+    assert [point.fake_computes for point in points] == [2, 2, 8, 8]
+    assert {point.settings for point in points} == {"2 fake computes", "8 fake computes"}
+    assert len({point.id for point in points}) == 4
+    more = config.from_dict(FAKE).with_fake_computes(8)
+    assert [region.fake_computes for region in more.regions] == [8]
+
+
+@pytest.mark.parametrize(
+    ("base", "numbers", "words"),
+    [
+        (FAKE, [8, 4], "is not above the one before it"),
+        (BASE, [4], "has compute_driver qemu"),
+        ({**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "compute": 2}]}, [5], "multiples of its 2"),
+    ],
+)
+def test_numbers_of_computes_that_cannot_be(base, numbers, words):
+    with pytest.raises(InputError, match="fake_computes") as told:
+        config.from_dict({**base, "sweep": {"fake_computes": numbers}})
+    assert words in str(told.value)
+
+
 def test_tools_apart_and_concurrency(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("{{ concurrency }}")
