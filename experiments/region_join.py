@@ -1,4 +1,10 @@
 #!/usr/bin/env python3
+# fmt: off
+#OAR -n region_join
+#OAR -l nodes=7,walltime=4:00:00
+#OAR --stdout region_join.%jobid%.out
+#OAR --stderr region_join.%jobid%.err
+# fmt: on
 """Does a region notice that another one joins the cloud, and leaves it again? And how long does a join take, from far?
 
 One admin region (AR) with Keystone, two OpenStack regions (OSR1, OSR2). In OSR1 a probe asks the remote Keystone for

@@ -1,4 +1,4 @@
-"""Keystone's settings in force on a cloud, and the change to others while it runs: factors of a sweep.
+"""What a sweep changes of a cloud that runs: Keystone's settings, the number of fake computes.
 
 What is in force is recorded in the cloud's folder before and after each change, so that a run that was killed in the
 middle of one, or between two points, finds out what must be configured anew.
@@ -8,20 +8,43 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mrkolla.cloud import Cloud
 from mrkolla.config.model import Keystone
 from mrkolla.kolla.factors import Reconfiguration, reconfigurations
+from mrkolla.placement import OSR
+
+#: What adds fake computes to each OSR, with the plan written anew before it.
+MORE_COMPUTES = ("deploy", "--tags", "nova-cell")
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What :func:`configure` did. ``passwords``: they must be set anew; ``computes``: fake computes were added."""
+
+    passwords: bool = False
+    computes: int | None = None
 
 
 def _file(cloud: Cloud) -> Path:
-    return cloud.folder / "keystone.json"
+    return cloud.folder / "settings.json"
 
 
-def _write(cloud: Cloud, in_force: Keystone, pending: Keystone | None = None) -> None:
+def _read(cloud: Cloud) -> dict[str, Any]:
     path = _file(cloud)
-    content = {"in_force": in_force.model_dump(), "pending": pending.model_dump() if pending else None}
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write(cloud: Cloud, in_force: Keystone, pending: Keystone | None, computes: int | None) -> None:
+    path = _file(cloud)
+    content = {
+        "keystone": in_force.model_dump(),
+        "pending": pending.model_dump() if pending else None,
+        "fake_computes": computes,
+    }
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=1) + "\n")
     new.replace(path)
@@ -29,11 +52,10 @@ def _write(cloud: Cloud, in_force: Keystone, pending: Keystone | None = None) ->
 
 def in_force(cloud: Cloud) -> list[Keystone]:
     """What is configured: the experiment's own settings until a sweep changed them; two where a change was cut off."""
-    path = _file(cloud)
-    if not path.exists():
+    known = _read(cloud)
+    if not known:
         return [cloud.experiment.keystone]
-    content = json.loads(path.read_text())
-    return [Keystone(**content[name]) for name in ("in_force", "pending") if content[name] is not None]
+    return [Keystone(**known[name]) for name in ("keystone", "pending") if known[name] is not None]
 
 
 def needed(cloud: Cloud, wanted: Keystone) -> list[Reconfiguration]:
@@ -47,27 +69,39 @@ def needed(cloud: Cloud, wanted: Keystone) -> list[Reconfiguration]:
     return sorted(found.values(), key=lambda one: one.kind)
 
 
-def configure(cloud: Cloud, wanted: Keystone) -> bool:
-    """Put ``wanted`` in force by Kolla's ``reconfigure`` of the regions and services concerned, and wait for them.
+def configure(cloud: Cloud, wanted: Keystone, fake_computes: int | None = None) -> Changed:
+    """Put ``wanted`` and ``fake_computes`` (of each OSR; None: those there are) in force, and wait for services.
 
-    Returns True when passwords must be set anew (they are hashed as the settings say). Does nothing where ``wanted``
-    is in force. Raises :class:`~mrkolla.errors.DeployError` when a run of Kolla fails,
-    :class:`~mrkolla.errors.CheckError` when services do not come back.
+    Kolla reconfigures the regions and services concerned alone. Fake computes are only ever added: a smaller number
+    than there is changes nothing. Raises :class:`~mrkolla.errors.DeployError` when a run of Kolla fails (one that adds
+    computes waits until all of them are registered), :class:`~mrkolla.errors.CheckError` when services stay away.
     """
+    there = _read(cloud).get("fake_computes")
+    more = fake_computes is not None and fake_computes > (there or _of_file(cloud))
+    computes = fake_computes if more else there
     needs = needed(cloud, wanted)
-    if not needs:
-        return False
-    _write(cloud, in_force(cloud)[0], wanted)
-    cloud.write_plan(experiment=cloud.experiment.with_keystone(wanted.model_dump()))
+    if not needs and not more:
+        return Changed()
+    _write(cloud, in_force(cloud)[0], wanted, there)
+    cloud.write_plan(experiment=cloud.experiment.with_keystone(wanted.model_dump()).with_fake_computes(computes))
     for need in needs:
-        regions = [region.name for region in cloud.regions if region.kind == need.kind]
-        with ThreadPoolExecutor(len(regions)) as pool:
-            runs = [pool.submit(cloud.kolla, name, need.arguments()) for name in regions]
-            for run in runs:
-                run.result()
+        _run(cloud, need.kind, need.arguments())
+    if more:
+        _run(cloud, OSR, list(MORE_COMPUTES))
     cloud.wait_ready()
-    _write(cloud, wanted)
-    return any(need.new_passwords for need in needs)
+    _write(cloud, wanted, None, computes)
+    return Changed(any(need.new_passwords for need in needs), computes if more else None)
 
 
-__all__ = ["configure", "in_force", "needed"]
+def _of_file(cloud: Cloud) -> int:
+    return min((region.fake_computes or 0 for region in cloud.experiment.regions), default=0)
+
+
+def _run(cloud: Cloud, kind: str, arguments: list[str]) -> None:
+    regions = [region.name for region in cloud.regions if region.kind == kind]
+    with ThreadPoolExecutor(len(regions)) as pool:
+        for run in [pool.submit(cloud.kolla, name, arguments) for name in regions]:
+            run.result()
+
+
+__all__ = ["Changed", "configure", "in_force", "needed"]

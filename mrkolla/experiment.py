@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mrkolla import batch, membership, providers
+from mrkolla import batch, computes, membership, providers
 from mrkolla.batch.estimate import estimate
 from mrkolla.bench import BenchContext
 from mrkolla.check import Report
@@ -166,7 +166,7 @@ class Cloud:
     # -- the sweep -----------------------------------------------------------------------------------------------
 
     def sweep(self) -> Iterator[Point]:
-        """The points that are not done yet, in the experiment's order.
+        """The points that are not done yet, in the experiment's order; one that failed has a second try at once.
 
         Raises :class:`~mrkolla.batch.Stopped` before a point that would not end while the hosts are there.
         """
@@ -180,27 +180,42 @@ class Cloud:
         done = sum(map(self._is_done, points))
         if done:
             self.progress.note(f"{done} of {len(points)} points are done already")
-        for number, point in upcoming(points, self._is_done):
+        for number, point in upcoming(points, self._is_done, self._failed):
             self._clock.begin(sum(map(self._is_done, points)), len(points))
             with self.progress.step("sweep", f"point {number} of {len(points)}: {point.id}"):
-                self._configure(point.keystone)
+                self._configure(point.keystone, point.fake_computes)
                 yield point
             self._clock.end()
         self._configure({})
 
-    def _configure(self, changes: Mapping[str, Any]) -> None:
-        """Put the experiment's settings of Keystone, with ``changes``, in force; nothing where they are."""
+    def _configure(self, changes: Mapping[str, Any], fake_computes: int | None = None) -> None:
+        """Put the experiment's settings of Keystone, with ``changes``, in force; nothing where they are.
+
+        With ``fake_computes``, each OSR has as many; what they take is kept in ``computes.json``.
+        """
         wanted = self.experiment.with_keystone(changes).keystone
-        if configure(self.deployed, wanted):
+        began = time.monotonic()
+        changed = configure(self.deployed, wanted, fake_computes)
+        if changed.passwords:
             self._load.login(again=True)
+        if fake_computes is None:
+            return
+        known = {one["computes"] for one in self.folder.read_json(computes.FILE, [])}
+        if changed.computes or fake_computes not in known:
+            seconds = round(time.monotonic() - began, 1) if changed.computes else None
+            computes.record(self.folder, self.deployed, fake_computes, seconds)
 
     def _is_done(self, point: Point) -> bool:
         return self.journal.is_done(f"point {point.id}", self._point_inputs(point))
 
+    def _failed(self, point: Point) -> bool:
+        return any(one["point"] == point.id and one["status"] == "failed" for one in self.folder.points())
+
     def _point_inputs(self, point: Point) -> list:
         keystone = self.experiment.with_keystone(point.keystone).keystone.model_dump(mode="json")
         wan = self.experiment.wan.model_dump(mode="json")
-        return [point.rtt_ms, point.repetition, keystone, [inputs_of(entry) for entry in point.bench], wan]
+        tools = [inputs_of(entry) for entry in point.bench]
+        return [point.rtt_ms, point.repetition, keystone, point.fake_computes, tools, wan]
 
     @contextmanager
     def wan(self, rtt_ms: dict[str, float] | float) -> Iterator[Links]:

@@ -250,6 +250,9 @@ class Sweep(Model):
     keystone: Annotated[tuple[Keystone, ...], AfterValidator(_each_variant_once)] = Field(
         (), description="keystone sections, each laid over the file's own ({}: as it is); configured between points"
     )
+    fake_computes: tuple[Annotated[Int, Field(ge=2, le=100_000)], ...] = Field(
+        (), description="fake computes of each OSR, rising: more are added between points; needs compute_driver fake"
+    )
     concurrency: Annotated[tuple[Concurrency, ...], AfterValidator(_each_level_once)] = Field(
         (), description="operations at once, for the tools that take it (rally); empty: what the tools themselves say"
     )
@@ -311,7 +314,7 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
-        refuse([*self._wrong_names(), *self._wrong_rtts()])
+        refuse([*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes()])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self
@@ -321,6 +324,20 @@ class Experiment(Model):
             if one_form(region.name) == one_form(self.admin_region.name):
                 text = f"'{region.name}' is the admin region's name; give each region a name of its own"
                 yield problem(text, ("regions", index, "name"), region.name)
+
+    def _wrong_computes(self) -> Iterator[InitErrorDetails]:
+        for index, number in enumerate(self.sweep.fake_computes):
+            here = ("sweep", "fake_computes", index)
+            if index and number <= self.sweep.fake_computes[index - 1]:
+                yield problem("is not above the one before it; fake computes only come", here, number)
+            for region in self.regions:
+                least = max(region.fake_computes or 0, 2 * region.compute)
+                if region.compute_driver != "fake":
+                    text = f"{region.name} has compute_driver {region.compute_driver}; it must be fake in every region"
+                    yield problem(text, here, number)
+                elif region.compute < 1 or number % region.compute or number < least:
+                    text = f"{region.name} takes multiples of its {region.compute} compute hosts, {least} or more"
+                    yield problem(text, here, number)
 
     def _wrong_rtts(self) -> Iterator[InitErrorDetails]:
         names = [region.name for region in self.regions]
@@ -355,6 +372,7 @@ class Experiment(Model):
         factors = Factors(
             rtts=[self._rtts(entry) for entry in sweep.rtt_ms],
             keystone=[variant.model_dump(exclude_none=True) for variant in sweep.keystone],
+            fake_computes=sweep.fake_computes,
             concurrency=sweep.concurrency,
             bench=self.bench,
             apart=sweep.apart,
@@ -363,6 +381,13 @@ class Experiment(Model):
             seed=sweep.seed,
         )
         return ordered(factors)
+
+    def with_fake_computes(self, number: int | None) -> Experiment:
+        """This experiment with ``number`` fake computes in each OSR; None: as it is."""
+        if number is None:
+            return self
+        regions = tuple(region.model_copy(update={"fake_computes": number}) for region in self.regions)
+        return self.model_copy(update={"regions": regions})
 
     def with_keystone(self, changes: Mapping[str, Any]) -> Experiment:
         """This experiment with ``changes`` in its ``keystone`` section."""

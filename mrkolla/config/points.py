@@ -24,7 +24,8 @@ class Point:
 
     ``id`` is stable and can be a file name; ``repetition`` counts from 1. ``keystone`` has the values of the
     experiment's ``keystone`` section that this point changes, ``bench`` the tools that it runs (as in the experiment
-    file). ``again`` is the id of the point that this one repeats at the sweep's end (it is in no statistic).
+    file), ``fake_computes`` how many fake computes each OSR has at it (None: as in the experiment file). ``again`` is
+    the id of the point that this one repeats at the sweep's end (it is in no statistic).
     """
 
     id: str
@@ -32,12 +33,14 @@ class Point:
     repetition: int
     keystone: Mapping[str, Any] = field(default_factory=dict)
     bench: tuple[ToolOptions, ...] = ()
+    fake_computes: int | None = None
     again: str | None = None
 
     @property
     def settings(self) -> str | None:
-        """``keystone`` in words, such as ``token_cache 0``; None where the point changes nothing."""
-        return ", ".join(f"{key} {_word(value)}" for key, value in sorted(self.keystone.items())) or None
+        """What it changes, in words, such as ``token_cache 0``; None where it changes nothing."""
+        words = [f"{self.fake_computes} fake computes"] if self.fake_computes is not None else []
+        return ", ".join([*words, *(f"{key} {_word(value)}" for key, value in sorted(self.keystone.items()))]) or None
 
 
 def _word(value: Any) -> str:
@@ -52,6 +55,7 @@ class Factors:
 
     rtts: Sequence[Mapping[str, float]]
     keystone: Sequence[Mapping[str, Any]]
+    fake_computes: Sequence[int]
     concurrency: Sequence[int]
     bench: Sequence[ToolOptions]
     apart: bool
@@ -61,18 +65,20 @@ class Factors:
 
 
 def ordered(factors: Factors) -> list[Point]:
-    """All combinations, what is slow to change outermost: Keystone's settings, repetition, round trip, then the load.
+    """All combinations, what is slow to change outermost.
 
-    Within each of these the order is random, and depends on the seed alone; more repetitions leave that of the earlier
-    ones as it is.
+    That is: fake computes, Keystone's settings, repetition, round trip, load. Fake computes only come, so their numbers
+    rise. Within each of the others the order is random, and depends on the seed alone; more repetitions leave that of
+    the earlier ones as it is.
     """
     # Not for security: the same seed must give the same order.
     order = random.Random(factors.seed)
     variants = list(factors.keystone) or [{}]
     if len(variants) > 1:
         order.shuffle(variants)
+    numbers = sorted(factors.fake_computes) or [None]
     points: list[Point] = []
-    for keystone in variants:
+    for number, keystone in [(number, variant) for number in numbers for variant in variants]:
         block: list[Point] = []
         for repetition in range(1, factors.repetitions + 1):
             rtts = [dict(rtt) for rtt in factors.rtts]
@@ -82,9 +88,10 @@ def ordered(factors: Factors) -> list[Point]:
                 if len(loads) > 1:
                     order.shuffle(loads)
                 for label, bench in loads:
-                    of_settings = "".join(f"-{key}{_word(value)}" for key, value in sorted(keystone.items()))
+                    of_settings = f"-fakes{number}" if number is not None else ""
+                    of_settings += "".join(f"-{key}{_word(value)}" for key, value in sorted(keystone.items()))
                     name = f"{rtt_label(list(rtt.values()))}{label}{of_settings}-r{repetition}"
-                    block.append(Point(name, rtt, repetition, keystone, bench))
+                    block.append(Point(name, rtt, repetition, keystone, bench, number))
         if factors.drift:
             first = block[0]
             block.append(replace(first, id=f"{first.id}{AGAIN}", again=first.id))

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Speed and size of mrkolla on this machine, as figures: `make bench`, or `make bench ARGS="memory restore"`.
 
-Parts: wan (round trips and throughput of a link), memory (of each host of a cloud that runs), restore (from a saved
-cloud to a passed check), runs (the n+1 runs by mrkolla against the same runs one after the other by hand), cold (the
-main job with an empty cache). The last two deploy clouds of their own and take long; without names the first three run.
+Parts: wan (round trips and throughput of a link), results (reading ten million samples and making the report), rally
+(what Rally and the probe add to an operation, over a bare HTTP client), memory (of each host of a cloud that runs),
+restore (from a saved cloud to a passed check), runs (the n+1 runs by mrkolla against the same runs one after the other
+by hand), computes (experiments/fake_computes.py: 50 of them, and what one more costs), cold (the main job with an empty
+cache). The last three deploy clouds of their own and take long; without names wan, memory and restore run.
 """
 
 from __future__ import annotations
@@ -144,7 +146,36 @@ def cold(args: argparse.Namespace) -> None:
                 print(f"    {step.name}: {step.seconds} s")
 
 
-PARTS = {"wan": wan, "memory": memory, "restore": restore, "runs": runs, "cold": cold}
+def results(args: argparse.Namespace) -> None:
+    """Ten million samples (synthetic): seconds and memory to read them, and to make the report."""
+    _script("bench_results.py")
+
+
+def rally(args: argparse.Namespace) -> None:
+    """What Rally and the probe add to an operation at 0 ms, against a bare HTTP client."""
+    _script("bench_rally.py")
+
+
+def computes(args: argparse.Namespace) -> None:
+    """Fake computes: latencies against their number, memory and seconds of one more."""
+    argv = [sys.executable, str(TOP / "experiments" / "fake_computes.py"), "--results", str(args.results), "--destroy"]
+    subprocess.run(argv, check=True, timeout=3 * 3600)
+
+
+def _script(name: str) -> None:
+    subprocess.run([sys.executable, str(Path(__file__).with_name(name))], check=True, timeout=3600)
+
+
+PARTS = {
+    "wan": wan,
+    "results": results,
+    "rally": rally,
+    "memory": memory,
+    "restore": restore,
+    "runs": runs,
+    "computes": computes,
+    "cold": cold,
+}
 DEFAULT = ("wan", "memory", "restore")
 
 

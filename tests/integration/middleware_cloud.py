@@ -30,6 +30,7 @@ from mrkolla.kolla.env import KollaEnv
 from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.remote import Host
 from mrkolla.wan.driver import command
+from tests import programs
 
 NEEDS = ["keystone==27.0.0", "keystonemiddleware==13.0.1", "python-memcached==1.62", "waitress==3.0.2", "setuptools<81"]
 PASSWORD = "not-a-real-secret"
@@ -332,6 +333,7 @@ def background(running: Running, where: str, every_s: float) -> None:
 @contextlib.contextmanager
 def cloud(kolla: KollaEnv, folder: Path, *, osrs: list[str], keystone: dict | None = None) -> Iterator[Running]:
     """The cloud, running; ``keystone`` is that section of the experiment file."""
+    programs.ensure([("haproxy", "haproxy"), ("memcached", "memcached")], "the tests of the middleware probe")
     running = Running({name: region(name) for name in ("AR", *osrs)}, folder)
     with network(list(SUBNETS)):
         try:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 
 from mrkolla.bench.middleware import Middleware
 from tests.integration import middleware_cloud as made
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("haproxy", "memcached"))), reason="needs Debian's haproxy and memcached"
-    ),
-]
+pytestmark = pytest.mark.root
 
 
 def test_without_keep_alive_each_request_is_a_connection(kolla, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter, defaultdict
 from statistics import fmean
 
@@ -17,12 +16,7 @@ from mrkolla.bench.tracing import slowest, trace, write
 from mrkolla.results.timeline import draw_timeline
 from tests.integration import middleware_cloud as made
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(
-        not all(map(shutil.which, ("haproxy", "memcached"))), reason="needs Debian's haproxy and memcached"
-    ),
-]
+pytestmark = pytest.mark.root
 OSRS = ["OSR1", "OSR2"]
 EXPECTED = {"cold": 1, "warm": 0, "fresh": 1}
 

@@ -29,7 +29,14 @@ from mrkolla.progress import Progress
 PLAIN = {"control", "network", "compute", "monitoring", "storage", "deployment"}
 
 
-@pytest.fixture(scope="module", params=sorted(RELEASES))
+#: What is neither the oldest, nor the newest, nor the default is looked at by `make test-long` alone.
+_LONG = {"2025.2"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name in _LONG else name for name in sorted(RELEASES)],
+)
 def made(request, logs) -> tuple[str, KollaEnv]:
     """A release and its environment, from the cache or made now."""
     release = RELEASES[request.param]
@@ -82,7 +89,7 @@ def test_every_variable_of_other_shapes_exists_in_the_release(made, shaped):
         need_known(release, kolla.share, yaml.safe_load(path.read_text()))
 
 
-@pytest.mark.parametrize("which", ["planned", "shaped"])
+@pytest.mark.parametrize("which", ["planned", pytest.param("shaped", marks=pytest.mark.long)])
 def test_the_playbooks_take_the_plan(made, which, request):
     _, kolla = made
     planned = request.getfixturevalue(which)

@@ -1,0 +1,124 @@
+"""The order of points, and what is tried again."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from mrkolla import config
+from mrkolla.config import Point
+from mrkolla.errors import InputError
+from mrkolla.sweep import upcoming
+
+POINTS = [Point(f"p{number}", {"OSR1": 0.0}, 1) for number in range(4)]
+BASE = {"name": "x", "release": "2025.1", "testbed": {"kind": "local"}, "regions": [{"name": "OSR1"}]}
+
+
+def turns(done: set[str], failing: dict[str, int], refused: set[str] = frozenset()) -> list[str]:
+    """Ids in the order of their turns; ``failing``: how often a point fails before it is done."""
+    seen, failed = [], set()
+    for _, point in upcoming(POINTS, lambda p: p.id in done, lambda p: p.id in failed):
+        seen.append(point.id)
+        if failing.get(point.id, 0) > 0:
+            failing[point.id] -= 1
+            failed.add(point.id)
+        elif point.id not in refused:
+            failed.discard(point.id)
+            done.add(point.id)
+    return seen
+
+
+def test_points_come_in_order_and_what_is_done_is_left_out():
+    assert turns(set(), {}) == ["p0", "p1", "p2", "p3"]
+    assert turns({"p0", "p2"}, {}) == ["p1", "p3"]
+
+
+def test_a_point_that_fails_has_a_second_try_at_once_and_no_third():
+    assert turns(set(), {"p1": 1}) == ["p0", "p1", "p1", "p2", "p3"]
+    assert turns(set(), {"p1": 5}) == ["p0", "p1", "p1", "p2", "p3"]
+
+
+def test_a_refused_point_is_skipped():
+    assert turns(set(), {}, refused={"p1"}) == ["p0", "p1", "p2", "p3"]
+
+
+def sweep(**keys) -> list[Point]:
+    return config.from_dict({**BASE, "sweep": {"rtt_ms": [0, 50], "repetitions": 2, **keys}}).points()
+
+
+def test_settings_change_least_and_a_variant_begins_and_ends_with_one_point():
+    points = sweep(keystone=[{}, {"token_cache": 0}, {"hash_rounds": 4}], drift=True)
+    settings = [point.settings for point in points]
+    changes = [one for one, before in zip(settings[1:], settings, strict=False) if one != before]
+    assert len(changes) == 2
+    assert set(settings) == {None, "token_cache 0", "hash_rounds 4"}
+    again = [point for point in points if point.again]
+    assert len(again) == 3
+    for point in again:
+        first = next(one for one in points if one.id == point.again)
+        assert (first.rtt_ms, first.settings) == (point.rtt_ms, point.settings)
+        assert settings[points.index(first) - 1] != first.settings or points.index(first) == 0
+
+
+FAKE = {**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "fake_computes": 2}]}
+
+
+def test_computes_rise():
+    points = config.from_dict(
+        {**FAKE, "sweep": {"rtt_ms": [0, 50], "repetitions": 1, "fake_computes": [2, 8]}}
+    ).points()
+    assert [point.fake_computes for point in points] == [2, 2, 8, 8]
+    assert {point.settings for point in points} == {"2 fake computes", "8 fake computes"}
+    assert len({point.id for point in points}) == 4
+    more = config.from_dict(FAKE).with_fake_computes(8)
+    assert [region.fake_computes for region in more.regions] == [8]
+
+
+@pytest.mark.parametrize(
+    ("base", "numbers", "words"),
+    [
+        (FAKE, [8, 4], "is not above the one before it"),
+        (BASE, [4], "has compute_driver qemu"),
+        ({**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "compute": 2}]}, [5], "multiples of its 2"),
+    ],
+)
+def test_numbers_of_computes_that_cannot_be(base, numbers, words):
+    with pytest.raises(InputError, match="fake_computes") as told:
+        config.from_dict({**base, "sweep": {"fake_computes": numbers}})
+    assert words in str(told.value)
+
+
+def test_tools_apart_and_concurrency(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text("{{ concurrency }}")
+    bench = [{"tool": "probe"}, {"tool": "rally", "tasks": [str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")]}]
+    keys = {"rtt_ms": [0], "repetitions": 1, "apart": True, "concurrency": [1, 4]}
+    points = config.from_dict({**BASE, "bench": bench, "sweep": keys}).points()
+    assert {point.id for point in points} == {
+        *("rtt0-probe-r1", "rtt0-a-c1-r1", "rtt0-a-c4-r1", "rtt0-b-c1-r1", "rtt0-b-c4-r1")
+    }
+    assert {point.bench[0].concurrency for point in points if point.bench[0].tool == "rally"} == {(1,), (4,)}
+    together = config.from_dict({**BASE, "bench": bench, "sweep": {**keys, "apart": False}}).points()
+    # What takes no concurrency runs once, beside the first level.
+    assert sorted(tuple(entry.tool for entry in point.bench) for point in together) == [("probe", "rally"), ("rally",)]
+
+
+def test_an_experiment_written_out_has_the_same_points():
+    keys = {"keystone": [{}, {"token_cache": 0}], "drift": True}
+    experiment = config.from_dict({**BASE, "sweep": keys})
+    assert config.from_dict(yaml.safe_load(experiment.dump())).points() == experiment.points()
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"keystone": [{"token_cache": 0}, {"token_cache": 0}]}, "is the same as keystone[0]"),
+        ({"concurrency": [2, 2]}, "is listed twice"),
+        ({"concurrency": [0]}, "concurrency"),
+        ({"keystone": [{"token_cash": 0}]}, "did you mean 'token_cache'?"),
+    ],
+)
+def test_bad_factors_are_told(keys, words):
+    with pytest.raises(InputError, match="sweep") as told:
+        config.from_dict({**BASE, "sweep": keys})
+    assert words in str(told.value)
