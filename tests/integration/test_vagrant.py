@@ -26,7 +26,8 @@ from mrkolla.providers.vagrant import box, libvirt, look, place, testbed
 from mrkolla.shell import started
 from mrkolla.wan import both_ways, open_links
 
-pytestmark = pytest.mark.root
+# Boots in emulation take too long beside all the others.
+pytestmark = [pytest.mark.root, pytest.mark.long]
 NETWORK = "198.19.144.0/20"
 SMALL, BIG = {"cpus": 1, "memory_mb": 1024}, {"cpus": 256, "memory_mb": 512}
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -175,7 +176,7 @@ def empty_box(machine, tmp_path) -> Iterator[str]:
 
 def test_machines_that_do_not_start_are_told_and_leave_nothing(machine, empty_box, tmp_path):
     """More cores than QEMU's machine can have: pool and volumes are made by then, and go again."""
-    wanted, log = experiment("test-vagrant-dead", box=empty_box, sizes={"ar": SMALL, "control": BIG}), tmp_path / "log"
+    wanted, log = experiment("test-vagrant-dead", box=empty_box, sizes={"ar": BIG, "control": BIG}), tmp_path / "log"
     with pytest.raises(DeployError, match=r"vagrant up failed: .*CPUs") as failed:
         testbed.reserve(wanted, None, log, lambda text: None)
     assert str(log) in str(failed.value) and "\n" not in str(failed.value)
