@@ -24,7 +24,7 @@ from mrkolla.providers import plain
 from mrkolla.providers.prepare import WIRE, facts
 from mrkolla.providers.vagrant import box, libvirt, look, place, testbed
 from mrkolla.shell import started
-from mrkolla.wan import both_ways, open_links
+from mrkolla.wan import EchoServer, both_ways, open_links
 
 # Boots in emulation take too long beside all the others.
 pytestmark = [pytest.mark.root, pytest.mark.long]
@@ -261,11 +261,17 @@ def test_netem_delays_the_link_as_asked(ready, tmp_path):
     try:
         assert [state.driver for state in wan.status()] == ["netem"]
         osr = testbed.regions(ready)[1].control
-        from mrkolla.wan import EchoServer
-
+        # In force as the machines' own kernels tell it, whatever else this machine has to do.
+        wan.set("OSR1", 50)
+        link = wan.get("OSR1")
+        assert [link.out.settings.delay_ms, link.back.settings.delay_ms] == pytest.approx([25, 25], abs=0.01)
         with EchoServer(testbed.regions(ready)[0].control, vips["AR"]):
             base = wan.calibrate("OSR1", osr, vips["AR"])
         print(f"nothing asked: {base.median_ms:.2f} ms")
+        if base.median_ms > 10:
+            pytest.skip(
+                f"{base.median_ms:.0f} ms with nothing asked: this machine is too busy for emulated round trips"
+            )
         for asked in (20, 50, 200):
             wan.set("OSR1", asked)
             found = both_ways(links, {"OSR1": asked}, vips)
