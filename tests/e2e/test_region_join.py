@@ -15,7 +15,7 @@ from mrkolla import membership, phases
 from mrkolla.cloud import Cloud
 from mrkolla.results import RunFolder
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.long]
 
 FILE = Path(__file__).parent / "region_join.yaml"
 FAKES = 3
