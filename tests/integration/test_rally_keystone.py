@@ -54,7 +54,7 @@ title: long
 subtasks:
 - title: leaves users behind until the end
   scenario: {KeystoneBasic.create_user: {}}
-  runner: {constant: {times: 3000, concurrency: 1}}
+  runner: {constant: {times: 30000, concurrency: 1}}
 """
 
 
@@ -189,7 +189,7 @@ def test_hosts_without_internet_get_it_once(cloud, tmp_path):
     made = on(host, "stat", "-c", "%i %Y", path)
     assert environment.install(host) == path
     assert on(host, "stat", "-c", "%i %Y", path) == made  # the same folder: nothing was copied again
-    assert on(host, f"{path}/bin/rally", "--version") == "5.1.1"
+    assert "5.1.1" in on(host, f"{path}/bin/rally", "--version")
     assert on(host, f"{path}/bin/python", "-c", "import sys; print(sys.prefix)") == path
     assert on(host, "ls", "/opt/mrkolla").split() == [Path(path).name]
     # Where the packages came from is this machine's own matter.
@@ -292,8 +292,8 @@ def test_when_it_is_stopped_rally_ends_and_cleans_up(cloud, tmp_path):
     people = cloud.people()
     done = {}
     cloud.ctx.progress = lambda region, number, total: done.update({region: number})
-    tool = rally(tmp_path, LONG, max_s=45)
-    with pytest.raises(BenchError, match=r"Rally's tasks took more than 45 s: raise max_s"):
+    tool = rally(tmp_path, LONG, max_s=90)  # where two cores have much else to do, a first iteration takes a minute
+    with pytest.raises(BenchError, match=r"Rally's tasks took more than 90 s: raise max_s"):
         list(tool.run(cloud.ctx, POINT, cloud.ctx.regions))
     wait_until_nothing_is_left(cloud, 400)
     assert max(done.values()) > 0
