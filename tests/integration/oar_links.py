@@ -47,8 +47,9 @@ class LinksOnly(experiment.Cloud):
         self.record(reused=False)
         return self
 
-    def _ready_tools(self):
-        return
+    def __init__(self, *given, **options):
+        super().__init__(*given, **options)
+        self._load.prepare = lambda points: None  # no services, so nobody to log in as
 
     def bench(self, point, links):
         links.point = point
