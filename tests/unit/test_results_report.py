@@ -232,7 +232,8 @@ def test_forty_operations_stay_readable(wide):
     assert "Shown are the 12 operations" in text and "30 more operations" in text
     for scenario in analysis.fits["scenario"].unique():
         assert scenario in text
-    for wanted in ("Throughput against concurrency", "What the token cache and other settings make of it", "Parts of an iteration",
+    for wanted in ("Throughput against concurrency", "What the token cache and other settings make of it",
+                   "Parts of an iteration",
                    "as counted", "(the rest)", "HTTP 503 Service Unavailable"):  # fmt: skip
         assert wanted in text
     assert (folder.path / "report.html").stat().st_size < 12e6
