@@ -32,7 +32,7 @@ from mrkolla.wan import EchoServer, Ticker, measure
 from mrkolla.wan import verify as verify_rtt
 from mrkolla.wan.nfqueue import NfQueue
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 TOP = Path(__file__).parents[2]
 NAME = "test-join"
 GIVEN = {
