@@ -7,13 +7,9 @@ parameters over standard input, so no password is ever on a command line. Raw sa
 
 from __future__ import annotations
 
-import contextlib
 import json
 import queue
 import subprocess
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,17 +17,8 @@ from typing import Any
 
 from mrkolla.bench import probe_agent
 from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike
+from mrkolla.bench.far import BOOTSTRAP, Program
 from mrkolla.errors import BenchError, InputError
-
-# Reads the agent and its parameters, whose sizes in bytes are the first line, and leaves standard input open.
-BOOTSTRAP = """\
-import json, sys
-pipe = sys.stdin.buffer
-code, parameters = (pipe.read(int(size)) for size in pipe.readline().split())
-agent = {"__name__": "probe_agent"}
-exec(compile(code, "probe_agent.py", "exec"), agent)
-sys.exit(agent["main"](json.loads(parameters)))
-"""
 
 TOKEN_CACHE = {
     probe_agent.GLANCE_FRESH: "fresh",
@@ -39,7 +26,6 @@ TOKEN_CACHE = {
     probe_agent.NEUTRON_FRESH: "fresh",
     probe_agent.NEUTRON_CACHED: "cached",
 }
-ENDING_S = 15
 
 
 @dataclass
@@ -171,75 +157,24 @@ class Probe:
         return f"{agent.region}: the probe on {agent.host} ended early: {agent.last_words()}"
 
 
-class _Agent:
-    """One running agent: its process, and threads that read what it says (a None line ends it)."""
+class _Agent(Program):
+    """One running agent; what it says goes to ``lines`` as (agent, line), a None line ends it."""
 
     def __init__(self, ctx: BenchContext, region: RegionLike, parameters: dict[str, Any], lines: queue.Queue) -> None:
         host = ctx.host(region)
         self.region, self.host = region.name, host.name
         self.ending: str | None = None
         self.rounds = 0
-        self._secrets = (parameters["auth"]["password"],)
-        self._heard = time.monotonic()
-        self._words: deque[str] = deque(maxlen=5)
         self._lines = lines
-        self.process = ctx.launcher(host, ctx.python_command("-c", BOOTSTRAP))
-        self._errors = threading.Thread(target=self._read_errors, name=f"probe-{region.name}-errors", daemon=True)
-        self._errors.start()
-        threading.Thread(target=self._read_lines, name=f"probe-{region.name}", daemon=True).start()
-        code, data = Path(probe_agent.__file__).read_text(), json.dumps(parameters)
-        # A process that died already says why on its standard error.
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{len(code.encode())} {len(data.encode())}\n{code}{data}")
-            self.process.stdin.flush()
+        process = ctx.launcher(host, ctx.python_command("-c", BOOTSTRAP))
+        secrets = [parameters["auth"]["password"]]
+        super().__init__(process, Path(probe_agent.__file__), parameters, self._take, secrets)
 
-    def _read_errors(self) -> None:
-        for line in self.process.stderr:
-            if line.strip():
-                self._words.append(line.strip())
-
-    def _read_lines(self) -> None:
-        for text in self.process.stdout:
-            self._heard = time.monotonic()
-            try:
-                line = json.loads(text)
-            except ValueError:
-                line = None
-            if not isinstance(line, dict):
-                self._words.append(text.strip())
-            elif "fatal" in line:
-                self._words.append(line["fatal"])
-            elif "end" in line:
-                self.ending, self.rounds = line["end"], line["rounds"]
-            else:
-                self._lines.put((self, line))
-        self._lines.put((self, None))
-
-    def silent_s(self) -> float:
-        """Seconds since the agent last said something."""
-        return time.monotonic() - self._heard
-
-    def last_words(self) -> str:
-        """The last line that the agent or its host said, in 200 characters, without the password."""
-        words = self._words[-1] if self._words else f"status {self.process.poll()}"
-        for secret in self._secrets:
-            words = words.replace(secret, "***")
-        return words[:200]
-
-    def hang_up(self) -> None:
-        """End its standard input, which ends the agent, on the far side too."""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-
-    def end(self) -> None:
-        """Hang up and see the process end within ENDING_S; killed after that."""
-        self.hang_up()
-        try:
-            self.process.wait(timeout=ENDING_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(timeout=ENDING_S)
-        self._errors.join(timeout=2)
+    def _take(self, line: dict[str, Any] | None) -> None:
+        if line is not None and "end" in line:
+            self.ending, self.rounds = line["end"], line["rounds"]
+        elif line is None or "fatal" not in line:
+            self._lines.put((self, line))
 
 
 def _sample(ctx: BenchContext, point: BenchPoint, region: str, line: dict[str, Any]) -> dict[str, Any]:

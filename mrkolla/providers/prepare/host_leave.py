@@ -17,12 +17,17 @@ before = json.loads(sys.argv[1])
 removed, failed = {}, []
 
 
-def call(*argv, timeout=300):
+def said(*argv, timeout=300):
+    """What a command prints; nothing, and its last words among the failures, when it fails."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
     if done.returncode != 0:
         failed.append("{}: {}".format(" ".join(argv[:4]), (done.stderr.strip().splitlines() or ["failed"])[-1]))
-        return []
-    return done.stdout.split()
+        return ""
+    return done.stdout
+
+
+def call(*argv):
+    return said(*argv).split()
 
 
 def drop(kind, names, *argv):
@@ -48,9 +53,7 @@ def docker_is_needed():
 
 if shutil.which("docker") and docker_is_needed():
     mine = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
-    facts = (
-        json.loads(subprocess.run(["docker", "inspect", *mine], capture_output=True, text=True).stdout) if mine else []
-    )
+    facts = json.loads(said("docker", "inspect", *mine) or "[]") if mine else []
     for path in glob.glob("/etc/systemd/system/kolla-*-container.service"):
         call("systemctl", "disable", "--now", os.path.basename(path))
         os.unlink(path)
