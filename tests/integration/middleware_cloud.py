@@ -31,6 +31,7 @@ from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.remote import Host
 from mrkolla.wan.driver import command
 from tests import programs
+from tests.integration.keystone_conf import CONF
 
 NEEDS = ["keystone==27.0.0", "keystonemiddleware==13.0.1", "python-memcached==1.62", "waitress==3.0.2", "setuptools<81"]
 PASSWORD = "not-a-real-secret"
@@ -39,21 +40,6 @@ ADMIN = {"username": "admin", "password": PASSWORD, "project_name": "admin", **D
 ROUTER = "mrkmw-router"
 SUBNETS = {"AR": 160, "OSR1": 161, "OSR2": 162}
 PORTS = {"compute": 8774, "network": 9696, "image": 9292}
-
-KEYSTONE_CONF = """\
-[DEFAULT]
-log_file = {folder}/keystone.log
-[database]
-connection = sqlite:///{folder}/keystone.db
-[fernet_tokens]
-key_repository = {folder}/fernet
-[credential]
-key_repository = {folder}/credential
-[cache]
-enabled = false
-[identity]
-password_hash_rounds = 4
-"""
 
 KEYSTONE = '''\
 """Keystone on ADDRESS:PORT; prints a line for each request to it, but those of HAProxy's health checks."""
@@ -307,7 +293,7 @@ def haproxy(running: Running, where: str, files: Path) -> None:
 
 def bootstrap(folder: Path) -> dict[str, str]:
     """Make Keystone's database; returns the environment that it runs with."""
-    (folder / "keystone.conf").write_text(KEYSTONE_CONF.format(folder=folder))
+    (folder / "keystone.conf").write_text(CONF.format(folder=folder))
     environment = {**os.environ, "OS_KEYSTONE_CONFIG_DIR": str(folder), "ADMIN_PASSWORD": PASSWORD}
     owner = ["--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid())]
     manage = [str(python().with_name("keystone-manage")), "--config-file", str(folder / "keystone.conf")]

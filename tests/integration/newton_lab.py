@@ -25,6 +25,7 @@ from mrkolla.kolla import edits, env, python27
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.releases import release
 from mrkolla.progress import Progress
+from tests.integration.keystone_conf import CONF
 
 NEWTON = release("newton")
 #: The same as other tests use: one environment in the cache for all.
@@ -46,21 +47,6 @@ TOOLBOX = [
     ),
 ]
 QUIET = {"ANSIBLE_NOCOWS": "1", "PYTHONWARNINGS": "ignore", "ANSIBLE_RETRY_FILES_ENABLED": "0"}
-
-CONF = """\
-[DEFAULT]
-log_file = {folder}/keystone.log
-[database]
-connection = sqlite:///{folder}/keystone.db
-[fernet_tokens]
-key_repository = {folder}/fernet
-[credential]
-key_repository = {folder}/credential
-[cache]
-enabled = false
-[identity]
-password_hash_rounds = 4
-"""
 
 SERVER = """\
 import sys, threading

@@ -25,26 +25,12 @@ from mrkolla.bench.probe import Probe
 from mrkolla.check import CloudView, RegionView, check, cleanup
 from mrkolla.check.client import connect
 from mrkolla.remote import Host
+from tests.integration.keystone_conf import CONF
 
 NEEDS = ["keystone==27.0.0", "waitress==3.0.2", "setuptools<81"]
 PASSWORD = "adminpassword"
 DOMAINS = {"user_domain_name": "Default", "project_domain_name": "Default"}
 ADMIN = {"username": "admin", "password": PASSWORD, "project_name": "admin", **DOMAINS}
-
-CONF = """\
-[DEFAULT]
-log_file = {folder}/keystone.log
-[database]
-connection = sqlite:///{folder}/keystone.db
-[fernet_tokens]
-key_repository = {folder}/fernet
-[credential]
-key_repository = {folder}/credential
-[cache]
-enabled = false
-[identity]
-password_hash_rounds = 4
-"""
 
 SERVER = '''\
 """Keystone and two guarded services on free ports; prints the ports, then a line for each request to Keystone."""

@@ -28,7 +28,8 @@ from mrkolla.providers.local import Local, LocalConf
 from mrkolla.providers.local.network import machine_address
 from mrkolla.remote import Host
 from mrkolla.results import schema
-from tests.integration.test_probe_keystone import ADMIN, CONF, NEEDS, PASSWORD, SERVER, add, built, need_region
+from tests.integration.keystone_conf import CONF
+from tests.integration.test_probe_keystone import ADMIN, NEEDS, PASSWORD, SERVER, add, built, need_region
 
 pytestmark = pytest.mark.root
 

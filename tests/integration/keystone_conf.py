@@ -1,0 +1,16 @@
+"""The configuration of the real Keystone that tests start: SQLite, cheap hashing, no cache."""
+
+CONF = """\
+[DEFAULT]
+log_file = {folder}/keystone.log
+[database]
+connection = sqlite:///{folder}/keystone.db
+[fernet_tokens]
+key_repository = {folder}/fernet
+[credential]
+key_repository = {folder}/credential
+[cache]
+enabled = false
+[identity]
+password_hash_rounds = 4
+"""
