@@ -22,3 +22,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes longer than CI may: make test-long"))
         if ("root" in item.keywords or "cloud" in item.keywords) and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root (namespaces, mounts)"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Tell a failure at once: a run of an hour may be cut off before pytest's own account of them."""
+    if report.failed:
+        lines = report.longreprtext.splitlines()
+        print(f"\n{report.nodeid} ({report.when}) failed:", *lines[-25:], sep="\n  ", flush=True)

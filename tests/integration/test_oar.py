@@ -33,7 +33,11 @@ testbed: {{kind: local}}
 images: {{source: registry, registry: "127.0.0.1:5000"}}
 regions: [{{name: OSR1}}]
 sweep: {{rtt_ms: [0, 20], repetitions: {repetitions}, seed: 1}}
+bench: [{{tool: probe, samples: {seconds}}}]
 """
+#: One point at each round trip, of a second; and six of twenty, which are too many for one job on any machine.
+SHORT = LINKS.format(repetitions=1, seconds=1)
+LONG = LINKS.format(repetitions=3, seconds=20)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OarCluster]:
         shutil.copy(HERE / "g5k_standin.py", made.home)
         (made.home / "api").mkdir()
         (made.home / ".python-grid5000.yaml").write_text(f"uri: http://127.0.0.1:{PORT}\nverify_ssl: false\n")
-        write(made, "mrkolla/configs/oar_links.yaml", LINKS.format(repetitions=1))
+        write(made, "mrkolla/configs/oar_links.yaml", SHORT)
         made.give_home()
         user(made, f"setsid python3 g5k_standin.py {PORT} api >api/out 2>&1 &")
         yield made
@@ -132,17 +136,17 @@ def test_a_script_is_submitted_as_it_is(cluster):
 
 
 def test_a_walltime_too_short_is_refused_before_anything_is_submitted(cluster):
-    write(cluster, "mrkolla/configs/oar_links.yaml", LINKS.format(repetitions=8))
+    write(cluster, "mrkolla/configs/oar_links.yaml", LONG)
     status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {SCRIPT} --walltime 0:02:30")
     assert status == 2
-    assert re.search(r"error: walltime 0:02:30 is too short: .* each of 16 points .* --chain [2-9]'", said), said
+    assert re.search(r"error: walltime 0:02:30 is too short: .* each of 6 points .* --chain [2-9]'", said), said
     status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {SCRIPT} --walltime 0:00:40 --chain 9")
     assert (status, "one point needs" in said) == (2, True), said
     assert no_job_left(cluster)
 
 
 def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
-    """Sixteen points of five seconds are too many for one job; how many it takes hangs on the load of the machine."""
+    """How many of the jobs it takes hangs on the load of the machine; those that find nothing to do end at once."""
     before = set(runs(cluster))
     status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {SCRIPT} --walltime 0:02:30 --chain 4")
     assert status == 0, said
@@ -163,10 +167,10 @@ def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
             continue
         assert said.count("is done already") == done
         if code == 75:
-            done = int(re.search(r"stopped at a point's end, before the walltime's: (\d+) of 16 points", told)[1])
-    assert 0 < done < 16
+            done = int(re.search(r"stopped at a point's end, before the walltime's: (\d+) of 6 points", told)[1])
+    assert 0 < done < 6
     (run,) = set(runs(cluster)) - before
-    assert len(points(cluster, run)) == 16
+    assert len(points(cluster, run)) == 6
     assert {entry["status"] for entry in points(cluster, run).values()} == {"done"}
     steps = [json.loads(line) for line in (cluster.repository / "results" / run / "journal.jsonl").open()]
     finished = [step["step"] for step in steps if step["event"] == "done" and step["step"].startswith("point ")]
@@ -205,7 +209,7 @@ def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster)
     (cluster.home / ".cache/mrkolla").mkdir(parents=True, exist_ok=True)
     file = archive.path(made, cluster.home / ".cache/mrkolla")
     small_image(file, f"{archive.REGISTRY}/{name}", size)
-    text = LINKS.format(repetitions=1).replace('{source: registry, registry: "127.0.0.1:5000"}', "{source: build}")
+    text = SHORT.replace('{source: registry, registry: "127.0.0.1:5000"}', "{source: build}")
     write(cluster, "mrkolla/configs/oar_links.yaml", text)
     status, said = mrk(cluster, f"oarsub -S ./{SCRIPT}")
     assert status == 0, said
@@ -241,7 +245,7 @@ def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
     """Nodes of this cluster are not installed anew for each job, as Grid'5000's are."""
     there = [node for node in cluster.nodes if "mrkolla" in node.run("cat", "/etc/hosts").stdout]
     assert there, "an earlier test's job left nothing, so this one shows nothing"
-    write(cluster, "mrkolla/configs/oar_links.yaml", LINKS.format(repetitions=1).replace("oar_links", "oar_other"))
+    write(cluster, "mrkolla/configs/oar_links.yaml", SHORT.replace("oar_links", "oar_other"))
     number = int(re.search(r"OAR_JOB_ID=(\d+)", mrk(cluster, f"oarsub -S ./{SCRIPT}")[1])[1])
     ended(cluster, number, 240)
     err = (cluster.repository / f"oar_links.{number}.err").read_text()
@@ -258,7 +262,7 @@ def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
 def by_api(cluster: OarCluster, testbed: str, env: str = "", timeout: float = 200) -> tuple[int, str, str]:
     """Run the script on the front end with ``testbed``; also returns the requests that it made."""
     write(cluster, "testbed.yaml", f"testbed: {{kind: g5k, walltime: '0:05:00', {testbed}}}\n")
-    write(cluster, "mrkolla/configs/oar_links.yaml", LINKS.format(repetitions=1))
+    write(cluster, "mrkolla/configs/oar_links.yaml", SHORT)
     log = cluster.home / "api/requests.log"
     log.unlink(missing_ok=True)
     status, said = mrk(cluster, f"{env} python3 {SCRIPT} --new --testbed ../testbed.yaml", timeout)
@@ -328,7 +332,7 @@ def test_bad_places_are_refused_before_anything_is_reserved(cluster, testbed, st
 
 def test_more_hosts_than_there_are(cluster):
     write(cluster, "testbed.yaml", "testbed: {kind: g5k, site: sitea}\n")
-    text = LINKS.format(repetitions=1).replace("[{name: OSR1}]", "[{name: OSR1, compute: 9}]")
+    text = SHORT.replace("[{name: OSR1}]", "[{name: OSR1, compute: 9}]")
     write(cluster, "mrkolla/configs/oar_links.yaml", text)
     status, said = mrk(cluster, f"python3 {SCRIPT} --new --testbed ../testbed.yaml")
     assert status == 3
