@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +16,7 @@ from pathlib import Path
 import requests
 import yaml
 
-from mrkolla import cache, membership, placement, providers, remote
+from mrkolla import cache, membership, placement, providers, remote, saved
 from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Report, browser, check
 from mrkolla.config import Experiment
 from mrkolla.errors import CheckError, InputError, LackError
@@ -409,41 +407,12 @@ class Cloud:
                     time.sleep(1)
 
     def save(self, name: str) -> Path:
-        """Keep a copy of the cloud in the cache; it is shut down for that, and runs again after.
-
-        Only what hosts changed is copied. Raises InputError when ``name`` is taken.
-        """
-        target = saved_folder(name)
-        if target.exists():
-            raise InputError(f"a cloud is saved as '{name}' already: 'mrkolla cache --remove {target.name}' removes it")
-        providers.refuse_save(self.experiment)
-        self.members.need_settled()
-        if not self.is_deployed():
-            raise InputError(f"the cloud '{self.experiment.name}' is not deployed, or not all of its hosts run")
-        self.stop()
-        with self.progress.step("cloud", f"save as {name}"):
-            new = target.with_name(target.name + "-half")
-            cache.remove(new)
-            _copy(self.folder, new)
-            (new / "experiment.yaml").write_text(self.given.dump())
-            (new / cache.WHOLE).touch()
-            new.rename(target)
-        self.start()
-        return target
+        """Keep a copy of the cloud in the cache; see :func:`mrkolla.saved.save`."""
+        return saved.save(self, name)
 
     def restore(self, name: str) -> None:
-        """Put the cloud that was saved as ``name`` in place of this one, and start it."""
-        source = saved_folder(name)
-        if not (source / cache.WHOLE).exists():
-            raise InputError(f"no cloud is saved as '{name}'; saved: {', '.join(saved_names()) or 'none'}")
-        cache.need_disk(3, "a copy of the cloud")
-        self.destroy()
-        with self.progress.step("cloud", f"restore {name}"):
-            _copy(source, self.folder)
-            (self.folder / "experiment.yaml").unlink(missing_ok=True)
-            (self.folder / cache.WHOLE).unlink(missing_ok=True)
-        self.adopt()
-        self.start()
+        """Put the cloud that was saved as ``name`` in place of this one; see :func:`mrkolla.saved.restore`."""
+        saved.restore(self, name)
 
     def destroy(self) -> None:
         """Remove the cloud: hosts, network, links, disks, passwords. Nothing happens when there is none."""
@@ -461,26 +430,3 @@ def _answers(url: str, ca: Path | None = None) -> bool:
         return requests.get(url, timeout=5, allow_redirects=False, verify=str(ca) if ca else True).status_code < 500
     except requests.RequestException:
         return False
-
-
-def saved_folder(name: str) -> Path:
-    """Where a saved cloud is kept."""
-    if not name or not name.replace("-", "").replace("_", "").isalnum():
-        raise InputError(f"'{name}': a saved cloud's name has letters, digits, '-' and '_'")
-    return cache.root() / f"saved-{name}"
-
-
-def saved_names() -> list[str]:
-    """The names under which clouds are saved."""
-    whole = [path for path in cache.root().glob("saved-*") if (path / cache.WHOLE).exists()]
-    return sorted(path.name.removeprefix("saved-") for path in whole)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a cloud's folder with owners, modes, links, attributes and holes; blocks are shared where they can be."""
-    cache.need_disk(3, "a copy of the cloud")
-    argv = ["cp", "-a", "--reflink=auto", "--sparse=always", str(source), str(target)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=900)
-    if done.returncode != 0:
-        shutil.rmtree(target, ignore_errors=True)
-        raise LackError(f"copying {source.name} failed: {done.stderr.strip().splitlines()[-1]}")

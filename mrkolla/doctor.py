@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
 import platform
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrkolla import cache
-from mrkolla.errors import LackError
+from mrkolla.errors import InputError, LackError
+from mrkolla.verbs import print_table
 from mrkolla.wan import choose
 
 _LIST = Path(__file__).parent / "system-packages.txt"
@@ -119,3 +121,39 @@ def kvm_refused() -> str | None:
     except OSError as refused:
         return refused.strerror
     return None
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla doctor``."""
+    parser.add_argument("--testbed", type=Path, metavar="FILE", help="look at the hosts of this testbed file instead")
+
+
+def verb(args: argparse.Namespace) -> int:
+    """Say what this machine, or a testbed's hosts, lack."""
+    if args.testbed:
+        return _doctor_of_hosts(args.testbed)
+    findings = look()
+    sign = {True: "ok", False: "LACKS", None: "note"}
+    rows = [[sign[f.ok], f.what, f.seen, f.mend if f.ok is False else ""] for f in findings]
+    print_table("This machine, for the testbed local", ["", "what", "seen", "to mend it"], rows)
+    lacking = [f.what for f in findings if f.ok is False]
+    if lacking:
+        raise LackError(f"this machine lacks: {', '.join(lacking)} (the table says what to do)")
+    return 0
+
+
+def _doctor_of_hosts(file: Path) -> int:
+    from mrkolla import config, providers
+
+    section = config.load_testbed(file)
+    ask = getattr(providers.testbed(section.kind), "doctor", None)
+    if ask is None:
+        raise InputError(f"{file}: hosts of the testbed {section.kind} are looked at when they are reserved")
+    sign = {True: "ok", False: "LACKS", None: "note"}
+    seen = ask(section)
+    rows = [[one.host, sign[one.ok], one.what, one.seen, one.mend if one.ok is False else ""] for one in seen]
+    print_table(f"The hosts of {file}", ["host", "", "what", "seen", "to mend it"], rows)
+    lacking = sorted({f"{one.host} ({one.what})" for one in seen if one.ok is False})
+    if lacking:
+        raise LackError(f"hosts lack something: {', '.join(lacking)} (the table says what to do)")
+    return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mrkolla import cache, config, membership
+from mrkolla.verbs import print_table
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +82,6 @@ def change(args: argparse.Namespace) -> int:
 
 def _list(cloud: Any) -> None:
     """A row for each region: the AR, those there are, those on their way, those of the file that left."""
-    from mrkolla.cli import _print_table
-
     known = cloud.members.all()
     hosts = cloud.testbed.running(cloud.experiment)
     rows = []
@@ -92,4 +91,4 @@ def _list(cloud: Any) -> None:
         rows.append([region.name, region.kind, region.vip, f"{up} of {len(region.hosts)} up", state])
     there = {region.name for region in cloud.regions}
     rows += [[member.name, "OSR", "", "", member.state] for member in known.values() if member.name not in there]
-    _print_table(f"Regions of {cloud.given.name}", ["region", "kind", "address", "hosts", "state"], rows)
+    print_table(f"Regions of {cloud.given.name}", ["region", "kind", "address", "hosts", "state"], rows)

@@ -13,6 +13,7 @@ import yaml
 
 from mrkolla.errors import InputError
 from mrkolla.results.store import RunFolder
+from mrkolla.verbs import run_options
 
 CHANGED = 10  # exit code
 _ARCHIVES = (".tar.gz", ".tgz")
@@ -66,6 +67,21 @@ def compare(args: argparse.Namespace) -> int:
             print(f"only in {letter} (or with too few samples in the other): {', '.join(only[:3])}{more}")
     print(verdict(found))
     return CHANGED if len(found.changes) else 0
+
+
+def report_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla report``."""
+    run_options(parser)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Tables, figures and the report of a run, again."""
+    from mrkolla.results import latency_table, render, write_all
+
+    with opened(args.results, args.run, keep=True) as folder:
+        print(render(latency_table(write_all(folder))))
+        print(folder.path / "report.html")
+    return 0
 
 
 def bundle_options(parser: argparse.ArgumentParser) -> None:
