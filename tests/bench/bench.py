@@ -2,7 +2,7 @@
 """Speed and size of mrkolla on this machine, as figures: `make bench`, or `make bench ARGS="memory restore"`.
 
 Parts: wan (round trips and throughput of a link), results (reading ten million samples and making the report), rally
-(what Rally and the probe add to an operation, over a bare HTTP client), memory (of each host of a cloud that runs),
+(what Rally and the probe add to an operation, over a bare HTTP client), memory (of each region of a cloud that runs),
 restore (from a saved cloud to a passed check), runs (the n+1 runs by mrkolla against the same runs one after the other
 by hand), computes (experiments/fake_computes.py: 50 of them, and what one more costs), cold (the main job with an empty
 cache). The last three deploy clouds of their own and take long; without names wan, memory and restore run.
@@ -17,15 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
 from pathlib import Path
 
 from mrkolla import cache, config, script
 from mrkolla.cloud import Cloud
+from mrkolla.computes import memory_mib
 from mrkolla.journal import read_steps
 from mrkolla.kolla import run
 from mrkolla.progress import Progress
-from mrkolla.providers.local import load
 from mrkolla.results import facts
 from mrkolla.runs import load_run
 
@@ -39,30 +38,9 @@ def newest_cloud(results: Path) -> Cloud:
 
 
 def memory(args: argparse.Namespace) -> None:
-    """Proportional set size (PSS: shared pages are shared out) of all processes in each host, in MiB."""
-    children: dict[int, list[int]] = defaultdict(list)
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            children[int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])].append(int(process.name))
-        except OSError:
-            continue
-    cloud = newest_cloud(args.results)
-    regions: Counter[str] = Counter()
-    for machine in load(cloud.experiment.name).machines():
-        total, count, todo = 0, 0, [machine.leader()]
-        while todo:
-            pid = todo.pop()
-            todo += children[pid]
-            try:
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            except OSError:
-                continue
-            found = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
-            total, count = total + sum(found), count + 1
-        regions[machine.spec.network] += total
-        print(f"  {machine.spec.name:16} {total / 1024:7.0f} MiB PSS in {count} processes")
-    for region, total in regions.items():
-        print(f"  {region:16} {total / 1024 / 1024:7.2f} GiB")
+    """Proportional set size (PSS: shared pages are shared out) of all processes of each region, in GiB."""
+    for region in newest_cloud(args.results).regions:
+        print(f"  {region.name:16} {memory_mib(region) / 1024:7.2f} GiB on {len(region.hosts)} hosts")
 
 
 def restore(args: argparse.Namespace) -> None:
