@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mrkolla.cloud import Cloud
-from mrkolla.config.model import Keystone
+from mrkolla.config.sections import Keystone
 from mrkolla.kolla.factors import Reconfiguration, reconfigurations
 from mrkolla.placement import OSR
 

@@ -2,20 +2,10 @@
 
 from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
 from mrkolla.config.load import from_dict, load, load_region, load_testbed
-from mrkolla.config.model import (
-    AdminRegion,
-    Experiment,
-    Images,
-    Keystone,
-    Kolla,
-    Point,
-    Region,
-    Sweep,
-    Wan,
-    known_releases,
-    one_form,
-)
+from mrkolla.config.model import Experiment, known_releases
+from mrkolla.config.points import Point
 from mrkolla.config.schema import schema
+from mrkolla.config.sections import AdminRegion, Images, Keystone, Kolla, Region, Sweep, Wan, one_form
 from mrkolla.config.testbeds import TESTBEDS, LocalTestbed, Testbed
 
 __all__ = [

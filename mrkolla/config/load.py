@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from yaml.constructor import SafeConstructor
 
 from mrkolla.config.base import MISSING, Choice, Model, suggest
-from mrkolla.config.model import Experiment, Region
+from mrkolla.config.model import Experiment
+from mrkolla.config.sections import Region
 from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
 from mrkolla.errors import InputError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mrkolla.config.model import Keystone
+from mrkolla.config.sections import Keystone
 from mrkolla.placement import AR, OSR
 
 

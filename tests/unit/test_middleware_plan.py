@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mrkolla.cloud import Cloud
-from mrkolla.config.model import Keystone
+from mrkolla.config.sections import Keystone
 from mrkolla.errors import InputError
 from mrkolla.kolla.factors import NEEDS, reconfigurations
 from mrkolla.kolla.httplog import CLOSE, frontend_lines

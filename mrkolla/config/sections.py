@@ -1,0 +1,226 @@
+"""The sections of the experiment file as typed values; their attributes are the file's keys."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, WithJsonSchema, model_validator
+from pydantic_core import InitErrorDetails
+
+from mrkolla.config.base import MISSING, Bool, Float, Int, Model, Text, bad, problem, refuse
+
+MAX_RTT_MS = 10_000
+MAX_HOSTS = 1_000
+MAX_DEPTH = 50
+
+
+def _named(pattern: str, limit: int, rule: str) -> Any:
+    """A name; the JSON schema gets the same rule."""
+
+    def check(name: str) -> str:
+        if len(name) > limit:
+            raise bad(f"'{name[:limit]}...' has {len(name)} characters; take {limit} or fewer")
+        if not re.fullmatch(pattern, name):
+            raise bad(f"'{name}' is not allowed: {rule}")
+        return name
+
+    known = WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": limit})
+    return Annotated[Text, AfterValidator(check), known]
+
+
+ExperimentName = _named(
+    r"[a-z0-9][a-z0-9_-]*", 40, "begin with a-z or 0-9, then a-z, 0-9, '_' and '-' (it names run folders)"
+)
+RegionName = _named(
+    r"[A-Za-z][A-Za-z0-9_-]*", 32, "begin with a letter, then letters, digits, '_' and '-' (it names hosts)"
+)
+
+
+def _registry(text: str) -> str:
+    match = re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\]):(\d{1,5})", text)
+    if not match or not 1 <= int(match[3]) <= 65535:
+        raise bad(f"must be HOST:PORT, such as 127.0.0.1:5000, not '{text}'")
+    return text
+
+
+class Images(Model):
+    """Where the container images come from."""
+
+    source: Literal["build", "registry", "public"] = Field(
+        "build", description="build (from packages, on this machine), registry (an own one) or public"
+    )
+    registry: Annotated[Text, AfterValidator(_registry)] | None = Field(
+        None, description="HOST:PORT of the registry, with source registry only"
+    )
+
+    @model_validator(mode="after")
+    def _registry_goes_with_source(self) -> Images:
+        if self.source == "registry" and self.registry is None:
+            refuse([problem("key is missing; source registry needs its HOST:PORT", ("registry",), None, MISSING)])
+        if self.source != "registry" and self.registry is not None:
+            text = f"is used with source registry only, not {self.source}; remove it or change source"
+            refuse([problem(text, ("registry",), self.registry)])
+        return self
+
+
+_SECRET = re.compile(r"(^|_)(password|passphrase|secret|secret_key|private_key|token)$")
+
+
+def _plain_values(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitErrorDetails]:
+    """Problems of a value that is written to globals.yml and experiment.yaml: JSON's types, and no secret."""
+    if len(loc) > MAX_DEPTH:
+        yield problem(f"is nested more than {MAX_DEPTH} deep", loc[:1])
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            here = (*loc, key)
+            if not isinstance(key, str):
+                yield problem(f"key {key!r} must be text; put it in quotes", loc, value)
+            elif isinstance(inner, str) and inner and _SECRET.search(key):
+                yield problem(
+                    "looks like a secret, and this file is copied to run folders; "
+                    "leave it out (mrkolla makes the passwords, in plan/passwords.yml)",
+                    here,
+                )
+            else:
+                yield from _plain_values(inner, here)
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _plain_values(inner, (*loc, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield problem("must be a finite number", loc, value)
+    elif value is not None and not isinstance(value, (str, int, float)):
+        yield problem(f"must be text, a number, true, false, a list or a map, not {type(value).__name__}", loc)
+
+
+def _globals(value: dict[str, Any]) -> dict[str, Any]:
+    refuse(list(_plain_values(value)))
+    return value
+
+
+def _config_folder(text: str, info: ValidationInfo) -> str:
+    context = info.context or {}
+    try:
+        path = Path(context.get("folder") or ".", text).resolve()
+        if context.get("files", True) and not path.is_dir():
+            what = "not a folder" if path.exists() else "missing"
+            raise bad(f"{path} is {what}; give a folder, relative to this file")
+    except (OSError, RuntimeError) as error:
+        raise bad(f"'{text}' cannot be read: {error}") from None
+    return str(path)
+
+
+class Kolla(Model):
+    """What a person passes through to Kolla; it must not clash with a value that mrkolla derives."""
+
+    globals: Annotated[dict[Text, Any], AfterValidator(_globals)] = Field(
+        default_factory=dict, description="variables for globals.yml"
+    )
+    config: Annotated[Text, AfterValidator(_config_folder)] | None = Field(
+        None, description="folder used as node_custom_config, relative to this file; absolute once read"
+    )
+
+
+class Keystone(Model):
+    """Keystone's settings that bear on the latency; null is Kolla's own value."""
+
+    hash_rounds: Int | None = Field(None, ge=4, le=31, description="bcrypt rounds of the password hash, 4 to 31")
+    keep_alive: Bool | None = Field(None, description="whether Keystone keeps HTTP connections open")
+    workers: Int | None = Field(None, ge=1, le=1_000, description="Keystone's worker processes, on each control host")
+    token_cache: Int | None = Field(
+        None, ge=0, le=31_536_000, description="seconds that services cache a validated token; 0: not at all"
+    )
+
+
+class AdminRegion(Model):
+    """The AR: Horizon and the one Keystone."""
+
+    name: RegionName = Field("AR", description="region name")
+    control: Int = Field(1, ge=1, le=MAX_HOSTS, description="control hosts; 3 or more: MariaDB is a Galera cluster")
+    tls: Bool = Field(False, description="https for its public endpoints, at an address of their own")
+    kolla: Kolla = Field(default_factory=Kolla, description="pass-through for this region's run")
+
+
+class Region(Model):
+    """An OSR."""
+
+    name: RegionName = Field(description="region name")
+    control: Int = Field(1, ge=1, le=MAX_HOSTS, description="control hosts")
+    network: Int = Field(0, ge=0, le=MAX_HOSTS, description="network hosts; 0: the control hosts do it")
+    compute: Int = Field(1, ge=1, le=MAX_HOSTS, description="compute hosts")
+    compute_driver: Literal["qemu", "kvm", "fake"] = Field("qemu", description="what runs the servers")
+    fake_computes: Int | None = Field(
+        None, ge=1, le=100_000, description="nova-compute services on the compute hosts, with compute_driver fake only"
+    )
+    kolla: Kolla = Field(default_factory=Kolla, description="pass-through for this region's run")
+
+    @model_validator(mode="after")
+    def _fake_only(self) -> Region:
+        if self.fake_computes is not None and self.compute_driver != "fake":
+            text = f"is used with compute_driver fake only, not {self.compute_driver}; remove it or change the driver"
+            refuse([problem(text, ("fake_computes",), self.fake_computes)])
+        return self
+
+
+class Wan(Model):
+    """The links between each OSR and the AR."""
+
+    driver: Literal["netem", "nfqueue", "auto"] = Field("auto", description="auto: netem where the kernel has it")
+    deploy_rtt_ms: Float = Field(0.0, ge=0, le=MAX_RTT_MS, description="round trip in force while deploying, ms")
+    jitter_ms: Float = Field(0.0, ge=0, le=MAX_RTT_MS, description="jitter of the round trip, ms")
+    loss_percent: Float = Field(0.0, ge=0, lt=100, description="packets lost, percent each way")
+    bandwidth_mbit: Float | None = Field(None, gt=0, description="Mbit/s each way; null: no cap")
+
+
+Ms = Annotated[Float, Field(ge=0, le=MAX_RTT_MS)]
+RttEntry = Annotated[
+    Annotated[Ms, Tag("number")] | Annotated[dict[Text, Ms], Tag("map")],
+    Discriminator(lambda value: "map" if isinstance(value, dict) else "number"),
+]
+
+
+Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
+
+
+def _each_variant_once(variants: tuple[Keystone, ...]) -> tuple[Keystone, ...]:
+    given = [variant.model_dump(exclude_none=True) for variant in variants]
+    text = "is the same as keystone[{}]; remove it"
+    wrong = [(i, given.index(one)) for i, one in enumerate(given) if one in given[:i]]
+    refuse([problem(text.format(first), (i,), given[i]) for i, first in wrong])
+    return variants
+
+
+def _each_level_once(levels: tuple[int, ...]) -> tuple[int, ...]:
+    refuse([problem("is listed twice; remove one", (i,), one) for i, one in enumerate(levels) if one in levels[:i]])
+    return levels
+
+
+class Sweep(Model):
+    """The points to measure."""
+
+    rtt_ms: tuple[RttEntry, ...] = Field(
+        (0.0, 20.0, 50.0, 100.0, 200.0),
+        min_length=1,
+        description="round trips to the AR, ms: a number for all OSRs, or a map OSR -> ms",
+    )
+    repetitions: Int = Field(3, ge=1, le=10_000, description="how often each combination is measured")
+    seed: Int = Field(1, description="seed of the order of points and operations")
+    keystone: Annotated[tuple[Keystone, ...], AfterValidator(_each_variant_once)] = Field(
+        (), description="keystone sections, each laid over the file's own ({}: as it is); configured between points"
+    )
+    fake_computes: tuple[Annotated[Int, Field(ge=2, le=100_000)], ...] = Field(
+        (), description="fake computes of each OSR, rising: more are added between points; needs compute_driver fake"
+    )
+    concurrency: Annotated[tuple[Concurrency, ...], AfterValidator(_each_level_once)] = Field(
+        (), description="operations at once, for the tools that take it (rally); empty: what the tools themselves say"
+    )
+    apart: Bool = Field(False, description="each tool, and each of Rally's task files, is a point of its own")
+    drift: Bool = Field(False, description="repeat the first point (of each keystone variant) at the end, and compare")
+
+
+def one_form(name: str) -> str:
+    """Names that differ in case, or in '_' and '-', name the same host and folder."""
+    return name.lower().replace("_", "-")
