@@ -89,12 +89,7 @@ def test_cheaper_hashing_makes_cheaper_tokens(samples):
 
 def test_the_report_has_what_was_measured(run):
     text = (run.path / "report.html").read_text()
-    for words in (
-        "Where the round trips are",
-        "request by request",
-        "while the sweep ran",
-        "hash_rounds 4",
-    ):
+    for words in ("Where the round trips are", "request by request", "hash_rounds 4"):
         assert words in text, words
     assert list((run.path / "figures").glob("timeline-*.svg"))
     assert list((run.path / "tools" / "accesslog").glob("*.parquet"))
