@@ -84,6 +84,13 @@ def test_the_help_of_each_verb_shows_an_example_that_is_right(call, verb):
     assert cli.parser().parse_args(words[1:]).verb == verb
 
 
+def test_a_verb_loads_nothing_of_the_others():
+    code = "import sys; from mrkolla import cli; cli.parser('status'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "mrkolla.clouds" in done.stdout.split()
+    assert not {"pandas", "enoslib", "mrkolla.bench.verbs", "mrkolla.results"} & set(done.stdout.split())
+
+
 def test_the_verbs_are_those_that_are_promised(call):
     promised = "doctor plan up check status wan bench report ssh stop start save restore destroy cache schema kolla"
     assert set(promised.split()) <= set(cli.VERBS)
