@@ -132,11 +132,15 @@ class Load:
             try:
                 with AccessLog(cloud.regions) as log:
                     context.access_log = log
+                    asking = []
                     for entry in point.bench:
-                        links.samples.extend(self._tools[key_of(entry)].run(context, what, cloud.osrs))
+                        tool = self._tools[key_of(entry)]
+                        before = len(links.samples)
+                        links.samples.extend(tool.run(context, what, cloud.osrs))
+                        asking += links.samples[before:] if getattr(tool, "asks_keystone", True) else []
                     step.detail("counting requests to Keystone")
                     tools = self._folder.path / "tools"
-                    args = (log, links.samples, cloud.admin.name, cloud.osrs, point.id, tools, experiment.trace)
+                    args = (log, asking, cloud.admin.name, cloud.osrs, point.id, tools, experiment.trace)
                     links.warnings += observe(*args).warnings
             except BenchError as broken:
                 links.failed = str(broken)

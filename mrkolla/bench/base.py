@@ -95,7 +95,8 @@ class BenchContext:
 class Tool(Protocol):
     """A benchmark tool. ``name`` is its key in the registry and in the samples.
 
-    A class may have ``prepare_all(ctx, tools)`` too: ``prepare`` of several of it at once.
+    A class may have ``prepare_all(ctx, tools)`` too: ``prepare`` of several of it at once. One with ``asks_keystone =
+    False`` has operations that ask no Keystone: nothing is counted for them.
     """
 
     name: str

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,6 +62,7 @@ class Shaker:
     max_s: float = 600.0
     port: int = 5999
     name: str = field(default="shaker", init=False)
+    asks_keystone: ClassVar[bool] = False
     _read: list[Scenario] = field(default_factory=list, init=False, repr=False)
     _folders: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _kept: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)

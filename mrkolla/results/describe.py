@@ -69,7 +69,8 @@ def findings(analysis: Analysis) -> list[str]:
     said = []
     if len(known):
         most = known.loc[known["k"].idxmax()]
-        farthest = analysis.levels["rtt_measured_ms"].max()
+        same = (analysis.levels[["scenario", "origin_region"]] == most[["scenario", "origin_region"]]).all(axis=1)
+        farthest = analysis.levels.loc[same, "rtt_measured_ms"].max()
         said.append(
             f"{label(most, fits)} from {most['origin_region']} pays most for distance: {k_text(most)} round trips, "
             f"{number(most['k'] * farthest, 0)} ms of its latency at {number(farthest, 0)} ms."

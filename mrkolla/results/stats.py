@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +39,8 @@ QUANTILES = (0.05, 0.25, 0.75, 0.95, 0.99)
 STEPS = np.linspace(0, 1, 101)
 # With fewer samples not even [smallest, largest] holds the median in 95 % of cases (1 - 2 x 0.5^5 = 0.94).
 FEWEST = 6
+#: Tools that measure links, not operations of services: what they carry has a table of its own.
+LINK_TOOLS = frozenset({"shaker"})
 # Round trips closer than this tell no slope: the scatter of the samples would be divided by nearly nothing.
 NARROWEST_MS = 1.0
 
@@ -69,6 +71,15 @@ class Analysis:
     steps: np.ndarray = field(repr=False)
     gathered: Gathered = field(repr=False)
     tls: int = 0
+
+    def of_services(self) -> Analysis:
+        """Without the tools that measure links (:data:`LINK_TOOLS`); itself where nothing else was measured."""
+        kept = {name: ~getattr(self, name)["tool"].isin(LINK_TOOLS) for name in ("points", "levels", "fits")}
+        if kept["fits"].all() or not kept["fits"].any():
+            return self
+        rows = {name: getattr(self, name)[mask].reset_index(drop=True) for name, mask in kept.items()}
+        mask = kept["levels"].to_numpy()
+        return replace(self, **rows, draws=self.draws[mask], steps=self.steps[mask])
 
 
 def bootstrap_medians(ordered: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,6 +8,7 @@ measured round trip).
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mrkolla.results.toolfiles import telling
+
 _OPERATION, _KEYSTONE, _API = "#4d4d4d", "#D55E00", "#0072B2"
 _MOST = 60
 _LABEL = 58
+_WIDTH = 110  # letters of a title's line
 
 
 def draw_timeline(trace: Mapping[str, Any]) -> Figure:
@@ -42,7 +46,7 @@ def draw_timeline(trace: Mapping[str, Any]) -> Figure:
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.suptitle(_title(trace, len(spans)), fontsize=8.5, x=0.01, ha="left")
+    figure.suptitle(textwrap.fill(_title(trace, len(spans)), _WIDTH), fontsize=8.5, x=0.01, ha="left")
     legend = [
         Patch(color=_OPERATION, label="the operation, as its client saw it"),
         Patch(color=_KEYSTONE, label="at Keystone (AR)"),
@@ -91,7 +95,7 @@ def _title(trace: Mapping[str, Any], shown: int) -> str:
 
 
 def draw_slowest(traces: Path, figures: Path) -> list[Path]:
-    """Draw the slowest operation of each point that has traces (``traces/POINT.json``) into ``figures``.
+    """Draw the most telling operation of each point that has traces (``traces/POINT.json``) into ``figures``.
 
     Returns the files written, ``timeline-POINT.svg`` and ``.pdf``; none when nothing was traced.
     """
@@ -100,7 +104,7 @@ def draw_slowest(traces: Path, figures: Path) -> list[Path]:
         entries = json.loads(path.read_text())
         if not entries:
             continue
-        figure = draw_timeline(max(entries, key=lambda entry: entry["duration_ms"]))
+        figure = draw_timeline(max(entries, key=telling))
         figures.mkdir(parents=True, exist_ok=True)
         for kind in ("svg", "pdf"):
             target = figures / f"timeline-{path.stem}.{kind}"

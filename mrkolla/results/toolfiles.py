@@ -57,8 +57,13 @@ def throughput_grid(run: RunFolder) -> Grid:
     return Grid("What the links carried", head, rows, frozenset(range(3, len(head))), frozenset((1,)))
 
 
+def telling(entry: dict[str, Any]) -> tuple[float, float]:
+    """What makes a trace tell more than another: fewer operations at once (its requests are its own), then slower."""
+    return -(entry.get("concurrency") or 1), entry["duration_ms"]
+
+
 def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
-    """The traces of ``tools/tracing``: of each tool and scenario the slowest, of many the ``most`` slowest.
+    """The traces of ``tools/tracing``: of each tool and scenario the most telling, of many the ``most`` slowest.
 
     Raises:
         InputError: such a file cannot be read.
@@ -71,10 +76,10 @@ def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
             raise InputError(f"{path}: cannot be read: {error}") from error
         for entry in entries:
             key = (entry["tool"], entry["scenario"])
-            if key not in slowest or entry["duration_ms"] > slowest[key]["duration_ms"]:
+            if key not in slowest or telling(entry) > telling(slowest[key]):
                 slowest[key] = entry
     # Those that wait for Keystone longest tell most.
     return sorted(slowest.values(), key=lambda entry: -entry["keystone_ms"])[:most]
 
 
-__all__ = ["figures_of_links", "slowest_traces", "throughput_grid"]
+__all__ = ["figures_of_links", "slowest_traces", "telling", "throughput_grid"]

@@ -8,7 +8,9 @@ import pytest
 
 from mrkolla.bench.observe import observe
 from mrkolla.bench.tracing import slowest, trace, write
+from mrkolla.results.store import RunFolder
 from mrkolla.results.timeline import draw_slowest, draw_timeline
+from mrkolla.results.toolfiles import slowest_traces
 from tests.unit.test_keystone_count import OSR1, PROBE, SERVICE, FakeLog, request, sample
 
 WHOLE = {
@@ -87,7 +89,7 @@ def test_of_many_requests_the_longest_are_drawn(traced):
     written["spans"] = written["spans"] * 20
     figure = draw_timeline(written)
     assert len(figure.axes[0].get_yticklabels()) == 61
-    assert "the 60 longest of 100 requests" in figure.get_suptitle()
+    assert "the 60 longest of 100 requests" in " ".join(figure.get_suptitle().split())
 
 
 def test_a_point_leaves_its_log_its_counts_and_its_traces(tmp_path):
@@ -115,3 +117,15 @@ def test_a_point_leaves_its_log_its_counts_and_its_traces(tmp_path):
     assert all(path.stat().st_size > 1000 for path in drawn)
     observe(log, samples, "AR", [OSR1], "q", tmp_path)
     assert not (tmp_path / "tracing" / "q.json").exists()
+
+
+def test_operations_that_ran_alone_tell_more_than_slower_ones_among_others(tmp_path):
+    entry = {"tool": "rally", "scenario": "s", "keystone_ms": 1.0}
+    entries = [
+        {**entry, "concurrency": number, "duration_ms": ms} for number, ms in [(4, 900.0), (1, 100.0), (1, 200.0)]
+    ]
+    (tmp_path / "tools" / "tracing").mkdir(parents=True)
+    for number, one in enumerate(entries):
+        (tmp_path / "tools" / "tracing" / f"point{number}.json").write_text(json.dumps([one]))
+    (found,) = slowest_traces(RunFolder(tmp_path))
+    assert found == entries[2]
