@@ -141,6 +141,22 @@ FAKE_COMPUTES: tuple[Edit, ...] = (
         " again is refused (seen)",
         change="fake",
     ),
+    Edit(
+        name="fake-computes-replies",
+        releases=_RELEASES,
+        file=f"{_NOVA}/templates/nova.conf.j2",
+        anchor="use_queue_manager = true\n",
+        where="after",
+        # A fake compute's service_name is its number; other services of the role keep the host's name.
+        text="""{% if enable_nova_fake | bool and service_name is match('[0-9]+$') %}
+hostname = {{ ansible_facts.hostname }}_{{ service_name }}
+{% endif %}
+""",
+        reason="oslo.messaging names a service's queue of replies by host, program and a count in /dev/shm, which each"
+        " container has for itself: all fake computes of a host take their answers from one queue, and each other's"
+        " (seen: none of three registered)",
+        change="fake",
+    ),
     _no_run("check", "tasks/config-nova-fake.yml"),
     _no_run("start", "handlers/main.yml"),
     Edit(

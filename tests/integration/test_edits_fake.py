@@ -166,6 +166,17 @@ def test_each_has_a_name_and_an_identity_of_its_own_that_stay(rendered):
     assert len(hosts) == MANY
 
 
+def test_each_takes_its_answers_from_a_queue_of_its_own(rendered):
+    """oslo.messaging names the queue by this host; by default it is the machine's, which they all share."""
+    queues = {
+        which: [settings(made.fake(n) / "nova.conf").get(("oslo_messaging_rabbit", "hostname")) for n in (1, MANY)]
+        for which, made in rendered.items()
+    }
+    assert queues["plain"] == [None, None]
+    assert all(queues["patched"]) and len(set(queues["patched"])) == 2
+    assert settings(rendered["patched"].fake(1) / "nova.conf")["oslo_messaging_rabbit", "use_queue_manager"] == "true"
+
+
 def test_no_container_mounts_into_the_hosts_run(rendered):
     for which, mounted in (("plain", True), ("patched", False)):
         asked = rendered[which].asked
