@@ -205,6 +205,7 @@ def small_image(file: Path, name: str, size: int) -> None:
             out.addfile(info, io.BytesIO(data))
 
 
+@pytest.mark.long
 def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster):
     """A plain user's job feeds the AR's registry from a file; a region fetches an image over the WAN once."""
     made, size = release("2025.1"), 20_000_000
@@ -245,7 +246,7 @@ def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster)
 
 @pytest.mark.long
 def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
-    """Nodes of this cluster are not installed anew for each job, as Grid'5000's are."""
+    """Nodes of this cluster are not installed anew for each job, as Grid'5000's are; images were fed to them above."""
     there = [node for node in cluster.nodes if "mrkolla" in node.run("cat", "/etc/hosts").stdout]
     assert there, "an earlier test's job left nothing, so this one shows nothing"
     write(cluster, "mrkolla/configs/oar_links.yaml", SHORT.replace("oar_links", "oar_other"))

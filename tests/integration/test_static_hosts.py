@@ -25,7 +25,8 @@ from mrkolla.wan import both_ways, open_links
 
 from . import plain
 
-pytestmark = pytest.mark.root
+#: Four hosts of three releases are built and prepared; tests/integration/test_plain_links.py stays with every run.
+pytestmark = [pytest.mark.root, pytest.mark.long]
 VIPS = {"AR": "198.19.193.100", "OSR1": "198.19.193.101", "OSR2": "198.19.194.100"}
 REGISTRY_PORT = 4000
 TOP = Path(__file__).parents[2]
@@ -299,7 +300,6 @@ def test_a_region_pulls_each_image_once_over_the_wan(ready, lab):
     assert crossed[0] > size and crossed[1] < size / 20
 
 
-@pytest.mark.long
 def test_a_reboot_loses_nothing(ready, lab):
     lab.kill("lab-d")
     host = lab.boot("lab-d", "trixie", "right", lab.hosts["lab-d"].address)
@@ -414,7 +414,6 @@ testbed.reserve(config.from_dict(json.load(sys.stdin)), None, Path(sys.argv[1]),
 """
 
 
-@pytest.mark.long
 def test_a_run_that_is_killed_while_it_prepares_is_cleaned_up(ready, lab, section, tmp_path):
     given = {**_least(section), "name": "test-killed"}
     argv = [sys.executable, "-c", _RESERVE, str(tmp_path / "log")]
