@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import config
+from mrkolla import config, results
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.providers.local import testbed as local_testbed
+from mrkolla.results import synthetic_wide
 
 TOP = Path(__file__).parents[2]
 # Read when the tests are collected: below, every test gets a cache of its own.
@@ -70,3 +71,10 @@ def kolla_env() -> KollaEnv:
     if not whole:
         pytest.skip(f"no environment of kolla-ansible 20.6.0 in {_REAL_CACHE}: 'mrkolla up' builds it")
     return KollaEnv(max(whole, key=lambda path: (path / ".whole").stat().st_mtime))
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory):
+    """Forty operations of several tools, with actions, concurrencies and states of the cache (synthetic); read only."""
+    folder = synthetic_wide.run(tmp_path_factory.mktemp("wide"), samples=12, rtts=(0, 50, 100), repetitions=1)
+    return folder, results.write_all(folder)

@@ -29,7 +29,7 @@ HEAD = "-" * 80 + "\nPreparing input task\n" + "-" * 80 + "\n\n"
 def test_stock_tasks_are_tasks(path):
     given = {"image_location": "/x", "image_name": "i", "flavor_name": "f"}
     (job,) = jobs([path], {}, [])
-    assert open_names([job]) <= {*given, "times", "concurrency", "rps"}
+    assert open_names([job]) <= {*given, "times", "boots", "concurrency", "rps"}
     text = Environment().from_string(job.text).render(**given)
     task = yaml.safe_load(text)
     found = workloads(f"Task is:\n{text}\n\nTask syntax is correct :)\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,16 +16,27 @@ import yaml
 
 from mrkolla import cli, results
 from mrkolla.errors import CheckError, InputError
-from mrkolla.results import columns, schema, secrets, synthetic, synthetic_wide
+from mrkolla.results import columns, schema, secrets, synthetic
 
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
 TOP = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A small synthetic run, as it is before anything was made from it, and the same with its report."""
+    bare = synthetic.run(tmp_path_factory.mktemp("run"), rtts=(0, 50), samples=12, operations=OPERATIONS)
+    whole = tmp_path_factory.mktemp("drawn") / bare.name
+    shutil.copytree(bare.path, whole)
+    results.write_all(results.RunFolder.open(whole))
+    return bare.path, whole
+
+
 @pytest.fixture
-def run(tmp_path):
-    """A small synthetic run, as it is before anything was made from it."""
-    folder = synthetic.run(tmp_path / "results", rtts=(0, 50), samples=12, operations=OPERATIONS)
+def run(drawn, tmp_path):
+    """A copy of the run with its report."""
+    shutil.copytree(drawn[1], tmp_path / "results" / drawn[1].name)
+    folder = results.RunFolder.open(tmp_path / "results" / drawn[1].name)
     folder.write_text("plan/OSR1/globals.yml", "openstack_auth:\n  password: '{{ keystone_admin_password }}'\n")
     folder.write_text("logs/mrkolla.log", "said\n")
     folder.write_text("tools/probe/agents.json", "{}\n")
@@ -34,6 +46,11 @@ def run(tmp_path):
 def names(path):
     with tarfile.open(path) as archive:
         return [name.split("/", 1)[1] for name in archive.getnames()]
+
+
+def test_what_was_not_made_yet_is_made(drawn, tmp_path):
+    folder = results.RunFolder.open(shutil.copytree(drawn[0], tmp_path / drawn[0].name))
+    assert {"report.html", "fits.csv", "figures/latency_vs_rtt.pdf"} <= set(results.bundle(folder).files)
 
 
 def test_it_holds_data_plan_provenance_and_checksums(run, tmp_path):
@@ -135,9 +152,9 @@ def test_the_verb_knows_the_secrets_of_the_cloud(run, own_cache, capsys, signals
     assert ended.value.code == 5 and "tools/note.txt" in told and "sesame" not in told
 
 
-def test_readme_has_every_column_with_its_unit(tmp_path):
-    run = synthetic_wide.run(tmp_path, samples=8, repetitions=1, rtts=(0, 50, 100))
-    folder = results.unbundle(results.bundle(run).path, tmp_path / "..")
+def test_readme_has_every_column_with_its_unit(wide, tmp_path):
+    archive = results.bundle(wide[0], tmp_path / "x.tar.gz").path
+    folder = results.unbundle(archive, tmp_path / "elsewhere")
     text = (folder.path / "README.md").read_text()
     for name, column in (schema.SAMPLE_COLUMNS | schema.WAN_COLUMNS).items():
         assert f"| `{name}` | {column.type} | {column.unit or '–'} |" in text

@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 
 from mrkolla import cli, results
 from mrkolla.errors import InputError
-from mrkolla.results import links, synthetic, synthetic_wide, tables, words
+from mrkolla.results import links, synthetic, tables, words
 from mrkolla.results.figures import distributions, latency
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -215,13 +215,6 @@ def test_nothing_to_draw_is_a_clear_error(analysis, run):
         results.latency_figure(analysis, actions=True)
     with pytest.raises(InputError, match="no link to draw"):
         results.wan_figure(links.link_table(run).iloc[:0])
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory):
-    """Forty operations of several tools, with actions, concurrencies and states of the cache (synthetic)."""
-    folder = synthetic_wide.run(tmp_path_factory.mktemp("wide"), samples=12, rtts=(0, 50, 100), repetitions=1)
-    return folder, results.write_all(folder)
 
 
 def test_forty_operations_stay_readable(wide):
