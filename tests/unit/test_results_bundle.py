@@ -154,7 +154,7 @@ def test_the_verb_knows_the_secrets_of_the_cloud(run, own_cache, capsys, signals
 
 def test_readme_has_every_column_with_its_unit(wide, tmp_path):
     archive = results.bundle(wide[0], tmp_path / "x.tar.gz").path
-    folder = results.unbundle(archive, tmp_path / "elsewhere")
+    folder = results.unbundle(archive, tmp_path)
     text = (folder.path / "README.md").read_text()
     for name, column in (schema.SAMPLE_COLUMNS | schema.WAN_COLUMNS).items():
         assert f"| `{name}` | {column.type} | {column.unit or '–'} |" in text
