@@ -150,11 +150,12 @@ def test_a_walltime_too_short_is_refused_before_anything_is_submitted(cluster):
 @pytest.mark.long
 def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
     """How many of the jobs it takes hangs on the load of the machine; those that find nothing to do end at once."""
+    write(cluster, "mrkolla/configs/oar_links.yaml", LONG)
     before = set(runs(cluster))
-    status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {SCRIPT} --walltime 0:02:30 --chain 4")
+    status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {SCRIPT} --walltime 0:02:30 --chain 8")
     assert status == 0, said
     numbers = [int(number) for number in re.findall(r"(?m)^job (\d+)$", said)]
-    assert len(numbers) == 4
+    assert len(numbers) == 8
     for number in numbers:
         assert ended(cluster, number, 240) == "Terminated"
     jobs = cluster.repository / "results/jobs"
