@@ -182,7 +182,7 @@ def write_report(
         facts=experiment_facts(experiment),
         topology=topology,
         regions=topology_grid(regions),
-        of=_of_samples(analysis.of_services()) if analysis else None,
+        of=_of_samples(analysis.of_services) if analysis else None,
         analysis=analysis,
         counts={s: status.count(s) for s in ("done", "refused", "failed") if s in status},
         samples=gathered.rows if gathered else 0,
@@ -214,7 +214,7 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
             write_report(run, title=title, remarks=remarks)
         raise
     write_summary(run, analysis)
-    figures.write_figures(run, analysis.of_services(), link_table(run))
+    figures.write_figures(run, analysis.of_services, link_table(run))
     draw_slowest(run.path / "tools" / "tracing", run.path / "figures")
     write_report(run, title=title, analysis=analysis, remarks=remarks)
     return analysis

@@ -20,7 +20,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,7 @@ class Analysis:
     gathered: Gathered = field(repr=False)
     tls: int = 0
 
+    @cached_property
     def of_services(self) -> Analysis:
         """Without the tools that measure links (:data:`LINK_TOOLS`); itself where nothing else was measured."""
         kept = {name: ~getattr(self, name)["tool"].isin(LINK_TOOLS) for name in ("points", "levels", "fits")}

@@ -185,7 +185,7 @@ def test_what_measures_links_is_no_operation_of_a_service():
     ping = {"ping": (1.0, 0.1, None, None, True, None)}
     pings = frame((0, 50, 200), operations=ping).assign(tool="shaker")
     both = results.analyse(pd.concat([frame((0, 50)), pings], ignore_index=True))
-    left = both.of_services()
+    left = both.of_services
     assert set(both.fits["tool"]) == {"probe", "shaker"} and set(left.fits["tool"]) == {"probe"}
     assert len(left.draws) == len(left.steps) == len(left.levels) < len(both.levels)
     alone = results.analyse(frame((0, 50)))
@@ -193,4 +193,4 @@ def test_what_measures_links_is_no_operation_of_a_service():
     # The round trips of a link say nothing of how far an operation was measured.
     assert "at 50 ms" in findings(left)[0] and "200" not in findings(left)[0]
     only = results.analyse(pings)
-    assert only.of_services() is only
+    assert only.of_services is only
