@@ -14,7 +14,7 @@ from mrkolla.errors import InputError
 from mrkolla.results import figures, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
-from mrkolla.results.figures import distributions, latency
+from mrkolla.results.figures import apart, distributions, latency
 from mrkolla.results.figures.style import DASHES
 from mrkolla.results.gathering import Gathered, gather
 from mrkolla.results.links import link_table
@@ -214,7 +214,7 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
             write_report(run, title=title, remarks=remarks)
         raise
     write_summary(run, analysis)
-    figures.write_figures(run, analysis.of_services, link_table(run))
-    draw_slowest(run.path / "tools" / "tracing", run.path / "figures")
-    write_report(run, title=title, analysis=analysis, remarks=remarks)
+    with apart.drawing(run, analysis.of_services, link_table(run)):
+        draw_slowest(run.path / "tools" / "tracing", run.path / "figures")
+        write_report(run, title=title, analysis=analysis, remarks=remarks)
     return analysis

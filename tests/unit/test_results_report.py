@@ -8,6 +8,8 @@ import html.parser
 import io
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import nbformat
@@ -20,7 +22,7 @@ from nbclient import NotebookClient
 from mrkolla import cli, results
 from mrkolla.errors import InputError
 from mrkolla.results import links, synthetic, tables, words
-from mrkolla.results.figures import distributions, latency
+from mrkolla.results.figures import apart, distributions, latency
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
@@ -64,6 +66,24 @@ def test_writing_twice_gives_the_same_bytes(run):
     before = {name: (run.path / name).read_bytes() for name in names}
     results.write_all(run, remarks=["the host was <slow>"])
     assert [name for name in names if (run.path / name).read_bytes() != before[name]] == []
+
+
+def test_figures_drawn_apart_are_the_same_also_when_the_process_could_not(run, monkeypatch):
+    before = {p.name: p.read_bytes() for p in (run.path / "figures").iterdir()}
+    analysis, found = results.analyse(run), links.link_table(run)
+    monkeypatch.setattr(apart, "WORTH_IT", 0)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    shutil.rmtree(run.path / "figures")
+    with monkeypatch.context() as patched:
+        patched.setattr(apart, "write_figures", None)  # the process draws them, not this one
+        with apart.drawing(run, analysis, found):
+            pass
+    assert {p.name: p.read_bytes() for p in (run.path / "figures").iterdir()} == before
+    shutil.rmtree(run.path / "figures")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with apart.drawing(run, analysis, found):
+        pass
+    assert {p.name: p.read_bytes() for p in (run.path / "figures").iterdir()} == before
 
 
 def test_latency_table_has_the_numbers_of_the_data(analysis):

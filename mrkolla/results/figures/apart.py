@@ -1,0 +1,73 @@
+"""The figures of a large run, drawn by a process of their own while the report is made.
+
+Drawing hundreds of panels takes as long as the report does, and neither needs the other: on two cores the wait is
+halved. The process is a new one, not a fork: the libraries have threads.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import mrkolla
+from mrkolla.results.figures import latency
+from mrkolla.results.figures.files import write_figures
+from mrkolla.results.gathering import Gathered
+from mrkolla.results.stats import Analysis
+from mrkolla.results.store import RunFolder
+
+WORTH_IT = latency.PAGE  # panels; fewer are drawn before a process has started
+
+
+@contextmanager
+def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Iterator[None]:
+    """:func:`write_figures`, done when the block ends; where there is a core for it, while the block runs.
+
+    A process that could not do it (killed for memory, say) is no failure: they are drawn here then.
+    """
+    if len(os.sched_getaffinity(0)) < 2 or len(latency.panels(analysis)) <= WORTH_IT:
+        write_figures(folder, analysis, found)
+        yield
+        return
+    top = str(Path(mrkolla.__file__).parents[1])
+    with tempfile.TemporaryFile() as given:
+        pickle.dump((folder.path, _thin(analysis), found), given, protocol=pickle.HIGHEST_PROTOCOL)
+        given.seek(0)
+        child = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([top, *filter(None, [os.environ.get("PYTHONPATH")])])},
+        )  # fmt: skip
+    try:
+        yield
+        failed = child.wait()
+    finally:
+        child.kill()
+        child.wait()
+    if failed:
+        write_figures(folder, analysis, found)
+
+
+def _thin(analysis: Analysis) -> Analysis:
+    """Without what no figure is drawn from: the samples themselves, and the draws of their medians."""
+    gathered = analysis.gathered
+    return replace(
+        analysis,
+        draws=np.empty((len(analysis.levels), 0), np.float32),
+        gathered=Gathered(gathered.keys, [], gathered.errors, gathered.rows),
+    )
+
+
+if __name__ == "__main__":
+    path, drawn, of_links = pickle.load(sys.stdin.buffer)
+    write_figures(RunFolder.open(path), drawn, of_links)
