@@ -8,12 +8,11 @@
     phases.report(cloud)
 
 Each phase is kept as a point of its own, ``POINT-PHASE``; an operation belongs to the phase in which it started.
-``phases.json`` in the run folder says when each phase was, ``phases.csv`` what it cost.
+``phases.json`` in the run folder says when each phase was; what is made of it: :mod:`mrkolla.results.phases`.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator
@@ -24,26 +23,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 
-from mrkolla import membership
 from mrkolla.bench import BenchPoint, make_tool
 from mrkolla.config import Point, ProbeOptions
 from mrkolla.errors import BenchError, InputError, MrkollaError, WanError
-from mrkolla.results import RunFolder, render
-from mrkolla.results.tables import Grid
+from mrkolla.results import phases, render
 
 if TYPE_CHECKING:
     from mrkolla.experiment import Cloud
 
-FILE, TABLE = "phases.json", "phases.csv"
-COLUMNS = ["point", "phase", "region", "rtt_ms", "repetition", "seconds", "operation", "n", "errors"]
-COLUMNS += ["median_ms", "p90_ms"]
-ALL = "all operations"
 #: More rounds than any phase can have: the probe goes on until it is told to end.
 _ENDLESS, _MOST_S = 1_000_000, 24 * 3600.0
 _FIRST_S, _LAST_S = 180.0, 120.0
-_SHOWN = 4
 
 
 class Watch:
@@ -148,8 +139,8 @@ class Watch:
                     **phase,
                 }
             )
-        others = [known for known in cloud.folder.read_json(FILE, []) if known["of"] != point.id]
-        cloud.folder.write_json(FILE, [*others, *entries])
+        others = [known for known in cloud.folder.read_json(phases.FILE, []) if known["of"] != point.id]
+        cloud.folder.write_json(phases.FILE, [*others, *entries])
         if status == "done":
             seconds = round(time.monotonic() - self._began, 1)
             cloud.done(point, {"samples": len(self._rows), "seconds": seconds})
@@ -176,90 +167,11 @@ def _belongs(echo: dict[str, Any], place: int, phases: list[dict[str, Any]]) -> 
     return max(int(np.searchsorted(begins, sent, side="right")) - 1, 0) == place
 
 
-# -- what is made of it --------------------------------------------------------------------------------------------
-
-
-def table(folder: RunFolder) -> pd.DataFrame:
-    """A row per phase and operation (and one for :data:`ALL`): :data:`COLUMNS`, latencies in ms, NaN: no sample.
-
-    Warm-up is left out; failed operations are counted and left out of the latencies. Quantiles are interpolated.
-    """
-    known = folder.read_json(FILE, [])
-    columns = ["point", "scenario", "warmup", "duration_s", "error"]
-    samples = folder.read_samples(columns, refused=True) if known else pd.DataFrame(columns=columns)
-    samples = samples[~samples["warmup"].astype(bool)]
-    rows = []
-    for phase in known:
-        own = samples[samples["point"] == phase["point"]]
-        first = {key: phase[key] for key in ("point", "phase", "region", "rtt_ms", "repetition")}
-        first["seconds"] = round((phase["end"] - phase["begin"]) / 1e9, 1)
-        for operation, some in [(ALL, own), *own.groupby("scenario", observed=True)]:
-            good = some.loc[some["error"].isna(), "duration_s"].to_numpy(dtype=float) * 1e3
-            median, p90 = np.quantile(good, [0.5, 0.9]) if len(good) and operation != ALL else (math.nan, math.nan)
-            counts = {"n": len(some), "errors": int(some["error"].notna().sum())}
-            rows.append({**first, "operation": operation, **counts, "median_ms": median, "p90_ms": p90})
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def grid(data: pd.DataFrame) -> Grid:
-    """The phases as a table for people: median / 90th percentile, ms, of the first operations."""
-    operations = [name for name in data["operation"].unique() if name != ALL][:_SHOWN]
-    head = ["point", "phase", "seconds", "operations", "errors", *operations]
-    rows = []
-    for (point, phase), own in data.groupby(["point", "phase"], sort=False):
-        by = own.set_index("operation")
-        whole = by.loc[ALL]
-        cells = [
-            f"{by.loc[name, 'median_ms']:.1f} / {by.loc[name, 'p90_ms']:.1f}" if name in by.index else "–"
-            for name in operations
-        ]
-        point_of = str(point).removesuffix(f"-{phase}")
-        rows.append([point_of, str(phase), f"{whole['seconds']:.0f}", str(whole["n"]), str(whole["errors"]), *cells])
-    title = "Phases: latency in ms, median / 90th percentile"
-    return Grid(title, head, rows, frozenset(range(2, len(head))))
-
-
-def changes(folder: RunFolder) -> Grid:
-    """What joined and left during the run: how long it took, and for what."""
-    rows = [
-        [
-            done["what"],
-            done["region"],
-            f"{done['deploy_rtt_ms']:g}" if "deploy_rtt_ms" in done else "–",
-            f"{done['seconds']:.0f}" + (" (the rest of one that was cut off)" if done.get("resumed") else ""),
-            ", ".join(f"{what} {seconds:.0f}" for what, seconds in done["parts_s"].items()),
-        ]
-        for done in folder.read_json(membership.FILE, [])
-    ]
-    return Grid("Regions that joined and left", ["", "region", "over ms", "seconds", "of which"], rows, frozenset({2}))
-
-
-def sentences(folder: RunFolder, data: pd.DataFrame) -> list[str]:
-    """The same in words, for the top of the report."""
-    said = []
-    for done in folder.read_json(membership.FILE, []):
-        over = f" over {done['deploy_rtt_ms']:g} ms" if "deploy_rtt_ms" in done else ""
-        rest = " (the rest of one that was cut off)" if done.get("resumed") else ""
-        said.append(f"{done['region']}: {done['what']}{over} took {done['seconds']:.0f} s{rest}.")
-    operations = [name for name in data["operation"].unique() if name != ALL]
-    for (point, phase), own in data.groupby(["point", "phase"], sort=False):
-        by = own.set_index("operation")
-        whole = by.loc[ALL]
-        text = f"{whole['region']}, {point} ({phase}): {whole['errors']} of {whole['n']} operations failed"
-        if operations and operations[0] in by.index:
-            row = by.loc[operations[0]]
-            text += f"; {operations[0]}: median {row['median_ms']:.1f} ms, 90th percentile {row['p90_ms']:.1f} ms"
-        said.append(f"{text}.")
-    return said
-
-
 def report(cloud: Cloud) -> Path:
-    """Write ``phases.csv``, then the report with the phases at its top; both tables are printed at the end.
+    """Make the report, which has the phases in a section of their own; their tables are printed at the end.
 
     Raises what ``cloud.report`` raises.
     """
-    data = table(cloud.folder)
-    csv = data.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    cloud.folder.write_text(TABLE, csv)
-    texts = [render(made.rich()) for made in (changes(cloud.folder), grid(data))] if len(data) else []
-    return cloud.report(remarks=sentences(cloud.folder, data), tables=texts)
+    data = phases.table(cloud.folder)
+    texts = [render(made.rich()) for made in (phases.changes(cloud.folder), phases.grid(data))] if len(data) else []
+    return cloud.report(tables=texts)

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mrkolla.results.names import JOINS as FILE
+
 if TYPE_CHECKING:
     from mrkolla.results import RunFolder
 
-#: What joined and left during a run, in its folder: a list of what :func:`join` and :func:`leave` return.
-FILE = "joins.json"
+__all__ = ["FILE", "join", "keep", "leave"]
 
 
 def join(cloud: Any, name: str, **options: Any) -> dict[str, Any]:

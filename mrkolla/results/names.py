@@ -9,6 +9,9 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 
+#: What joined and left during a run: a list of what :func:`mrkolla.membership.join` and ``leave`` return.
+JOINS = "joins.json"
+
 
 def natural(text: str) -> list[tuple[bool, int, str]]:
     """A sort key by which p2 comes before p10."""

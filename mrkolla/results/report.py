@@ -11,10 +11,11 @@ from typing import Any
 import jinja2
 
 from mrkolla.errors import InputError
-from mrkolla.results import figures, tables, words
+from mrkolla.results import figures, phases, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
 from mrkolla.results.figures import apart, distributions, latency
+from mrkolla.results.figures.phases import phases_figure
 from mrkolla.results.figures.style import DASHES
 from mrkolla.results.gathering import Gathered, gather
 from mrkolla.results.links import link_table
@@ -98,9 +99,9 @@ def heat_map(analysis: Analysis) -> HeatMap:
 def _of_samples(analysis: Analysis) -> dict[str, Any]:
     """What the page shows of the samples: pictures and tables."""
     panels = figures.panels(analysis)
-    shown = figures.top(panels)
+    shown = figures.top(panels) if analysis.levels["level"].nunique() > 1 else []  # a dot says no more than the table
     first = {title for title, _ in shown}
-    more = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first]
+    more = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first] if shown else []
     whole, parts = tables.latency_grids(analysis)
     regions = latency.regions_of(analysis)[: distributions.MOST_DASHED]
     speeds = distributions.throughput_panels(analysis)
@@ -113,7 +114,7 @@ def _of_samples(analysis: Analysis) -> dict[str, Any]:
         "more_pictures": _pictures(analysis, more),
         "operations": len(panels),
         "several": len(panels) > latency.PAGE and bool(speeds),
-        "ecdf": _single(analysis, "distribution of the latency", distributions.draw_ecdf, shown),
+        "ecdf": _single(analysis, "distribution of the latency", distributions.draw_ecdf, figures.top(panels)),
         "throughput": _single(analysis, "operations a second by concurrency", distributions.draw_throughput, speeds),
         "legend": distributions.legend(analysis),
         "dashes": ", ".join(dashes),
@@ -168,6 +169,12 @@ def write_report(
         wan = _picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links))
     if {region["kind"] for region in regions} >= {"AR", "OSR"}:
         topology = _picture("Regions", "The regions and their links", figures.topology_figure(regions, links))
+    watched = phases.table(run)
+    series = phases.series(run) if len(watched) else None
+    phases_picture = None
+    if series is not None and len(series):
+        drawn = phases_figure(run.read_json(phases.FILE, []), series)
+        phases_picture = _picture("Phases", "Latency over time, phase by phase", drawn)
     status = [p.get("status", "done") for p in points]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -185,6 +192,9 @@ def write_report(
         of=_of_samples(analysis.of_services) if analysis else None,
         analysis=analysis,
         counts={s: status.count(s) for s in ("done", "refused", "failed") if s in status},
+        changes=phases.changes(run),
+        phases=phases.grid(watched) if len(watched) else None,
+        phases_picture=phases_picture,
         samples=gathered.rows if gathered else 0,
         wan=wan,
         points=tables.point_grid(points),
@@ -214,6 +224,8 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
             write_report(run, title=title, remarks=remarks)
         raise
     write_summary(run, analysis)
+    if len(watched := phases.table(run)):
+        run.write_text(phases.TABLE, watched.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     with apart.drawing(run, analysis.of_services, link_table(run)):
         draw_slowest(run.path / "tools" / "tracing", run.path / "figures")
         write_report(run, title=title, analysis=analysis, remarks=remarks)

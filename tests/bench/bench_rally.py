@@ -1,11 +1,12 @@
-"""What Rally itself adds to an iteration, as figures (no test), at a round trip of 0 ms.
+"""What Rally and the probe themselves add to an operation, as figures (no test), at a round trip of 0 ms.
 
-    python tests/bench/bench_rally.py [--times 100] [--json FILE]
+    python tests/bench/bench_rally.py [--times 20] [--rounds 5] [--json FILE]
 
-Needs root. On a local host of its own, against a real Keystone on this machine: Rally's Authenticate.keystone; then
-the very requests of one of its iterations, on as many connections, sent by a bare HTTP client (Python's http.client)
-on the same host; and the probe's token issue on a new connection. The difference between the first two is Rally's
-(and its client libraries') own time, which no distance changes.
+Needs root. On a local host of its own, against a real Keystone on this machine: Rally's Authenticate.keystone, and the
+very requests of one of its iterations, on as many connections, sent by a bare HTTP client (Python's http.client) on
+the same host; the probe's token issue on a new connection and its validation, and the same by the bare client. The
+difference is Rally's or the probe's (and their client libraries') own time, which no distance changes. They take turns
+in several rounds: what else the machine does meets all of them.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tests.integration.test_rally_keystone import Cloud, local_hosts, shared_key
 
 TASK = "{Authenticate.keystone: [{runner: {type: constant, times: %d, concurrency: 1}}]}"
 # The same requests by a bare client: a list of connections, each a list of (method, path); prints a duration a line.
+# With "kept", the first of them sends a token's issue first, which is not timed, and is used for all.
 REPLAY = """\
 import http.client, json, sys, time
 asked = json.load(sys.stdin)
@@ -41,31 +43,37 @@ body = json.dumps({"auth": {"identity": {"methods": ["password"], "password": {"
     "password": asked["password"], "domain": {"name": "Default"}}}}, "scope": {"project": {"name":
     asked["project_name"], "domain": {"name": "Default"}}}}})
 def send(connection, method, path, token):
-    headers = {"Content-Type": "application/json", **({"X-Auth-Token": token} if token else {})}
+    headers = {"Content-Type": "application/json"}
+    if token:
+        headers |= {"X-Auth-Token": token, "X-Subject-Token": token}
     connection.request(method, path, body if method == "POST" else None, headers)
     answer = connection.getresponse()
     answer.read()
     if answer.status >= 400:
         sys.exit(f"{method} {path}: {answer.status}")
     return answer.headers.get("X-Subject-Token", token)
+def connect():
+    return http.client.HTTPConnection(asked["host"], asked["port"], timeout=60)
+kept = connect() if asked["kept"] else None
+issued = send(kept, "POST", "/v3/auth/tokens", None) if kept else None
 for _ in range(asked["times"]):
-    token, began = None, time.perf_counter()
+    token, began = issued, time.perf_counter()
     for requests in asked["connections"]:
-        connection = http.client.HTTPConnection(asked["host"], asked["port"], timeout=60)
+        connection = kept or connect()
         for method, path in requests:
             token = send(connection, method, path, token)
-        connection.close()
+        if not kept:
+            connection.close()
     print(time.perf_counter() - began)
 """
 POINT = BenchPoint("rtt0", {"OSR1": 0.0}, {"OSR1": 0.0})
 
 
-def rally(cloud: Cloud, folder: Path, times: int) -> tuple[list[dict], list[list[tuple[str, str]]]]:
+PROBED = {"token_issue_new_connection": ("POST", False), "token_validate": ("GET", True)}
+
+
+def rally(cloud: Cloud, tool: Rally, times: int) -> tuple[list[dict], list[list[tuple[str, str]]]]:
     """(the iterations' samples, the requests of one iteration by connection)."""
-    task = folder / "task.yaml"
-    task.write_text(TASK % times)
-    tool = Rally([task], regions=["OSR1"], warmup=2)
-    tool.prepare(cloud.ctx)
     before = len(cloud.requests())
     rows = [row for row in tool.run(cloud.ctx, POINT, cloud.ctx.regions) if row["action"] is None]
     wrong = [row["error"] for row in rows if row["error"]]
@@ -80,24 +88,28 @@ def rally(cloud: Cloud, folder: Path, times: int) -> tuple[list[dict], list[list
     return rows, [list(kind) for kind, count in kinds.items() for _ in range(round(count / times))]
 
 
-def replay(cloud: Cloud, python: str, connections: list[list[tuple[str, str]]], times: int) -> list[float]:
-    """Seconds of the same requests by a bare client on the host, ``times`` over."""
+def bare(
+    cloud: Cloud, python: str, connections: list[list[tuple[str, str]]], times: int, kept: bool = False
+) -> list[float]:
+    """Seconds of these requests by a bare client on the host, ``times`` over."""
     host, _, port = cloud.url.removeprefix("http://").partition(":")
     names = ("username", "password", "project_name")
     asked = {name: cloud.ctx.auth[name] for name in names} | {"host": host, "port": int(port), "times": times}
-    data = json.dumps({**asked, "connections": connections})
+    data = json.dumps({**asked, "connections": connections, "kept": kept})
     done = remote.run(cloud.ctx.regions[0].control, [python, "-c", REPLAY], input=data, timeout=600)
     return [float(line) for line in done.stdout.split()]
 
 
-def probe(cloud: Cloud, python: str, samples: int) -> list[float]:
-    """Seconds of a token issue on a new connection."""
+def probe(cloud: Cloud, python: str, samples: int) -> dict[str, list[float]]:
+    """Seconds of the probe's operations."""
     cloud.ctx.python = [python]
     cloud.ctx.endpoints = {"OSR1": {"image": cloud.url, "network": cloud.url}}
-    rows = Probe(samples=samples, warmup=5, operations=["token_issue_new_connection"]).run(
-        cloud.ctx, POINT, cloud.ctx.regions[:1]
-    )
-    return [row["duration_s"] for row in rows if not row["warmup"] and not row["error"]]
+    found: dict[str, list[float]] = {name: [] for name in PROBED}
+    tool = Probe(samples=samples, warmup=2, operations=list(PROBED))
+    for row in tool.run(cloud.ctx, POINT, cloud.ctx.regions[:1]):
+        if not row["warmup"] and not row["error"]:
+            found[row["scenario"]].append(row["duration_s"])
+    return found
 
 
 def quartiles(seconds: list[float]) -> dict[str, float]:
@@ -107,12 +119,14 @@ def quartiles(seconds: list[float]) -> dict[str, float]:
 
 def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--times", type=int, default=100, help="iterations of each")
+    ask.add_argument("--times", type=int, default=20, help="iterations of each in a round")
+    ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--json", type=Path, help="write the figures there too")
     given = ask.parse_args()
     figures: dict[str, object] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
     }
+    seen: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with local_hosts("bench-rally", "198.19.144.0/20", folder / "hosts.log") as hosts:
@@ -125,22 +139,36 @@ def main() -> int:
                 began = time.monotonic()
                 python = f"{environment.install(host)}/bin/python"
                 figures["install_s"] = round(time.monotonic() - began, 1)
-                rows, connections = rally(cloud, folder, given.times)
-                own = [row["duration_s"] for row in rows if not row["warmup"]]
-                gaps = [(b["start"] - a["start"]) / 1e9 - a["duration_s"] for a, b in itertools.pairwise(rows)]
+                task = folder / "task.yaml"
+                task.write_text(TASK % given.times)
+                tool = Rally([task], regions=["OSR1"], warmup=2)
+                tool.prepare(cloud.ctx)
+                for _ in range(given.rounds):
+                    rows, connections = rally(cloud, tool, given.times)
+                    found = {"rally": [row["duration_s"] for row in rows if not row["warmup"]]}
+                    gaps = [(b["start"] - a["start"]) / 1e9 - a["duration_s"] for a, b in itertools.pairwise(rows)]
+                    found["between its iterations"] = gaps
+                    found["rally's requests, bare"] = bare(cloud, python, connections, given.times)
+                    for operation, seconds in probe(cloud, python, given.times).items():
+                        method, kept = PROBED[operation]
+                        found[f"probe's {operation}"] = seconds
+                        requests = [[(method, "/v3/auth/tokens")]]
+                        found[f"{operation}, bare"] = bare(cloud, python, requests, given.times, kept)
+                    for what, seconds in found.items():
+                        seen.setdefault(what, []).extend(seconds)
                 figures["requests"] = connections
-                figures["rally"] = quartiles(own)
-                figures["between_iterations"] = quartiles(gaps)
-                figures["bare"] = quartiles(replay(cloud, python, connections, given.times))
-                figures["probe_token_issue"] = quartiles(probe(cloud, python, given.times))
-    added = figures["rally"]["median_ms"] - figures["bare"]["median_ms"]
-    figures["overhead_ms"] = round(added, 2)
+    figures["seen"] = {what: quartiles(seconds) for what, seconds in seen.items()}
     print(f"{figures['machine']}; Rally archived in {figures['archive_s']} s, installed in {figures['install_s']} s")
     count = sum(len(one) for one in connections)
     print(f"an iteration of Authenticate.keystone: {count} requests on {len(connections)} connections")
-    for what in ("rally", "bare", "probe_token_issue", "between_iterations"):
-        print("  {0:20} {median_ms:8.2f} ms  ({q1_ms:.2f} to {q3_ms:.2f}, n={count})".format(what, **figures[what]))
-    print(f"  Rally adds {added:.1f} ms to an iteration, whatever the round trip")
+    for what, of in figures["seen"].items():
+        print("  {0:36} {median_ms:8.2f} ms  ({q1_ms:.2f} to {q3_ms:.2f}, n={count})".format(what, **of))
+    figures["overhead"] = {}
+    pairs = {"rally": "rally's requests, bare"} | {f"probe's {name}": f"{name}, bare" for name in PROBED}
+    for what, base in pairs.items():
+        with_it, without = (figures["seen"][name]["median_ms"] for name in (what, base))
+        figures["overhead"][what] = {"ms": with_it - without, "share": with_it / without - 1}
+        print(f"  {what} adds {with_it - without:.2f} ms, {100 * (with_it / without - 1):.1f} %")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -31,14 +31,15 @@ if sys.argv[2] == "read":
     results.gather(run)
 else:
     results.write_all(run)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"wall_s": round(time.monotonic() - begin, 1), "cpu_s": round(used.ru_utime + used.ru_stime, 1),
-                  "peak_mib": round(used.ru_maxrss / 1024)}))
+wall = time.monotonic() - begin
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(json.dumps({"wall_s": round(wall, 1), "cpu_s": round(sum(u.ru_utime + u.ru_stime for u in used), 1),
+                  "peak_mib": round(sum(u.ru_maxrss for u in used) / 1024)}))
 """
 
 
 def measure(folder: Path, what: str) -> dict[str, float]:
-    """Wall and CPU seconds, and the peak of the resident memory in MiB, of one process."""
+    """Wall and CPU seconds, and the peak of the resident memory in MiB, of one process and the one that it starts."""
     env = {**os.environ, "PYTHONPATH": str(TOP)}
     argv = [sys.executable, "-c", _CHILD, str(folder), what]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=1800)

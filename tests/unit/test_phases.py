@@ -12,11 +12,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from mrkolla import membership, phases
+from mrkolla import membership, results
+from mrkolla import phases as watching
 from mrkolla.config import Point, ProbeOptions
 from mrkolla.errors import BenchError, InputError, WanError
 from mrkolla.progress import Progress
-from mrkolla.results import RunFolder
+from mrkolla.results import RunFolder, phases
+from mrkolla.results.figures.phases import phases_figure
 
 SECOND = 10**9
 NOW = 1_790_000_000 * SECOND
@@ -39,11 +41,11 @@ def phase(name: str, begin_s: float, end_s: float) -> dict:
 def test_an_operation_belongs_to_the_phase_in_which_it_started():
     known = [phase("before", 0, 10), phase("join", 10.5, 20)]
     rows = [sample(at) for at in (-1, 0, 9.9, 10.2, 10.5, 19, 21)]
-    first, second = phases.by_phase(rows, known)
+    first, second = watching.by_phase(rows, known)
     assert [(row["start"] - NOW) / SECOND for row in first] == [-1, 0, 9.9, 10.2]  # 10.2: until the next begins
     assert [row["warmup"] for row in first] == [True, False, False, False]
     assert len(second) == 3
-    assert phases.by_phase(rows, []) == []
+    assert watching.by_phase(rows, []) == []
 
 
 @pytest.fixture
@@ -93,9 +95,27 @@ def test_what_is_said(folder):
         ["join", "OSR3", "100", "280", "hosts 12, kolla 240"],
         ["leave", "OSR3", "–", "20 (the rest of one that was cut off)", ""],
     ]
-    said = phases.sentences(folder, data)
-    assert said[0] == "OSR3: join over 100 ms took 280 s."
-    assert "OSR1, rtt100-r1-join (join): 1 of 2 operations failed." in said
+
+
+def test_latency_over_time_begins_with_the_first_phase_and_is_drawn(folder):
+    series = phases.series(folder)
+    assert list(series["minute"].round(3)) == sorted(series["minute"].round(3))
+    assert len(series) == 12 and series["minute"].iloc[0] == 0  # the warm-up is left out
+    quiet = series[(series["scenario"] == "token_validate") & (series["phase"] == "before")]
+    assert set(quiet["median_ms"]) == {14.0}  # 10 to 18 ms within the first 10 s
+    failed = series[series["ms"].isna()]
+    assert list(failed["phase"]) == ["join"] and list(failed["median_ms"]) == [30.0]
+    results.write_all(folder)
+    made = {path.name for path in (folder.path / "figures").glob("phases.*")}
+    assert made == {"phases.pdf", "phases.svg", "phases.png", "phases.csv"}
+    page = (folder.path / "report.html").read_text()
+    assert "While the cloud changed" in page and "14.0 / 17.2" in page
+    assert "Latency against measured RTT" not in page  # one round trip alone
+    drawn = phases_figure(folder.read_json(phases.FILE), series)
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["OSR1, rtt100-r1", ""]
+    crosses = [line.get_xdata() for axes in drawn.axes for line in axes.lines if line.get_marker() == "x"]
+    assert [len(x) for x in crosses] == [0, 1]
+    assert pd.read_csv(folder.path / phases.TABLE)["errors"].sum() == 2  # of the operation, and of all
 
 
 def test_a_run_without_phases_has_an_empty_table(tmp_path):
@@ -156,9 +176,9 @@ class Cloud:
 @pytest.fixture
 def watch(tmp_path, monkeypatch):
     tool = Tool()
-    monkeypatch.setattr(phases, "make_tool", lambda spec: tool)
+    monkeypatch.setattr(watching, "make_tool", lambda spec: tool)
     cloud = Cloud(RunFolder.create(tmp_path, "demo"))
-    made = phases.Watch(cloud, "OSR1", Point("rtt100-r1", {"OSR1": 100.0}, 1))
+    made = watching.Watch(cloud, "OSR1", Point("rtt100-r1", {"OSR1": 100.0}, 1))
     return SimpleNamespace(tool=tool, cloud=cloud, made=made)
 
 

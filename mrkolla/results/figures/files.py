@@ -7,15 +7,16 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mrkolla.results import attribution
+from mrkolla.results import attribution, phases
 from mrkolla.results.figures import distributions, latency, links, parts, style
+from mrkolla.results.figures import phases as watched
 from mrkolla.results.stats import STEPS, Analysis
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import to_csv
 from mrkolla.results.topology import regions_of_run
 
 _FORMS = ("pdf", "svg")
-_SHOWN = ("latency_vs_rtt", "wan_rtt")  # as PNG too: for a README, or a page that takes no SVG
+_SHOWN = ("latency_vs_rtt", "wan_rtt", "phases")  # as PNG too: for a README, or a page that takes no SVG
 
 
 def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> list[str]:
@@ -58,6 +59,10 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) ->
         write("throughput", lambda: distributions.throughput_figure(analysis), speeds)
     if (found["rtt_asked_ms"].notna() & found["median_ms"].notna()).any():
         write("wan_rtt", lambda: links.wan_figure(found), found)
+    if known := folder.read_json(phases.FILE, []):
+        series = phases.series(folder)
+        if len(series):
+            write("phases", lambda: watched.phases_figure(known, series), series)
     regions = regions_of_run(folder)
     if {region["kind"] for region in regions} >= {"AR", "OSR"}:
         write("topology", lambda: links.topology_figure(regions, found), None)
