@@ -16,7 +16,7 @@ import yaml
 
 from mrkolla import config, remote
 from mrkolla.bench.person import ensure_person
-from mrkolla.errors import BenchError
+from mrkolla.errors import BenchError, LackError
 from mrkolla.providers.local import load
 from tests import chromium
 from tests.e2e.conftest import TOP, Main
@@ -53,8 +53,11 @@ def running(host: remote.Host) -> set[str]:
 
 
 def cluster(host: remote.Host) -> list[str]:
-    """How many members the MariaDB of ``host`` sees, and its own state."""
-    done = remote.run(host, ["docker", "exec", "mariadb_clustercheck", "sh", "-c", CLUSTER], timeout=60, check=False)
+    """How many members the MariaDB of ``host`` sees, and its own state; what was said when it does not answer."""
+    try:
+        done = remote.run(host, ["docker", "exec", "mariadb_clustercheck", "sh", "-c", CLUSTER], timeout=60)
+    except LackError as failed:
+        return [str(failed)]
     return [line.split()[-1] for line in done.stdout.splitlines()]
 
 
