@@ -59,7 +59,7 @@ def cluster(host: remote.Host) -> list[str]:
         done = remote.run(host, ["docker", "exec", "mariadb_clustercheck", "sh", "-c", CLUSTER], timeout=60)
     except LackError as failed:
         return [str(failed)]
-    return [line.split()[-1] for line in done.stdout.splitlines()]
+    return [line.split()[-1] for line in sorted(done.stdout.splitlines())]
 
 
 def wait_for_cluster(hosts: list[remote.Host], size: int, timeout: float = 300) -> None:
