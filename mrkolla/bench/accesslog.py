@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -51,18 +51,33 @@ def balancers(region: RegionLike) -> list[remote.Host]:
     return list(region.balancers) if hasattr(region, "balancers") else control_hosts(region)
 
 
-def comes_from(region: RegionLike) -> Callable[[str], bool]:
-    """Tells whether an address is one of ``region``'s: in its subnet, or one of its hosts', or its VIP."""
-    subnet = getattr(region, "subnet", None)
-    network = ip_network(subnet) if subnet else None
-    known = {host.address for host in control_hosts(region)}
-    known |= {placed.host.address for placed in getattr(region, "hosts", ())}
-    known |= {region.vip} if getattr(region, "vip", None) else set()
+def comes_from(region: RegionLike, others: Iterable[RegionLike] = ()) -> Callable[[str], bool]:
+    """Tells whether an address is one of ``region``'s: its hosts', its VIP, or one in a network that it has for itself.
+
+    A network in which one of the ``others`` has a host or its VIP (a site's, say) tells nothing.
+    """
+    known = _addresses(region)
+    theirs = {address for other in others if other.name != region.name for address in _addresses(other)}
+    given = [text.strip() for text in (getattr(region, "subnet", None) or "").split(",") if text.strip()]
+    networks = [network for network in map(ip_network, given) if not any(_within(one, network) for one in theirs)]
 
     def check(address: str) -> bool:
-        return address in known or (network is not None and ip_address(address) in network)
+        return address in known or any(_within(address, network) for network in networks)
 
     return check
+
+
+def _within(address: str, network: IPv4Network | IPv6Network) -> bool:
+    try:
+        return ip_address(address) in network
+    except ValueError:  # a host that is known by its name
+        return False
+
+
+def _addresses(region: RegionLike) -> set[str]:
+    known = {host.address for host in control_hosts(region)}
+    known |= {placed.host.address for placed in getattr(region, "hosts", ())}
+    return known | ({region.vip} if getattr(region, "vip", None) else set())
 
 
 class AccessLog:

@@ -175,7 +175,7 @@ class Counted:
 
 def from_region(log: AccessLog, admin: str, region: RegionLike) -> list[Request]:
     """Requests to the Keystone of the AR called ``admin`` that came from ``region``, by start."""
-    comes = comes_from(region)
+    comes = comes_from(region, log.regions)
     return [one for one in log.requests(admin, keystone=True) if comes(one.source)]
 
 

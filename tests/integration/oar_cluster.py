@@ -398,6 +398,8 @@ class OarCluster:
             host.process.wait(30)
             host.process = None
             remove_group(self._cgroup(host))
+            # The kernel takes its time to remove a dead host's network, and the next cluster has the same names.
+            _run("ip", "link", "del", f"vb-{host.name}", check=False)
         if _run("ip", "link", "show", self.bridge, check=False).returncode == 0:
             _run("ip", "link", "del", self.bridge)
         if self.folder.exists():

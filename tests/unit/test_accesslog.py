@@ -7,14 +7,14 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import pytest
 
 from mrkolla.bench.accesslog import AccessLog, comes_from
 from mrkolla.errors import BenchError
-from mrkolla.placement import AR, PlacedHost, Region
+from mrkolla.placement import AR, OSR, PlacedHost, Region
 from mrkolla.remote import Host
 from tests.unit.test_httplog import LINE
 
@@ -127,6 +127,22 @@ def test_where_an_address_belongs():
     assert not inside("198.19.161.10")
     assert comes_from(Small("AR", HERE))("198.19.160.11")
     assert not comes_from(Small("AR", HERE))("198.19.160.12")
+
+
+def test_a_network_that_regions_share_does_not_tell_them_apart():
+    def region(name: str, number: int, subnet: str = "198.19.255.0/24") -> Region:
+        host = replace(HERE, name=name.lower(), address=f"198.19.255.{number}")
+        return Region(name, OSR, f"198.19.255.{100 + number}", subnet, (PlacedHost(host, frozenset({"control"})),))
+
+    one, two = region("OSR1", 1), region("OSR2", 2)
+    inside = comes_from(one, [one, two])
+    assert inside("198.19.255.1") and inside("198.19.255.101")
+    assert not any(inside(f"198.19.255.{number}") for number in (2, 102, 50))
+    # Several networks, as hosts that are named one by one have; a host that is known by its name.
+    named = Small("OSR3", replace(HERE, address="lab3.example"))
+    several = region("OSR1", 1, "198.19.1.0/28, 198.19.255.0/30")
+    inside = comes_from(several, [several, two, named])
+    assert inside("198.19.1.9") and not inside("198.19.255.2") and not inside("lab3.example")
 
 
 def test_the_agent_answers_without_a_port():
