@@ -105,6 +105,7 @@ class FakeLog:
 
     logged: list[Request]
     gaps: list[str] = field(default_factory=list)
+    regions: tuple = ()
 
     def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
         return self.logged

@@ -101,6 +101,7 @@ class FakeLog:
     """Stands for the AR's log: a validation for each call with a token, when it came first to that service."""
 
     logged: list[Request]
+    regions: tuple = ()
 
     def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
         return self.logged
