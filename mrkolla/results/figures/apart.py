@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +27,15 @@ from mrkolla.results.stats import Analysis
 from mrkolla.results.store import RunFolder
 
 WORTH_IT = latency.PAGE  # panels; fewer are drawn before a process has started
+_LONGEST_S = 600.0  # that the process may take longer than the block does
 
 
 @contextmanager
 def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Iterator[None]:
     """:func:`write_figures`, done when the block ends; where there is a core for it, while the block runs.
 
-    A process that could not do it (killed for memory, say) is no failure: they are drawn here then.
+    A process that could not do it (killed for memory, say, or stuck) is no failure: they are drawn here then, and what
+    is wrong with them is raised.
     """
     if len(os.sched_getaffinity(0)) < 2 or len(latency.panels(analysis)) <= WORTH_IT:
         write_figures(folder, analysis, found)
@@ -50,11 +52,12 @@ def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Itera
         )  # fmt: skip
     try:
         yield
-        failed = child.wait()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_LONGEST_S)
     finally:
         child.kill()
-        child.wait()
-    if failed:
+        status = child.wait()
+    if status:
         write_figures(folder, analysis, found)
 
 
