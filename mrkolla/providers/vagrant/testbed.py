@@ -41,6 +41,15 @@ _VERSION = 1
 _RUN = Path(__file__).with_name("run.py")
 #: Seconds for everything around the boots, for each machine.
 _EACH_S = 600.0
+# Vagrant sets a machine's interfaces up anew whenever it starts it, and what else is on them goes; networkd does so
+# some time after Vagrant has finished.
+_ADDRESSES_AGAIN = """
+test -e /etc/systemd/system/mrkolla-net.service || exit 0
+if systemctl -q is-active systemd-networkd; then
+    /lib/systemd/systemd-networkd-wait-online --interface="$1" --timeout=120
+fi
+systemctl reload-or-restart mrkolla-net
+"""
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -153,6 +162,9 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
     hosts_of.pin(hosts, plain.known_hosts(experiment.name), trusted=None, scan=True)
     state["interfaces"] = {host.name: _interface(host) for host in hosts}
     plain.save(_file(experiment.name), state)
+    for host in hosts:
+        argv = ["sh", "-ec", _ADDRESSES_AGAIN, "sh", state["interfaces"][host.name]]
+        remote.run(host, argv, timeout=_EACH_S)
 
 
 def _begin(experiment: Experiment, emulated: bool) -> dict:
