@@ -29,14 +29,15 @@ def _contained(region: Region) -> dict:
         "default_container_dimensions_docker": {},
         "qemu_max_files": 0,
         "qemu_max_processes": 0,
-        "openstack_service_workers": 1,
-        "openstack_service_rpc_workers": 1,
         "haproxy_max_connections": 4000,
         "mariadb_innodb_log_file_size_mb": 96,
         "default_container_healthcheck_interval": 60,
     }
     if region.kind == OSR:
         values |= {
+            # Small; but not the AR's Keystone: with one worker a region's requests would wait for the other's hashing.
+            "openstack_service_workers": 1,
+            "openstack_service_rpc_workers": 1,
             "nova_libvirt_default_dimensions": {},
             "neutron_agents_wrappers": False,
             **{
