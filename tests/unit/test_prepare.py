@@ -50,7 +50,7 @@ FACTS = {
     "sysctl": {name: {"value": 128, "writable": True} for name in look.SYSCTL},
     "taken": [],
 }
-DOCKER = {"version": "24.0", "driver": "overlay2", "daemon_json": None, "containers": [], "kolla": []}
+DOCKER = {"stopped": False, "version": "24.0", "driver": "overlay2", "daemon_json": None, "containers": [], "kolla": []}
 
 
 def facts(**change) -> dict:
@@ -83,6 +83,18 @@ def test_a_plain_host_lacks_nothing_that_preparing_does_not_bring():
 )
 def test_what_a_person_must_mend_is_said_with_how(change, message):
     assert message in wrong(**change)
+
+
+def test_a_docker_that_is_stopped_is_as_good_as_none():
+    stopped = facts(docker={**DOCKER, "stopped": True, "version": None, "daemon_json": '{"debug": true}'})
+    said = [one for one in judge({"node1": stopped}, NEEDS) if one.what == "Docker"]
+    assert [(one.ok, one.seen) for one in said] == [(None, "installed, does not run: it will be started")]
+    before = ready._before(stopped)
+    assert (before["docker"], before["daemon_json"]) == (False, '{"debug": true}')
+    todo = ready.plan(stopped, NEEDS, "node1", before)
+    assert not todo["docker_is_there"]
+    settings = json.loads(todo["files"][ready.DAEMON]["text"])
+    assert settings["debug"] is True and settings["bridge"] == "none"
 
 
 def test_all_that_is_wrong_is_in_one_error():
@@ -152,6 +164,7 @@ def test_dockers_settings_of_a_person_are_kept():
     assert made["insecure-registries"] == ["192.0.2.11:4000", "r:1"]
     fresh = ready.daemon(None, Needs("demo", {}, docker_data="/data"), {"docker": False})
     assert (fresh["bridge"], fresh["iptables"], fresh["data-root"]) == ("none", False, "/data")
+    assert fresh["features"] == {"containerd-snapshotter": False}
     bounded = ready.daemon(None, NEEDS, {"docker": False, "bounded": True})
     assert bounded["runtimes"][bounded["default-runtime"]]["path"] == ready.BOUNDED
     with pytest.raises(LackError, match="is not JSON"):

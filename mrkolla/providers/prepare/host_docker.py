@@ -35,9 +35,12 @@ def image():
 
 
 def check():
-    code, said = call("/usr/bin/python3", "-c", "import docker, dbus, requests")
+    # As Kolla's modules do it: Ubuntu 24.04's first python3-docker can be imported, and reaches no Docker.
+    program = "import dbus, requests, docker; docker.from_env(version='auto').version()"
+    code, said = call("/usr/bin/python3", "-c", program)
     if code:
-        return f"Python: {said}"
+        why = (said or f"status {code}").splitlines()[-1]
+        return f"its Python cannot (upgrade python3-docker; Ubuntu: from its updates): {why}"
     code, said = call("docker", "import", "-", IMAGE, input=image())
     if code:
         return said
@@ -53,5 +56,7 @@ try:
     problem = check()
 except (OSError, subprocess.TimeoutExpired) as failed:
     problem = str(failed)
-print(json.dumps({"ok": problem is None, "said": (problem or "").splitlines()[-1:]}))
+# Docker's client says more around its error, before or after, by its version: a log of what followed, where help is.
+lines = [line for line in (problem or "").splitlines() if line.strip() and not line.startswith(("time=", "Run '"))]
+print(json.dumps({"ok": problem is None, "said": lines[-2:] or [problem or ""]}))
 sys.exit(0)

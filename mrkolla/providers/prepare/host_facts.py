@@ -6,6 +6,7 @@ what is built in nor what may be loaded.
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -100,18 +101,23 @@ def docker():
     if not shutil.which("dockerd", path=PATH):
         return None
     text = read("/etc/docker/daemon.json")
-    info = call("docker", "info", "--format", "{{json .}}", timeout=30)
+    # Stopped and empty: as an earlier cloud left it. What it would say then differs from version to version.
+    found = re.search(r'"data-root"\s*:\s*"([^"]+)"', text or "")
+    kept = glob.glob(os.path.join(found.group(1) if found else "/var/lib/docker", "containers", "*"))
+    stopped = active("docker.service") is None and not kept
+    info = None if stopped else call("docker", "info", "--format", "{{json .}}", timeout=30)
     info = json.loads(info) if info else {}
-    names = call("docker", "ps", "-a", "--format", '{{.Names}} {{.Label "kolla_version"}}') or ""
+    names = "" if stopped else call("docker", "ps", "-a", "--format", '{{.Names}} {{.Label "kolla_version"}}') or ""
     return {
-        "version": info.get("ServerVersion"),
+        "stopped": stopped,
+        "version": info.get("ServerVersion") or None,
         "root": info.get("DockerRootDir"),
         "driver": info.get("Driver"),
         "daemon_json": text,
         "containers": [line.split()[0] for line in names.splitlines() if line.strip() and len(line.split()) == 1],
         "kolla": [line.split()[0] for line in names.splitlines() if len(line.split()) > 1],
-        "volumes": (call("docker", "volume", "ls", "-q") or "").split(),
-        "images": (call("docker", "images", "-aq", "--no-trunc") or "").split(),
+        "volumes": [] if stopped else (call("docker", "volume", "ls", "-q") or "").split(),
+        "images": [] if stopped else (call("docker", "images", "-aq", "--no-trunc") or "").split(),
         "folders": [path for path in ("/etc/kolla",) if os.path.isdir(path)],
     }
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 before = json.loads(sys.argv[1])
 removed, failed = {}, []
@@ -34,7 +35,7 @@ def drop(kind, names, *argv):
     names = sorted(set(names))
     if names:
         call(*argv, *names)
-    removed[kind] = len(names)
+    removed[kind] = removed.get(kind, 0) + len(names)
 
 
 def docker_is_needed():
@@ -51,22 +52,38 @@ def docker_is_needed():
     return True
 
 
-if shutil.which("docker") and docker_is_needed():
+def empty_docker():
+    """Remove Kolla's containers, their volumes and images."""
     mine = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
     facts = json.loads(said("docker", "inspect", *mine) or "[]") if mine else []
-    for path in glob.glob("/etc/systemd/system/kolla-*-container.service"):
-        call("systemctl", "disable", "--now", os.path.basename(path))
-        os.unlink(path)
     drop("containers", mine, "docker", "rm", "-f")
-    volumes = {mount["Name"] for one in facts for mount in one["Mounts"] if mount["Type"] == "volume"}
-    drop("volumes", volumes - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
-    images = {one["Image"] for one in facts}
-    # Pulled, by a run that did not get as far as its container.
-    for line in call("docker", "images", "--no-trunc", "--format", "{{.ID}}={{.Repository}}"):
-        if "/openstack.kolla" in line:
+    volumes.update(mount["Name"] for one in facts for mount in one["Mounts"] if mount["Type"] == "volume")
+    there = set(call("docker", "volume", "ls", "-q"))
+    drop("volumes", volumes & there - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
+    images.update(one["Image"] for one in facts)
+    there = set()
+    for line in call("docker", "images", "-a", "--no-trunc", "--format", "{{.ID}}={{.Repository}}"):
+        there.add(line.partition("=")[0])
+        if "/openstack.kolla" in line:  # pulled, by a run that did not get as far as its container
             images.add(line.partition("=")[0])
-    images -= set(before.get("images", []))
-    drop("images", images, "docker", "rmi", "-f")
+    drop("images", images & there - set(before.get("images", [])), "docker", "rmi", "-f")
+
+
+if shutil.which("docker") and docker_is_needed():
+    units = sorted(glob.glob("/etc/systemd/system/kolla-*-container.service"))
+    if units:
+        # All at once: each may take its container's whole time to stop.
+        call("systemctl", "disable", "--now", *map(os.path.basename, units))
+    for path in units:
+        os.unlink(path)
+    volumes, images, before_docker = set(), set(), list(failed)
+    for attempt in range(4):
+        # Docker 20.10 was seen to call a container gone whose image it then called in use by it.
+        time.sleep(3 * attempt)
+        failed[:] = before_docker
+        empty_docker()
+        if failed == before_docker:
+            break
 if before.get("sweep"):
     for unit in ("mrkolla-net.service", "mrkolla-registry.service"):
         if os.path.exists("/etc/systemd/system/" + unit):

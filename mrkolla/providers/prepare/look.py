@@ -222,6 +222,8 @@ def _docker(name: str, found: Mapping) -> list[Seen]:
     there = found["docker"]
     if there is None:
         return [Seen(name, "Docker", None, "not there: the distribution's will be installed")]
+    if there.get("stopped"):
+        return [Seen(name, "Docker", None, "installed, does not run: it will be started")]
     if there["version"] is None:
         return [Seen(name, "Docker", False, "installed, but does not answer", "systemctl restart docker")]
     others = f", {len(there['containers'])} containers of others stay" if there["containers"] else ""
