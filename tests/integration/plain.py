@@ -9,6 +9,7 @@ apt on the hosts is set to it. Root file systems are built once and kept in mrko
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -67,9 +68,15 @@ def ubuntu_is_there() -> bool:
         return False
 
 
+@functools.cache
+def third() -> str:
+    """Ubuntu; where no mirror of it is in reach (MRKOLLA_UBUNTU_MIRROR names one), two releases of Debian must do."""
+    return UBUNTU if ubuntu_is_there() else "bookworm"
+
+
 def rootfs(suite: str, log: Path) -> Path:
     """The root of a plain host of ``suite``, from the cache or built now (a minute)."""
-    mark = cache.digest(PACKAGES, _FILES, _MASKED, suite)
+    mark = cache.digest(PACKAGES, _FILES, _MASKED, suite, *_sources(suite))
     return cache.entry("host", f"plain-{suite}", mark, lambda folder: _build(folder, suite, log)) / "root"
 
 
@@ -88,12 +95,17 @@ def _build(folder: Path, suite: str, log: Path) -> None:
     argv = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(PACKAGES)}"]
     argv += ["--dpkgopt=force-unsafe-io", *(f"--customize-hook={hook}" for hook in hooks)]
     if suite == UBUNTU:
-        argv += [f"--keyring={_ubuntu_keyring(folder, log)}", "--components=main,universe"]
-        argv += [suite, str(folder / "root"), UBUNTU_MIRROR]
-    else:
-        argv += [suite, str(folder / "root"), debian.mirror()]
+        argv += [f"--keyring={_ubuntu_keyring(folder, log)}"]
+    argv += [suite, str(folder / "root"), *(_sources(suite) or [debian.mirror()])]
     with log.open("ab") as out:
         subprocess.run(argv, check=True, timeout=1200, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+
+
+def _sources(suite: str) -> list[str]:
+    """Ubuntu's lines for apt, as its installer writes them: with the updates."""
+    if suite != UBUNTU:
+        return []
+    return [f"deb {UBUNTU_MIRROR} {suite}{part} main universe" for part in ("", "-updates", "-security")]
 
 
 def _ubuntu_keyring(folder: Path, log: Path) -> Path:
@@ -233,8 +245,9 @@ class Lab:
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(0.1)
         remove_group(f"{self.name}-{name}")
-        # The kernel takes its interfaces away a moment later: a new host must not meet the old one's.
+        # The kernel takes its time to remove a dead host's interfaces: a new host must not meet the old one's.
         veth = f"st{list(self.hosts).index(name)}"
+        sh("ip", "-n", self.netns, "link", "del", veth, check=False)
         while sh("ip", "-n", self.netns, "link", "show", veth, check=False).returncode == 0:
             assert time.monotonic() < end, f"{veth} of {name} is still there"
             time.sleep(0.1)

@@ -17,23 +17,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from mrkolla import cache
 from mrkolla.images import archive, guest
 from mrkolla.kolla.releases import release
-from mrkolla.results.schema import SAMPLE_COLUMNS
 from tests.integration import oar_cluster
 from tests.integration.oar_cluster import USER, OarCluster
+from tests.integration.whole_run import SHORT, look_at
 
 pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(4 * 3600)]
 SCRIPT = "experiments/two_regions.py"
-SHORT = {
-    "sweep": {"rtt_ms": [0, 50], "repetitions": 1, "seed": 1},
-    "bench": [{"tool": "probe", "samples": 30, "warmup": 3}],
-}
 
 
 @pytest.fixture(scope="module")
@@ -118,24 +113,10 @@ def _keep(cluster: OarCluster, outputs: list[Path]) -> None:
 def _look_at(cluster: OarCluster, folder: Path) -> None:
     """The same results as anywhere else, made on the job's nodes, with images that each region pulled from itself."""
     asked = yaml.safe_load((cluster.repository / "configs/two_regions.yaml").read_text())["sweep"]
-    points = json.loads((folder / "points.json").read_text())
-    assert len(points) == len(asked["rtt_ms"]) * asked["repetitions"]
-    assert {point["status"] for point in points} == {"done"}
-    for point in points:
-        for osr, link in point["links"].items():
-            rtt = point["rtt_asked_ms"][osr]
-            assert abs(link["before_median_ms"] - rtt) <= max(1.0, 0.02 * rtt), point
-    samples = pq.read_table(folder / "samples.parquet")
-    assert samples.column_names == list(SAMPLE_COLUMNS)
-    assert set(samples["origin_region"].to_pylist()) == {"OSR1", "OSR2"}
-    assert not [error for error in samples["error"].to_pylist() if error]
-    assert (folder / "wan.parquet").exists() and (folder / "report.html").exists()
-    provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["experiment"]["testbed"]["kind"] == "g5k"
+    provenance = look_at(folder, asked, "g5k")
     nodes = {node.address: node for node in cluster.nodes}
     for region in provenance["regions"]:
         first = region["hosts"][0]["address"]
         for host in region["hosts"]:
             said = nodes[host["address"]].run("docker", "ps", "--format", "{{.Image}}").stdout.split()
             assert said and all(image.startswith(f"{first}:4000/") for image in said), host
-    print(f"{len(points)} points, {samples.num_rows} samples from {len(nodes)} nodes")
