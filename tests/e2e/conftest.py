@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,13 +66,27 @@ class Main:
         journal = (self.cloud.folder if of == "cloud" else self.folder().path) / "journal.jsonl"
         return {step.name: step.state for step in read_steps(journal)} if journal.exists() else {}
 
-    def wait_for(self, process: subprocess.Popen, step: str, timeout: float = 1800) -> None:
-        """Wait until the cloud's journal has ``step`` under way."""
+    def wait_for(
+        self,
+        process: subprocess.Popen,
+        step: str,
+        states: Sequence[str] = ("running", "done"),
+        timeout: float = 1800,
+    ) -> None:
+        """Wait until the cloud's journal has ``step`` in one of ``states``: under way, if nothing else is said."""
         end = time.monotonic() + timeout
-        while self.steps().get(step) not in ("running", "done"):
-            assert process.poll() is None, f"the script ended early:\n{self.log.read_text()[-4000:]}"
-            assert time.monotonic() < end, f"step '{step}' did not start within {timeout} s"
+        while self.steps().get(step) not in states:
+            self.still_runs(process)
+            assert time.monotonic() < end, f"step '{step}' was not {' or '.join(states)} within {timeout} s"
             time.sleep(1)
+
+    def still_runs(self, process: subprocess.Popen) -> None:
+        """An error with what the script printed, and what Kolla's runs did, if it has ended."""
+        if process.poll() is None:
+            return
+        kept = sorted(path for path in self.cloud.logs.rglob("*.log") if path.stat().st_size)
+        tails = "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-3000:]}" for path in kept)
+        pytest.fail(f"the script ended early:\n{self.log.read_text()[-4000:]}\n{tails}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +98,9 @@ def killed_then_done(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
         process = main.start()
         main.wait_for(process, "kolla OSR1")
         # In the middle of the runs: the AR is deployed, or about to be.
-        end = time.monotonic() + 1200
-        while main.steps().get("kolla AR") != "done" and process.poll() is None and time.monotonic() < end:
-            time.sleep(1)
+        main.wait_for(process, "kolla AR", states=("done",), timeout=1200)
         time.sleep(20)
+        main.still_runs(process)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         before = {
