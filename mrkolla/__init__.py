@@ -11,6 +11,7 @@ with mrkolla.up("configs/two_regions.yaml") as cloud:   # reserve, place, n+1 ru
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Cloud", "Options", "__version__", "main", "options", "up"]
+
+
+# enoslib imports python-vagrant for every testbed, and that warns, on each import, of a Vagrant which is not there:
+# the testbed that needs Vagrant says so itself.
+logging.getLogger("vagrant").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -91,6 +91,14 @@ def test_a_verb_loads_nothing_of_the_others():
     assert not {"pandas", "enoslib", "mrkolla.bench.verbs", "mrkolla.results"} & set(done.stdout.split())
 
 
+def test_a_vagrant_that_is_not_there_is_nobodys_business(tmp_path):
+    # python-vagrant, which enoslib imports, says so on each import.
+    code = "import mrkolla.providers.local.provider, sys; assert 'vagrant' in sys.modules"
+    bare = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=TOP, env=bare)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_the_verbs_are_those_that_are_promised(call):
     promised = "doctor plan up check status wan bench report ssh stop start save restore destroy cache schema kolla"
     assert set(promised.split()) <= set(cli.VERBS)
