@@ -8,17 +8,23 @@ endpoints are registered there.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from mrkolla import shell
+from mrkolla.errors import DeployError
 from mrkolla.journal import Journal
 from mrkolla.kolla import run
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.mend import mend
 from mrkolla.placement import AR, OSR, Region
 from mrkolla.progress import Progress
+
+#: Times that a run is tried. Its hundreds of tasks have time limits of their own, which a busy machine exceeds now and
+#: then, and n+1 runs fail n+1 times as often as one. Kolla's answer to a failed run is to run it again.
+ATTEMPTS = 2
 
 
 def end_leftovers(pids: Path, region: str) -> bool:
@@ -58,8 +64,9 @@ class Deployment:
     def deploy(self) -> None:
         """Deploy every region that is not deployed yet.
 
-        Raises :class:`~mrkolla.errors.DeployError` of the first run that fails. Without the AR the others are ended;
-        an OSR that fails leaves them alone.
+        A run that fails is tried once more, with what it left on its hosts mended. Raises
+        :class:`~mrkolla.errors.DeployError` of the first run that fails again. Without the AR the others are ended; an
+        OSR that fails leaves them alone.
         """
         regions = [self.admin, *(region for region in self.regions if region.kind == OSR)]
         self._clear(regions)
@@ -125,12 +132,12 @@ class Deployment:
 
     def _region(self, region: Region, stop: threading.Event, more: dict[str, str] | None = None) -> None:
         variables = {"mrkolla_gate": str(self.gates / region.name), "mrkolla_lock": str(self._lock), **(more or {})}
-        try:
-            self._run(region, stop, variables, 5)
-        finally:
-            # A run that failed while it registered would keep the others waiting.
-            if self._lock.is_symlink() and self._lock.readlink() == Path(region.name):
-                self._lock.unlink()
+        self._run(region, stop, variables, 5)
+
+    def _give_turn(self, region: Region) -> None:
+        """A run that failed while it registered would keep the others waiting, and itself when it is tried again."""
+        if self._lock.is_symlink() and self._lock.readlink() == Path(region.name):
+            self._lock.unlink()
 
     def _run(self, region: Region, stop: threading.Event, variables: dict[str, str], niceness: int) -> None:
         name = f"kolla {region.name}"
@@ -139,21 +146,44 @@ class Deployment:
             if step.done:
                 return
             with self.progress.step(region.name, "deploy") as shown:
-                for line in mend(region) if began_before else []:
-                    self.progress.note(line)
-                run.kolla(
-                    self.env,
-                    self.plan,
-                    region.name,
-                    ["deploy"],
-                    self.logs / f"kolla-{region.name}.log",
-                    say=shown.detail,
-                    clean=self.progress.clean,
-                    variables=variables,
-                    stop=stop,
-                    niceness=niceness,
-                    pidfile=self.pids / f"{region.name}.pid",
-                )
+
+                def deploy() -> None:
+                    try:
+                        run.kolla(
+                            self.env,
+                            self.plan,
+                            region.name,
+                            ["deploy"],
+                            self.logs / f"kolla-{region.name}.log",
+                            say=shown.detail,
+                            clean=self.progress.clean,
+                            variables=variables,
+                            stop=stop,
+                            niceness=niceness,
+                            pidfile=self.pids / f"{region.name}.pid",
+                        )
+                    finally:
+                        self._give_turn(region)
+
+                if began_before:
+                    self._mend(region)
+                self._try(deploy, stop, region)
+
+    def _mend(self, region: Region) -> None:
+        for line in mend(region):
+            self.progress.note(line)
+
+    def _try(self, work: Callable[[], None], stop: threading.Event | None, region: Region | None = None) -> None:
+        """Do ``work``, and once more after an error, with the hosts of ``region`` mended; ``stop`` ends that too."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return work()
+            except DeployError as failed:
+                if left == 0 or (stop is not None and stop.is_set()):
+                    raise
+                self.progress.note(f"tried again: {failed}")
+                if region:
+                    self._mend(region)
 
     def _open_gate(self, region: Region, ready: threading.Event, stop: threading.Event) -> None:
         while not ready.wait(0.2):
@@ -173,15 +203,19 @@ class Deployment:
                 return
             with self.progress.step(region.name, "identity endpoints") as shown:
                 playbook = self.env.share / "ansible" / "mrkolla-register-region.yml"
-                run.kolla(
-                    self.env,
-                    self.plan,
-                    self.admin.name,
-                    ["deploy", "--playbook", str(playbook)],
-                    self.logs / f"register-{region.name}.log",
-                    say=shown.detail,
-                    clean=self.progress.clean,
-                    variables={"mrkolla_region": region.name},
-                    stop=stop,
-                    pidfile=self.pids / f"register-{region.name}.pid",
-                )
+
+                def enter() -> None:
+                    run.kolla(
+                        self.env,
+                        self.plan,
+                        self.admin.name,
+                        ["deploy", "--playbook", str(playbook)],
+                        self.logs / f"register-{region.name}.log",
+                        say=shown.detail,
+                        clean=self.progress.clean,
+                        variables={"mrkolla_region": region.name},
+                        stop=stop,
+                        pidfile=self.pids / f"register-{region.name}.pid",
+                    )
+
+                self._try(enter, stop)

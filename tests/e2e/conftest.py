@@ -84,7 +84,7 @@ class Main:
         """An error with what the script printed, and what Kolla's runs did, if it has ended."""
         if process.poll() is None:
             return
-        kept = sorted(path for path in self.cloud.logs.rglob("*.log") if path.stat().st_size)
+        kept = sorted(self.results.glob("*/logs/kolla-*.log"))
         tails = "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-3000:]}" for path in kept)
         pytest.fail(f"the script ended early:\n{self.log.read_text()[-4000:]}\n{tails}", pytrace=False)
 

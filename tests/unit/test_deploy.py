@@ -67,10 +67,16 @@ class Kolla:
             Path(variables["mrkolla_lock"]).symlink_to(what)
         if self.fail.get(what) == "late":
             raise DeployError(f"region {what}: failed")
+        if self.fail.get(what) == "once":
+            del self.fail[what]
+            raise DeployError(f"region {what}: failed")
         self.note(f"{what} ends")
 
     def ran(self) -> list[str]:
-        return sorted(call["what"] for call in self.calls)
+        return sorted({call["what"] for call in self.calls})
+
+    def times(self, what: str) -> int:
+        return sum(call["what"] == what for call in self.calls)
 
 
 @pytest.fixture
@@ -193,6 +199,35 @@ def test_an_osr_that_fails_leaves_the_others_and_is_done_again_alone(cloud, koll
     # What the failed run left on its hosts is mended first, and told.
     assert kolla.events.index("OSR1 mended") < kolla.events.index("OSR1 begins")
     assert "OSR1: mended" in said
+
+
+@pytest.mark.parametrize("what", ["AR", "OSR1"])
+def test_a_run_that_fails_once_is_tried_again_on_mended_hosts(cloud, kolla, tmp_path, what):
+    kolla.fail = {what: "once"}
+    kolla.locks_left = {"OSR1"}
+    said = cloud()
+    assert f"tried again: region {what}: failed" in said and f"{what}: mended" in said
+    begins, mended = kolla.events.index(f"{what} begins"), kolla.events.index(f"{what} mended")
+    assert begins < mended < len(kolla.events) - 1 - kolla.events[::-1].index(f"{what} begins")
+    assert [kolla.times(name) for name in ("AR", "OSR1", "OSR2")] == [
+        1 + (name == what) for name in ("AR", "OSR1", "OSR2")
+    ]
+    assert not (tmp_path / "gates" / "registration.lock").is_symlink()
+    assert kolla.stopped == []
+
+
+def test_a_registration_that_fails_once_leaves_hosts_that_are_at_work_alone(cloud, kolla):
+    kolla.fail = {"register OSR1": "once"}
+    cloud()
+    assert kolla.times("register OSR1") == 2 and kolla.times("OSR1") == 1
+    assert not any("mended" in event for event in kolla.events)
+
+
+def test_a_run_that_is_stopped_is_not_tried_again(cloud, kolla):
+    kolla.fail = {"AR": "at once"}
+    with pytest.raises(DeployError, match="region AR"):
+        cloud()
+    assert kolla.times("AR") == 2 and kolla.times("OSR1") <= 1
 
 
 def test_an_osr_that_fails_before_its_gate_leaves_the_others(cloud, kolla):
