@@ -22,6 +22,7 @@ from mrkolla.wan import EchoServer, LocalLink, Ticker, Wan, measure, netem, veri
 from mrkolla.wan.delayline import start_time
 from mrkolla.wan.driver import command
 from mrkolla.wan.nfqueue import CHAIN, NfQueue
+from tests.integration.echoes import verified
 
 pytestmark = pytest.mark.root
 ROUTER = "mrktw-router"
@@ -127,12 +128,11 @@ def rtt_between(hosts, src: str, dst: str, count: int = 60):
 def test_measured_is_asked(wan, hosts, asked):
     state = wan.set("OSR1", rtt_ms=asked)
     assert state.rtt_ms == pytest.approx(max(asked, state.base_ms), abs=0.01)
-    rtt = rtt_between(hosts, "OSR1", "AR", count=200)
-    verify(asked, rtt, "OSR1 to AR")
+    rtt = verified(asked, lambda: rtt_between(hosts, "OSR1", "AR", count=200), "OSR1 to AR")
     assert rtt.lost == 0
     assert len(rtt.samples_ms) == 200
     # The other link is not touched.
-    verify(0, rtt_between(hosts, "OSR2", "AR"), "OSR2 to AR")
+    verified(0, lambda: rtt_between(hosts, "OSR2", "AR"), "OSR2 to AR")
 
 
 def test_refusal_names_both_numbers(wan, hosts):
@@ -146,15 +146,15 @@ def test_between_osrs_both_links_are_crossed(wan, hosts):
     wan.set("OSR1", rtt_ms=30)
     wan.set("OSR2", rtt_ms=50)
     with EchoServer(hosts["OSR2"], hosts["OSR2"].address, launcher=launch):
-        verify(80, rtt_between(hosts, "OSR1", "OSR2"), "OSR1 to OSR2")
+        verified(80, lambda: rtt_between(hosts, "OSR1", "OSR2"), "OSR1 to OSR2")
 
 
 def test_uplink_is_never_delayed(wan, hosts):
     wan.set("OSR1", rtt_ms=100)
     with EchoServer(hosts["OSR1"], hosts["OSR1"].address, launcher=launch):
-        verify(0, rtt_between(hosts, "deployer", "OSR1"), "deployer to OSR1")
+        verified(0, lambda: rtt_between(hosts, "deployer", "OSR1"), "deployer to OSR1")
     with EchoServer(hosts["deployer"], DEPLOYER_ADDRESS, launcher=launch):
-        verify(0, rtt_between(hosts, "OSR1", "deployer"), "OSR1 to deployer")
+        verified(0, lambda: rtt_between(hosts, "OSR1", "deployer"), "OSR1 to deployer")
 
 
 def test_change_on_a_live_link(wan, hosts):
@@ -234,7 +234,7 @@ def test_dead_driver_is_noticed_and_blocks(wan, hosts):
         wan.set("OSR1", rtt_ms=20)
     wan.start()
     wan.watchdog()
-    verify(10, rtt_between(hosts, "OSR1", "AR"), "OSR1 after the restart")
+    verified(10, lambda: rtt_between(hosts, "OSR1", "AR"), "OSR1 after the restart")
 
 
 def test_stuck_driver_is_noticed(wan, hosts):
@@ -248,7 +248,7 @@ def test_stuck_driver_is_noticed(wan, hosts):
     wan.start()
     wan.watchdog()
     assert start_time(pid) is None
-    verify(10, rtt_between(hosts, "OSR2", "AR"), "OSR2 after the restart")
+    verified(10, lambda: rtt_between(hosts, "OSR2", "AR"), "OSR2 after the restart")
 
 
 def test_lost_rule_is_noticed(wan):
@@ -271,7 +271,7 @@ def test_stop_leaves_nothing(wan, links, hosts):
     assert "NFQUEUE" not in command(["iptables-save"], netns=ROUTER)
     assert CHAIN not in command(["iptables-save"], netns=ROUTER)
     wan.stop()
-    verify(0, rtt_between(hosts, "OSR1", "AR"), "without a link")
+    verified(0, lambda: rtt_between(hosts, "OSR1", "AR"), "without a link")
     with pytest.raises(WanError, match="mrkolla wan start"):
         wan.watchdog()
 

@@ -23,8 +23,9 @@ from mrkolla.errors import BenchError, InputError
 from mrkolla.placement import PlacedHost, Region
 from mrkolla.providers.local import Local, LocalConf, network, rootfs
 from mrkolla.results.schema import SCHEMA_VERSION, to_table
-from mrkolla.wan import EchoServer, LocalLink, Wan, measure, verify
+from mrkolla.wan import EchoServer, LocalLink, Wan, measure
 from mrkolla.wan.nfqueue import NfQueue
+from tests.integration.echoes import verified
 
 pytestmark = pytest.mark.root
 NAME, NETWORK = "test-shaker", "198.19.144.0/20"
@@ -128,8 +129,8 @@ def set_links(wan: Wan, regions: dict[str, Region], rtt_ms: float, mbit: float |
     with EchoServer(regions["AR"].control, regions["AR"].vip):
         for name in REGIONS[1:]:
             wan.set(name, rtt_ms=rtt_ms, bandwidth_mbit=mbit)
-            rtt = measure(regions[name].control, regions["AR"].vip)
-            verify(rtt_ms, rtt, name)
+            control = regions[name].control
+            rtt = verified(rtt_ms, lambda control=control: measure(control, regions["AR"].vip), name)
             found[name] = rtt.median_ms
     return found
 
