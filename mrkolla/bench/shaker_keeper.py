@@ -35,6 +35,16 @@ def say(line):
     sys.stdout.flush()
 
 
+def bound(process):
+    """Wait until a process that setpriv starts has its program: before, it might not die with this one yet."""
+    end = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if not os.path.basename(os.readlink(f"/proc/{process.pid}/exe")).startswith("setpriv"):
+                return
+        time.sleep(0.005)
+
+
 class Refused(Exception):
     """What cannot be done, in one line."""
 
@@ -77,7 +87,7 @@ class Keeper:
         """Start a process whose output goes to NAME.log; it dies with this one however this one dies."""
         with open(os.path.join(self.folder, f"{name}.log"), "wb") as log:
             try:
-                return subprocess.Popen(
+                process = subprocess.Popen(
                     ["setpriv", "--pdeathsig", "KILL", "--", *what["argv"]],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -87,6 +97,8 @@ class Keeper:
                 )
             except OSError as missing:
                 raise Refused(f"{name}: {what['argv'][0]}: {missing.strerror}") from missing
+        bound(process)
+        return process
 
     def dead(self):
         """The first service that ended, in one line; None: all run."""
