@@ -129,7 +129,15 @@ def render(kolla: KollaEnv, tree: Path, plan: Path, folder: Path) -> Rendered:
     return Rendered(out, folder / "asked", done.stdout)
 
 
-@pytest.fixture(scope="module", params=sorted({name for edit in edits.FAKE_COMPUTES for name in edit.releases}))
+#: What is neither the newest nor the default is looked at by `make test-long` alone.
+_LONG = {"2025.2"}
+_EDITED = sorted({name for edit in edits.FAKE_COMPUTES for name in edit.releases})
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name in _LONG else name for name in _EDITED],
+)
 def rendered(request, logs, tmp_path_factory) -> dict[str, Rendered]:
     """By the release's tree without (``plain``) and with (``patched``) the edits."""
     release = RELEASES[request.param]

@@ -7,7 +7,7 @@ import pytest
 from mrkolla.bench.middleware import Middleware
 from tests.integration import middleware_cloud as made
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 
 def test_without_keep_alive_each_request_is_a_connection(kolla, tmp_path):

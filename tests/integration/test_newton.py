@@ -177,6 +177,7 @@ def glance_rows(where: str, *regions: str) -> set[tuple[str, str, str, str]]:
     return {(region, "glance", kind, glance_url(where or region)) for region in regions for kind in INTERFACES}
 
 
+@pytest.mark.long
 def test_without_the_edit_registering_osr2_takes_osr1s_endpoints(glance):
     first, second, _ = glance("plain")
     assert first == glance_rows("", "OSR1")
@@ -184,6 +185,7 @@ def test_without_the_edit_registering_osr2_takes_osr1s_endpoints(glance):
     assert second == glance_rows("OSR2", "OSR1")
 
 
+@pytest.mark.long
 def test_with_it_both_stand_and_a_second_run_changes_nothing(glance):
     first, second, changed = glance("patched")
     assert first == glance_rows("", "OSR1")

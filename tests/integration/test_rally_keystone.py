@@ -289,6 +289,7 @@ def test_a_cloud_out_of_reach_is_said(cloud, tmp_path):
     assert left_on(cloud.ctx.regions[0].control) == ""
 
 
+@pytest.mark.long
 def test_when_it_is_stopped_rally_ends_and_cleans_up(cloud, tmp_path):
     people = cloud.people()
     done = {}

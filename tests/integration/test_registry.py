@@ -48,6 +48,7 @@ def real_registry(tmp_path_factory):
         process.wait(10)
 
 
+@pytest.mark.long
 def test_kolla_pulls_from_a_registry(real_registry, images, kolla, logs, tmp_path):
     release = releases.release("2025.1")
     pushed = registry.feed(real_registry, release, images, logs / "feed.log", lambda text: None, ["cron", "memcached"])

@@ -150,7 +150,12 @@ def running(regions: dict[str, Region]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("rtt_ms", "mbit", "pair", "links"),
-    [(0, None, "OSR1:AR", 1), (50, None, "OSR1:AR", 1), (0, 20, "OSR2:AR", 1), (25, 20, "OSR1:OSR2", 2)],
+    [
+        pytest.param(0, None, "OSR1:AR", 1, marks=pytest.mark.long),
+        (50, None, "OSR1:AR", 1),
+        pytest.param(0, 20, "OSR2:AR", 1, marks=pytest.mark.long),
+        (25, 20, "OSR1:OSR2", 2),
+    ],
 )
 def test_a_link_is_as_asked(wan, regions, short, tmp_path, rtt_ms, mbit, pair, links):
     measured = set_links(wan, regions, rtt_ms, mbit)
