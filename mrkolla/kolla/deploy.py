@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mrkolla import shell
 from mrkolla.errors import DeployError
@@ -20,7 +21,7 @@ from mrkolla.kolla import run
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.mend import mend
 from mrkolla.placement import AR, OSR, Region
-from mrkolla.progress import Progress
+from mrkolla.progress import Progress, Step
 
 #: Times that a run is tried. Its hundreds of tasks have time limits of their own, which a busy machine exceeds now and
 #: then, and n+1 runs fail n+1 times as often as one. Kolla's answer to a failed run is to run it again.
@@ -146,44 +147,58 @@ class Deployment:
             if step.done:
                 return
             with self.progress.step(region.name, "deploy") as shown:
-
-                def deploy() -> None:
-                    try:
-                        run.kolla(
-                            self.env,
-                            self.plan,
-                            region.name,
-                            ["deploy"],
-                            self.logs / f"kolla-{region.name}.log",
-                            say=shown.detail,
-                            clean=self.progress.clean,
-                            variables=variables,
-                            stop=stop,
-                            niceness=niceness,
-                            pidfile=self.pids / f"{region.name}.pid",
-                        )
-                    finally:
-                        self._give_turn(region)
-
                 if began_before:
                     self._mend(region)
-                self._try(deploy, stop, region)
+                given = {"variables": variables, "stop": stop, "niceness": niceness}
+
+                def again() -> None:
+                    self._give_turn(region)
+                    self._mend(region)
+
+                try:
+                    self._kolla(region, ["deploy"], f"kolla-{region.name}", shown, again, **given)
+                finally:
+                    self._give_turn(region)
 
     def _mend(self, region: Region) -> None:
         for line in mend(region):
             self.progress.note(line)
 
-    def _try(self, work: Callable[[], None], stop: threading.Event | None, region: Region | None = None) -> None:
-        """Do ``work``, and once more after an error, with the hosts of ``region`` mended; ``stop`` ends that too."""
+    def _kolla(
+        self,
+        region: Region,
+        arguments: list[str],
+        name: str,
+        shown: Step,
+        again: Callable[[], None] | None = None,
+        *,
+        stop: threading.Event | None,
+        **given: Any,
+    ) -> None:
+        """Run Kolla, and once more after an error, when ``again`` has made ready for that; ``stop`` ends that too.
+
+        ``name`` is that of its log; its process id is kept by that too, as :func:`end_leftovers` looks for it.
+        """
         for left in reversed(range(ATTEMPTS)):
             try:
-                return work()
+                return run.kolla(
+                    self.env,
+                    self.plan,
+                    region.name,
+                    arguments,
+                    self.logs / f"{name}.log",
+                    say=shown.detail,
+                    clean=self.progress.clean,
+                    pidfile=self.pids / f"{name.removeprefix('kolla-')}.pid",
+                    stop=stop,
+                    **given,
+                )
             except DeployError as failed:
                 if left == 0 or (stop is not None and stop.is_set()):
                     raise
                 self.progress.note(f"tried again: {failed}")
-                if region:
-                    self._mend(region)
+                if again:
+                    again()
 
     def _open_gate(self, region: Region, ready: threading.Event, stop: threading.Event) -> None:
         while not ready.wait(0.2):
@@ -203,19 +218,11 @@ class Deployment:
                 return
             with self.progress.step(region.name, "identity endpoints") as shown:
                 playbook = self.env.share / "ansible" / "mrkolla-register-region.yml"
-
-                def enter() -> None:
-                    run.kolla(
-                        self.env,
-                        self.plan,
-                        self.admin.name,
-                        ["deploy", "--playbook", str(playbook)],
-                        self.logs / f"register-{region.name}.log",
-                        say=shown.detail,
-                        clean=self.progress.clean,
-                        variables={"mrkolla_region": region.name},
-                        stop=stop,
-                        pidfile=self.pids / f"register-{region.name}.pid",
-                    )
-
-                self._try(enter, stop)
+                self._kolla(
+                    self.admin,
+                    ["deploy", "--playbook", str(playbook)],
+                    f"register-{region.name}",
+                    shown,
+                    stop=stop,
+                    variables={"mrkolla_region": region.name},
+                )
