@@ -1,38 +1,60 @@
 # `make two-regions` and `make test` set up everything that they need, each on a fresh Debian machine as root.
-PYTHON := .venv/bin/python
+VENV := .venv/bin
+# With -n, tests run in several processes (tests/arrangement.py); without it in one.
+PYTEST := $(VENV)/python -m pytest
 
-.PHONY: help setup two-regions test test-unit test-long bench lint format destroy
+# Where it is set, every start of a command compiles some eight hundred modules again (5 s instead of 2).
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup two-regions test test-unit test-debian-python test-long bench lint docs evidence format destroy
 
 help:
 	@echo "make two-regions   set up everything, then run experiments/two_regions.py"
 	@echo "make test          set up everything, then run the tests (a real cloud among them)"
 	@echo "make test-unit     the tests that need neither root nor a cloud"
+	@echo "make test-debian-python   the same, on /usr/bin/python3 where that is another one"
 	@echo "make test-long     the tests that take longer than 'make test' may"
 	@echo "make bench         speed and size, as figures"
-	@echo "make lint format   ruff"
+	@echo "make lint format   ruff; which room imports which; types"
+	@echo "make docs          the documentation as a site: site/index.html"
+	@echo "make evidence      the numbers and figures of README and docs, from runs (ARGS: --sample RUN …)"
 
 setup:
 	@sh setup.sh
 
 two-regions: setup
-	$(PYTHON) experiments/two_regions.py $(ARGS)
+	$(VENV)/python experiments/two_regions.py $(ARGS)
 
 test: setup
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTEST) -n 2 $(ARGS)
 
 test-unit: setup
-	$(PYTHON) -m pytest tests/unit $(ARGS)
+	$(PYTEST) -n logical tests/unit $(ARGS)
+
+test-debian-python: setup
+	@python=$$(sh tests/debian_python.sh) && if [ -z "$$python" ]; then echo "it is the one of make test-unit"; \
+		else $$python -m pytest -n logical tests/unit $(ARGS); fi
 
 test-long: setup
-	$(PYTHON) -m pytest --long $(ARGS)
+	$(PYTEST) -n 3 --long $(ARGS)
 
 bench: setup
-	$(PYTHON) tests/bench/bench.py $(ARGS)
+	$(VENV)/python tests/bench/bench.py $(ARGS)
 
 lint:
-	$(PYTHON) -m ruff check
-	$(PYTHON) -m ruff format --check
+	$(VENV)/python -m ruff check
+	$(VENV)/python -m ruff format --check
+	$(VENV)/lint-imports
+	$(VENV)/mypy
+
+# Not --quiet: warnings are not counted then.
+docs:
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict
+
+# Without ARGS: all of it again from the runs that are kept.
+evidence:
+	$(VENV)/python docs/tools/evidence.py $(ARGS)
 
 format:
-	$(PYTHON) -m ruff check --fix
-	$(PYTHON) -m ruff format
+	$(VENV)/python -m ruff check --fix
+	$(VENV)/python -m ruff format

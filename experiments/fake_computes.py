@@ -16,7 +16,7 @@ memory of the hosts and the time until all computes are registered are recorded 
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)
 
 import mrkolla
-from mrkolla import computes
+from mrkolla.cloud import computes
 from mrkolla.results import render
 
 

@@ -20,7 +20,7 @@ import time
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)
 
 import mrkolla
-from mrkolla import phases
+from mrkolla.experiment import phases
 
 NEWCOMER = "OSR3"
 QUIET_S = 120  # how long nothing happens before, between and after

@@ -1,5 +1,5 @@
 """``python -m mrkolla``."""
 
-from mrkolla.cli import main
+from mrkolla.cli.main import main
 
 main()

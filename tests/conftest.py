@@ -1,10 +1,22 @@
-"""What all tests share: the options of pytest, and what a test needs of the machine."""
+"""What all tests share: the options of pytest, what a test needs of the machine, and which tests run beside which."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TextIO
 
 import pytest
+
+from tests import arrangement
+from tests.integration import claims
+from tests.telling import Failures, Files
+
+#: Seconds that one test may take, with the fixtures that it is the first to need, where it has no mark of its own.
+#: Environments, images and whole clouds are made in fixtures, beside other tests. A test that hangs must not cost all.
+PATIENCE = {"unit": 600, "integration": 1200, "e2e": 2700}
+LONG_PATIENCE = 4 * 3600
+_LIVE = pytest.StashKey[TextIO]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,18 +26,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes longer than CI may; run with --long (make test-long)")
+    if hasattr(config, "workerinput"):
+        return  # the process that hands the tests out tells how they went
+    config.pluginmanager.register(Failures())
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(Files(config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from tests.scheduling import GroupScheduling
+
+    config.option.loadscopereorder = False  # the order is that of tests/arrangement.py
+    return GroupScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "long" in item.keywords and not config.getoption("--long"):
+        is_long = "long" in item.keywords
+        if is_long and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="takes longer than CI may: make test-long"))
         if ("root" in item.keywords or "cloud" in item.keywords) and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root (namespaces, mounts)"))
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Tell a failure at once: a run of an hour may be cut off before pytest's own account of them."""
-    if report.failed:
-        lines = report.longreprtext.splitlines()
-        print(f"\n{report.nodeid} ({report.when}) failed:", *lines[-25:], sep="\n  ", flush=True)
+        kind = Path(item.path).parent.name
+        if item.get_closest_marker("timeout") is None and kind in PATIENCE:
+            item.add_marker(pytest.mark.timeout(LONG_PATIENCE if is_long else PATIENCE[kind]))
+    arrangement.arrange(items)
+    runs = any(not item.get_closest_marker("skip") and Path(item.path).parent.name != "unit" for item in items)
+    if runs and os.geteuid() == 0:
+        config.stash[_LIVE] = claims.live()

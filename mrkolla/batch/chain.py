@@ -9,8 +9,9 @@ import json
 import os
 from pathlib import Path
 
+from mrkolla.base import files
+from mrkolla.base.errors import LackError
 from mrkolla.batch.clock import NothingLeft
-from mrkolla.errors import LackError
 
 #: The environment variable by which a job knows its chain's file.
 CHAIN = "MRKOLLA_CHAIN"
@@ -18,9 +19,7 @@ CHAIN = "MRKOLLA_CHAIN"
 
 def write_chain(path: Path, content: dict) -> None:
     """Write the chain's file, whole."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=1))
-    new.replace(path)
+    files.write(path, json.dumps(content, indent=1))
 
 
 def read_chain(path: Path) -> dict:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mrkolla.errors import MrkollaError
+from mrkolla.base.errors import MrkollaError
 
 #: Kept free before the end of a job: closing files and connections, and OAR's own patience.
 MARGIN_S = 45.0

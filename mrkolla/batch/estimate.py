@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mrkolla import config
+from mrkolla.base.errors import InputError
+from mrkolla.base.journal import StepState, read_steps
 from mrkolla.batch.clock import MARGIN_S, SLACK
 from mrkolla.config import Experiment
-from mrkolla.errors import InputError
-from mrkolla.journal import StepState, read_steps
 from mrkolla.results import RunFolder
 
 
@@ -114,7 +114,7 @@ def as_time(seconds: float) -> str:
 
 
 def refuse_short(found: Estimate, walltime_s: float, jobs: int = 1, *, chained: bool = True) -> None:
-    """Raise :class:`~mrkolla.errors.InputError` when ``jobs`` jobs of ``walltime_s`` seconds are too short.
+    """Raise InputError when ``jobs`` jobs of ``walltime_s`` seconds are too short.
 
     With ``chained`` false one job must hold all points. Without earlier runs nothing is known, and nothing refused.
     """

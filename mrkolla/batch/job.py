@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrkolla.base.errors import LackError
 from mrkolla.config import Experiment
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
-from mrkolla.errors import LackError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def node_order(name: str) -> tuple:
 def current(environment: Mapping[str, str] = os.environ) -> Job | None:
     """The job that this process runs in, None outside of one.
 
-    Raises :class:`~mrkolla.errors.LackError` when the environment names a job whose node file or walltime cannot be
+    Raises LackError when the environment names a job whose node file or walltime cannot be
     read: then this is another host than the job's first, or a shell that outlived it.
     """
     number, file = environment.get("OAR_JOB_ID", ""), environment.get("OAR_NODE_FILE", "")

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from mrkolla.errors import InputError, LackError
+from mrkolla.base.errors import InputError, LackError
 
 
 def _call(*argv: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mrkolla import config, placement
+from mrkolla import config
+from mrkolla.base.errors import InputError, MrkollaError
 from mrkolla.batch import oar
 from mrkolla.batch.chain import CHAIN, read_chain, write_chain
 from mrkolla.batch.estimate import Estimate, estimate, refuse_short
 from mrkolla.batch.job import as_job
-from mrkolla.config import Experiment
-from mrkolla.config.testbeds import walltime_s
-from mrkolla.errors import InputError, MrkollaError
+from mrkolla.config import Experiment, placement
+from mrkolla.config.testbeds import G5kTestbed, walltime_s
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -47,7 +47,7 @@ class Submission:
 def parts(file: Path) -> tuple[Path, Path]:
     """The script and the experiment file that FILE (either of them) names: both have the same name.
 
-    Raises :class:`~mrkolla.errors.InputError` when the other one is missing.
+    Raises InputError when the other one is missing.
     """
     if not file.is_file():
         raise InputError(f"{file}: no such file; give an experiment script, or its file in configs/")
@@ -65,7 +65,7 @@ def parts(file: Path) -> tuple[Path, Path]:
 def resources(experiment: Experiment) -> str:
     """What the experiment needs, as ``oarsub -l`` takes it: nodes by cluster. Raises InputError for several sites."""
     bed = experiment.testbed
-    if bed.kind != "g5k":
+    if not isinstance(bed, G5kTestbed):
         raise InputError(f"testbed.kind is '{bed.kind}', but a batch job's hosts are of kind g5k: --testbed FILE")
     places = {name: bed.place(name) for name in placement.region_names(experiment)}
     sites = {place.site for place in places.values() if place.site}
@@ -109,8 +109,8 @@ def submit(wanted: Submission) -> list[int]:
     numbers: list[int] = []
     try:
         for _ in range(wanted.chain):
-            before = ["-a", str(numbers[-1])] if numbers else []
-            numbers.append(oar.submit([*oarsub_options(wanted, experiment, folder), *before, str(job)]))
+            options = oarsub_options(wanted, experiment, folder, after=numbers[-1] if numbers else None)
+            numbers.append(oar.submit([*options, str(job)]))
     except MrkollaError as refused:
         for number in numbers:
             oar.delete(number)
@@ -120,9 +120,12 @@ def submit(wanted: Submission) -> list[int]:
     return numbers
 
 
-def oarsub_options(wanted: Submission, experiment: Experiment, folder: Path) -> list[str]:
-    """The options of ``oarsub``: those of the experiment file's testbed, then those given by hand."""
-    bed = experiment.testbed
+def oarsub_options(wanted: Submission, experiment: Experiment, folder: Path, after: int | None = None) -> list[str]:
+    """The options of ``oarsub``: those of the experiment file's testbed, then those given by hand.
+
+    ``after``: the job before it in a chain, whose end it begins at; a date is the first job's alone.
+    """
+    bed = experiment.testbed_as(G5kTestbed)
     asked = f"{wanted.resources or resources(experiment)},walltime={wanted.walltime}"
     output = folder / f"{experiment.name}.%jobid%"
     found = ["-l", asked, "-n", wanted.name or bed.job_name or f"mrkolla-{experiment.name}", "-q", bed.queue]
@@ -131,7 +134,9 @@ def oarsub_options(wanted: Submission, experiment: Experiment, folder: Path) -> 
         found += ["-p", wanted.properties]
     if bed.project:
         found += ["--project", bed.project]
-    if bed.reservation:
+    if after is not None:
+        found += ["-a", str(after)]
+    elif bed.reservation:
         found += ["-r", bed.reservation]
     for kind in bed.job_type:
         found += ["-t", kind]

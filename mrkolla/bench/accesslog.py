@@ -18,14 +18,13 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from mrkolla import remote
+from mrkolla.base import remote
+from mrkolla.base.errors import BenchError
 from mrkolla.bench import accesslog_agent
 from mrkolla.bench.base import RegionLike
 from mrkolla.bench.far import BOOTSTRAP, Program
-from mrkolla.errors import BenchError
 from mrkolla.kolla.httplog import PORT, Request, parse
+from mrkolla.wan.windows import Sender
 
 ADDRESS = "127.0.0.1"
 #: Requests that one receiver takes in its life; more are counted, not kept (about 500 bytes each here).
@@ -42,7 +41,7 @@ def control_hosts(region: RegionLike) -> list[remote.Host]:
     """The control hosts of ``region``."""
     if hasattr(region, "with_role"):
         return list(region.with_role("control"))
-    control = region.control if isinstance(region.control, (list, tuple)) else [region.control]
+    control: Sequence[Any] = region.control if isinstance(region.control, (list, tuple)) else [region.control]
     return [getattr(one, "host", one) for one in control]
 
 
@@ -77,14 +76,16 @@ def _within(address: str, network: IPv4Network | IPv6Network) -> bool:
 def _addresses(region: RegionLike) -> set[str]:
     known = {host.address for host in control_hosts(region)}
     known |= {placed.host.address for placed in getattr(region, "hosts", ())}
-    return known | ({region.vip} if getattr(region, "vip", None) else set())
+    vip = getattr(region, "vip", None)
+    return known | ({vip} if vip else set())
 
 
 class AccessLog:
     """Receives the access log of ``regions``' HAProxies while the context lasts.
 
     All times that it gives are of this machine's clock. Raises BenchError when a receiver cannot be had, or ends.
-    ``python`` is the command that runs Python 3 on a host (the standard library is enough).
+    ``python`` is the command that runs Python 3 on a host (the standard library is enough). ``sender`` is how the AR's
+    HAProxy sends to the other regions; None: not known.
     """
 
     def __init__(
@@ -94,8 +95,10 @@ class AccessLog:
         python: Sequence[str] = ("python3",),
         port: int | None = PORT,
         most: int = MOST,
+        sender: Sender | None = None,
     ) -> None:
         self.regions = list(regions)
+        self.sender = sender
         self._launcher, self._python, self._port, self._most = launcher, list(python), port, most
         self._receivers: dict[str, list[_Receiver]] = {}
 
@@ -141,8 +144,8 @@ class AccessLog:
             offset = receiver.offset_ns
             for request in list(receiver.requests):
                 if not keystone or request.is_keystone():
-                    times = {"start_ns": request.start_ns - offset, "end_ns": request.end_ns - offset}
-                    found.append(replace(request, **times))
+                    start, end = request.start_ns - offset, request.end_ns - offset
+                    found.append(replace(request, start_ns=start, end_ns=end))
         return sorted(found, key=lambda request: request.start_ns)
 
     def here_ns(self, region: str, there_ns: int) -> int:
@@ -161,11 +164,13 @@ class AccessLog:
 
     def write(self, path: Path) -> Path:
         """Write all requests as a Parquet table (columns: region, and those of ``Request``); returns ``path``."""
+        import pandas as pd  # half a second, which reading an experiment file need not wait for
+
         rows = [{"region": name} | asdict(one) for name in self._receivers for one in self.requests(name)]
         columns = ["region", *Request.__dataclass_fields__]
         path.parent.mkdir(parents=True, exist_ok=True)
         frame = pd.DataFrame(rows, columns=columns)
-        for name in ("handshake_ms", "service_ms"):
+        for name in ("handshake_ms", "service_ms", "queue_ms", "connect_ms"):
             frame[name] = frame[name].astype("Int64")
         frame.to_parquet(path, index=False)
         return path
@@ -178,7 +183,7 @@ class AccessLog:
 class _Receiver:
     """One receiver: its program, what it received, its clock."""
 
-    def __init__(self, region: str, host: str, process, port: int | None, most: int) -> None:
+    def __init__(self, region: str, host: str, process: subprocess.Popen[str], port: int | None, most: int) -> None:
         self.region, self.host = region, host
         self.requests: list[Request] = []
         self.offset_ns, self.slack_ns = 0, 0
@@ -210,15 +215,16 @@ class _Receiver:
         with self._changed:
             while True:
                 for answer in self._answers:
-                    if answer[0] is None:
+                    line, came = answer
+                    if line is None:
                         # What it wrote to its standard error may still be on its way.
                         with suppress(subprocess.TimeoutExpired):
                             self.program.process.wait(timeout=5)
                         what = f"{self.region}: the access log's receiver on {self.host} ended"
                         raise BenchError(f"{what}: {self.program.last_words()}")
-                    if key in answer[0]:
+                    if key in line:
                         self._answers.remove(answer)
-                        return answer
+                        return line, came
                 left = end - time.monotonic()
                 if left <= 0:
                     what = f"{self.region}: the access log's receiver on {self.host} gave no answer"

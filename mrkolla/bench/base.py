@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
-from mrkolla import remote
-from mrkolla.errors import BenchError
+from mrkolla.base import remote
+from mrkolla.base.errors import BenchError
+from mrkolla.base.plugins import Plugin
+from mrkolla.config.bench import ToolOptions
 
 SCHEMA_VERSION = 1
 
+#: Seconds for an answer of an OpenStack service to the tools' own clients.
+API_TIMEOUT_S = 60
 # Kolla's toolbox is on every control host and carries openstacksdk and keystoneauth1.
 TOOLBOX_PYTHON = ("docker", "exec", "-i", "kolla_toolbox", "/opt/ansible/bin/python")
 
@@ -20,8 +25,11 @@ TOOLBOX_PYTHON = ("docker", "exec", "-i", "kolla_toolbox", "/opt/ansible/bin/pyt
 class RegionLike(Protocol):
     """A region as placement gives it: a name and its control hosts, the first of which load starts from."""
 
-    name: str
-    control: Any
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def control(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,10 @@ class BenchContext:
 
     ``auth`` has auth_url (without or with /v3), username, password, project_name, user_domain_name and
     project_domain_name of a normal user that the caller made. ``endpoints`` is region -> service type (``image``,
-    ``network``) -> URL. ``launcher`` starts a command on a host and returns its process with text pipes; ``python``
-    is the command there that runs a Python which has keystoneauth1. ``progress`` is told (region, done, total).
+    ``network``, whatever there is) -> URL. ``launcher`` starts a command on a host and returns its process with text
+    pipes; ``python`` is the command there that runs a Python which has keystoneauth1. ``progress`` is told (region,
+    done, total), ``warn`` what is to be said of a point beside its samples, ``begun`` that load which does not wait for
+    answers has begun in all regions.
     ``access_log`` is the running :class:`mrkolla.bench.accesslog.AccessLog` of all regions, for tools that count.
     """
 
@@ -54,6 +64,8 @@ class BenchContext:
     launcher: Callable[[remote.Host, list[str]], subprocess.Popen[str]] = remote.popen
     python: Sequence[str] = TOOLBOX_PYTHON
     progress: Callable[[str, int, int], None] = lambda region, done, total: None
+    warn: Callable[[str], None] = lambda text: None
+    begun: Callable[[], None] = lambda: None
     schema_version: int = SCHEMA_VERSION
     access_log: Any = None
     #: The admin region, for tools that reach its hosts; a folder for what a tool keeps as it comes (None: at the end).
@@ -75,7 +87,8 @@ class BenchContext:
             if not control:
                 raise BenchError(f"{region.name} has no control host to start load from")
             control = control[0]
-        return getattr(control, "host", control)
+        host: remote.Host = getattr(control, "host", control)
+        return host
 
     def endpoint(self, region: str, service: str) -> str:
         """The URL of ``service`` in ``region``, without a slash at its end; BenchError when there is none."""
@@ -92,23 +105,76 @@ class BenchContext:
         return [*prefix, *arguments]
 
 
-class Tool(Protocol):
-    """A benchmark tool. ``name`` is its key in the registry and in the samples.
+def sample(
+    ctx: BenchContext, point: BenchPoint, region: str, *, tool: str, scenario: str, **columns: Any
+) -> dict[str, Any]:
+    """A row of samples.parquet for an operation that ``region`` started; results/README.md says what its columns are.
 
-    A class may have ``prepare_all(ctx, tools)`` too: ``prepare`` of several of it at once. One with ``asks_keystone =
-    False`` has operations that ask no Keystone: nothing is counted for them.
+    Of ``columns``, ``iteration`` (from 0), ``start`` (ns since 1970, UTC) and ``duration_s`` must be given; the others
+    are, unless given, those of one operation at a time that asked ``region`` itself, did not fail, and of which no
+    requests to Keystone were counted.
+    """
+    row = {
+        "run": ctx.run,
+        "point": point.id,
+        "origin_region": region,
+        "target_region": region,
+        "tool": tool,
+        "scenario": scenario,
+        "action": None,
+        "repetition": point.repetition,
+        "warmup": False,
+        "concurrency": 1,
+        "token_cache": None,
+        "error": None,
+        "rtt_asked_ms": point.rtt_asked_ms.get(region),
+        "rtt_measured_ms": point.rtt_measured_ms.get(region),
+        "keystone_requests": None,
+        "keystone_connections": None,
+        "schema_version": ctx.schema_version,
+    }
+    return row | columns
+
+
+class Tool(Plugin, ABC):
+    """A benchmark tool: the class is the plug-in, and one object of it is one entry of ``bench``.
+
+    It is called with the entry's keys, all but ``tool``, as :attr:`options` has validated them.
     """
 
-    name: str
+    plugin_kind = "tool"
+    #: The model of an entry of ``bench``.
+    options: type[ToolOptions] = ToolOptions
+    #: False where its operations ask no Keystone: nothing is counted for them then.
+    asks_keystone: ClassVar[bool] = True
+    #: True where it fills the links on purpose: what is late or lost on them meanwhile is its own doing.
+    fills_links: ClassVar[bool] = False
+
+    @classmethod
+    def prepare_all(cls, ctx: BenchContext, tools: Sequence[Self]) -> None:
+        """:meth:`prepare` of several at once, for tools that can share the work."""
+        for tool in tools:
+            tool.prepare(ctx)
 
     def prepare(self, ctx: BenchContext) -> None:
-        """Once before the first point: make what is needed; BenchError when a host lacks something."""
+        """Once before the first point: make what is needed.
 
+        Raises InputError for what cannot be run here, LackError or BenchError when a host lacks something.
+        """
+
+    @abstractmethod
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """Load ``regions`` at the same time and yield samples, rows of samples.parquet, as they come.
 
-        Raises BenchError when the load could not be run; an operation that failed is a sample with an error.
+        Raises BenchError when the load could not be run; an operation that failed is a sample with an error. When the
+        links break meanwhile, the standard input of all that was started by ``ctx.launcher`` ends: it has to end, too.
+        :func:`sample` makes a row.
         """
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what makes the load, by name, for the provenance of a run."""
+        return {}
 
     def collect(self, ctx: BenchContext, folder: Path) -> list[Path]:
         """Write the tool's own output of all points so far into ``folder`` and return the files written."""
+        return []

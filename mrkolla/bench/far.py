@@ -53,6 +53,8 @@ class Program:
         secrets: Iterable[str] = (),
     ) -> None:
         self.process, self._hear, self._secrets = process, hear, tuple(secrets)
+        assert process.stdin and process.stdout and process.stderr, "pipes"
+        self._in, self._out, self._errors = process.stdin, process.stdout, process.stderr
         self._heard = time.monotonic()
         self._words: deque[str] = deque(maxlen=5)
         self._lock = threading.Lock()
@@ -68,16 +70,16 @@ class Program:
     def say(self, text: str) -> None:
         """Write ``text`` to the program as it is. One that has ended says why on its standard error, not here."""
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
-            self.process.stdin.write(text)
-            self.process.stdin.flush()
+            self._in.write(text)
+            self._in.flush()
 
     def _read_errors(self) -> None:
-        for line in self.process.stderr:
+        for line in self._errors:
             if line.strip():
                 self._words.append(line.strip())
 
     def _read_lines(self) -> None:
-        for text in self.process.stdout:
+        for text in self._out:
             self._heard = time.monotonic()
             try:
                 line = json.loads(text)
@@ -105,7 +107,7 @@ class Program:
     def hang_up(self) -> None:
         """End its standard input, which ends the program, on the far side too."""
         with self._lock, contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self._in.close()
 
     def end(self) -> None:
         """Hang up and see the process end within ENDING_S; killed after that."""

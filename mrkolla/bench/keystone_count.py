@@ -8,11 +8,16 @@ Keystone's versions on the same connection. The rest is background: other servic
 What was caused is given to operations by time, on one clock. Where operations ran at the same time, requests that share
 a connection or a token with one that fits a single operation go with it; what can still belong to several is shared
 equally among them, so that sums and means hold.
+
+The same requests split an operation's duration: while one of them was at the AR's HAProxy, the operation was with
+Keystone; the rest is the link's, its client's and its region's own. Both are durations, each by one clock, so the
+clocks may be apart. What its own region's services took is found in the same way in that region's log; what they waited
+for meanwhile (their own requests to Keystone, a round trip each, one more for a new connection) is not theirs.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +25,7 @@ from typing import Any
 from mrkolla.bench.accesslog import AccessLog, comes_from
 from mrkolla.bench.base import RegionLike
 from mrkolla.kolla.httplog import Request
+from mrkolla.wan.windows import Response
 
 #: How user agents of load generators begin.
 LOAD_AGENTS = ("mrkolla-", "rally")
@@ -194,7 +200,10 @@ def fill(
     tokens: Collection[str] = (),
     own: bool = True,
 ) -> Counted:
-    """Write ``keystone_requests`` and ``keystone_connections`` into ``samples`` that have none, from ``log``.
+    """Write the columns that the log tells of into ``samples`` that have none.
+
+    These are ``keystone_requests``, ``keystone_connections``, ``keystone_windows``, and a split of the duration:
+    ``keystone_s`` (of it ``keystone_server_s``, ``keystone_wait_s``), ``wire_s`` (of it ``region_s``).
 
     Samples that have a tool's own count keep it; where these differ from the log's on average by more than 0.1, that is
     a warning. ``agents`` and ``tokens`` as for :func:`caused`; without ``own``, what the load generators ask Keystone
@@ -218,11 +227,64 @@ def fill(
     return counted
 
 
-def _fill_region(mine, log: AccessLog, admin: str, region: RegionLike, rules: tuple, counted: Counted) -> None:
+def _split(sample: dict[str, Any], tally: Tally, requests: Sequence[Request]) -> None:
+    """Write the parts of one operation's duration, unless the log has not all that the tool itself counted."""
+    mine = [requests[index] for index in tally.members]
+    known = sample["keystone_requests"] in (None, tally.requests)
+    keystone_s = residence_ns([(one.start_ns, one.end_ns) for one in mine]) / 1e9
+    # Longer at Keystone than it took at all: some request is not its own.
+    if known and sample["duration_s"] is not None and keystone_s <= sample["duration_s"]:
+        sample |= {
+            "keystone_s": keystone_s,
+            "wire_s": sample["duration_s"] - keystone_s,
+            "keystone_server_s": sum(one.service_ms or 0 for one in mine) / 1e3,
+            "keystone_wait_s": sum((one.queue_ms or 0) + (one.connect_ms or 0) for one in mine) / 1e3,
+        }
+
+
+def _windows(requests: Sequence[Request], sender: Any, rtt_ms: float | None) -> list[float] | None:
+    """The round trips that each response waits for TCP; None: not known."""
+    if sender is None or rtt_ms is None:
+        return None
+    sent = [Response(one.connection, one.new, one.start_ns / 1e9, one.end_ns / 1e9, one.bytes) for one in requests]
+    return sender.waits(sent, rtt_ms / 1e3)
+
+
+def _region_parts(
+    windows: Sequence[tuple[int, int]],
+    local: Sequence[Request],
+    rules: tuple[Sequence[str], Collection[str]],
+) -> list[int | None]:
+    """For how long (ns) each operation had a request at its own region's HAProxy; None: not to be told."""
+    tallies, _ = assign(windows, local, caused(local, *rules))
+    takers = Counter(index for tally in tallies for index in tally.members)
+    return [
+        residence_ns([(local[index].start_ns, local[index].end_ns) for index in tally.members])
+        if all(takers[index] == 1 for index in tally.members)
+        else None
+        for tally in tallies
+    ]
+
+
+def residence_ns(spans: Iterable[tuple[int, int]]) -> int:
+    """For how long at least one of these spans (from, to; ns) lasted: their union."""
+    whole, covered = 0, 0
+    for begin, end in sorted(spans):
+        whole += max(0, end - max(begin, covered))
+        covered = max(covered, end)
+    return whole
+
+
+def _fill_region(
+    mine: Sequence[dict[str, Any]], log: AccessLog, admin: str, region: RegionLike, rules: tuple, counted: Counted
+) -> None:
     agents, tokens, own = rules
     requests = from_region(log, admin, region)
     found = caused(requests, agents, tokens)
     clients = {index: name for index, name in found.items() if own or not requests[index].agent.startswith(agents)}
+    waits = _windows(requests, getattr(log, "sender", None), mine[0].get("rtt_measured_ms"))
+    issued = {one.issued for one in requests if one.issued and one.agent.startswith(agents)} | set(tokens)
+    local = [] if log.lost(region.name) else log.requests(region.name)
     slack = log.slack_ns(region.name, admin)
     layers: dict[bool, list[dict[str, Any]]] = defaultdict(list)
     for sample in mine:
@@ -240,7 +302,15 @@ def _fill_region(mine, log: AccessLog, admin: str, region: RegionLike, rules: tu
                 if index not in found and min(w[0] for w in windows) <= one.start_ns <= max(w[1] for w in windows)
             ]
             counted.background_per_s[region.name] = len(background) / span if span else 0.0
-        for sample, tally in zip(layer, tallies, strict=True):
+        takers = Counter(index for tally in tallies for index in tally.members)
+        at_home = _region_parts(windows, local, (agents, issued)) if local else [None] * len(layer)
+        for sample, tally, home_ns in zip(layer, tallies, at_home, strict=True):
+            if sample.get("wire_s") is None and all(takers[index] == 1 for index in tally.members):
+                _split(sample, tally, requests)
+                if sample.get("wire_s") is not None and home_ns is not None:
+                    _own_part(sample, home_ns, [requests[index] for index in tally.members], agents)
+            if waits is not None and sample.get("keystone_windows") is None:
+                sample["keystone_windows"] = sum(waits[index] / takers[index] for index in tally.members)
             if sample["keystone_requests"] is None:
                 sample["keystone_requests"] = tally.requests
                 sample["keystone_connections"] = tally.connections
@@ -255,3 +325,12 @@ def _fill_region(mine, log: AccessLog, admin: str, region: RegionLike, rules: tu
                 f"{region.name}: {scenario}: {admin}'s HAProxy counted {mean:+.2f} requests an operation against the"
                 f" tool's own count, over {len(off)} operations"
             )
+
+
+def _own_part(sample: dict[str, Any], home_ns: int, mine: Sequence[Request], agents: tuple[str, ...]) -> None:
+    """Write ``region_s``: the time at the region's own HAProxy, less what its services waited for the AR."""
+    asked = [one for one in mine if not one.agent.startswith(agents)]
+    trips = len(asked) + sum(one.new for one in asked)
+    away_s = residence_ns([(one.start_ns, one.end_ns) for one in asked]) / 1e9
+    away_s += trips * (sample.get("rtt_measured_ms") or 0.0) / 1e3
+    sample["region_s"] = max(0.0, home_ns / 1e9 - away_s)

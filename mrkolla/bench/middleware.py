@@ -20,20 +20,25 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mrkolla.base.errors import BenchError, InputError
 from mrkolla.bench import middleware_agent
 from mrkolla.bench.accesslog import AccessLog, control_hosts
-from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike
+from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike, Tool, sample
 from mrkolla.bench.far import BOOTSTRAP, Program
 from mrkolla.bench.keystone_count import LOAD_AGENTS, Counted, fill, from_region, window
-from mrkolla.errors import BenchError, InputError
+from mrkolla.config.bench import MiddlewareOptions
 
 #: The two counts agree when they differ by no more than this, in requests an operation.
 AGREE = 0.1
 _DIGEST = 16
 
 
+#: What agents say: (region, line), a line being None at an agent's end.
+_Lines = queue.Queue[tuple[str, dict[str, Any] | None]]
+
+
 @dataclass
-class Middleware:
+class Middleware(Tool):
     """Keystone round trips of one API request of Nova, Neutron and Glance, by the state of the token cache.
 
     ``samples``: measured rounds a point and region, each with every operation in every state once; ``warmup``: rounds
@@ -50,7 +55,8 @@ class Middleware:
     memcached_port: int = 11211
     timeout_s: float = 30.0
     max_s: float = 3600.0
-    name: str = field(default="middleware", init=False)
+    name = "middleware"
+    options = MiddlewareOptions
     warnings: list[str] = field(default_factory=list, init=False)
     _hello: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _counts: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
@@ -100,7 +106,7 @@ class Middleware:
         heard: dict[str, _Heard] = {}
         agents: dict[str, Program] = {}
         try:
-            lines: queue.Queue[tuple[str, dict[str, Any] | None]] = queue.Queue()
+            lines: _Lines = queue.Queue()
             for region in regions:
                 heard[region.name] = _Heard()
                 agents[region.name] = self._start(ctx, point, region, lines)
@@ -146,7 +152,7 @@ class Middleware:
     def _states(self) -> list[str]:
         return [name for name in middleware_agent.STATES if self.states is None or name in self.states]
 
-    def _start(self, ctx: BenchContext, point: BenchPoint, region: RegionLike, lines: queue.Queue) -> Program:
+    def _start(self, ctx: BenchContext, point: BenchPoint, region: RegionLike, lines: _Lines) -> Program:
         services = {middleware_agent.CALLS[name][0] for name in self._operations()}
         urls = {"identity": ctx.auth["auth_url"]} | {name: ctx.endpoint(region.name, name) for name in services}
         parameters = {
@@ -173,7 +179,7 @@ class Middleware:
             secrets=[ctx.auth["password"]],
         )
 
-    def _listen(self, ctx: BenchContext, agents: dict[str, Program], heard: dict[str, _Heard], lines) -> None:
+    def _listen(self, ctx: BenchContext, agents: dict[str, Program], heard: dict[str, _Heard], lines: _Lines) -> None:
         running, total = set(agents), self.samples + self.warmup
         while running:
             # A sample is up to three requests: its token, a call before it, the call.
@@ -190,7 +196,7 @@ class Middleware:
                 if got.ending != "complete":
                     done = f"after {got.rounds} of {total} rounds"
                     why = {"deadline": f"did not end within {self.max_s:.0f} s", "stopped": "was stopped"}
-                    said = why.get(got.ending, f"failed: {agents[region].last_words()}")
+                    said = why.get(got.ending or "", f"failed: {agents[region].last_words()}")
                     raise BenchError(f"{region}: the middleware probe {said}, {done}")
             elif "op" in line:
                 got.lines.append(line)
@@ -206,32 +212,32 @@ class Middleware:
 
     def _samples(self, ctx: BenchContext, point: BenchPoint, region: str, got: _Heard) -> list[dict[str, Any]]:
         return [
-            {
-                "run": ctx.run,
-                "point": point.id,
-                "origin_region": region,
-                "target_region": region,
-                "tool": self.name,
-                "scenario": line["op"],
-                "action": None,
-                "iteration": line["iteration"],
-                "repetition": point.repetition,
-                "warmup": line["warmup"],
-                "concurrency": 1,
-                "token_cache": line["state"],
-                "start": line["start_ns"],
-                "duration_s": line["duration_s"],
-                "error": line["error"],
-                "rtt_asked_ms": point.rtt_asked_ms.get(region),
-                "rtt_measured_ms": point.rtt_measured_ms.get(region),
-                "keystone_requests": None,
-                "keystone_connections": None,
-                "schema_version": ctx.schema_version,
-            }
+            sample(
+                ctx,
+                point,
+                region,
+                tool=self.name,
+                scenario=line["op"],
+                iteration=line["iteration"],
+                warmup=line["warmup"],
+                token_cache=line["state"],
+                start=line["start_ns"],
+                duration_s=line["duration_s"],
+                error=line["error"],
+            )
             for line in got.lines
         ]
 
-    def _compare(self, ctx, point, regions, samples, heard, log: AccessLog, counted: Counted) -> None:
+    def _compare(
+        self,
+        ctx: BenchContext,
+        point: BenchPoint,
+        regions: Sequence[RegionLike],
+        samples: list[dict[str, Any]],
+        heard: dict[str, _Heard],
+        log: AccessLog,
+        counted: Counted,
+    ) -> None:
         """Put both counts of the point into what ``collect`` writes."""
         for region in regions:
             requests = from_region(log, ctx.admin_region, region)
@@ -243,10 +249,10 @@ class Middleware:
                 seen, idle_s = sum(begin <= at < end for at in others), (end - begin) / 1e9
             rate = seen / idle_s if idle_s else 0.0
             of_kind: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-            for sample in samples:
-                good = sample["origin_region"] == region.name and not sample["warmup"] and sample["error"] is None
-                if good and sample["keystone_requests"] is not None:
-                    of_kind[sample["scenario"], sample["token_cache"]].append(sample)
+            for row in samples:
+                good = row["origin_region"] == region.name and not row["warmup"] and row["error"] is None
+                if good and row["keystone_requests"] is not None:
+                    of_kind[row["scenario"], row["token_cache"]].append(row)
             rows = []
             for (scenario, state), kind in sorted(of_kind.items()):
                 windows = [window(log, sample) for sample in kind]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import openstack
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
-from mrkolla.errors import BenchError
+from mrkolla.base.errors import BenchError
+from mrkolla.bench.base import API_TIMEOUT_S
 
 
 def ensure_person(
@@ -24,7 +26,7 @@ def ensure_person(
 
     With ``again`` a user that exists is given its password once more, so that Keystone hashes it as it is set to now.
     Returns what such a user logs in with. ``ca`` is what https is trusted by. Raises
-    :class:`~mrkolla.errors.BenchError` when Keystone refuses.
+    BenchError when Keystone refuses.
     """
     connection = openstack.connect(
         auth={"auth_url": f"{keystone_url}/v3", **admin},
@@ -32,10 +34,11 @@ def ensure_person(
         load_yaml_config=False,
         load_envvars=False,
         app_name="mrkolla",
+        api_timeout=API_TIMEOUT_S,
     )
     try:
         with connection:
-            identity = connection.identity
+            identity: Any = connection.identity
             project = identity.find_project(name) or identity.create_project(name=name, domain_id="default")
             user = identity.find_user(name)
             if user is None:

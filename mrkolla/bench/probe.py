@@ -15,26 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mrkolla.base.errors import BenchError, InputError
 from mrkolla.bench import probe_agent
-from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike
+from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike, Tool, sample
 from mrkolla.bench.far import BOOTSTRAP, Program
-from mrkolla.errors import BenchError, InputError
+from mrkolla.config.bench import ProbeOptions
 
-TOKEN_CACHE = {
-    probe_agent.GLANCE_FRESH: "fresh",
-    probe_agent.GLANCE_CACHED: "cached",
-    probe_agent.NEUTRON_FRESH: "fresh",
-    probe_agent.NEUTRON_CACHED: "cached",
-}
+TOKEN_CACHE = {name: "fresh" if fresh else "cached" for name, (_, fresh) in probe_agent.READS.items()}
 
 
 @dataclass
-class Probe:
+class Probe(Tool):
     """Times token issue and validation, and Glance and Neutron calls with a fresh and a cached token.
+
+    A region that is done goes on, unrecorded, until all are: each has the same beside it from first to last.
 
     ``samples``: measured rounds a point and region, each doing every operation once; ``warmup``: rounds before them,
     marked in the samples; ``operations``: those to record, None for all (what they need is done too, unrecorded);
     ``timeout_s``: bound of one request; ``max_s``: bound of one point, all regions at once.
+
+    With ``rate`` the loop is open: so many operations of each kind are started a second, ``samples`` in all, each with
+    ``deadline_s`` to end in; with ``admin`` from the AR as well.
     """
 
     samples: int = 200
@@ -42,24 +43,34 @@ class Probe:
     operations: Sequence[str] | None = None
     timeout_s: float = 30.0
     max_s: float = 3600.0
-    name: str = field(default="probe", init=False)
+    rate: float | None = None
+    deadline_s: float = 10.0
+    admin: bool = False
+    name = "probe"
+    options = ProbeOptions
     _hello: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for key, least in (("samples", 1), ("warmup", 0), ("timeout_s", 1), ("max_s", 1)):
+        if self.rate is not None:
+            # What overlaps cannot be told apart in an access log: the agents count their own requests.
+            self.asks_keystone = False  # type: ignore[misc]
+            self.timeout_s = self.deadline_s
+            self.max_s = max(self.max_s, (self.samples + self.warmup) / self.rate + 600)
+        for key, least in (("samples", 1), ("warmup", 0), ("timeout_s", 1 if self.rate is None else 0.1), ("max_s", 1)):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise InputError(f"bench: probe: {key} must be a number of at least {least}, not {value!r}")
-        unknown = [name for name in self.operations or () if name not in probe_agent.OPERATIONS]
+        unknown = [name for name in self.operations or () if name not in self._known()]
         if unknown or (self.operations is not None and not self.operations):
-            known = ", ".join(probe_agent.OPERATIONS)
+            known = ", ".join(self._known())
             raise InputError(f"bench: probe: operations must be some of {known}, not {', '.join(unknown) or 'none'}")
 
     def prepare(self, ctx: BenchContext) -> None:
         """Check endpoints and that the agent's Python has what it needs on every region's host (BenchError)."""
         for region in ctx.regions:
-            ctx.endpoint(region.name, "image")
-            ctx.endpoint(region.name, "network")
+            for service in self._services(self._operations()):
+                ctx.endpoint(region.name, service)
+        for region in self._origins(ctx, ctx.regions):
             process = ctx.launcher(ctx.host(region), ctx.python_command("-c", "import keystoneauth1.identity.v3"))
             try:
                 _, errors = process.communicate(timeout=60)
@@ -83,8 +94,10 @@ class Probe:
         agents: list[_Agent] = []
         total = self.samples + self.warmup
         try:
-            for region in regions:
-                agents.append(_Agent(ctx, region, self._parameters(ctx, point, region), lines))
+            origins = self._origins(ctx, regions)
+            for region in origins:
+                parameters = self._parameters(ctx, point, region) | {"others": len(origins) - 1}
+                agents.append(_Agent(ctx, region, parameters, lines))
             yield from self._merge(ctx, point, agents, lines, total)
         finally:
             for agent in agents:
@@ -102,24 +115,42 @@ class Probe:
             "warmup": self.warmup,
             "timeout_s": self.timeout_s,
             "seed": ctx.seed,
+            "rate": self.rate,
         }
         path.write_text(json.dumps({"asked": asked, "versions": self._hello}, indent=2, sort_keys=True) + "\n")
         return [path]
 
+    def _known(self) -> tuple[str, ...]:
+        return probe_agent.OPERATIONS if self.rate is None else probe_agent.OPEN_OPERATIONS
+
     def _operations(self) -> list[str]:
-        return [name for name in probe_agent.OPERATIONS if self.operations is None or name in self.operations]
+        return [name for name in self._known() if self.operations is None or name in self.operations]
+
+    def _services(self, operations: Sequence[str]) -> list[str]:
+        if self.rate is None:
+            return ["image", "network"]
+        return sorted({probe_agent.READS[name][0] for name in operations if name in probe_agent.READS})
+
+    def _origins(self, ctx: BenchContext, regions: Sequence[RegionLike]) -> list[RegionLike]:
+        """The regions that load starts from."""
+        return [*regions, *([ctx.admin] if self.admin and ctx.admin is not None else [])]
 
     def _parameters(self, ctx: BenchContext, point: BenchPoint, region: RegionLike) -> dict[str, Any]:
+        operations = self._operations()
+        if region is ctx.admin:
+            operations = [name for name in operations if name in probe_agent.KEYSTONE_OPERATIONS]
         urls = {"identity": ctx.auth["auth_url"]}
-        urls |= {service: ctx.endpoint(region.name, service) for service in ("image", "network")}
+        if region is not ctx.admin:
+            urls |= {service: ctx.endpoint(region.name, service) for service in self._services(operations)}
         return {
             # Regions and points differ in their order of operations, and repeat it when run again.
             "seed": f"{ctx.seed}/{point.id}/{point.repetition}/{region.name}",
             "samples": int(self.samples),
             "warmup": int(self.warmup),
-            "operations": self._operations(),
+            "operations": operations,
             "timeout_s": self.timeout_s,
             "deadline_s": self.max_s,
+            "rate": self.rate,
             "auth": dict(ctx.auth),
             "urls": urls,
             **ctx.trust(),
@@ -129,16 +160,18 @@ class Probe:
         self, ctx: BenchContext, point: BenchPoint, agents: list[_Agent], lines: queue.Queue, total: int
     ) -> Iterator[dict[str, Any]]:
         running = set(agents)
+        waiting = set(agents)  # those whose open loop has not begun
         while running:
             try:
                 agent, line = lines.get(timeout=1)
             except queue.Empty:
                 agent, line = None, {}
-            # Three requests (the tries for a first token) may time out before the first sample.
-            for silent in [one for one in running if one.silent_s() > 3 * self.timeout_s + 30]:
-                raise BenchError(f"{silent.region}: the probe fell silent: {silent.last_words()}")
+            self._need_words(running, waiting)
             if agent is None:
                 continue
+            if all(one.ending for one in running):  # they go on until the last of them is done
+                for one in running:
+                    one.hang_up()
             if line is None:
                 running.discard(agent)
                 agent.end()
@@ -150,6 +183,18 @@ class Probe:
                 yield _sample(ctx, point, agent.region, line)
             elif "hello" in line:
                 self._hello[agent.region] = line["hello"]
+            elif "begun" in line:
+                waiting.discard(agent)
+                if not waiting:
+                    ctx.begun()
+
+    def _need_words(self, running: set[_Agent], waiting: set[_Agent]) -> None:
+        """Raise BenchError when one is silent for too long; those that wait make their tokens first."""
+        for one in running:
+            # Three requests (the tries for a first token) may time out before the first sample.
+            patience_s = self.max_s if self.rate and one in waiting else 3 * self.timeout_s + 30
+            if not one.ending and one.silent_s() > patience_s:
+                raise BenchError(f"{one.region}: the probe fell silent: {one.last_words()}")
 
     def _why(self, agent: _Agent, total: int) -> str:
         if agent.ending == "deadline":
@@ -173,7 +218,7 @@ class _Agent(Program):
     def _take(self, line: dict[str, Any] | None) -> None:
         if line is not None and "end" in line:
             self.ending, self.rounds = line["end"], line["rounds"]
-        elif line is None or "fatal" not in line:
+        if line is None or "fatal" not in line:
             self._lines.put((self, line))
 
 
@@ -181,25 +226,22 @@ def _sample(ctx: BenchContext, point: BenchPoint, region: str, line: dict[str, A
     """A row of samples.parquet from a line of the agent in ``region``. ``start`` is in ns since 1970, UTC."""
     name = line["op"]
     keystone = name in probe_agent.KEYSTONE_OPERATIONS
-    return {
-        "run": ctx.run,
-        "point": point.id,
-        "origin_region": region,
-        "target_region": ctx.admin_region if keystone else region,
-        "tool": "probe",
-        "scenario": name,
-        "action": None,
-        "iteration": line["iteration"],
-        "repetition": point.repetition,
-        "warmup": line["warmup"],
-        "concurrency": 1,
-        "token_cache": TOKEN_CACHE.get(name),
-        "start": line["start_ns"],
-        "duration_s": line["duration_s"],
-        "error": line["error"],
-        "rtt_asked_ms": point.rtt_asked_ms.get(region),
-        "rtt_measured_ms": point.rtt_measured_ms.get(region),
-        "keystone_requests": line["req"] if keystone else None,
-        "keystone_connections": line["conn"] if keystone else None,
-        "schema_version": ctx.schema_version,
-    }
+    return sample(
+        ctx,
+        point,
+        region,
+        tool="probe",
+        scenario=name,
+        target_region=ctx.admin_region if keystone else region,
+        iteration=line["iteration"],
+        warmup=line["warmup"],
+        token_cache=TOKEN_CACHE.get(name),
+        start=line["start_ns"],
+        duration_s=line["duration_s"],
+        error=line["error"],
+        keystone_requests=line["req"] if keystone else None,
+        keystone_connections=line["conn"] if keystone else None,
+        outcome=line["outcome"],
+        status=line["status"],
+        concurrency=line.get("in_flight", 1),
+    )

@@ -2,16 +2,26 @@
 
 This one file is sent over standard input to a Python that has keystoneauth1, so it imports nothing of mrkolla. It
 prints a JSON line for each operation at once, so that a run that is killed keeps what it had, and one line at its end.
-It ends when its standard input does: a dead parent leaves no load behind.
+It ends when its standard input does: a dead parent leaves no load behind. When its rounds are done it says so and, with
+``others`` that run beside it, goes on unrecorded until then: each is to have the same beside it from first to last.
 
 One round does each operation of OPERATIONS once, in a seeded random order in which a token is issued before it is
 used. The Glance call and the Neutron call of a round use different tokens: both services share one token cache (same
 memcached, same key), so a token that one of them has seen is not fresh for the other.
+
+With a ``rate`` the loop is open: each operation is started so many times a second, at a random moment of its turn,
+whether earlier ones were answered or not, in a thread of its own and with its own deadline. It ends as "done",
+"refused" (with the HTTP status, where it has one) or "hung" at its deadline. Tokens for the calls with a fresh one are
+issued before the load begins, so that there are some while Keystone cannot be reached.
 """
 
 import atexit
+import contextlib
+import heapq
+import itertools
 import json
 import os
+import queue
 import random
 import signal
 import sys
@@ -28,6 +38,21 @@ NEUTRON_FRESH = "neutron_fresh_token"
 NEUTRON_CACHED = "neutron_cached_token"
 OPERATIONS = (ISSUE_NEW, ISSUE_KEPT, VALIDATE, GLANCE_FRESH, GLANCE_CACHED, NEUTRON_FRESH, NEUTRON_CACHED)
 KEYSTONE_OPERATIONS = (ISSUE_NEW, ISSUE_KEPT, VALIDATE)
+NOVA_FRESH = "nova_fresh_token"
+NOVA_CACHED = "nova_cached_token"
+#: What a service is asked in the open loop: operation -> (service, whether with a token that it has not seen).
+READS = {
+    GLANCE_FRESH: ("image", True),
+    GLANCE_CACHED: ("image", False),
+    NEUTRON_FRESH: ("network", True),
+    NEUTRON_CACHED: ("network", False),
+    NOVA_FRESH: ("compute", True),
+    NOVA_CACHED: ("compute", False),
+}
+OPEN_OPERATIONS = (*OPERATIONS, NOVA_FRESH, NOVA_CACHED)
+DONE, REFUSED, HUNG = "done", "refused", "hung"
+#: Tokens that are made beforehand at most, and operations that may be under way at most.
+MOST_TOKENS, MOST_AT_ONCE = 5000, 1000
 
 
 def plan_round(rng, wanted=OPERATIONS):
@@ -58,10 +83,11 @@ def plan_round(rng, wanted=OPERATIONS):
     return order, sources[0], sources[1]
 
 
-class Counter:
-    """Connections opened and requests sent by this process, counted where urllib3 does both."""
+class Counter(threading.local):
+    """Connections opened and requests sent by the thread that asks, counted where urllib3 does both."""
 
     def __init__(self):
+        super().__init__()
         self.connections = 0
         self.requests = 0
 
@@ -184,6 +210,18 @@ def say(line):
     sys.stdout.flush()
 
 
+def outcome_of(error):
+    """(how an operation ended, its HTTP status or None), of the exception that it raised, or None."""
+    if error is None:
+        return DONE, None
+    status = getattr(error, "http_status", None)
+    if isinstance(status, int):
+        return REFUSED, status
+    # keystoneauth says a connection that was not made in time, and an answer that did not come, by a class of its own.
+    hung = type(error).__name__ in ("ConnectTimeout", "ReadTimeout", "Timeout", "RequestTimeout")
+    return (HUNG if hung else REFUSED), None
+
+
 def describe(error, secrets):
     """An exception in one short line: its class and message, without a token or the password."""
     text = " ".join(str(error).split())
@@ -196,8 +234,9 @@ def measure(client, counter, name, call):
     """Run ``call`` and return its sample; an exception is the sample's error, and its duration counts too."""
     if call is None:
         error = "NoToken: the token that this operation needs was not issued"
-        return {"op": name, "start_ns": time.time_ns(), "duration_s": None, "error": error, "req": 0, "conn": 0}
-    error = None
+        nothing = {"op": name, "start_ns": time.time_ns(), "duration_s": None, "error": error, "req": 0, "conn": 0}
+        return dict(nothing, outcome=REFUSED, status=None)
+    error, raised = None, None
     connections, requests = counter.connections, counter.requests
     start = time.time_ns()
     before = time.perf_counter()
@@ -205,10 +244,11 @@ def measure(client, counter, name, call):
         call()
     except Exception as failed:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
         duration = time.perf_counter() - before
-        error = describe(failed, client.secrets())
+        error, raised = describe(failed, client.secrets()), failed
     else:
         duration = time.perf_counter() - before
     sample = {"op": name, "start_ns": start, "duration_s": duration, "error": error}
+    sample["outcome"], sample["status"] = outcome_of(raised)
     sample["req"] = counter.requests - requests
     sample["conn"] = counter.connections - connections
     return sample
@@ -241,44 +281,209 @@ def versions():
     return found
 
 
-def watch_parent(stop):
-    """Stop when standard input ends, at the latest 10 s after the request that is under way could be left."""
+def watch_parent(stop, done):
+    """Stop when standard input ends, at the latest 10 s after the request that is under way could be left.
+
+    At once when all that was asked is ``done``.
+    """
     # Not sys.stdin: a thread that waits in its lock makes Python abort at its end.
     while os.read(0, 4096):
         pass
+    if done.is_set():
+        os._exit(0)
     stop.set()
     time.sleep(10)
-    os._exit(3)
+    os._exit(0 if done.is_set() else 3)
+
+
+class OpenClient:
+    """The operations of the open loop; any number of them may be under way at once, each in its own thread."""
+
+    def __init__(self, parameters):
+        self.parameters = parameters
+        self.auth = parameters["auth"]
+        self.trusted = trusted(parameters.get("ca"))
+        # The deadline comes first, and says what is hung; a moment later the connection is given up.
+        self.timeout = parameters["timeout_s"] + 0.5
+        identity = parameters["urls"]["identity"].rstrip("/")
+        self.identity = identity if identity.endswith("/v3") else identity + "/v3"
+        versions = {"image": ("/v2", "/images?limit=1"), "network": ("/v2.0", "/networks?limit=1")}
+        self.urls = {
+            service: _versioned(parameters["urls"][service], version) + path
+            for service, (version, path) in versions.items()
+            if service in parameters["urls"]
+        }
+        if "compute" in parameters["urls"]:
+            self.urls["compute"] = parameters["urls"]["compute"].rstrip("/") + "/servers?limit=1"
+        self.kept = {name: self._http() for name in ("identity", *self.urls)}
+        self.stock, self.token = [], None
+        self.made = set()
+
+    def _http(self):
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        http = requests.Session()
+        http.trust_env = False
+        for scheme in ("http://", "https://"):
+            http.mount(scheme, HTTPAdapter(pool_maxsize=64))
+        return http
+
+    def _session(self, http, auth=None):
+        from keystoneauth1 import session
+
+        return session.Session(
+            auth=auth, session=http, timeout=self.timeout, app_name="mrkolla-probe", verify=self.trusted
+        )
+
+    def _issue(self, http):
+        """A token by password. Keystoneauth's plug-in has a lock: one for all would make operations wait in line."""
+        from keystoneauth1.identity import v3
+
+        names = ("username", "password", "project_name", "user_domain_name", "project_domain_name")
+        auth = v3.Password(auth_url=self.identity, **{name: self.auth[name] for name in names})
+        return self._session(http, auth).get_token()
+
+    def _another(self):
+        """One more token, from the first: that takes no password's hash."""
+        from keystoneauth1.identity import v3
+
+        auth = v3.Token(
+            auth_url=self.identity,
+            token=self.token,
+            project_name=self.auth["project_name"],
+            project_domain_name=self.auth["project_domain_name"],
+        )
+        return self._session(self.kept["identity"], auth).get_token()
+
+    def connect(self):
+        """Get the token that all but the fresh ones use; raises keystoneauth1's exceptions."""
+        self.token = self._issue(self.kept["identity"])
+
+    def prepare(self, operations, count):
+        """Make the tokens of ``count`` operations of each kind, and have the services know the one that they cache."""
+        fresh = sum(READS.get(name, ("", False))[1] for name in operations) * count
+        while len(self.stock) < min(fresh, MOST_TOKENS):
+            self.stock.append(self._another())
+        self.made = {self.token, *self.stock}
+        for service in sorted({READS[name][0] for name in operations if name in READS}):
+            # A service that does not answer now is what will be measured.
+            with contextlib.suppress(Exception):
+                self._read(service, self.token)
+
+    def _read(self, service, token):
+        session = self._session(self.kept[service])
+        session.get(self.urls[service], headers={"X-Auth-Token": token}, authenticated=False, log=False)
+
+    def operation(self, name):
+        """The call to time for ``name``, or None when no token is left for it."""
+        if name == ISSUE_NEW:
+            return lambda: self._issue(self._http())
+        if name == ISSUE_KEPT:
+            return lambda: self._issue(self.kept["identity"])
+        if name == VALIDATE:
+            headers = {"X-Auth-Token": self.token, "X-Subject-Token": self.token}
+            url, session = self.identity + "/auth/tokens", self._session(self.kept["identity"])
+            return lambda: session.get(url, headers=headers, authenticated=False, log=False)
+        service, fresh = READS[name]
+        token = (self.stock.pop() if self.stock else None) if fresh else self.token
+        return None if token is None else lambda: self._read(service, token)
+
+    def secrets(self):
+        """What must never be printed."""
+        return [self.auth["password"], *(token for token in self.made if token)]
+
+
+def open_loop(client, counter, parameters, stop):
+    """Start the operations at their times, and say what became of each; returns the exit status."""
+    wanted, rate = parameters["operations"], parameters["rate"]
+    count, deadline = parameters["warmup"] + parameters["samples"], parameters["timeout_s"]
+    try:
+        client.prepare(wanted, count)
+    except Exception as failed:  # noqa: BLE001 - told to the caller, who decides
+        say({"fatal": "no tokens for the load: " + describe(failed, client.secrets())})
+        return 1
+    rng, starts = random.Random(parameters["seed"]), []
+    for number, name in enumerate(wanted):
+        # A random moment of its turn, in seconds from the beginning: they come together no more than chance has it.
+        starts += [((turn + rng.random()) / rate, number, turn, name) for turn in range(count)]
+    heapq.heapify(starts)
+    done, pending, begin, rounds = queue.Queue(), {}, time.monotonic(), 0
+    say({"begun": time.time_ns()})
+
+    def work(key, name, call):
+        done.put((key, measure(client, counter, name, call)))
+
+    while starts or pending:
+        if stop.is_set():
+            say({"end": "stopped", "rounds": rounds})
+            return 2
+        now = time.monotonic()
+        while starts and begin + starts[0][0] <= now:
+            _, number, turn, name = heapq.heappop(starts)
+            key, rounds = (number, turn), max(rounds, turn)
+            if len(pending) >= MOST_AT_ONCE:
+                say({"fatal": f"more than {MOST_AT_ONCE} operations are under way: a lower rate, or deadline_s"})
+                return 1
+            base = {"iteration": turn, "warmup": turn < parameters["warmup"]}
+            base["in_flight"] = 1 + sum(known["op"] == name for known in pending.values())
+            pending[key] = dict(base, op=name, start_ns=time.time_ns(), until=time.monotonic() + deadline)
+            threading.Thread(target=work, args=(key, name, client.operation(name)), daemon=True).start()
+        for key in [key for key, known in pending.items() if known["until"] <= time.monotonic()]:
+            known = pending.pop(key)
+            known.pop("until")
+            error = f"Hung: no answer within {deadline:g} s"
+            say(dict(known, duration_s=deadline, error=error, outcome=HUNG, status=None, req=None, conn=None))
+        until = min([begin + starts[0][0]] if starts else [now + 1.0])
+        until = min([until, now + 1.0, *(known["until"] for known in pending.values())])
+        try:
+            key, sample = done.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            continue
+        known = pending.pop(key, None)
+        if known is not None:  # else it was told already that it hung
+            known.pop("until")
+            say(dict(known, **sample))
+    say({"end": "complete", "rounds": count})
+    return 0
 
 
 def main(parameters):
     """Run the rounds that ``parameters`` ask for; returns the exit status."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    threading.Thread(target=watch_parent, args=(stop,), daemon=True).start()
+    complete = threading.Event()
+    threading.Thread(target=watch_parent, args=(stop, complete), daemon=True).start()
     counter = Counter()
     counter.install()
-    client = Client(parameters)
+    client = OpenClient(parameters) if parameters.get("rate") else Client(parameters)
     deadline = time.monotonic() + parameters["deadline_s"]
     say({"hello": versions()})
     error = first_token(client, stop)
     if error:
         say({"fatal": "no first token: " + error})
         return 1
+    if parameters.get("rate"):
+        return open_loop(client, counter, parameters, stop)
     rng = random.Random(parameters["seed"])
-    total, done, wanted = parameters["warmup"] + parameters["samples"], 0, parameters["operations"]
-    for iteration in range(total):
+    total, wanted = parameters["warmup"] + parameters["samples"], parameters["operations"]
+    for iteration in itertools.count():
+        if iteration == total:
+            say({"end": "complete", "rounds": total})
+            complete.set()
+        if complete.is_set() and not parameters["others"]:
+            return 0
         client.start_round()
         order, glance_source, neutron_source = plan_round(rng, wanted)
         for name in order:
             if stop.is_set() or time.monotonic() > deadline:
-                say({"end": "stopped" if stop.is_set() else "deadline", "rounds": done})
+                if complete.is_set():
+                    return 0
+                say({"end": "stopped" if stop.is_set() else "deadline", "rounds": iteration})
                 return 2
             sample = measure(client, counter, name, client.operation(name, glance_source, neutron_source))
             sample["iteration"] = iteration
             sample["warmup"] = iteration < parameters["warmup"]
-            if name in wanted:
+            if name in wanted and not complete.is_set():
                 say(sample)
-        done += 1
-    say({"end": "complete", "rounds": done})
     return 0

@@ -3,7 +3,8 @@
 Rally runs on the first control host of each region, in an environment that is copied there (no internet needed),
 against that region's endpoints and the admin region's Keystone, with a home and a database of its own
 (:mod:`mrkolla.bench.rally_agent`). Credentials go over standard input into files that root alone reads and that are
-removed at the end. A failed iteration or SLA is data; a task file that Rally refuses is said before any load starts.
+removed at the end. A failed iteration is data, a missed SLA a warning; a task file that Rally refuses is said before
+any load starts.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mrkolla import cache
-from mrkolla.bench import rally_agent, rally_cloud, rally_samples, rally_sweep, rally_tasks
-from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike
+from mrkolla.base import cache
+from mrkolla.base.errors import BenchError, InputError
+from mrkolla.bench import catalog, rally_agent, rally_samples, rally_tasks
+from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike, Tool
 from mrkolla.bench.far import BOOTSTRAP, Program
 from mrkolla.bench.rally_talk import Line, Talk
 from mrkolla.bench.rally_tasks import Job
 from mrkolla.bench.rally_words import no_answer, reason, unpacked, workloads
 from mrkolla.bench.toolenv import ToolEnvironment
-from mrkolla.errors import BenchError, InputError
+from mrkolla.config.bench import RallyOptions
 
 #: Silence after which a host is given up: its agent speaks every second while load runs, but not while Rally cleans up.
 SILENCE_S = 600
@@ -37,7 +39,7 @@ _PERSON = ("username", "password", "project_name", "user_domain_name", "project_
 
 
 @dataclass
-class Rally:
+class Rally(Tool):
     """Runs Rally's task files.
 
     ``tasks``: paths of task files; ``args``: Rally's task arguments, for all of them; ``regions``: names of the OSRs
@@ -52,7 +54,8 @@ class Rally:
     concurrency: Sequence[int] = ()
     warmup: int = 1
     max_s: float = 3600.0
-    name: str = field(default="rally", init=False)
+    name = "rally"
+    options = RallyOptions
     _jobs: list[Job] = field(default_factory=list, init=False, repr=False)
     _defaults: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     #: Iterations of each job, as far as its runners say.
@@ -81,6 +84,10 @@ class Rally:
         """
         if self.regions is not None:
             rally_tasks.need_regions(list(self.regions), [region.name for region in ctx.regions])
+        from mrkolla.bench import (
+            rally_cloud,  # openstacksdk takes half a second, which reading a file need not wait for
+        )
+
         regions = self._chosen(ctx.regions)
         wanted = sorted(rally_tasks.open_names(self._jobs) & set(rally_cloud.ARGUMENTS))
         if wanted and ctx.admin_auth:
@@ -92,13 +99,13 @@ class Rally:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda region: _install(ctx, region), regions))
         refused: list[tuple[str, str, str]] = []
-        for region, line in self._talk(ctx, regions, check=True):
+        for name, line in self._talk(ctx, regions, check=True):
             if job := next((one for one in self._jobs if one.name == line.get("job")), None):
-                refused += [(region, job.source, why) for why in self._refusals(ctx, region, job, line)]
+                refused += [(name, job.source, why) for why in self._refusals(ctx, name, job, line)]
         if refused:
-            region, source, why = refused[0]
+            name, source, why = refused[0]
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            raise InputError(f"Rally's task {source}, in {region}: {why}{more}")
+            raise InputError(f"Rally's task {source}, in {name}: {why}{more}")
 
     @classmethod
     def prepare_all(cls, ctx: BenchContext, tools: Sequence[Rally]) -> None:
@@ -140,7 +147,8 @@ class Rally:
         cloud does not answer), a host falls silent, or time runs out.
         """
         regions = self._chosen(regions)
-        clean, seen = _cleaner(ctx), {region.name: {} for region in regions}
+        clean = _cleaner(ctx)
+        seen: dict[str, dict[tuple[str, int], int]] = {region.name: {} for region in regions}
         wrong: list[str] = []
         done: dict[str, int] = {}
         total = sum(self._totals.get(job.name, 0) for job in self._jobs)
@@ -158,6 +166,8 @@ class Rally:
                     done[region] = done.get(region, 0) + (row["action"] is None)
                     yield row
                 wrong += [f"{region}: {line['job']}: {clean(text)}" for text in rally_samples.problems(report)]
+                for text in rally_samples.missed(report):
+                    ctx.warn(f"{region}: Rally's task {line['job']}: {clean(text)}")
             elif "html" in line:
                 self._keep(ctx, point, region, "report.html", clean(unpacked(line["html"])))
             elif "swept" in line:
@@ -166,13 +176,16 @@ class Rally:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise BenchError(f"{wrong[0]}{more}")
 
+    def versions(self) -> dict[str, str]:
+        """See :meth:`Tool.versions`."""
+        environment = ToolEnvironment.from_lock("rally")
+        return {name: environment.version(name) for name in ("rally", "rally-openstack")}
+
     def collect(self, ctx: BenchContext, folder: Path) -> list[Path]:
         """Write Rally's own output, POINT/REGION/TASK.json and .log, report.html, leftovers.json, and tool.json."""
         folder.mkdir(parents=True, exist_ok=True)
-        environment = ToolEnvironment.from_lock("rally")
         tasks = {job.name: {"file": job.source, "args": {**self._defaults, **job.args}} for job in self._jobs}
-        versions = {name: environment.version(name) for name in ("rally", "rally-openstack")}
-        text = json.dumps({"versions": versions, "tasks": tasks, "warmup": self.warmup}, indent=1, default=str)
+        text = json.dumps({"versions": self.versions(), "tasks": tasks, "warmup": self.warmup}, indent=1, default=str)
         (folder / "tool.json").write_text(_cleaner(ctx)(text) + "\n")
         if self._kept:
             for path in sorted(Path(self._kept.name).rglob("*")):
@@ -203,7 +216,7 @@ class Rally:
                     "check": check,
                     "deadline_s": self.max_s,
                     "grace_s": GRACE_S,
-                    "sweeper": Path(rally_sweep.__file__).read_text(),
+                    "sweeper": Path(rally_agent.__file__).with_name("rally_sweep.py").read_text(),
                 }
                 process = ctx.launcher(ctx.host(region), [f"{path}/bin/python", "-u", "-c", BOOTSTRAP])
                 hear = partial(talk.hear, region.name)
@@ -249,7 +262,7 @@ def _lacking(ctx: BenchContext, region: str, scenarios: Sequence[str]) -> list[s
     """What ``scenarios`` call and ``region`` has no endpoint of, in words."""
     needed = {rally_tasks.service_of(name): name for name in reversed(scenarios)}
     there = ctx.endpoints.get(region, {})
-    lacking = {kind: name for kind, name in needed.items() if kind is not None and kind not in there}
+    lacking = {kind: name for kind, name in needed.items() if kind is not None and not catalog.has(there, kind)}
     return [f"{name} needs a service of type '{kind}', which {region} lacks" for kind, name in lacking.items()]
 
 

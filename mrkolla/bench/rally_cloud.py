@@ -10,7 +10,8 @@ import openstack
 from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
-from mrkolla.errors import BenchError
+from mrkolla.base.errors import BenchError
+from mrkolla.bench.base import API_TIMEOUT_S
 
 NAME = "mrkolla-bench"
 #: The open names of task files that are answered with these: argument -> what it names.
@@ -23,7 +24,7 @@ def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path, ca: P
 
     ``platform`` is Rally's specification with an administrator; ``disk`` (raw) is what the image holds. They stay
     for the next run. ``ca`` is what https is trusted by. Raises
-    :class:`~mrkolla.errors.BenchError` when the region refuses.
+    BenchError when the region refuses.
     """
     region = platform["region_name"]
     try:
@@ -35,10 +36,12 @@ def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path, ca: P
             load_yaml_config=False,
             load_envvars=False,
             app_name="mrkolla",
+            api_timeout=API_TIMEOUT_S,
         ) as cloud:
-            if "image_name" in wanted and cloud.image.find_image(NAME) is None:
+            images: Any = cloud.image
+            if "image_name" in wanted and images.find_image(NAME) is None:
                 with disk.open("rb") as data:
-                    cloud.image.create_image(
+                    images.create_image(
                         name=NAME, data=data, disk_format="raw", container_format="bare", visibility="public"
                     )
             if "flavor_name" in wanted and cloud.compute.find_flavor(NAME) is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mrkolla.bench.base import BenchContext, BenchPoint
@@ -18,7 +18,7 @@ def samples(
     report: Mapping[str, Any],
     warmup: int,
     seen: dict[tuple[str, int], int],
-    clean=lambda text: text,
+    clean: Callable[[str], str] = lambda text: text,
 ) -> Iterator[dict[str, Any]]:
     """Rows of samples.parquet from the report (JSON, as a dict) of one or more tasks.
 
@@ -86,6 +86,19 @@ def problems(report: Mapping[str, Any]) -> list[str]:
             found += failed or [f"{name}: not one iteration was run{_verdict(workload)}"]
         else:
             found += [line for line in failed if ": the setup of" in line]
+    return found
+
+
+def missed(report: Mapping[str, Any]) -> list[str]:
+    """The SLAs of a report that were missed, one line a workload and criterion."""
+    found = []
+    for workload in _workloads(report):
+        bad = [one for one in workload["sla_results"].get("sla", []) if not one["success"]]
+        if not bad and workload.get("pass_sla", True):
+            continue
+        name = next(iter(workload["scenario"]))
+        told = [f"{one['criterion']}: {' '.join(str(one['detail']).split())[:_ERROR_LENGTH]}" for one in bad]
+        found += [f"{name}: SLA missed: {text}" for text in told or ["Rally says no more"]]
     return found
 
 

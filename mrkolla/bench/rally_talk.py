@@ -6,9 +6,9 @@ import queue
 from collections.abc import Iterator
 from typing import Any
 
+from mrkolla.base.errors import BenchError
 from mrkolla.bench.far import Program
 from mrkolla.bench.rally_words import no_answer, reason, unpacked
-from mrkolla.errors import BenchError
 
 Line = dict[str, Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, meta
 
+from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment, from_dict
-from mrkolla.errors import InputError
 
 #: What the first word of a scenario's name needs in the region: Keystone's type of the service. Of any other, Rally
 #: itself knows what it needs.
@@ -85,7 +85,7 @@ def variables(text: str) -> set[str]:
 def jobs(files: Sequence[str | Path], args: Mapping[str, Any], concurrency: Sequence[int]) -> list[Job]:
     """A job a file, or one a file and concurrency for those files that leave ``concurrency`` open.
 
-    Raises :class:`~mrkolla.errors.InputError` for a file that cannot be read or is no template.
+    Raises InputError for a file that cannot be read or is no template.
     """
     made: list[Job] = []
     for path in (Path(file) for file in files):
@@ -125,7 +125,7 @@ def rally_alone(
     """``experiment`` with ``tasks`` (paths) run by Rally from ``regions`` (None: all OSRs) in place of its tools.
 
     ``now`` has the regions that there are, where they are others than those of ``experiment``. Raises
-    :class:`~mrkolla.errors.InputError` for a file that is missing or a region that is no OSR.
+    InputError for a file that is missing or a region that is no OSR.
     """
     if regions is not None:
         need_regions(regions, [region.name for region in (now or experiment).regions])

@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Any
 
-import yaml
+from mrkolla.base import yamltext
 
 _LOGGED = re.compile(r"^\S+ \S+ \d+ (?:INFO|WARNING|ERROR) \S+ \[[^]]*\] ")
 #: What comes before the reason, the most telling first, and how many lines the reason has at most.
@@ -25,7 +25,7 @@ def workloads(said: str) -> list[tuple[str, int]]:
     Both of Rally's formats are known; what Rally itself refuses gives [].
     """
     found = re.search(r"^Task is:\n(.*?)\n\nTask syntax is correct", said, re.S | re.M)
-    task = yaml.safe_load(found[1]) if found else None
+    task = yamltext.read(found[1]) if found else None
     if not isinstance(task, dict):
         return []
     if task.get("version") != 2:
@@ -64,7 +64,7 @@ def reason(said: str, logged: str) -> str:
         lines = [_LOGGED.sub("", line) for line in logged.splitlines() if " ERROR " in line][:1]
     if not lines:
         lines = [line.strip() for line in logged.splitlines() if line.strip()][-1:] or ["it gave no reason"]
-    text = " ".join(lines[: _MARKS.get(mark, 1)])
+    text = " ".join(lines[: _MARKS[mark] if mark else 1])
     if "Traceback" in text:
         # A validator that broke: the last line of its traceback says why.
         raised = [line for line in lines[1:] if re.match(r"[\w.]+(Error|Exception|NotFound|\w+): \S", line)]

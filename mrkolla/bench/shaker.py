@@ -15,37 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from mrkolla.base import files
+from mrkolla.base.errors import BenchError, InputError
 from mrkolla.bench import shaker_hosts, shaker_play, shaker_records, shaker_scenario
-from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike
+from mrkolla.bench.base import BenchContext, BenchPoint, RegionLike, Tool
 from mrkolla.bench.far import ENDING_S
 from mrkolla.bench.shaker_play import Play
 from mrkolla.bench.shaker_scenario import ORIGIN, TARGET, Placed, Scenario, slug
-from mrkolla.errors import BenchError, InputError
+from mrkolla.config.bench import ShakerOptions
 
 ADMIN, BETWEEN = "admin", "between"
-_MBIT = {"unit": "Mbit/s is 1,000,000 bit/s"}
-FIGURES = pa.schema(
-    [
-        *(pa.field(name, pa.string(), False) for name in ("run", "point")),
-        pa.field("repetition", pa.int64(), False),
-        *(pa.field(name, pa.string(), False) for name in ("origin_region", "target_region", "scenario", "test")),
-        pa.field("metric", pa.string(), False),
-        pa.field("second", pa.float64(), metadata={"unit": "s", "meaning": "end of the interval; null: whole test"}),
-        pa.field("value", pa.float64(), False),
-        pa.field("unit", pa.string(), False, metadata=_MBIT),
-        pa.field("start", pa.timestamp("ns", tz="UTC"), False),
-        pa.field("concurrency", pa.int64(), False),
-        pa.field("rtt_asked_ms", pa.float64()),
-        pa.field("rtt_measured_ms", pa.float64()),
-    ]
-)
 
 
 @dataclass
-class Shaker:
+class Shaker(Tool):
     """Plays scenario files of Shaker between hosts of regions.
 
     ``scenarios``: files, or names of the project's own in ``configs/shaker``. ``pairs``: what files with ``origin``
@@ -61,8 +44,10 @@ class Shaker:
     expect_mbit: float | None = None
     max_s: float = 600.0
     port: int = 5999
-    name: str = field(default="shaker", init=False)
+    name = "shaker"
+    options = ShakerOptions
     asks_keystone: ClassVar[bool] = False
+    fills_links: ClassVar[bool] = True
     _read: list[Scenario] = field(default_factory=list, init=False, repr=False)
     _folders: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _kept: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
@@ -139,6 +124,8 @@ class Shaker:
                 self._keep(ctx, record)
                 done[play.lead.region] += 1
                 ctx.progress(play.lead.region, done[play.lead.region], total[play.lead.region])
+                for text in shaker_records.missed(outcome.output, outcome.sla):
+                    ctx.warn(f"shaker: {play.label}: {text}")
                 yield from samples(record, ctx.schema_version)
                 if failed := shaker_records.failures(outcome.output):
                     broken = broken or BenchError(f"shaker: {play.label}: {failed[0].splitlines()[0][:300]}")
@@ -153,11 +140,15 @@ class Shaker:
         for record in self._kept.values():
             _write(folder, record)
         self._kept.clear()
+        from mrkolla.bench import (
+            shaker_table,  # Arrow takes long to load, and reading an experiment file loads the tools
+        )
+
         records = [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
         rows = [row for record in records for row in figures(record)]
         table, links = folder / "throughput.parquet", folder / "links.json"
         folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, FIGURES), table, compression="zstd")
+        shaker_table.write(table, rows)
         links.write_text(json.dumps([link(record) for record in records], indent=2) + "\n")
         return [table, links, *sorted(folder.glob("*/*"))]
 
@@ -254,9 +245,7 @@ def _write(folder: Path, record: Mapping[str, Any]) -> None:
     target.mkdir(parents=True, exist_ok=True)
     rest = {name: value for name, value in record.items() if name != "texts"}
     for suffix, text in {**record["texts"], ".json": json.dumps(rest, indent=1) + "\n"}.items():
-        new = target / f"{record['play']}{suffix}.new"
-        new.write_text(text)
-        new.replace(new.with_suffix(""))
+        files.write(target / f"{record['play']}{suffix}", text)
 
 
 def _round_trip(rtts: Mapping[str, float], *regions: str) -> float | None:
@@ -298,7 +287,8 @@ def samples(record: Mapping[str, Any], schema_version: int) -> Iterator[dict[str
     counts: dict[tuple[str, str], int] = {}
     for result in shaker_records.results(record["output"], record["sla"]):
         name = f"{record['scenario']}_{slug(result.test)}"
-        rows = [(f"{name}_{echo.part}", echo.start_ns, echo.rtt_s, None) for echo in result.echoes]
+        rows: list[tuple[str, int, float | None, str | None]] = []
+        rows += [(f"{name}_{echo.part}", echo.start_ns, echo.rtt_s, None) for echo in result.echoes]
         if result.error is not None:
             rows.append((name, result.start_ns, None, result.error))
         for scenario, start, duration, error in rows:

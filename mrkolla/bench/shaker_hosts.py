@@ -7,15 +7,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-import openstack
-from keystoneauth1.exceptions import ClientException
-from openstack.exceptions import SDKException
-
+from mrkolla.base.errors import BenchError, InputError
+from mrkolla.base.remote import Host
+from mrkolla.bench import catalog
 from mrkolla.bench.base import BenchContext
 from mrkolla.bench.shaker_scenario import ORIGIN, TARGET, Placed, Scenario
 from mrkolla.bench.toolenv import ToolEnvironment
-from mrkolla.errors import BenchError, InputError
-from mrkolla.remote import Host
 
 #: Debian's package of each program. netperf is in non-free, which few hosts have.
 PACKAGES = {"iperf3": "iperf3", "iperf": "iperf", "irtt": "irtt", "ping": "iputils-ping"}
@@ -91,29 +88,12 @@ def need_programs(launcher: Callable[[Host, list[str]], Any], host: Host, progra
 
 def need_heat(ctx: BenchContext, region: str, scenario: Scenario) -> None:
     """Raise BenchError, in one line, when ``region`` has no Heat for a scenario whose agents Heat makes."""
-    if "orchestration" in ctx.endpoints.get(region, {}) or _has_endpoint(ctx, region, "orchestration"):
+    if catalog.has(ctx.endpoints.get(region, {}), "orchestration"):
         return
     raise BenchError(
         f"shaker: {scenario.path} makes its agents by Heat ({scenario.template}), and {region} has no Heat: "
         "set enable_heat in kolla.globals, or use a scenario with static agents"
     )
-
-
-def _has_endpoint(ctx: BenchContext, region: str, service: str) -> bool:
-    auth = {**ctx.auth, "auth_url": ctx.auth["auth_url"].removesuffix("/v3") + "/v3"}
-    try:
-        connection = openstack.connect(
-            auth=auth,
-            region_name=region,
-            cacert=str(ctx.ca) if ctx.ca else None,
-            load_yaml_config=False,
-            load_envvars=False,
-            app_name="mrkolla",
-        )
-        with connection:
-            return connection.session.get_endpoint(service_type=service, region_name=region) is not None
-    except (SDKException, ClientException) as refused:
-        raise BenchError(f"shaker: Keystone's catalogue cannot be read: {str(refused).splitlines()[0]}") from refused
 
 
 def openrc(ctx: BenchContext, region: str) -> dict[str, str]:

@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mrkolla.base import yamltext
+from mrkolla.base.errors import BenchError
+from mrkolla.base.remote import Host
 from mrkolla.bench import shaker_keeper
 from mrkolla.bench.far import BOOTSTRAP, Program
 from mrkolla.bench.shaker_scenario import IPERF3_PORT, SERVERS, Placed, Scenario
-from mrkolla.errors import BenchError
-from mrkolla.remote import Host
 
 POLLING_S = 1
 JOIN_S = 45
@@ -189,7 +188,7 @@ def run(
         _until_ready(lines, parts, play)
         commands = play.commands(folders[play.lead.host.name], expected)
         commands[0]["env"] = dict(secrets or {})
-        files = {"scenario.yaml": yaml.safe_dump(play.data, sort_keys=False), **play.scenario.files}
+        files = {"scenario.yaml": yamltext.write(play.data, sort_keys=False), **play.scenario.files}
         names = ["output.json", "sla.json", "report.html", "shaker.log"]
         start(play.lead.host, commands=commands, files=files, results=names)
         return _follow(lines, parts[-1], play, time.monotonic() + expected + _START_S, hidden)
@@ -204,7 +203,8 @@ class _Lines:
     """What all hosts of a play say, in one queue: (part, line), a line being None at a part's end."""
 
     def __init__(self, play: Play, stop: threading.Event) -> None:
-        self._play, self._stop, self._queue = play, stop, queue.Queue()
+        self._play, self._stop = play, stop
+        self._queue: queue.Queue[tuple[_Part, dict[str, Any] | None]] = queue.Queue()
 
     def put(self, said: tuple[_Part, dict[str, Any] | None]) -> None:
         self._queue.put(said)
@@ -225,7 +225,7 @@ def _until_ready(lines: _Lines, parts: list[_Part], play: Play) -> None:
     while waiting:
         part, line = lines.next(limit, f"{min(one.host.name for one in waiting)} did not get ready")
         _no_end(part, line, play)
-        if "ready" in line:
+        if line and "ready" in line:
             waiting.discard(part)
 
 
@@ -281,7 +281,7 @@ def check(launcher: Launcher, play: Play, folder: str) -> str | None:
     argv = [f"{folder}/bin/python", "-c", _CHECK, "scenario.yaml"]
     parameters = {
         "env": {"PATH": _PATH, "LC_ALL": "C.UTF-8"},
-        "files": {"scenario.yaml": yaml.safe_dump(scenario.data, sort_keys=False), **scenario.files},
+        "files": {"scenario.yaml": yamltext.write(scenario.data, sort_keys=False), **scenario.files},
         "commands": [{"name": "check", "argv": argv, "timeout_s": 60}],
         "deadline_s": 90,
     }

@@ -83,6 +83,16 @@ def results(output: Mapping[str, Any], sla: Iterable[Mapping[str, str]] = ()) ->
     return sorted(found, key=lambda one: (one.start_ns, one.agent))
 
 
+def missed(output: Mapping[str, Any], sla: Iterable[Mapping[str, str]]) -> list[str]:
+    """The SLAs of a play that were missed, a line each."""
+    return [
+        f"{one.test}: SLA missed: {expression} ({state})"
+        for one in results(output, sla)
+        for expression, state in one.sla.items()
+        if state != "OK"
+    ]
+
+
 def _result(record: Mapping[str, Any], test: Mapping[str, Any], sla: dict[str, str]) -> Result:
     begin = record.get("start") or record.get("schedule") or 0.0
     seconds = max(0.0, (record.get("finish") or begin) - begin)

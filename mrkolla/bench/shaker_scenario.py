@@ -17,8 +17,9 @@ from typing import Any
 
 import yaml
 
-from mrkolla.errors import InputError
-from mrkolla.remote import Host
+from mrkolla.base import yamltext
+from mrkolla.base.errors import InputError
+from mrkolla.base.remote import Host
 
 ORIGIN, TARGET = "origin", "target"
 #: Where the scenario files of the project are: a name without a folder is looked for there.
@@ -148,9 +149,9 @@ def find_file(name: str) -> Path:
 
 
 def read(path: Path) -> Scenario:
-    """A checked scenario file. Raises :class:`~mrkolla.errors.InputError`, with file and key, for what cannot run."""
+    """A checked scenario file. Raises InputError, with file and key, for what cannot run."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yamltext.read(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -179,7 +180,7 @@ def _check_tests(path: Path, execution: Any) -> None:
     tests = execution.get("tests") if isinstance(execution, dict) else None
     _need(path, "execution.tests", isinstance(tests, list) and bool(tests), "missing: a list of tests")
     titles: list[str] = []
-    for number, test in enumerate(tests):
+    for number, test in enumerate(tests or ()):
         key = f"execution.tests[{number}]"
         _need(path, key, isinstance(test, dict), "a test is a map")
         kind = test.get("class")

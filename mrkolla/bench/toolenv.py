@@ -18,13 +18,14 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 
-from mrkolla import cache, remote, shell
+from mrkolla.base import cache, remote, shell
+from mrkolla.base.errors import BenchError, InputError, LackError
 from mrkolla.bench import toolenv_host
-from mrkolla.errors import BenchError, InputError, LackError
 
 #: Where environments are on hosts.
 HOST_FOLDER = "/opt/mrkolla"
@@ -60,7 +61,8 @@ class Target:
         """Whether a requirement's marker holds on this target."""
         if requirement.marker is None:
             return True
-        here = {**default_environment(), "python_version": self.python, "python_full_version": f"{self.python}.0"}
+        here: dict[str, Any] = {**default_environment(), "python_version": self.python}
+        here["python_full_version"] = f"{self.python}.0"
         here |= {"platform_machine": self.machine, "sys_platform": "linux", "platform_system": "Linux"}
         return requirement.marker.evaluate(here)
 
@@ -70,7 +72,7 @@ class ToolEnvironment:
     """A tool's environment: ``requirements`` are all of its packages, transitively, each pinned (``NAME==VERSION``).
 
     A requirement may have a marker (``legacy-cgi==2.6.4; python_version >= "3.13"``). Raises
-    :class:`~mrkolla.errors.InputError` for one that is not pinned.
+    InputError for one that is not pinned.
     """
 
     name: str
@@ -121,8 +123,8 @@ class ToolEnvironment:
         """The archive (``.tar.gz``) for ``target`` (by default the local testbed's hosts), built on the first call.
 
         pip's own settings on this machine say where packages come from; the archive keeps nothing of them. Raises
-        :class:`~mrkolla.errors.LackError` (no disk, a package that cannot be had for ``target``) or
-        :class:`~mrkolla.errors.DeployError` (no network) with pip's last word.
+        LackError (no disk, a package that cannot be had for ``target``) or
+        DeployError (no network) with pip's last word.
         """
         target = target or Target()
 

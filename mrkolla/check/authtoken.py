@@ -9,9 +9,10 @@ from __future__ import annotations
 import configparser
 from dataclasses import dataclass
 
+from mrkolla.base.errors import MrkollaError
 from mrkolla.check.endpoints import comparable
 from mrkolla.check.model import CloudView, Finding, RegionView
-from mrkolla.errors import MrkollaError
+from mrkolla.kolla import inifiles
 
 SECTION = "keystone_authtoken"
 #: Option -> the interface of Keystone that it must name: services go to one, and send their clients to the other.
@@ -44,10 +45,9 @@ def parse(text: str) -> dict[str, str]:
     Raises ValueError when the text is no such file.
     """
     # As oslo.config reads it: keys may repeat (the last counts here), values hold any sign, none is interpolated.
-    parser = configparser.RawConfigParser(
+    parser = inifiles.Parser(
         strict=False, allow_no_value=True, comment_prefixes=("#", ";"), delimiters=("=", ":"), default_section="\0"
     )
-    parser.optionxform = lambda option: option.strip().replace("-", "_")
     try:
         parser.read_string(text)
     except configparser.Error as error:

@@ -22,7 +22,7 @@ from urllib.parse import urljoin, urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mrkolla.errors import LackError
+from mrkolla.base.errors import LackError
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -75,7 +75,9 @@ def key_pin(url: str, ca: Path, timeout: float = 30) -> str:
             socket.create_connection((place.hostname, place.port or 443), timeout=timeout) as plain,
             context.wrap_socket(plain, server_hostname=place.hostname) as secured,
         ):
-            certificate = x509.load_der_x509_certificate(secured.getpeercert(binary_form=True))
+            given = secured.getpeercert(binary_form=True)
+            assert given is not None, "verified"
+            certificate = x509.load_der_x509_certificate(given)
     except OSError as refused:
         raise BrowserError(f"{url}: no TLS that {ca.name} vouches for: {refused}") from refused
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -92,14 +94,20 @@ class Browser:
     def __init__(self, url: str, shots: Path, *, pin: str | None = None, log: Path | None = None) -> None:
         self.url, self.shots, self.pin, self.log = url.rstrip("/") + "/", shots, pin, log
         self.root = self.url
-        self.driver: Chrome | None = None
+        self._driver: Chrome | None = None
+
+    @property
+    def driver(self) -> Chrome:
+        """Chromium's driver, while the context lasts."""
+        assert self._driver is not None, "a context manager"
+        return self._driver
 
     def __enter__(self) -> Browser:
         need()
         from selenium import webdriver
         from selenium.common.exceptions import WebDriverException
 
-        found = {package: shutil.which(program) for package, program in packages()}
+        found = {package: shutil.which(program) or program for package, program in packages()}
         options = webdriver.ChromeOptions()
         options.binary_location = found["chromium"]
         for argument in self.arguments():
@@ -114,7 +122,7 @@ class Browser:
         service = webdriver.ChromeService(driver, service_args=quiet, env=environ, log_output=output)
         self.shots.mkdir(parents=True, exist_ok=True)
         try:
-            self.driver = webdriver.Chrome(options=options, service=service)
+            self._driver = webdriver.Chrome(options=options, service=service)
         except WebDriverException as refused:
             raise BrowserError(f"Chromium does not start: {_first_line(refused)}") from refused
         self.driver.set_page_load_timeout(PAGE_S)
@@ -133,7 +141,7 @@ class Browser:
         return given
 
     def __exit__(self, *_: object) -> None:
-        driver, self.driver = self.driver, None
+        driver, self._driver = self._driver, None
         if driver is not None:
             driver.quit()
 

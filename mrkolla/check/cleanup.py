@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from openstack.exceptions import NotFoundException, SDKException
@@ -70,7 +71,7 @@ def delete_server(connection: Any, server_id: str, wait_s: float = 120) -> None:
 def stale(description: str | None, now: float) -> bool:
     """Whether a project's description says that a check made it longer than STALE_S seconds ago."""
     match = re.search(r"mrkolla check at (\d+)", description or "")
-    return bool(match) and now - int(match[1]) > STALE_S
+    return match is not None and now - int(match[1]) > STALE_S
 
 
 def sweep(admins: dict[str, Any], identity: Any, regions: list[RegionView]) -> list[Finding]:
@@ -92,9 +93,9 @@ def sweep(admins: dict[str, Any], identity: Any, regions: list[RegionView]) -> l
                 findings.append(Finding(region.name, "check", "", f"leftovers of {project.name}", "removed", text))
             findings += undo.run()
         undo = Undo("")
-        undo.push("identity", project.name, lambda project=project: identity.delete_project(project))
+        undo.push("identity", project.name, partial(identity.delete_project, project))
         for user in identity.users(name=project.name):
-            undo.push("identity", user.name, lambda user=user: identity.delete_user(user))
+            undo.push("identity", user.name, partial(identity.delete_user, user))
         findings += undo.run()
     return findings
 
@@ -103,12 +104,12 @@ def _find_leftovers(admin: Any, project: Any, undo: Undo) -> None:
     """Put everything of ``project`` in one region on ``undo``; what is removed first comes last."""
     for flavor in admin.compute.flavors(is_public=None):
         if flavor.name.startswith(project.name):
-            undo.push("compute", flavor.name, lambda flavor=flavor: admin.compute.delete_flavor(flavor))
+            undo.push("compute", flavor.name, partial(admin.compute.delete_flavor, flavor))
     for image in admin.image.images(owner=project.id):
-        undo.push("image", image.name, lambda image=image: admin.image.delete_image(image))
+        undo.push("image", image.name, partial(admin.image.delete_image, image))
     for group in admin.network.security_groups(project_id=project.id):
-        undo.push("network", group.name, lambda group=group: admin.network.delete_security_group(group))
+        undo.push("network", group.name, partial(admin.network.delete_security_group, group))
     for network in admin.network.networks(project_id=project.id):
-        undo.push("network", network.name, lambda network=network: admin.network.delete_network(network))
+        undo.push("network", network.name, partial(admin.network.delete_network, network))
     for server in admin.compute.servers(all_projects=True, project_id=project.id):
-        undo.push("compute", server.name, lambda server=server: delete_server(admin, server.id))
+        undo.push("compute", server.name, partial(delete_server, admin, server.id))

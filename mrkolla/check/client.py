@@ -19,8 +19,14 @@ REQUEST_TIMEOUT_S = 60
 def connect(view: CloudView, auth: Mapping[str, str], region: str) -> Any:
     """A connection to ``region`` with ``auth`` (username, password, project_name and the two domain names)."""
     base = view.identity_url(view.client_interface).rstrip("/").removesuffix("/v3") + "/v3"
-    names = ("username", "password", "project_name", "user_domain_name", "project_domain_name")
-    plugin = v3.Password(auth_url=base, **{name: auth[name] for name in names})
+    plugin = v3.Password(
+        auth_url=base,
+        username=auth["username"],
+        password=auth["password"],
+        project_name=auth["project_name"],
+        user_domain_name=auth["user_domain_name"],
+        project_domain_name=auth["project_domain_name"],
+    )
     http = requests.Session()
     # No proxy of the deployer stands between it and the regions.
     http.trust_env = False

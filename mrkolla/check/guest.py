@@ -59,6 +59,8 @@ class Trial:
     findings: list[Finding] = field(default_factory=list)
     facts: list[tuple[str, str, str]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    #: Set once the image is there, or will not be.
+    uploaded: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Upload, boot, read the console. A cloud that does not work gives a finding that names the service."""
@@ -67,6 +69,7 @@ class Trial:
             self._be_patient()
             self.say("uploading the guest's image")
             image = self._upload()
+            self.uploaded.set()
             service = "compute"
             self.say("making a flavor and a network")
             flavor = self._flavor()
@@ -78,6 +81,8 @@ class Trial:
                 self._read_guest(server)
         except API_ERRORS as error:
             self._wrong(service, "guest", "each call answered", one_line(error))
+        finally:
+            self.uploaded.set()
 
     def _be_patient(self) -> None:
         """Have a 502, 503 or 504 tried again for half a minute: HAProxy gives some for services that just come up.

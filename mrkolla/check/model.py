@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from mrkolla import remote
-from mrkolla.errors import CheckError
+from mrkolla.base import remote
+from mrkolla.base.errors import CheckError
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class RegionView:
     vip: str
     control: Sequence[remote.Host] = ()
     compute: Sequence[remote.Host] = ()
+    network: Sequence[remote.Host] = ()
     compute_driver: str = "qemu"
     services: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -58,8 +57,8 @@ class CloudView:
     project_name, user_domain_name and project_domain_name, ``interfaces`` are those that the release registers,
     ``client_interface`` the one that the check's own calls use. Times are in seconds: ``settle_s`` is given to
     services that come up, ``boot_s`` to a server until ACTIVE, and again to its guest. ``run`` runs a command on
-    a host, as :func:`mrkolla.remote.run` does. ``screenshots`` is the folder for what a real browser saw; ``ca`` is
-    the certificate (PEM) by which https of the AR is trusted, None where it has none.
+    a host, as :func:`mrkolla.base.remote.run` does. ``screenshots`` is the folder for what a real browser saw; ``ca``
+    is the certificate (PEM) by which https of the AR is trusted, None where it has none.
     """
 
     regions: Sequence[RegionView]
@@ -144,26 +143,3 @@ class Report:
             "facts": [list(row) for row in self.facts],
             "skipped": list(self.skipped),
         }
-
-    def endpoint_table(self) -> Table:
-        """The endpoint table of the cloud."""
-        return _table("Endpoints", ("Region", "Service", "Type", "Interface", "URL"), self.endpoints)
-
-    def fact_table(self) -> Table:
-        """What worked, in each region."""
-        return _table("Seen to work", ("Region", "What", "Seen"), self.facts)
-
-    def finding_table(self) -> Table:
-        """What is wrong, one row a finding."""
-        columns = ("Region", "Service", "Interface", "What", "Expected", "Found")
-        rows = [(f.region, f.service, f.interface, f.what, f.expected, f.found) for f in self.findings]
-        return _table("Findings", columns, rows)
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    return table

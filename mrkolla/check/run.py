@@ -8,20 +8,22 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from mrkolla.base.errors import InputError
 from mrkolla.check import browser, shown
 from mrkolla.check.authtoken import check_authtoken
 from mrkolla.check.cleanup import PREFIX, Undo, sweep
 from mrkolla.check.client import connect, one_line
+from mrkolla.check.containers import check_containers
 from mrkolla.check.endpoints import endpoint_findings, list_endpoints
 from mrkolla.check.guest import API_ERRORS, Trial
 from mrkolla.check.horizon import Horizon, HorizonError
 from mrkolla.check.model import CloudView, Finding, RegionView, Report
 from mrkolla.check.services import check_services
-from mrkolla.errors import InputError
 
-PARTS = ("endpoints", "authtoken", "services", "guest", "horizon")
+PARTS = ("endpoints", "authtoken", "containers", "services", "guest", "horizon")
 #: Horizon in a real browser, which most machines do not have: only when asked for.
 BROWSER = "browser"
 DOMAIN = "default"
@@ -88,10 +90,11 @@ class _Check:
         if "endpoints" in self.parts:
             self.progress(ar, "endpoints")
             self.report.findings += endpoint_findings(self.view, rows)
-        if "authtoken" in self.parts:
-            self._side_by_side(self.view.osrs, self._authtoken)
-        if "services" in self.parts:
-            self._side_by_side(self.view.osrs, self._services)
+        looks = {"authtoken": self._authtoken, "services": self._services}
+        wanted = [(look, region) for name, look in looks.items() if name in self.parts for region in self.view.osrs]
+        if "containers" in self.parts:
+            wanted += [(self._containers, region) for region in self.view.regions]
+        self._side_by_side(wanted, lambda one: one[0](one[1]))
         if "guest" in self.parts:
             self._guests_and_horizon(admin)
 
@@ -111,6 +114,10 @@ class _Check:
     def _authtoken(self, region: RegionView) -> list[Finding]:
         self.progress(region.name, "where services look for Keystone")
         return check_authtoken(self.view, region)
+
+    def _containers(self, region: RegionView) -> list[Finding]:
+        self.progress(region.name, "containers")
+        return check_containers(self.view, region, self.stop, self._say(region.name))
 
     def _services(self, region: RegionView) -> list[Finding]:
         self.progress(region.name, "compute services and network agents")
@@ -143,9 +150,11 @@ class _Check:
                 trial.name, trial.project_id = person.name, person.project_id
                 trial.user = connect(self.view, person.auth(), trial.region.name)
                 trial.admin = admins[trial.region.name]
-            self._side_by_side(trials, _guest)
+            # While guests boot, which takes longer, Horizon shows the images that they boot from.
+            works: list[Callable[[], list[Finding]]] = [partial(_guest, trial) for trial in trials]
             if "horizon" in self.parts:
-                self._horizon(person, trials)
+                works.append(lambda: self._horizon(person, trials))
+            self._side_by_side(works, lambda work: work())
             if BROWSER in self.parts:
                 self._browser(person, trials)
         except API_ERRORS as error:
@@ -174,24 +183,28 @@ class _Check:
         identity.assign_project_role_to_user(project.id, user.id, identity.find_role("member", ignore_missing=False).id)
         return _Person(name, password, project.id)
 
-    def _horizon(self, person: _Person, trials: list[Trial]) -> None:
+    def _horizon(self, person: _Person, trials: list[Trial]) -> list[Finding]:
+        """Wait until the images are uploaded, and look at them in Horizon."""
         ar = self.view.admin_region.name
         if not self.view.horizon_url:
             self.report.skipped.append("Horizon: the cloud's view has no URL of it")
-            return
+            return []
         self.progress(ar, "Horizon: login and the images of each region")
         horizon = Horizon(self.view.horizon_url, self.view.ca)
         try:
             horizon.log_in(person.name, person.password)
         except HorizonError as error:
-            self.report.findings.append(Finding(ar, "dashboard", "", "login to Horizon", "logged in", str(error)))
-            return
-        images = {trial.region.name: trial.image for trial in trials if trial.image}
+            return [Finding(ar, "dashboard", "", "login to Horizon", "logged in", str(error))]
         for trial in trials:
-            findings = horizon_findings(horizon, trial.region.name, images)
-            self.report.findings += findings
-            if trial.image and not findings:
+            trial.uploaded.wait()
+        images = {trial.region.name: trial.image for trial in trials if trial.image}
+        findings = []
+        for trial in trials:
+            found = horizon_findings(horizon, trial.region.name, images)
+            findings += found
+            if trial.image and not found:
                 self.report.facts.append((trial.region.name, "Horizon lists its images", trial.image))
+        return findings
 
     def _browser(self, person: _Person, trials: list[Trial]) -> None:
         ar = self.view.admin_region.name
@@ -205,6 +218,7 @@ class _Check:
             "networks": {trial.region.name: trial.network for trial in trials if trial.network},
         }
         shots = self.view.screenshots
+        assert shots is not None, "asked for"
         try:
             pin = browser.key_pin(self.view.horizon_url, self.view.ca) if self.view.ca else None
             with browser.Browser(

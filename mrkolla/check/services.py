@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,21 +10,22 @@ from openstack.exceptions import SDKException
 
 from mrkolla.check.client import one_line
 from mrkolla.check.model import Finding, RegionView
+from mrkolla.check.settle import settled
 
 
 def compute_findings(region: RegionView, services: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Each nova-compute up and enabled, and one on each compute host (but for ``fake``, whose hosts have any number).
+    """Each of Nova's services up and enabled; a nova-compute on each compute host (``fake``: any number of them).
 
-    A service is a mapping with host, state and status.
+    A service is a mapping with binary, host, state and status.
     """
     findings, seen = [], set()
     for service in services:
-        seen.add(service["host"].split(".")[0])
+        if service["binary"] == "nova-compute":
+            seen.add(service["host"].split(".")[0])
         if service["state"] != "up" or service["status"] != "enabled":
             found = f"{service['state']}, {service['status']}"
-            findings.append(
-                Finding(region.name, "compute", "", f"nova-compute on {service['host']}", "up, enabled", found)
-            )
+            what = f"{service['binary']} on {service['host']}"
+            findings.append(Finding(region.name, "compute", "", what, "up, enabled", found))
     if not seen:
         findings.append(Finding(region.name, "compute", "", "nova-compute", "at least one", "none registered"))
     elif region.compute_driver != "fake":
@@ -54,23 +54,19 @@ def check_services(
     connection: Any, region: RegionView, settle_s: float, stop: threading.Event, say: Callable[[str], None]
 ) -> list[Finding]:
     """Look at the region's services as an admin; those that are not up get ``settle_s`` seconds to come up."""
-    end = time.monotonic() + settle_s
-    while True:
+
+    def look() -> list[Finding]:
         try:
-            findings = compute_findings(region, _computes(connection)) + agent_findings(region, _agents(connection))
+            return compute_findings(region, _computes(connection)) + agent_findings(region, _agents(connection))
         except SDKException as error:
-            findings = [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
-        left = end - time.monotonic()
-        if not findings or left <= 0:
-            return findings
-        say(f"waiting for {len(findings)} services to come up ({left:.0f} s left)")
-        if stop.wait(min(5, max(left, 0.1))):
-            return findings
+            return [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
+
+    return settled(look, settle_s, stop, say, "services")
 
 
 def _computes(connection: Any) -> list[dict[str, Any]]:
-    found = connection.compute.services(binary="nova-compute")
-    return [{"host": one.host, "state": one.state, "status": one.status} for one in found]
+    found = connection.compute.services()
+    return [{"binary": one.binary, "host": one.host, "state": one.state, "status": one.status} for one in found]
 
 
 def _agents(connection: Any) -> list[dict[str, Any]]:

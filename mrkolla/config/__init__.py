@@ -1,18 +1,30 @@
 """The experiment file: read, checked, typed. ``load("configs/two_regions.yaml")`` gives an :class:`Experiment`."""
 
-from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
+from mrkolla.config.bench import ProbeOptions, ToolOptions
+from mrkolla.config.faults import FaultOptions
 from mrkolla.config.load import from_dict, load, load_region, load_testbed
 from mrkolla.config.model import Experiment, known_releases
 from mrkolla.config.points import Point
 from mrkolla.config.schema import schema
-from mrkolla.config.sections import AdminRegion, Images, Keystone, Kolla, Region, Sweep, Wan, one_form
-from mrkolla.config.testbeds import TESTBEDS, LocalTestbed, Testbed
+from mrkolla.config.sections import (
+    AdminRegion,
+    CloudKolla,
+    Images,
+    Keystone,
+    Kolla,
+    Region,
+    Sweep,
+    Wan,
+    one_form,
+    wrong_name,
+)
+from mrkolla.config.testbeds import LocalTestbed, TestbedOptions
 
 __all__ = [
-    "TESTBEDS",
-    "TOOL_OPTIONS",
     "AdminRegion",
+    "CloudKolla",
     "Experiment",
+    "FaultOptions",
     "Images",
     "Keystone",
     "Kolla",
@@ -21,7 +33,7 @@ __all__ = [
     "ProbeOptions",
     "Region",
     "Sweep",
-    "Testbed",
+    "TestbedOptions",
     "ToolOptions",
     "Wan",
     "from_dict",
@@ -31,4 +43,5 @@ __all__ = [
     "load_testbed",
     "one_form",
     "schema",
+    "wrong_name",
 ]

@@ -7,12 +7,16 @@ and whose location is a path in the file; :mod:`mrkolla.config.load` adds the fi
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError, core_schema
+
+from mrkolla.base.plugins import Registry
 
 # Strict: neither "1" nor true nor 1.0 is a count, since each of them is more likely a slip than a wish.
 Int = Annotated[int, Strict()]
@@ -49,6 +53,29 @@ def refuse(problems: list[InitErrorDetails], title: str = "experiment") -> None:
 def bad(text: str) -> PydanticCustomError:
     """An error about the very value that a validator was given."""
     return PydanticCustomError(BAD, "{text}", {"text": text})
+
+
+def matching(pattern: str, rule: str) -> AfterValidator:
+    """Holds a text to ``pattern``; ``rule`` ("must be ...") says that to a person."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise bad(f"{rule}, not '{text}'")
+        return text
+
+    return AfterValidator(check)
+
+
+def ipv4(kind: type[IPv4Address] | type[IPv4Network], what: str) -> AfterValidator:
+    """Holds a text to being an IPv4 address or network; ``what`` names it to a person."""
+
+    def check(text: str) -> str:
+        try:
+            return str(kind(text))
+        except ValueError:
+            raise bad(f"must be an IPv4 {what}, not '{text}'") from None
+
+    return AfterValidator(check)
 
 
 def _shown(value: Any) -> str:
@@ -97,7 +124,7 @@ def _words(error: Mapping[str, Any]) -> str:
 def _counts_good_ones(error: Mapping[str, Any]) -> bool:
     if error["type"] != "too_short" or not isinstance(error["input"], (list, tuple)):
         return False
-    return len(error["input"]) >= error["ctx"]["min_length"]
+    return bool(len(error["input"]) >= error["ctx"]["min_length"])
 
 
 class Model(BaseModel):
@@ -132,37 +159,59 @@ class Model(BaseModel):
 
 
 class Choice:
-    """Annotates a field whose model is chosen by one of its keys, from a registry (value of the key -> model).
+    """Annotates a field whose model is chosen by one of its keys: the options of the plug-in that the key names."""
 
-    The registry is read at each use, so a new kind is a new line there. ``later`` names kinds that the file format
-    has but this version does not.
-    """
-
-    def __init__(self, key: str, registry: Mapping[str, type[Model]], later: Iterable[str] = ()) -> None:
-        self.key, self.registry, self.later = key, registry, tuple(later)
+    def __init__(self, key: str, registry: Registry) -> None:
+        self.key, self.registry = key, registry
 
     def _validate(self, value: Any, info: core_schema.ValidationInfo) -> Model:
-        if isinstance(value, tuple(self.registry.values())):
-            return value
         if not isinstance(value, Mapping):
             raise bad(f"must be a map with the key '{self.key}' ({', '.join(self.registry)}), not {_shown(value)}")
         if self.key not in value:
             refuse([problem(f"key is missing; one of: {', '.join(self.registry)}", (self.key,), value, MISSING)])
         kind = value[self.key]
         if not isinstance(kind, str) or kind not in self.registry:
-            supported = f"supported: {', '.join(self.registry)}"
-            what = f"{_shown(kind)} is not supported in this version; {supported}"
-            if kind not in self.later:
-                what = f"unknown {self.key} {_shown(kind)}; {suggest(kind, self.registry)}"
+            what = f"unknown {self.key} {_shown(kind)}; {suggest(kind, self.registry)}"
             refuse([problem(what, (self.key,), kind)])
-        return self.registry[kind].model_validate(value, context=info.context)
+        options: type[Model] = self.registry[kind].options
+        return options.model_validate(value, context=info.context)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def validate(value: Any, info: core_schema.ValidationInfo) -> Model:
+            return value if isinstance(value, source) else self._validate(value, info)
+
         return core_schema.with_info_plain_validator_function(
-            self._validate,
+            validate,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda one: one.model_dump(mode="json")),
         )
 
-    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict:
-        kinds = [handler(model.__pydantic_core_schema__) for model in self.registry.values()]
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        kinds = [handler(plugin.options.__pydantic_core_schema__) for plugin in self.registry.values()]
         return {"type": "object", "required": [self.key], "oneOf": kinds}
+
+
+class OneOf:
+    """Annotates a text that is the name of a plug-in, or one of ``more`` words."""
+
+    def __init__(self, registry: Registry, *more: str) -> None:
+        self.registry, self.more = registry, more
+
+    def _validate(self, value: Any) -> str:
+        known = [*self.registry, *self.more]
+        if isinstance(value, str) and value in known:
+            return value
+        # As pydantic says it of a Literal, for _words to put it in ours.
+        expected = " or ".join(repr(name) for name in known)
+        raise PydanticKnownError("literal_error", {"expected": expected})
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "enum": [*self.registry, *self.more]}

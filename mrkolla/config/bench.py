@@ -1,13 +1,14 @@
-"""The own keys of each benchmark tool. A new tool is a model and a line in :data:`TOOL_OPTIONS`."""
+"""The own keys of the benchmark tools that come with mrkolla. Each tool, a plug-in, has a model that is made from
+:class:`ToolOptions`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from mrkolla.config.base import Float, Int, Model, Text, bad
+from mrkolla.config.base import Bool, Float, Int, Model, Text, bad, problem, refuse
 
 Operation = Literal[
     "token_issue_new_connection",
@@ -17,11 +18,15 @@ Operation = Literal[
     "glance_cached_token",
     "neutron_fresh_token",
     "neutron_cached_token",
+    "nova_fresh_token",
+    "nova_cached_token",
 ]
+#: What the probe does only where it does not wait for answers (``rate``).
+OPEN_LOOP_ONLY = ("nova_fresh_token", "nova_cached_token")
 
 
 class ToolOptions(Model):
-    """An entry of ``bench``; each tool's model adds its own keys."""
+    """An entry of ``bench``; each tool's model adds its own keys, and has its name as the only value of ``tool``."""
 
     #: Whether a tool may be listed more than once (its entries' samples can then be told apart).
     several: ClassVar[bool] = False
@@ -48,8 +53,9 @@ class ToolOptions(Model):
 
 
 def _each_once(operations: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    for index, name in enumerate(operations or ()):
-        if name in operations[:index]:
+    given = operations or ()
+    for index, name in enumerate(given):
+        if name in given[:index]:
             raise bad(f"operation '{name}' is listed twice; remove one")
     return operations
 
@@ -63,8 +69,34 @@ class ProbeOptions(ToolOptions):
     )
     warmup: Int = Field(5, ge=0, le=1_000_000, description="warm-up samples per operation, marked as such in the table")
     operations: Annotated[tuple[Operation, ...] | None, AfterValidator(_each_once)] = Field(
-        None, min_length=1, description="operations to measure; null: all of them"
+        None, min_length=1, description="operations to measure; null: all of them (those of Nova: with a rate only)"
     )
+    rate: Float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="open loop: so many operations of each kind are started a second, whether earlier ones were"
+        " answered or not; null: each waits for the one before it",
+    )
+    deadline_s: Float = Field(10.0, ge=0.1, le=600, description="with a rate: an operation that takes longer hung, s")
+    admin: Bool = Field(False, description="with a rate: from the AR as well, its Keystone's operations alone")
+
+    @model_validator(mode="after")
+    def _open_loop_alone(self) -> ProbeOptions:
+        if self.rate is None:
+            wrong = [
+                problem(f"'{name}' is measured with a rate only; give one", ("operations", index), name)
+                for index, name in enumerate(self.operations or ())
+                if name in OPEN_LOOP_ONLY
+            ]
+            wrong += [problem("is used with a rate only; give one", ("admin",), True)] if self.admin else []
+            refuse(wrong)
+        return self
+
+    @property
+    def lasts_s(self) -> float:
+        """How long its load lasts, s; 0: until all was answered."""
+        return (self.warmup + self.samples) / self.rate if self.rate else 0.0
 
 
 class MiddlewareOptions(ToolOptions):
@@ -152,12 +184,3 @@ class RallyOptions(ToolOptions):
 
     def files(self) -> tuple[str, ...]:
         return self.tasks
-
-
-#: Tool -> model of its entry in ``bench``.
-TOOL_OPTIONS: dict[str, type[ToolOptions]] = {
-    "middleware": MiddlewareOptions,
-    "probe": ProbeOptions,
-    "rally": RallyOptions,
-    "shaker": ShakerOptions,
-}

@@ -13,11 +13,12 @@ import yaml
 from pydantic import ValidationError
 from yaml.constructor import SafeConstructor
 
+from mrkolla.base.errors import InputError
+from mrkolla.base.plugins import TESTBEDS
 from mrkolla.config.base import MISSING, Choice, Model, suggest
 from mrkolla.config.model import Experiment
 from mrkolla.config.sections import Region
-from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
-from mrkolla.errors import InputError
+from mrkolla.config.testbeds import TestbedOptions
 
 Loc = tuple[str | int, ...]
 
@@ -105,8 +106,11 @@ class _Document:
             return node.value
         try:
             return self._scalars.construct_object(node)
+        except (KeyError, IndexError):  # of a tag that was written out, as !!bool before a word
+            self._problem(node, loc, f"{node.value!r} is no {node.tag.replace(_TAG, '!!')}; write a plain value")
         except ValueError:
-            return node.value
+            pass
+        return node.value
 
     def _map(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
         if node.tag != _TAG + "map":
@@ -195,7 +199,7 @@ def from_dict(values: Mapping[str, Any], source: str = "<dict>", *, folder: Path
     """The experiment that ``values`` (the file's keys) describes.
 
     ``source`` names it in errors; ``kolla.config`` is relative to ``folder``. Raises
-    :class:`~mrkolla.errors.InputError` with a line for each problem: ``SOURCE: KEY PATH: problem``.
+    InputError with a line for each problem: ``SOURCE: KEY PATH: problem``.
     """
     if not isinstance(values, Mapping):
         raise InputError(f"{source}: an experiment is a map of keys, not {type(values).__name__}")
@@ -206,7 +210,7 @@ def load(path: Path | str, overlay: Path | str | None = None, *, files: bool = T
     """Read the experiment file ``path``; the file ``overlay`` replaces its section ``testbed`` and nothing else.
 
     With ``files`` false the folders of ``kolla.config`` need not exist any more: for reading a run folder's
-    ``experiment.yaml``. Raises :class:`~mrkolla.errors.InputError` with a line for each problem:
+    ``experiment.yaml``. Raises InputError with a line for each problem:
     ``FILE:LINE: KEY PATH: problem; what to do``.
     """
     document = _Document(Path(path), "an experiment file")
@@ -220,10 +224,10 @@ def load(path: Path | str, overlay: Path | str | None = None, *, files: bool = T
     return _validated(values, places, str(path), Path(path).parent, files)
 
 
-def load_testbed(path: Path | str) -> Testbed:
+def load_testbed(path: Path | str) -> TestbedOptions:
     """The section ``testbed`` of a testbed file, or of an experiment file.
 
-    Raises :class:`~mrkolla.errors.InputError` with a line for each problem.
+    Raises InputError with a line for each problem.
     """
     document = _Document(Path(path), "a testbed file")
     if "testbed" not in document.values:
@@ -242,7 +246,7 @@ def load_testbed(path: Path | str) -> Testbed:
 def load_region(path: Path | str, name: str) -> dict[str, Any]:
     """The keys of one region, as an entry of ``regions`` has them, from a file of its own; ``name`` may be left out.
 
-    What is left out of the file is not in the result. Raises :class:`~mrkolla.errors.InputError` with a line for
+    What is left out of the file is not in the result. Raises InputError with a line for
     each problem, one of them a name other than ``name``.
     """
     document = _Document(Path(path), "a region's file")
@@ -262,7 +266,7 @@ def load_region(path: Path | str, name: str) -> dict[str, Any]:
 
 
 class _TestbedFile(Model):
-    testbed: Annotated[Testbed, Choice("kind", TESTBEDS, LATER)]
+    testbed: Annotated[TestbedOptions, Choice("kind", TESTBEDS)]
 
 
 def _only_testbed(document: _Document) -> None:

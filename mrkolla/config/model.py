@@ -6,27 +6,35 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import InitErrorDetails
 
+from mrkolla.base import yamltext
+from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS
 from mrkolla.config.base import Choice, Int, Model, Text, bad, problem, refuse, suggest
-from mrkolla.config.bench import TOOL_OPTIONS, ProbeOptions, ToolOptions
+from mrkolla.config.bench import ProbeOptions, ToolOptions
+from mrkolla.config.faults import FaultOptions, ends_s, wrong_schedule
 from mrkolla.config.points import Factors, Point, folder_digest, ordered
-from mrkolla.config.sections import AdminRegion, ExperimentName, Images, Keystone, Kolla, Region, Sweep, Wan, one_form
-from mrkolla.config.testbeds import LATER, TESTBEDS, Testbed
+from mrkolla.config.sections import (
+    AdminRegion,
+    CloudKolla,
+    ExperimentName,
+    Images,
+    Keystone,
+    Region,
+    Sweep,
+    Wan,
+    one_form,
+)
+from mrkolla.config.testbeds import TestbedOptions, walltime_s
+
+Section = TypeVar("Section", bound=TestbedOptions)
 
 
 def known_releases() -> tuple[str, ...]:
-    """Names of the releases that mrkolla can deploy; empty (any name passes) where that part is not installed."""
-    try:
-        from mrkolla.kolla.releases import RELEASES
-    except ModuleNotFoundError as missing:
-        if not (missing.name or "").startswith("mrkolla.kolla"):
-            raise
-        return ()
+    """Names of the releases that mrkolla can plan."""
     return tuple(RELEASES)
 
 
@@ -36,7 +44,7 @@ def _release(name: Any) -> str:
         raise bad(f'{name} is read as a number; put it in quotes: "{name}"')
     if not isinstance(name, str):
         raise bad(f'must be text (the OpenStack release, such as "2025.1"), not {name!r}')
-    if known and name not in known:
+    if name not in known:
         hint = suggest(name, known)
         listed = "" if hint.startswith("known") else f" known: {', '.join(known)}"
         raise bad(f"unknown release '{name}'; {hint}{listed}")
@@ -75,9 +83,9 @@ class Experiment(Model):
 
     name: ExperimentName = Field(description="the experiment's name, used for run folders")
     release: Annotated[Text, BeforeValidator(_release)] = Field(description="OpenStack release, in quotes")
-    testbed: Annotated[Testbed, Choice("kind", TESTBEDS, LATER)] = Field(description="where the hosts are")
+    testbed: Annotated[TestbedOptions, Choice("kind", TESTBEDS)] = Field(description="where the hosts are")
     images: Images = Field(default_factory=Images, description="container images")
-    kolla: Kolla = Field(default_factory=Kolla, description="pass-through for the run of every region")
+    kolla: CloudKolla = Field(default_factory=CloudKolla, description="pass-through for the run of every region")
     keystone: Keystone = Field(default_factory=Keystone, description="Keystone's settings")
     admin_region: AdminRegion = Field(default_factory=AdminRegion, description="the AR")
     regions: Annotated[tuple[Region, ...], AfterValidator(_each_region_once)] = Field(
@@ -85,14 +93,17 @@ class Experiment(Model):
     )
     wan: Wan = Field(default_factory=Wan, description="links between each OSR and the AR")
     sweep: Sweep = Field(default_factory=Sweep, description="points to measure")
-    bench: Annotated[
-        tuple[Annotated[ToolOptions, Choice("tool", TOOL_OPTIONS)], ...], AfterValidator(_each_tool_once)
-    ] = Field((ProbeOptions(),), min_length=1, description="tools that measure each point")
+    bench: Annotated[tuple[Annotated[ToolOptions, Choice("tool", TOOLS)], ...], AfterValidator(_each_tool_once)] = (
+        Field((ProbeOptions(),), min_length=1, description="tools that measure each point")
+    )
+    faults: tuple[Annotated[FaultOptions, Choice("do", FAULTS)], ...] = Field(
+        (), description="what is done to the cloud at each point, while the load of the probe (with a rate) goes on"
+    )
     trace: Int = Field(0, ge=0, le=100, description="slowest operations of each kind and point to trace; 0: none")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
-        refuse([*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes()])
+        refuse([*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes(), *self._wrong_faults()])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self
@@ -117,6 +128,24 @@ class Experiment(Model):
                     text = f"{region.name} takes multiples of its {region.compute} compute hosts, {least} or more"
                     yield problem(text, here, number)
 
+    def _wrong_faults(self) -> Iterator[InitErrorDetails]:
+        if not self.faults:
+            return
+        yield from wrong_schedule(self.faults, self.admin_region.name, [region.name for region in self.regions])
+        end = ends_s(self.faults)
+        last = max(range(len(self.faults)), key=lambda index: self.faults[index].at_s + self.faults[index].lasts_s)
+        here = ("faults", last)
+        lasts = [entry.lasts_s for entry in self.bench if isinstance(entry, ProbeOptions)]
+        walltime = getattr(self.testbed, "walltime", None)
+        if not any(lasts):
+            text = "needs load that does not wait for answers: list the tool probe in bench, with a rate"
+            yield problem(text, ("faults",), None)
+        elif end >= max(lasts):
+            text = f"ends {end:g} s after the load began, which lasts {max(lasts):g} s: raise the probe's samples"
+            yield problem(f"{text}, and leave some for what comes after", here, None)
+        if walltime is not None and end > walltime_s(walltime):
+            yield problem(f"ends {end:g} s after the load began, and the whole job has {walltime}", here, None)
+
     def _wrong_rtts(self) -> Iterator[InitErrorDetails]:
         names = [region.name for region in self.regions]
         seen: dict[tuple[float, ...], int] = {}
@@ -134,12 +163,21 @@ class Experiment(Model):
                 if missing or len(entry) != len(names):
                     continue
             rtts = tuple(self._rtts(entry).values())
+            if min(rtts) < self.wan.jitter_ms:
+                text = f"{min(rtts):g} ms is less than wan.jitter_ms, {self.wan.jitter_ms:g}: a round trip cannot vary"
+                yield problem(f"{text} by more than itself; raise it, or lower the jitter", here, entry)
             first = seen.setdefault(rtts, index)
             if first != index:
                 yield problem(f"is the same as rtt_ms[{first}]; remove it, or raise repetitions", here, entry)
 
     def _rtts(self, entry: float | dict[str, float]) -> dict[str, float]:
         return {r.name: entry[r.name] if isinstance(entry, dict) else entry for r in self.regions}
+
+    def testbed_as(self, options: type[Section]) -> Section:
+        """The section ``testbed`` as what it is: the ``options`` of a testbed. Raises TypeError for another's."""
+        if not isinstance(self.testbed, options):
+            raise TypeError(f"testbed.kind is '{self.testbed.kind}', whose keys are no {options.__name__}")
+        return self.testbed
 
     def points(self) -> list[Point]:
         """The points in the order to measure them; see :func:`mrkolla.config.points.ordered`.
@@ -157,6 +195,7 @@ class Experiment(Model):
             repetitions=sweep.repetitions,
             drift=sweep.drift,
             seed=sweep.seed,
+            crossed=sweep.crossed,
         )
         return ordered(factors)
 
@@ -171,14 +210,19 @@ class Experiment(Model):
         """This experiment with ``changes`` in its ``keystone`` section."""
         return self.model_copy(update={"keystone": self.keystone.model_copy(update=dict(changes))})
 
+    def variants(self) -> list[Experiment]:
+        """What this experiment is between points of its sweep, with each of the sweep's settings of the cloud."""
+        found = [self.with_keystone(variant.model_dump(exclude_none=True)) for variant in self.sweep.keystone]
+        return found + [self.with_fake_computes(number) for number in self.sweep.fake_computes]
+
     def dump(self) -> str:
         """The experiment as YAML with every default written out; reading it gives an equal experiment."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+        return yamltext.write(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
     def digest(self) -> str:
         """SHA-256 (hex) of all values; a ``kolla.config`` folder counts by its files, not by where it lies.
 
-        Raises :class:`~mrkolla.errors.InputError` when such a folder cannot be read.
+        Raises InputError when such a folder cannot be read.
         """
         content = self.model_dump(mode="json")
         for section in (content, content["admin_region"], *content["regions"]):

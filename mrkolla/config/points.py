@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 
 if TYPE_CHECKING:
     from mrkolla.config.bench import ToolOptions
@@ -62,41 +63,63 @@ class Factors:
     repetitions: int
     drift: bool
     seed: int
+    crossed: bool = False
 
 
 def ordered(factors: Factors) -> list[Point]:
-    """All combinations, what is slow to change outermost.
+    """All combinations: fake computes outermost, then repetition, Keystone's settings, round trip, load.
 
-    That is: fake computes, Keystone's settings, repetition, round trip, load. Fake computes only come, so their numbers
-    rise. Within each of the others the order is random, and depends on the seed alone; more repetitions leave that of
-    the earlier ones as it is.
+    Fake computes only come, so their numbers rise. Repetitions lie outside Keystone's settings, so that what changes
+    on the machine meanwhile affects all settings alike. Within each of the others the order is random, and depends on
+    the seed alone; more repetitions leave that of the earlier ones as it is. ``crossed``: each OSR has an order of the
+    round trips of its own.
     """
     # Not for security: the same seed must give the same order.
     order = random.Random(factors.seed)
-    variants = list(factors.keystone) or [{}]
-    if len(variants) > 1:
-        order.shuffle(variants)
-    numbers = sorted(factors.fake_computes) or [None]
+    numbers: list[int | None] = [*sorted(factors.fake_computes)] or [None]
     points: list[Point] = []
-    for number, keystone in [(number, variant) for number in numbers for variant in variants]:
-        block: list[Point] = []
+    for number in numbers:
+        firsts: dict[str | None, Point] = {}
         for repetition in range(1, factors.repetitions + 1):
-            rtts = [dict(rtt) for rtt in factors.rtts]
-            order.shuffle(rtts)
-            for rtt in rtts:
-                loads = _loads(factors)
-                if len(loads) > 1:
-                    order.shuffle(loads)
-                for label, bench in loads:
-                    of_settings = f"-fakes{number}" if number is not None else ""
-                    of_settings += "".join(f"-{key}{_word(value)}" for key, value in sorted(keystone.items()))
-                    name = f"{rtt_label(list(rtt.values()))}{label}{of_settings}-r{repetition}"
-                    block.append(Point(name, rtt, repetition, keystone, bench, number))
-        if factors.drift:
-            first = block[0]
-            block.append(replace(first, id=f"{first.id}{AGAIN}", again=first.id))
-        points += block
+            variants = list(factors.keystone) or [{}]
+            if len(variants) > 1:
+                order.shuffle(variants)
+            for keystone in variants:
+                block = _block(factors, order, number, keystone, repetition)
+                first = firsts.setdefault(block[0].settings, block[0])
+                if factors.drift and repetition == factors.repetitions:
+                    block.append(replace(first, id=f"{first.id}{AGAIN}", again=first.id))
+                points += block
     return points
+
+
+def _block(
+    factors: Factors, order: random.Random, number: int | None, keystone: Mapping[str, Any], repetition: int
+) -> list[Point]:
+    """Every round trip once, with every load, in an order drawn from ``order``."""
+    block = []
+    for rtt in _pass(factors, order):
+        loads = _loads(factors)
+        if len(loads) > 1:
+            order.shuffle(loads)
+        for label, bench in loads:
+            of_settings = f"-fakes{number}" if number is not None else ""
+            of_settings += "".join(f"-{key}{_word(value)}" for key, value in sorted(keystone.items()))
+            name = f"{rtt_label(list(rtt.values()))}{label}{of_settings}-r{repetition}"
+            block.append(Point(name, rtt, repetition, keystone, bench, number))
+    return block
+
+
+def _pass(factors: Factors, order: random.Random) -> list[dict[str, float]]:
+    """The round trips of a pass by OSR; crossed, each OSR's in an order of its own."""
+    rtts = [dict(rtt) for rtt in factors.rtts]
+    order.shuffle(rtts)
+    if not factors.crossed:
+        return rtts
+    columns = {osr: [rtt[osr] for rtt in rtts] for osr in rtts[0]}
+    for osr in list(columns)[1:]:
+        order.shuffle(columns[osr])
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _loads(factors: Factors) -> list[tuple[str, tuple[ToolOptions, ...]]]:
@@ -126,19 +149,47 @@ def rtt_label(rtts: Sequence[float]) -> str:
     return label if len(label) <= 100 else "rtts-" + hashlib.sha256(label.encode()).hexdigest()[:12]
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 (hex) of the names and contents of all files under ``folder``.
+#: Files and bytes that a folder of Kolla's configuration may have; more is another kind of folder.
+MOST_FILES, MOST_BYTES = 2_000, 50_000_000
 
-    Raises :class:`~mrkolla.errors.InputError` when it cannot be read.
+
+def folder_files(folder: Path) -> dict[str, bytes]:
+    """The contents of all files under ``folder``, by their names in it, in order.
+
+    No more is read of a file than the size that it says, so that one without end (as in /proc) ends. Raises
+    InputError when it cannot be read, or is larger than :data:`MOST_FILES` or
+    :data:`MOST_BYTES`.
     """
-    digest = hashlib.sha256()
+    found: dict[str, bytes] = {}
     try:
         if not folder.is_dir():
             raise InputError(f"kolla.config: the folder {folder} is missing; put it back or correct the key")
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        paths, total = [], 0
+        for path in folder.rglob("*"):
+            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"kolla.config: {path} is a link out of the folder: put the file itself in its place")
+            if not path.is_file() and not path.is_dir():
+                raise InputError(f"kolla.config: {path} is no file (a device, a pipe or a link to nothing): remove it")
+            paths.append(path)
+            total += path.stat().st_size if path.is_file() else 0
+            if len(paths) > MOST_FILES or total > MOST_BYTES:
+                raise InputError(
+                    f"kolla.config: {folder} has more than {MOST_FILES:,} files or {MOST_BYTES // 10**6} MB: give the"
+                    " folder of Kolla's configuration alone"
+                )
+        for path in sorted(paths, key=lambda path: path.relative_to(folder).as_posix()):
             if path.is_file():
-                inner = hashlib.sha256(path.read_bytes()).hexdigest()
-                digest.update(f"{path.relative_to(folder).as_posix()}\0{inner}\n".encode(errors="surrogateescape"))
+                with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    found[path.relative_to(folder).as_posix()] = file.read(size) if size else b""
     except OSError as error:
         raise InputError(f"kolla.config: {error.filename or folder} cannot be read: {error.strerror}") from error
+    return found
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 (hex) of the names and contents of all files under ``folder``; raises as :func:`folder_files` does."""
+    digest = hashlib.sha256()
+    for name, data in folder_files(folder).items():
+        digest.update(f"{name}\0{hashlib.sha256(data).hexdigest()}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -8,18 +8,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
-from mrkolla.config.base import MISSING, Bool, Float, Int, Model, Text, bad, problem, refuse
+from mrkolla.base.plugins import WAN_DRIVERS
+from mrkolla.config.base import MISSING, Bool, Float, Int, Model, OneOf, Text, bad, problem, refuse
 
 MAX_RTT_MS = 10_000
+#: What links can do, Mbit/s: on a slower one an echo takes longer than the round trips that it is to measure; the queue
+#: that a faster one needs is more than a driver can hold.
+MIN_MBIT, MAX_MBIT = 0.1, 100_000
 MAX_HOSTS = 1_000
 MAX_DEPTH = 50
 
 
-def _named(pattern: str, limit: int, rule: str) -> Any:
-    """A name; the JSON schema gets the same rule."""
+def _name(pattern: str, limit: int, rule: str) -> tuple[AfterValidator, WithJsonSchema]:
+    """What holds a name to a rule; the JSON schema gets the same."""
 
     def check(name: str) -> str:
         if len(name) > limit:
@@ -28,16 +42,25 @@ def _named(pattern: str, limit: int, rule: str) -> Any:
             raise bad(f"'{name}' is not allowed: {rule}")
         return name
 
-    known = WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": limit})
-    return Annotated[Text, AfterValidator(check), known]
+    return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": limit})
 
 
-ExperimentName = _named(
-    r"[a-z0-9][a-z0-9_-]*", 40, "begin with a-z or 0-9, then a-z, 0-9, '_' and '-' (it names run folders)"
-)
-RegionName = _named(
-    r"[A-Za-z][A-Za-z0-9_-]*", 32, "begin with a letter, then letters, digits, '_' and '-' (it names hosts)"
-)
+ExperimentName = Annotated[
+    Text, *_name(r"[a-z0-9][a-z0-9_-]*", 40, "begin with a-z or 0-9, then a-z, 0-9, '_' and '-' (it names run folders)")
+]
+RegionName = Annotated[
+    Text,
+    *_name(r"[A-Za-z][A-Za-z0-9_-]*", 32, "begin with a letter, then letters, digits, '_' and '-' (it names hosts)"),
+]
+
+
+def wrong_name(name: Any) -> str:
+    """Why ``name``, which was not read with an experiment file, cannot be an experiment's; "" when it can."""
+    try:
+        TypeAdapter(ExperimentName).validate_python(name)
+    except ValidationError as wrong:
+        return wrong.errors()[0]["msg"]
+    return ""
 
 
 def _registry(text: str) -> str:
@@ -67,7 +90,14 @@ class Images(Model):
         return self
 
 
-_SECRET = re.compile(r"(^|_)(password|passphrase|secret|secret_key|private_key|token)$")
+_SECRET = re.compile(
+    r"(^|[_.-])(pass|passwd|secret|token)$|(password|passphrase|secret_key|private_key|access_key|api_?key)$", re.I
+)
+
+
+def _is_value(value: Any) -> bool:
+    """Whether it is some text, or a number, which a password may be too."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value != ""
 
 
 def _plain_values(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitErrorDetails]:
@@ -79,7 +109,7 @@ def _plain_values(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitE
             here = (*loc, key)
             if not isinstance(key, str):
                 yield problem(f"key {key!r} must be text; put it in quotes", loc, value)
-            elif isinstance(inner, str) and inner and _SECRET.search(key):
+            elif _is_value(inner) and _SECRET.search(key):
                 yield problem(
                     "looks like a secret, and this file is copied to run folders; "
                     "leave it out (mrkolla makes the passwords, in plan/passwords.yml)",
@@ -96,8 +126,22 @@ def _plain_values(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitE
         yield problem(f"must be text, a number, true, false, a list or a map, not {type(value).__name__}", loc)
 
 
+def _of_ansible(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitErrorDetails]:
+    """Problems of Ansible's own variables in ``value``, however deep: a role may hand a map on to a task's variables.
+
+    They say where and as whom Ansible runs what: ``ansible_connection: local`` would send a host's commands here.
+    """
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in inside if len(loc) <= MAX_DEPTH else ():
+        if str(key).strip().lower().startswith("ansible_"):
+            text = "is Ansible's own, and says how hosts are reached: that is the testbed's to say; remove it"
+            yield problem(text, (*loc, key))
+        else:
+            yield from _of_ansible(inner, (*loc, key))
+
+
 def _globals(value: dict[str, Any]) -> dict[str, Any]:
-    refuse(list(_plain_values(value)))
+    refuse([*_of_ansible(value), *_plain_values(value)])
     return value
 
 
@@ -121,6 +165,16 @@ class Kolla(Model):
     )
     config: Annotated[Text, AfterValidator(_config_folder)] | None = Field(
         None, description="folder used as node_custom_config, relative to this file; absolute once read"
+    )
+
+
+class CloudKolla(Kolla):
+    """What goes for the runs of all regions."""
+
+    accelerate: Bool | None = Field(
+        None,
+        description="run Kolla's playbooks by Mitogen (same files, sooner); null: on local hosts, for releases where it"
+        " was seen; false: as Ansible itself does",
     )
 
 
@@ -168,11 +222,20 @@ class Region(Model):
 class Wan(Model):
     """The links between each OSR and the AR."""
 
-    driver: Literal["netem", "nfqueue", "auto"] = Field("auto", description="auto: netem where the kernel has it")
+    driver: Annotated[str, OneOf(WAN_DRIVERS, "auto")] = Field(
+        "auto", description="auto: netem where the kernel has it"
+    )
     deploy_rtt_ms: Float = Field(0.0, ge=0, le=MAX_RTT_MS, description="round trip in force while deploying, ms")
     jitter_ms: Float = Field(0.0, ge=0, le=MAX_RTT_MS, description="jitter of the round trip, ms")
     loss_percent: Float = Field(0.0, ge=0, lt=100, description="packets lost, percent each way")
-    bandwidth_mbit: Float | None = Field(None, gt=0, description="Mbit/s each way; null: no cap")
+    bandwidth_mbit: Float | None = Field(
+        None, ge=MIN_MBIT, le=MAX_MBIT, description=f"Mbit/s each way, {MIN_MBIT} to {MAX_MBIT:,}; null: no cap"
+    )
+    tcp: Literal["cubic", "reno", "bbr", "host"] | None = Field(
+        None,
+        description="TCP congestion control of the hosts towards other regions; host: as they have it; null: cubic on"
+        " local hosts, else host",
+    )
 
 
 Ms = Annotated[Float, Field(ge=0, le=MAX_RTT_MS)]
@@ -206,7 +269,22 @@ class Sweep(Model):
         min_length=1,
         description="round trips to the AR, ms: a number for all OSRs, or a map OSR -> ms",
     )
-    repetitions: Int = Field(3, ge=1, le=10_000, description="how often each combination is measured")
+    repetitions: Int = Field(
+        3, ge=1, le=10_000, description="how often each combination is measured; with precision: at most"
+    )
+    precision: Float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="half-width (round trips) that the 95 % interval of k of the wire must have for all operations: the"
+        " repetitions end when it has; null: all are made",
+    )
+    precision_total: Float | None = Field(
+        None, gt=0, le=10, description="the same for k of the whole duration; null: not asked"
+    )
+    crossed: Bool = Field(
+        False, description="each OSR takes the round trips in an order of its own: they differ at the same time"
+    )
     seed: Int = Field(1, description="seed of the order of points and operations")
     keystone: Annotated[tuple[Keystone, ...], AfterValidator(_each_variant_once)] = Field(
         (), description="keystone sections, each laid over the file's own ({}: as it is); configured between points"

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import InitErrorDetails
 
-from mrkolla.config.base import Bool, Int, Model, Text, bad, problem, refuse
-from mrkolla.config.testbeds import Testbed
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ipaddress.IPv4Address(text))
-    except ValueError:
-        raise bad(f"must be an IPv4 address such as 192.0.2.11, not '{text}'") from None
-
-
-def _cidr(text: str) -> str:
-    try:
-        return str(ipaddress.IPv4Network(text))
-    except ValueError:
-        raise bad(f"must be an IPv4 network such as 192.0.2.0/24, not '{text}'") from None
-
-
-def _label(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text):
-        raise bad(f"must be the host's own name as 'hostname -s' gives it (a-z, 0-9, '-'), not '{text}'")
-    return text
-
-
-def _interface(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.:@-]{1,15}", text):
-        raise bad(f"must be an interface's name such as eth0, not '{text}'")
-    return text
-
-
-def _user(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", text):
-        raise bad(f"must be a user's name, not '{text}'")
-    return text
+from mrkolla.config.base import Bool, Int, Model, Text, bad, ipv4, matching, problem, refuse
+from mrkolla.config.testbeds import REGISTRY_PORT, TestbedOptions
 
 
 def _path(text: str) -> str:
@@ -53,8 +20,16 @@ def _path(text: str) -> str:
     return text
 
 
-Address = Annotated[Text, AfterValidator(_address)]
-Interface = Annotated[Text, AfterValidator(_interface)]
+Address = Annotated[Text, ipv4(IPv4Address, "address such as 192.0.2.11")]
+Network = Annotated[Text, ipv4(IPv4Network, "network such as 192.0.2.0/24")]
+Interface = Annotated[Text, matching(r"[A-Za-z0-9_.:@-]{1,15}", "must be an interface's name such as eth0")]
+User = Annotated[Text, matching(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "must be a user's name")]
+Label = Annotated[
+    Text,
+    matching(
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "must be the host's own name as 'hostname -s' gives it (a-z, 0-9, '-')"
+    ),
+]
 File = Annotated[Text, AfterValidator(_path)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
 
@@ -62,11 +37,9 @@ Port = Annotated[Int, Field(ge=1, le=65535)]
 class StaticHost(Model):
     """One host."""
 
-    name: Annotated[Text, AfterValidator(_label)] = Field(description="the host's own name, as 'hostname -s' gives it")
+    name: Label = Field(description="the host's own name, as 'hostname -s' gives it")
     address: Address = Field(description="its IPv4 address, for SSH and between the hosts")
-    user: Annotated[Text, AfterValidator(_user)] | None = Field(
-        None, description="who to log in as; null: testbed.user"
-    )
+    user: User | None = Field(None, description="who to log in as; null: testbed.user")
     key: File | None = Field(None, description="private key to log in with; null: testbed.key")
     port: Port | None = Field(None, description="SSH's port; null: testbed.port")
 
@@ -76,7 +49,7 @@ class StaticRegion(Model):
 
     vip: Address = Field(description="IPv4 address for the region's APIs, which nobody else uses")
     hosts: tuple[StaticHost, ...] = Field(min_length=1, description="its hosts")
-    networks: tuple[Annotated[Text, AfterValidator(_cidr)], ...] = Field(
+    networks: tuple[Network, ...] = Field(
         (), description="IPv4 networks that hold this region's addresses and no other's, delayed as a whole"
     )
     interface: Interface | None = Field(None, description="interface that has the address; null: testbed.interface")
@@ -91,11 +64,11 @@ def _regions(value: Any) -> Any:
     return value
 
 
-class StaticTestbed(Testbed):
+class StaticTestbed(TestbedOptions):
     """Hosts of one's own, reached by SSH as root."""
 
     kind: Literal["static"] = Field("static", description="the testbed's kind")
-    user: Annotated[Text, AfterValidator(_user)] = Field("root", description="who to log in as; must be root there")
+    user: User = Field("root", description="who to log in as; must be root there")
     key: File = Field("~/.ssh/id_ed25519", description="private key to log in with, readable by its owner alone")
     port: Port = Field(22, description="SSH's port")
     host_keys: Literal["known", "scan"] = Field(
@@ -115,7 +88,7 @@ class StaticTestbed(Testbed):
     containers: Bool = Field(False, description="whether the hosts are containers (LXC, nspawn): no limits are raised")
     docker_data: File | None = Field(None, description="Docker's folder on the hosts; null: /var/lib/docker")
     registry_port: Port = Field(
-        4000, description="with images built here: port of a registry on each region's first control host"
+        REGISTRY_PORT, description="with images built here: port of a registry on each region's first control host"
     )
     disk_gb: Annotated[Int, Field(ge=1)] = Field(12, description="GB of disk that each host must have free")
     regions: Annotated[dict[Text, StaticRegion], BeforeValidator(_regions)] = Field(

@@ -1,4 +1,5 @@
-"""The own keys of each testbed. A new testbed is a model and a line in :data:`TESTBEDS`."""
+"""The own keys of the testbeds that come with mrkolla. Each testbed, a plug-in, has a model that is made from
+:class:`TestbedOptions`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mrkolla.config.base import Int, Model, Text, bad, problem, refuse
+from mrkolla.config.base import Int, Model, Text, bad, ipv4, matching, problem, refuse
 
 #: Set aside by RFC 2544 for benchmarks between networks: no real host has an address in it.
 BENCHMARK_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
@@ -17,8 +18,12 @@ BENCHMARK_NETWORK = ipaddress.IPv4Network("198.18.0.0/15")
 REGION_ADDRESSES = 256
 
 
-class Testbed(Model):
-    """The section ``testbed``; each kind's model adds its own keys."""
+#: Port of the registries that built images reach hosts through, unless the testbed has a key for it.
+REGISTRY_PORT = 4000
+
+
+class TestbedOptions(Model):
+    """The section ``testbed``; each kind's model adds its own keys, and has its name as the only value of ``kind``."""
 
     __test__ = False  # its name makes pytest take it for a test
 
@@ -27,6 +32,11 @@ class Testbed(Model):
     def lacks(self, regions: int) -> tuple[str, str] | None:
         """What this testbed cannot give to ``regions`` regions (the AR counted): (key, problem), or None."""
         return None
+
+
+def registry_port(section: TestbedOptions) -> int:
+    """Port of the registry on each region's first control host, for hosts that get built images from one."""
+    return getattr(section, "registry_port", REGISTRY_PORT)
 
 
 def network_of_benchmarks(text: str) -> str:
@@ -42,7 +52,7 @@ def network_of_benchmarks(text: str) -> str:
     return str(network)
 
 
-class LocalTestbed(Testbed):
+class LocalTestbed(TestbedOptions):
     """Hosts that are systemd-nspawn machines on this machine."""
 
     kind: Literal["local"] = Field("local", description="the testbed's kind")
@@ -58,19 +68,6 @@ class LocalTestbed(Testbed):
             return None
         prefix = 32 - (need - 1).bit_length()
         return "network", f"{self.network} is too small for {regions} regions (the AR is one); take a /{prefix}"
-
-
-def _site_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", text):
-        raise bad(f"must be a name as Grid'5000 writes it (a-z, 0-9, '-'), not '{text}'")
-    return text
-
-
-def _cluster_name(text: str) -> str:
-    # A node is called CLUSTER-NUMBER, so a cluster's name has no dash.
-    if not re.fullmatch(r"[a-z][a-z0-9]*", text):
-        raise bad(f"must be a cluster's name (a-z and 0-9), not '{text}'")
-    return text
 
 
 def walltime_s(text: str) -> int:
@@ -105,22 +102,11 @@ def _job_name(text: str) -> str:
     return text
 
 
-def _addresses(text: str) -> str:
-    try:
-        return str(ipaddress.IPv4Network(text))
-    except ValueError:
-        raise bad(f"must be an IPv4 network of free addresses such as 10.158.8.0/22, not '{text}'") from None
-
-
-def _vip(text: str) -> str:
-    try:
-        return str(ipaddress.IPv4Address(text))
-    except ValueError:
-        raise bad(f"must be an IPv4 address that nobody uses, not '{text}'") from None
-
-
-Site = Annotated[Text, AfterValidator(_site_name)]
-Cluster = Annotated[Text, AfterValidator(_cluster_name)]
+Site = Annotated[Text, matching(r"[a-z][a-z0-9-]*", "must be a name as Grid'5000 writes it (a-z, 0-9, '-')")]
+FreeAddress = Annotated[Text, ipv4(ipaddress.IPv4Address, "address that nobody uses")]
+FreeNetwork = Annotated[Text, ipv4(ipaddress.IPv4Network, "network of free addresses such as 10.158.8.0/22")]
+# A node is called CLUSTER-NUMBER, so a cluster's name has no dash.
+Cluster = Annotated[Text, matching(r"[a-z][a-z0-9]*", "must be a cluster's name (a-z and 0-9)")]
 
 
 class G5kPlace(Model):
@@ -128,10 +114,10 @@ class G5kPlace(Model):
 
     site: Site | None = Field(None, description="the region's site")
     cluster: Cluster | None = Field(None, description="the region's cluster")
-    vip: Annotated[Text, AfterValidator(_vip)] | None = Field(None, description="a free IPv4 address, for its APIs")
+    vip: FreeAddress | None = Field(None, description="a free IPv4 address, for its APIs")
 
 
-class G5kTestbed(Testbed):
+class G5kTestbed(TestbedOptions):
     """Nodes of Grid'5000 (or of any OAR cluster, in a job of its own)."""
 
     kind: Literal["g5k"] = Field("g5k", description="the testbed's kind")
@@ -160,11 +146,12 @@ class G5kTestbed(Testbed):
     network: Literal["prod", "kavlan", "kavlan-global"] = Field(
         "prod", description="network between the hosts: the production network, or a VLAN (needs an environment)"
     )
-    vips: Annotated[Text, AfterValidator(_addresses)] | None = Field(
-        None, description="IPv4 network of free addresses for the regions' APIs; null: a subnet reserved with the job"
+    vips: FreeNetwork | None = Field(
+        None,
+        description="IPv4 network of free addresses for the regions' APIs; null: a subnet reserved with the job",
     )
     registry_port: Annotated[Int, Field(ge=1024, le=65535)] = Field(
-        4000, description="with images built here: port of a registry on each region's first control host"
+        REGISTRY_PORT, description="with images built here: port of a registry on each region's first control host"
     )
     wait_s: Int = Field(3600, ge=30, le=7 * 86400, description="how long to wait for hosts to become free, seconds")
 
@@ -195,18 +182,3 @@ class G5kTestbed(Testbed):
         # The first addresses are left to gateways, and the last one is the broadcast address.
         have = max(0, ipaddress.IPv4Network(self.vips).num_addresses - 2)
         return None if have >= regions else ("vips", f"{self.vips} has {have} addresses for {regions} regions")
-
-
-# Here, since these have the class above as their base.
-from mrkolla.config.static import StaticTestbed  # noqa: E402
-from mrkolla.config.vagrant import VagrantTestbed  # noqa: E402
-
-#: Kind -> model of the section ``testbed``.
-TESTBEDS: dict[str, type[Testbed]] = {
-    "local": LocalTestbed,
-    "g5k": G5kTestbed,
-    "vagrant": VagrantTestbed,
-    "static": StaticTestbed,
-}
-#: Kinds of the file format that this version does not have yet.
-LATER = ()

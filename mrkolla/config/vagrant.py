@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mrkolla.config.base import Int, Model, Text, bad, problem, refuse
-from mrkolla.config.testbeds import REGION_ADDRESSES, Testbed, network_of_benchmarks
+from mrkolla.config.base import Int, Model, Text, matching, problem, refuse
+from mrkolla.config.testbeds import REGION_ADDRESSES, REGISTRY_PORT, TestbedOptions, network_of_benchmarks
 
 #: The box that is made here instead of being there.
 BUILD = "build"
 
 
-def _box(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?", text):
-        raise bad(f"must be a box's name such as debian/trixie64, or {BUILD}, not '{text}'")
-    return text
+Box = Annotated[
+    Text,
+    matching(
+        r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?",
+        f"must be a box's name such as debian/trixie64, or {BUILD}",
+    ),
+]
 
 
 class VagrantSize(Model):
@@ -37,12 +39,12 @@ class VagrantSizes(Model):
     compute: VagrantSize = Field(VagrantSize(memory_mb=4096), description="compute hosts of OSRs")
 
 
-class VagrantTestbed(Testbed):
+class VagrantTestbed(TestbedOptions):
     """Machines that Vagrant starts on this one, by libvirt or VirtualBox."""
 
     kind: Literal["vagrant"] = Field("vagrant", description="the testbed's kind")
     backend: Literal["libvirt", "virtualbox"] = Field("libvirt", description="what runs the machines")
-    box: Annotated[Text, AfterValidator(_box)] = Field(
+    box: Box = Field(
         BUILD, description="name of a box that Vagrant has (Debian or Ubuntu); build: one is made here (libvirt)"
     )
     hypervisor: Literal["auto", "kvm", "qemu"] = Field(
@@ -56,7 +58,7 @@ class VagrantTestbed(Testbed):
         "kernel", description="Open vSwitch's data path; userspace where the box's kernel has no openvswitch module"
     )
     registry_port: Annotated[Int, Field(ge=1, le=65535)] = Field(
-        4000, description="with images built here: port of a registry on each region's first control host"
+        REGISTRY_PORT, description="with images built here: port of a registry on each region's first control host"
     )
     disk_gb: Annotated[Int, Field(ge=1)] = Field(12, description="GB of disk that each machine must have free")
     boot_s: Annotated[Int, Field(ge=30, le=7200)] = Field(

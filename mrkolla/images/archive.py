@@ -17,15 +17,16 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mrkolla import cache, remote
-from mrkolla.errors import DeployError, LackError
+from mrkolla.base import cache, files, remote
+from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.remote import Host
+from mrkolla.base.shell import last_words
+from mrkolla.config.releases import Release
 from mrkolla.images import build, guest
-from mrkolla.images.build import REGISTRY
-from mrkolla.images.recipe import IMAGES, NAMESPACE, tag
+from mrkolla.images.recipe import IMAGES, tag
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.kolla.releases import Release
+from mrkolla.kolla.image_names import NAMESPACE, REGISTRY
 from mrkolla.providers.local import Local, LocalConf
-from mrkolla.remote import Host
 
 Say = Callable[[str], None]
 _NETWORK = "198.19.244.0/22"
@@ -39,7 +40,7 @@ def path(release: Release, folder: Path | None = None) -> Path:
 
 
 def need(release: Release) -> None:
-    """Raise :class:`~mrkolla.errors.LackError` when the images are neither here nor can be built here."""
+    """Raise LackError when the images are neither here nor can be built here."""
     if os.geteuid() != 0 and not path(release).exists():
         raise LackError(
             f"images.source: build: images of {release.name} are built by root, and {path(release)} is not there:"
@@ -48,15 +49,20 @@ def need(release: Release) -> None:
         )
 
 
-def ensure(release: Release, env: KollaEnv, log: Path, say: Say = lambda text: None) -> Path:
-    """The images for hosts elsewhere: the file, where it is there, else the folder of :func:`build.ensure`."""
+def ensure(release: Release, env: Callable[[], KollaEnv], log: Path, say: Say = lambda text: None) -> Path:
+    """The images for hosts elsewhere: the file, where it is there, else the folder of :func:`build.ensure`.
+
+    ``env`` gives Kolla's environment, when the images have to be built.
+    """
     return path(release) if path(release).exists() else build.ensure(release, env, log, say)
 
 
-def write(target: Path, release: Release, env: KollaEnv, log: Path, say: Say = lambda text: None) -> list[Path]:
+def write(
+    target: Path, release: Release, env: Callable[[], KollaEnv], log: Path, say: Say = lambda text: None
+) -> list[Path]:
     """Write the images' file (about 2.1 GB) and the guest into the folder ``target``; returns the paths.
 
-    Needs root. Raises :class:`~mrkolla.errors.LackError` and :class:`~mrkolla.errors.DeployError`.
+    Needs root. Raises LackError and DeployError.
     """
     target.mkdir(parents=True, exist_ok=True)
     disk = guest.ensure(log, say)
@@ -75,36 +81,32 @@ def _save(built: Path, release: Release, file: Path, log: Path, say: Say) -> Non
     conf = LocalConf.from_settings(name="save-images", network=_NETWORK, images=str(built))
     conf.add_network(id="save", roles=["save"]).add_machine(name="saver", roles=["save"], network="save")
     provider = Local(conf, log=log, say=say)
-    new = file.with_name(file.name + ".new")
     names = [f"{REGISTRY}/{NAMESPACE}/{name}:{tag(release.name)}" for name in sorted(IMAGES)]
     try:
         provider.destroy()
         provider.init()
         host = provider.host(provider.machines()[0])
         say(f"writing {len(names)} images")
-        with new.open("wb") as out:
+        with files.replaced(file) as new, new.open("wb") as out:
             line = host.ssh("docker", "save", *names, control=False)
             done = subprocess.run(
                 line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, timeout=_TIMEOUT, check=False
             )
-        if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise DeployError(f"docker save failed: {said[-1] if said else f'status {done.returncode}'}")
-        new.chmod(0o644)
-        new.replace(file)
+            if done.returncode != 0:
+                raise DeployError(f"docker save failed: {last_words(done)}")
     finally:
-        new.unlink(missing_ok=True)
         provider.destroy()
 
 
 def names_in(file: Path) -> list[str]:
     """The images (``REGISTRY/NAMESPACE/NAME:TAG``) of a file that ``docker save`` wrote.
 
-    Raises :class:`~mrkolla.errors.LackError` when it is none.
+    Raises LackError when it is none.
     """
     try:
         with tarfile.open(file) as packed:
-            manifest = json.load(packed.extractfile("manifest.json"))
+            listed = packed.extractfile("manifest.json")
+            manifest = json.load(listed) if listed else []
         return sorted(name for image in manifest for name in image["RepoTags"] or [])
     except (OSError, tarfile.TarError, KeyError, ValueError) as broken:
         why = (str(broken).splitlines() or [type(broken).__name__])[0]
@@ -112,7 +114,7 @@ def names_in(file: Path) -> list[str]:
 
 
 def feed(host: Host, registry: str, file: Path, release: Release, say: Say, wanted: Sequence[str] = ()) -> int:
-    """Have the Docker of ``host`` push the images of ``file`` to ``registry`` (HOST:PORT); returns how many.
+    """Have the Docker of ``host`` push the images of ``file`` to ``registry`` (its HOST:PORT); returns how many.
 
     Neither root nor Docker is needed here. ``wanted`` limits the images (default: all that a cloud has); none of them
     stays in the host's Docker, but for those in use: it pulls from the registry beside it as the other hosts do. Raises
@@ -127,16 +129,14 @@ def feed(host: Host, registry: str, file: Path, release: Release, say: Say, want
         line = host.ssh("docker", "load", "-q", control=False)
         done = subprocess.run(line, stdin=packed, capture_output=True, timeout=_TIMEOUT, check=False)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise DeployError(f"{host.name}: docker load failed: {said[-1] if said else f'status {done.returncode}'}")
+        raise DeployError(f"{host.name}: docker load failed: {last_words(done)}")
     for number, name in enumerate(wanted, 1):
         say(f"image {number} of {len(wanted)}: {name}")
         target = f"{registry}/{full[name]}"
         remote.run(host, ["docker", "tag", f"{REGISTRY}/{full[name]}", target])
         pushed = remote.run(host, ["docker", "push", "-q", target], timeout=900, check=False)
         if pushed.returncode != 0:
-            said = (pushed.stderr or pushed.stdout).strip().splitlines()
-            raise DeployError(f"registry {registry} did not take {name}: {said[-1] if said else 'no word'}")
+            raise DeployError(f"registry {registry} did not take {name}: {last_words(pushed)}")
     names = [*sorted(there), *(f"{registry}/{full[name]}" for name in wanted)]
     gone = remote.run(host, ["docker", "rmi", *names], timeout=300, check=False)
     # What a container of this cloud runs from already stays.

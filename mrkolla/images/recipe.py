@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mrkolla.kolla.image_names import DISTRO
+
 #: Debian packages of the one root file system from which every image is derived.
 PACKAGES = (
     # what Kolla's base image has
@@ -28,6 +30,9 @@ PACKAGES = (
     # guests
     *("python3-libvirt", "libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-utils"),
 )
+
+#: What is not unpacked of them: the packages' own tests (globs).
+UNUSED = ("/usr/lib/python3/dist-packages/*/tests/*",)
 
 #: Scripts of every image: path in Kolla's docker/ tree -> name in /usr/local/bin.
 BASE_SCRIPTS = {
@@ -73,11 +78,15 @@ TOOLBOX_COLLECTIONS = (
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its scripts (name in /usr/local/bin -> path in docker/, None: empty), user and Dockerfile lines."""
+    """One image: its scripts (name in /usr/local/bin -> path in docker/, None: empty), user and Dockerfile lines.
+
+    ``own`` are files of ours: name in mrkolla/images/ -> path in the image, and mode.
+    """
 
     scripts: dict[str, str | None] = field(default_factory=dict)
     user: str | None = None
     lines: tuple[str, ...] = ()
+    own: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def _start(path: str) -> dict[str, str | None]:
@@ -96,7 +105,14 @@ _NO_MODPROBE = ("RUN printf '#!/bin/sh\\nexit 0\\n' > /usr/local/sbin/modprobe &
 _TOOLBOX = (
     "ENV PATH=/opt/ansible/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     " ANSIBLE_LIBRARY=/usr/share/ansible",
+    'LABEL mrkolla.toolbox="1"',
 )
+# Kolla's module calls `ansible` there hundreds of times: a server that stays answers. The label tells the module (by an
+# edit of Kolla's) that passwords may come by another way than the arguments of a process.
+_SERVER = {
+    "toolbox-client.py": ("/opt/ansible/bin/ansible", 0o755),
+    "toolbox-server.py": ("/usr/local/lib/mrkolla/toolbox-server.py", 0o644),
+}
 _LIBVIRT = (
     "RUN rm -f /etc/libvirt/qemu/networks/default.xml /etc/libvirt/qemu/networks/autostart/default.xml"
     " && usermod -aG nova libvirt-qemu && chmod 744 /usr/local/bin/kolla_nova_libvirt_start",
@@ -111,7 +127,7 @@ _OVS = "openvswitch/openvswitch-base/extend_start.sh"
 #: Every image that the default set-up of an AR or an OSR runs.
 IMAGES: dict[str, Image] = {
     "cron": Image(_start("cron/extend_start.sh")),
-    "kolla-toolbox": Image(_start("kolla-toolbox/extend_start.sh"), "ansible", _TOOLBOX),
+    "kolla-toolbox": Image(_start("kolla-toolbox/extend_start.sh"), "ansible", _TOOLBOX, _SERVER),
     "haproxy": Image(),
     "haproxy-ssh": Image(_start("haproxy/haproxy-ssh/extend_start.sh"), None, _NO_DSA),
     "keepalived": Image(
@@ -159,9 +175,6 @@ IMAGES: dict[str, Image] = {
     "neutron-dhcp-agent": Image(_pair("neutron/neutron-dhcp-agent/extend_start.sh", "neutron", None), "neutron"),
     "neutron-l3-agent": Image(_pair("neutron/neutron-l3-agent/extend_start.sh", "neutron", None), "neutron"),
 }
-
-NAMESPACE = "openstack.kolla"
-DISTRO = ("debian", "trixie")
 
 
 def tag(release: str) -> str:

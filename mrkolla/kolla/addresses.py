@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment
-from mrkolla.errors import InputError
-from mrkolla.images.recipe import DISTRO
+from mrkolla.config.placement import Region
+from mrkolla.kolla.image_names import DISTRO
 from mrkolla.kolla.names import absent
-from mrkolla.placement import Region
 
 KEYSTONE_PORT = 5000
 #: Kolla's variable of the id by which keepalived's hosts of one VIP know each other on their network (VRRP).

@@ -72,6 +72,16 @@ CHANGES: tuple[Change, ...] = (
         "Open vSwitch in user space",
         {"newton": "not offered: the kernel's data path alone"},
     ),
+    Change(
+        "accelerated",
+        "Runs by Mitogen, and shorter waits",
+        {"*": "not offered: not seen to give the same files"},
+    ),
+    Change(
+        "private",
+        "Passwords not among the arguments of processes",
+        {"*": "not offered: no images of it are built here"},
+    ),
 )
 
 
@@ -79,7 +89,7 @@ def why_not(change: Change, release: str) -> str:
     """Why ``release`` needs no edit for ``change``; empty when it needs one."""
     if any(edit.change == change.key for edit in edits_for(release)):
         return ""
-    return change.without.get(release) or change.without["*"]
+    return change.without.get(release) or change.without.get("*", "not offered")
 
 
 def rows(release: str) -> list[tuple[str, str, str]]:

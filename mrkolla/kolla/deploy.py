@@ -14,30 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mrkolla import shell
-from mrkolla.errors import DeployError
-from mrkolla.journal import Journal
+from mrkolla.base.errors import DeployError
+from mrkolla.base.journal import Journal
+from mrkolla.base.progress import Progress, Step
+from mrkolla.config.placement import AR, OSR, Region
 from mrkolla.kolla import run
+from mrkolla.kolla.accelerate import ACCELERATED, STOCK
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.mend import mend
-from mrkolla.placement import AR, OSR, Region
-from mrkolla.progress import Progress, Step
-
-#: Times that a run is tried. Its hundreds of tasks have time limits of their own, which a busy machine exceeds now and
-#: then, and n+1 runs fail n+1 times as often as one. Kolla's answer to a failed run is to run it again.
-ATTEMPTS = 2
-
-
-def end_leftovers(pids: Path, region: str) -> bool:
-    """End what runs of ``region`` a mrkolla that was killed left behind; True when there were any."""
-    return any([shell.end_leftover(pids / f"{name}.pid") for name in (region, f"register-{region}")])
 
 
 @dataclass
 class Deployment:
     """What the runs of one cloud share.
 
-    ``gates`` is a folder for the gate files; ``marks`` maps a region to the digest of all that its run depends on.
+    ``gates`` is a folder for the gate files; ``marks`` maps a region to the digest of all that its run depends on;
+    ``accelerate``: the first try of each run is accelerated (:mod:`mrkolla.kolla.accelerate`).
     """
 
     env: KollaEnv
@@ -48,6 +40,7 @@ class Deployment:
     journal: Journal
     progress: Progress
     marks: dict[str, str]
+    accelerate: bool = False
 
     @property
     def admin(self) -> Region:
@@ -66,7 +59,7 @@ class Deployment:
         """Deploy every region that is not deployed yet.
 
         A run that fails is tried once more, with what it left on its hosts mended. Raises
-        :class:`~mrkolla.errors.DeployError` of the first run that fails again. Without the AR the others are ended; an
+        DeployError of the first run that fails again. Without the AR the others are ended; an
         OSR that fails leaves them alone.
         """
         regions = [self.admin, *(region for region in self.regions if region.kind == OSR)]
@@ -85,13 +78,12 @@ class Deployment:
                     stop.set()
                 raise
         for task in tasks:
-            if task.exception():
-                raise task.exception()
+            task.result()
 
     def join(self, region: Region) -> None:
         """Deploy ``region`` alone, into a cloud that serves: its identity endpoints, its own run of Kolla.
 
-        The admin region's run is not repeated. Raises :class:`~mrkolla.errors.DeployError` of what failed first.
+        The admin region's run is not repeated. Raises DeployError of what failed first.
         """
         self._clear([region])
         ready, stop = threading.Event(), threading.Event()
@@ -109,13 +101,12 @@ class Deployment:
                 stop.set()
                 raise
         for task in tasks:
-            if task.exception():
-                raise task.exception()
+            task.result()
 
     def _clear(self, regions: list[Region]) -> None:
         """End what an earlier deployment left running, then take its gates and lock away."""
         for region in regions:
-            if end_leftovers(self.pids, region.name):
+            if run.end_leftovers(self.pids, run.names(region.name)):
                 self.progress.note(f"{region.name}: ended a run that an earlier mrkolla had left behind")
         self.gates.mkdir(parents=True, exist_ok=True)
         for old in self.gates.iterdir():
@@ -149,14 +140,23 @@ class Deployment:
             with self.progress.step(region.name, "deploy") as shown:
                 if began_before:
                     self._mend(region)
-                given = {"variables": variables, "stop": stop, "niceness": niceness}
 
                 def again() -> None:
                     self._give_turn(region)
                     self._mend(region)
 
                 try:
-                    self._kolla(region, ["deploy"], f"kolla-{region.name}", shown, again, **given)
+                    way = self._kolla(
+                        region,
+                        ["deploy"],
+                        f"kolla-{region.name}",
+                        shown,
+                        again,
+                        variables=variables,
+                        stop=stop,
+                        niceness=niceness,
+                    )
+                    step.result = {"way": way}
                 finally:
                     self._give_turn(region)
 
@@ -174,31 +174,42 @@ class Deployment:
         *,
         stop: threading.Event | None,
         **given: Any,
-    ) -> None:
+    ) -> str:
         """Run Kolla, and once more after an error, when ``again`` has made ready for that; ``stop`` ends that too.
 
-        ``name`` is that of its log; its process id is kept by that too, as :func:`end_leftovers` looks for it.
+        Its hundreds of tasks have time limits of their own, which a busy machine exceeds now and then, and n+1 runs
+        fail n+1 times as often as one. Kolla's answer to a failed run is to run it again. The second try goes the stock
+        way, whatever made the first one fail. ``name`` is that of its log, and of the file with its process id. Returns
+        the way that the one took which succeeded.
         """
-        for left in reversed(range(ATTEMPTS)):
-            try:
-                return run.kolla(
-                    self.env,
-                    self.plan,
-                    region.name,
-                    arguments,
-                    self.logs / f"{name}.log",
-                    say=shown.detail,
-                    clean=self.progress.clean,
-                    pidfile=self.pids / f"{name.removeprefix('kolla-')}.pid",
-                    stop=stop,
-                    **given,
-                )
-            except DeployError as failed:
-                if left == 0 or (stop is not None and stop.is_set()):
-                    raise
-                self.progress.note(f"tried again: {failed}")
-                if again:
-                    again()
+        first = ACCELERATED if self.accelerate else STOCK
+
+        def call(way: str) -> str:
+            run.kolla(
+                self.env,
+                self.plan,
+                region.name,
+                arguments,
+                self.logs / f"{name}.log",
+                say=shown.detail,
+                clean=self.progress.clean,
+                pidfile=self.pids / f"{name.removeprefix('kolla-')}.pid",
+                stop=stop,
+                accelerated=way == ACCELERATED,
+                **given,
+            )
+            return way
+
+        try:
+            return call(first)
+        except DeployError as failed:
+            if stop is not None and stop.is_set():
+                raise
+            how = " in the stock way" if self.accelerate else ""
+            self.progress.note(f"tried again{how}: {failed}")
+        if again:
+            again()
+        return call(STOCK)
 
     def _open_gate(self, region: Region, ready: threading.Event, stop: threading.Event) -> None:
         while not ready.wait(0.2):

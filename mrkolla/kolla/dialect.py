@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mrkolla.config.placement import AR, Region
+from mrkolla.config.releases import Release
 from mrkolla.kolla.names import absent
-from mrkolla.kolla.releases import Release
-from mrkolla.placement import AR, Region
 
 #: Where Keystone's admin API was, in releases that had one.
 ADMIN_PORT = 35357

@@ -9,7 +9,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla.cache import digest
+from mrkolla.base.cache import digest
 
 #: A line of an edit's text that is at least this long (characters) is taken for that edit's own.
 _OWN = 20

@@ -11,15 +11,18 @@ import difflib
 from dataclasses import replace
 from pathlib import Path
 
-from mrkolla.errors import DeployError, InputError, MrkollaError
+from mrkolla.base.errors import DeployError, InputError, MrkollaError
+from mrkolla.config.releases import RELEASES
 from mrkolla.kolla.edit import Edit
 from mrkolla.kolla.edits_fake import FAKE_COMPUTES
 from mrkolla.kolla.edits_newton import NEWTON
+from mrkolla.kolla.edits_speed import SPEED
 
 __all__ = ["EDITS", "Edit", "apply", "difference", "edits_for", "states"]
 
 _REGISTER = "ansible/roles/service-ks-register/tasks/main.yml"
 
+#: Those of the releases that come with mrkolla.
 EDITS: tuple[Edit, ...] = (
     Edit(
         name="wait-for-the-admin-region",
@@ -95,18 +98,18 @@ _RENAMED = replace(
     releases=("2026.1",),
     anchor='    - name: "Creating/deleting endpoints for {{ project_name }}"\n',
 )
-EDITS = (*EDITS, _RENAMED, *FAKE_COMPUTES, *NEWTON)
+EDITS = (*EDITS, _RENAMED, *FAKE_COMPUTES, *SPEED, *NEWTON)
 
 
 def edits_for(release: str) -> list[Edit]:
     """The edits that ``release`` needs, in order."""
-    return [edit for edit in EDITS if release in edit.releases]
+    return list(RELEASES[release].edits)
 
 
 def states(release: str, tree: Path) -> list[tuple[Edit, str]]:
     """Each edit of ``release`` with its state in ``tree``: present, absent, or unfit and why.
 
-    Raises :class:`~mrkolla.errors.InputError` where ``tree`` is no tree of Kolla.
+    Raises InputError where ``tree`` is no tree of Kolla.
     """
     _need_tree(tree)
     return [(edit, edit.state(tree)) for edit in edits_for(release)]
@@ -133,7 +136,7 @@ def apply(release: str, tree: Path, error: type[MrkollaError] = DeployError) -> 
 def difference(release: str, tree: Path) -> str:
     """What the edits of ``release`` change in ``tree``, made or not, as a unified diff; nothing is written.
 
-    Raises :class:`~mrkolla.errors.InputError` when an edit does not fit.
+    Raises InputError when an edit does not fit.
     """
     before: dict[str, str] = {}
     after: dict[str, str] = {}

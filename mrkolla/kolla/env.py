@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla import archives, cache, shell
-from mrkolla.errors import LackError
+from mrkolla.base import archives, cache, packages, shell
+from mrkolla.base.errors import LackError
+from mrkolla.config.releases import Release
 from mrkolla.kolla import python27
 from mrkolla.kolla.edits import apply, edits_for
-from mrkolla.kolla.releases import Release
 
 PLAYBOOKS = Path(__file__).parent / "playbooks"
 
@@ -22,7 +21,7 @@ PLAYBOOKS = Path(__file__).parent / "playbooks"
 @dataclass(frozen=True)
 class KollaEnv:
     """Paths of an installed release: ``python``, ``bin`` (kolla-ansible, ansible-playbook), ``share`` (playbooks: the
-    folder that holds ``ansible/``), ``sources`` (Kolla's own sdist, unpacked), ``wheels`` (for kolla_toolbox)."""
+    folder that holds ``ansible/``), ``collections`` (of Ansible)."""
 
     folder: Path
 
@@ -44,24 +43,15 @@ class KollaEnv:
     def collections(self) -> Path:
         return next((self.folder / "venv" / "lib").glob("python3*/site-packages/ansible_collections"))
 
-    @property
-    def sources(self) -> Path:
-        return next((self.folder / "sources").glob("kolla-*/docker")).parent
-
-    @property
-    def wheels(self) -> Path:
-        return self.folder / "wheels"
-
 
 def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda text: None) -> KollaEnv:
     """Install ``release`` into the cache unless it is there, patch its playbooks, and return its paths.
 
-    Raises :class:`~mrkolla.errors.DeployError` with pip's last word when the registry is out of reach.
+    Raises DeployError with pip's last word when the registry is out of reach.
     """
     mark = cache.digest(
-        release.requirements,
+        release.packages,
         release.kolla,
-        release.toolbox_ansible,
         release.python or sys.version_info[:2],
         [edit.digest() for edit in edits_for(release.name)],
     )
@@ -78,39 +68,45 @@ def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda t
 
 def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], None]) -> None:
     cache.need_disk(2, "Kolla's environment")
-    env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1"}
-    env.pop("PYTHONPATH", None)
     hint = "is the network (PyPI) reachable?"
 
-    def run(argv: list[str], what: str, timeout: float = 1200) -> None:
+    def run(argv: list[str], what: str, timeout: float = 1200, settings: dict[str, str] | None = None) -> None:
+        env = {**(settings or os.environ), "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1"}
+        env.pop("PYTHONPATH", None)
         pidfile = folder / "pip.pid"
         shell.must(argv, log, timeout=timeout, what=what, line=_short(detail), env=env, hint=hint, pidfile=pidfile)
 
-    def pip(python: Path, *arguments: str) -> None:
-        run([str(python), "-m", "pip", *arguments], f"pip {arguments[0]}")
-
     made = KollaEnv(folder)
-    downloader, what = made.python, "making a virtual environment"
     if release.python:
-        old = python27.find(release.python)
-        downloader = folder / "helper" / "bin" / "python"
-        run([sys.executable, "-m", "venv", str(folder / "helper")], what, 120)
-        pip(downloader, "install", python27.VIRTUALENV)
-        run([str(downloader.with_name("virtualenv")), "-p", str(old), str(folder / "venv")], what, 300)
+        _build_old(made, release, run)
     else:
-        run([sys.executable, "-m", "venv", str(folder / "venv")], what, 120)
-    pip(made.python, "install", *release.requirements)
-    if release.playbooks == "kolla-ansible":
-        wanted = ["--dest", str(made.wheels), "--only-binary=:all:", "--python-version", release.toolbox_python]
-        pip(made.python, "download", *wanted, release.toolbox_ansible)
-    sources = folder / "sources"
-    pip(downloader, "download", "--dest", str(sources), "--no-deps", "--no-binary=:all:", f"kolla=={release.kolla}")
+        # uv takes a fifth of pip's time. Its cache goes when it is done: what it holds is the environment, and files
+        # that the two share must not be edited. Nothing is compiled here: what Ansible imports it compiles then.
+        uv, cached, settings = packages.program(), folder / "uv", packages.environment()
+        common = ["--cache-dir", str(cached), "--no-progress"]
+        run([uv, "venv", *common, "--python", sys.executable, str(folder / "venv")], "uv venv", 120, settings)
+        install = [uv, "pip", "install", *common, "--python", str(made.python), *release.packages]
+        run(install, "uv pip install", settings=settings)
+        shutil.rmtree(cached)
+    apply(release.name, made.share)
+
+
+def _build_old(made: KollaEnv, release: Release, run: Callable[..., None]) -> None:
+    """An environment of a Python that only an old pip knows, with Kolla's playbooks from its source archive."""
+    old = python27.find(release.python)
+    helper = made.folder / "helper" / "bin" / "python"
+    run([sys.executable, "-m", "venv", str(made.folder / "helper")], "making a virtual environment", 120)
+    run([str(helper), "-m", "pip", "install", python27.VIRTUALENV], "pip install")
+    virtualenv = [str(helper.with_name("virtualenv")), "-p", str(old), str(made.folder / "venv")]
+    run(virtualenv, "making a virtual environment", 300)
+    run([str(made.python), "-m", "pip", "install", *release.requirements], "pip install")
+    sources = made.folder / "sources"
+    download = [str(helper), "-m", "pip", "download", "--dest", str(sources), "--no-deps", "--no-binary=:all:"]
+    run([*download, f"kolla=={release.kolla}"], "pip download")
     archive = next(iter(sources.glob("kolla-*.tar.gz")), None)
     if archive is None:
         raise LackError(f"PyPI gave no source archive of kolla {release.kolla}")
-    with tarfile.open(archive) as packed:
-        archives.unpack(packed, sources)
-    apply(release.name, made.share)
+    archives.unpack(archive, sources)
 
 
 def plain_copy(made: KollaEnv, release: Release, target: Path) -> None:
@@ -128,7 +124,7 @@ def plain_copy(made: KollaEnv, release: Release, target: Path) -> None:
 
 def _short(detail: Callable[[str], None]) -> Callable[[str], None]:
     def line(text: str) -> None:
-        if text.startswith(("Collecting", "Installing", "Downloading", "Saved", "Building")):
+        if text.startswith(("Collecting", "Installing", "Downloading", "Saved", "Building", "Resolved", "Prepared")):
             detail(text.split(" from ", maxsplit=1)[0].rsplit("/", maxsplit=1)[-1][:80])
 
     return line

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mrkolla.config.placement import AR, OSR
 from mrkolla.config.sections import Keystone
-from mrkolla.placement import AR, OSR
 
 
 @dataclass(frozen=True)

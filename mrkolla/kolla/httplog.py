@@ -83,9 +83,10 @@ class Request:
     """One request as HAProxy saw it.
 
     Times are of HAProxy's host, in ns since 1970 (UTC): ``start_ns`` when its first byte came, ``end_ns`` when the last
-    of its response was sent on. ``service_ms`` (whole ms, None: no response) is what the server behind took, and
-    ``handshake_ms`` what TLS and the like took on a new connection. ``auth``, ``subject`` and ``issued`` are
-    :func:`token_digest` of the token that the request came with, that it asks about, and that its response brought.
+    of its response was sent on. In whole ms (None: not so far): ``service_ms`` is what the server behind took,
+    ``handshake_ms`` what TLS and the like took on a new connection, ``queue_ms`` and ``connect_ms`` what the request
+    waited for a free server and for a connection to it. ``auth``, ``subject`` and ``issued`` are :func:`token_digest`
+    of the token that the request came with, that it asks about, and that its response brought.
     ``asked`` is the request id that came with the request, ``id`` the one in the response. "" means: none.
     """
 
@@ -110,6 +111,8 @@ class Request:
     id: str
     method: str
     path: str
+    queue_ms: int | None = None
+    connect_ms: int | None = None
 
     @property
     def connection(self) -> tuple[str, int]:
@@ -156,6 +159,8 @@ def parse(line: str) -> Request:
         id=unquote(given["id"]),
         method=given["method"],
         path=given["path"],
+        queue_ms=_ms(given["queue"]),
+        connect_ms=_ms(given["connect"]),
     )
 
 

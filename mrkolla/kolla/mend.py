@@ -6,9 +6,9 @@ leave it. Its set-up containers (``bootstrap_*``) go on after Ansible has ended,
 
 from __future__ import annotations
 
-from mrkolla import remote
-from mrkolla.errors import DeployError
-from mrkolla.placement import Region
+from mrkolla.base import remote
+from mrkolla.base.errors import DeployError
+from mrkolla.config.placement import Region
 
 _SCRIPT = r"""
 set -eu
@@ -32,7 +32,7 @@ fi
 def mend(region: Region) -> list[str]:
     """Make the hosts of ``region`` ready for another run; returns what was done, a line each.
 
-    Raises :class:`~mrkolla.errors.DeployError` when a set-up container does not end within two minutes.
+    Raises DeployError when a set-up container does not end within two minutes.
     """
     said = []
     for host in region.with_role("control"):

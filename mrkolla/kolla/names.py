@@ -1,4 +1,4 @@
-"""The names that a release of Kolla expects: inventory groups, secrets and variables (``data/RELEASE.yaml``)."""
+"""The names that a release of Kolla expects: inventory groups, secrets and variables, as its file of names has them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import yaml
-
-from mrkolla.errors import DeployError
+from mrkolla.base import yamltext
+from mrkolla.base.errors import DeployError, LackError
+from mrkolla.config.releases import RELEASES
 
 
 @cache
 def names(release: str) -> dict:
     """``groups`` (list of {of, are}) and ``passwords`` (kind -> names) of ``release``; where it differs from others,
     ``without_groups`` (names) and ``absent`` (list of {why, names}: variables)."""
-    return yaml.safe_load((Path(__file__).parent / "data" / f"{release}.yaml").read_text())
+    file = RELEASES[release].names
+    if file is None:
+        raise LackError(
+            f"release {release} has no file of names, without which nothing can be planned (docs/plugins.md)"
+        )
+    return yamltext.read(file.read_text())
 
 
 def absent(release: str) -> dict[str, str]:
@@ -49,7 +54,7 @@ def unknown(tree: Path, variables: Iterable[str]) -> list[str]:
 
 
 def need_known(release: str, tree: Path, variables: Iterable[str]) -> None:
-    """Raise :class:`~mrkolla.errors.DeployError` that names the variables which ``release`` does not know."""
+    """Raise DeployError that names the variables which ``release`` does not know."""
     missing = unknown(tree, variables)
     if missing:
         raise DeployError(

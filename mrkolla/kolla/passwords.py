@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 import uuid
 from pathlib import Path
@@ -13,6 +12,8 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mrkolla.base import files, yamltext
+from mrkolla.base.errors import InputError
 from mrkolla.kolla.names import names
 
 
@@ -43,13 +44,19 @@ def ensure(path: Path, release: str) -> dict:
     """The secrets in ``path``, made there (mode 0600) on the first call."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = yaml.safe_dump(generate(release), default_flow_style=False, width=10_000)
-        new = path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(text)
-        new.rename(path)
-    return yaml.safe_load(path.read_text())
+        files.make(path, yamltext.write(generate(release), default_flow_style=False, width=10_000), 0o600)
+    return load(path)
+
+
+def load(path: Path) -> dict:
+    """The secrets in ``path``. Raises InputError when the file does not hold any."""
+    try:
+        found = yamltext.read(path.read_text())
+    except (yaml.YAMLError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not a file of passwords; restore it, or destroy the cloud")
+    return found
 
 
 def values(passwords: dict) -> list[str]:

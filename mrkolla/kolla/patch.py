@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla import cache
-from mrkolla.errors import CheckError, InputError
+from mrkolla.base import cache
+from mrkolla.base.errors import CheckError, InputError
+from mrkolla.config.releases import Release
 from mrkolla.kolla import edits, env
-from mrkolla.kolla.releases import Release
 
 Say = Callable[[str], None]
 
@@ -18,7 +18,7 @@ def patch(release: Release, folder: Path, say: Say = lambda text: None) -> list[
     """Make the edits of ``release`` in the tree ``folder``; returns the names of those that were not there.
 
     A folder that is empty or missing gets the release's own tree first (from PyPI, by way of the cache). Raises
-    :class:`~mrkolla.errors.InputError`, with nothing changed, where an edit does not fit.
+    InputError, with nothing changed, where an edit does not fit.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder")
@@ -26,19 +26,19 @@ def patch(release: Release, folder: Path, say: Say = lambda text: None) -> list[
         edits.states(release.name, folder)
         return edits.apply(release.name, folder, error=InputError)
     made = env.ensure(release, cache.root() / "logs" / "kolla-environment.log", say)
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
+    folder = folder.resolve()
     try:
-        new.mkdir(parents=True)
-        env.plain_copy(made, release, new)
-        names = edits.apply(release.name, new)
-        if folder.is_dir():
-            folder.rmdir()
-        new.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".mrkolla-patch-", dir=folder.parent) as place:
+            new = Path(place) / "new"
+            new.mkdir()
+            env.plain_copy(made, release, new)
+            names = edits.apply(release.name, new)
+            if folder.is_dir():
+                folder.rmdir()
+            new.rename(folder)
     except OSError as refused:
         raise InputError(f"{folder} cannot be written: {refused.strerror}") from refused
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return names
 
 
@@ -48,7 +48,7 @@ def check(release: Release, folder: Path) -> list[list[str]]:
 
 
 def need_present(rows: list[list[str]], folder: Path) -> None:
-    """Raise :class:`~mrkolla.errors.CheckError` that names the edits of ``rows`` (of :func:`check`) not in place."""
+    """Raise CheckError that names the edits of ``rows`` (of :func:`check`) not in place."""
     missing = [f"{name} ({state.split(':')[0]})" for name, _, state in rows if state != "present"]
     if missing:
         raise CheckError(f"{folder} is not patched: {', '.join(missing)}")

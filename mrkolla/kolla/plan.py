@@ -11,37 +11,37 @@ The AR's files name no OSR: an OSR that comes later changes nothing of what is t
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from mrkolla.config import Experiment
-from mrkolla.errors import InputError
-from mrkolla.images.build import REGISTRY
-from mrkolla.images.recipe import DISTRO, NAMESPACE
-from mrkolla.kolla import addresses, dialect, httplog, passwords
+from mrkolla.base import yamltext
+from mrkolla.base.errors import InputError
+from mrkolla.config import Experiment, Kolla
+from mrkolla.config.placement import AR, Region, region_names
+from mrkolla.config.points import folder_files
+from mrkolla.config.releases import release as release_of
+from mrkolla.kolla import addresses, dialect, httplog, inifiles, passwords, wiring
 from mrkolla.kolla.edits import edits_for
+from mrkolla.kolla.image_names import DISTRO, NAMESPACE, REGISTRY
 from mrkolla.kolla.names import absent, names
-from mrkolla.kolla.releases import release as release_of
-from mrkolla.placement import AR, Region, region_names
 
-#: What an OSR registers: service type -> (port, path). Kolla's own defaults.
-OSR_SERVICES = {
-    "image": (9292, ""),
-    "compute": (8774, "/v2.1"),
-    "placement": (8780, ""),
-    "network": (9696, ""),
-}
-#: The file by which a folder is known to be a plan.
-_MARK = "edits.yaml"
+#: What a testbed says of its hosts: variables of globals.yml, files of node_custom_config.
+Globals = Callable[[Experiment, Region], dict[str, Any]]
+Files = Callable[[Region], dict[str, str]]
+
+#: The file by which a folder is known to be a plan: it lists the plan's files.
+MARK = ".mrkolla-plan"
 
 
 def expected_services(release_interfaces: tuple[str, ...], region: Region) -> dict[str, dict[str, str]]:
     """The endpoints that an OSR must have, without identity: service type -> interface -> URL."""
     return {
         kind: {interface: f"http://{region.vip}:{port}{path}" for interface in release_interfaces}
-        for kind, (port, path) in OSR_SERVICES.items()
+        for kind, (port, path) in wiring.OSR_SERVICES.items()
     }
 
 
@@ -140,7 +140,7 @@ def _compute_globals(experiment: Experiment, region: Region) -> dict:
     if region.kind == AR:
         return {}
     driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
-    values = {
+    values: dict[str, Any] = {
         "nova_compute_virt_type": "kvm" if driver == "kvm" else "qemu",
         "enable_nova_libvirt_container": driver != "fake",
     }
@@ -195,11 +195,12 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     """All variables of a region's globals.yml.
 
     A person's own win over mrkolla's defaults (image, testbed), the region's over the cloud's. Raises
-    :class:`~mrkolla.errors.InputError` for one that contradicts what makes the region.
+    InputError for one that contradicts what makes the region.
     """
     _refuse_unsupported(experiment)
     which, every = release_of(experiment.release), region_names(experiment)
     must = dialect.spoken(which, region, every, derived_globals(experiment, region, admin))
+    counted = dialect.spoken(which, region, every, wiring.counted_on(region, admin))
     values = {
         **_images_globals(experiment),
         **_compute_globals(experiment, region),
@@ -211,18 +212,24 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     where = "admin_region.kolla" if region.kind == AR else f"regions[{_index(experiment, region)}].kolla"
     for place, given in (("kolla", experiment.kolla.globals), (where, own.globals)):
         for key, value in given.items():
-            if key in must and must[key] != value:
-                raise InputError(
-                    f"{place}.globals.{key}: {value!r} clashes with {must[key]!r}, which mrkolla derives for region"
-                    f" {region.name}; remove it"
-                )
+            for known, does in ((must, "derives"), (counted, "counts on")):
+                if key in known and wiring.contradicts(value, known[key]):
+                    raise InputError(
+                        f"{place}.globals.{key}: {value!r} clashes with {known[key]!r}, which mrkolla {does} for region"
+                        f" {region.name}; remove it"
+                    )
+            if key not in must | counted and (why := wiring.moved_by(key, region, admin)):
+                raise InputError(f"{place}.globals.{key}: {value!r} cannot be set: {why}; remove it")
         values |= given
     if addresses.ROUTER_ID in experiment.kolla.globals:
         raise InputError(
             f"kolla.globals.{addresses.ROUTER_ID}: with one id for all, regions would fight for their VIPs; give it to"
             " a region (admin_region.kolla, regions[].kolla), or leave it out: each has its own"
         )
-    closes = httplog.CLOSE in values.get("haproxy_frontend_http_extra", [])
+    extra = values.get("haproxy_frontend_http_extra", [])
+    if not isinstance(extra, list):
+        raise InputError(f"kolla.globals.haproxy_frontend_http_extra: must be a list of lines, not {extra!r}")
+    closes = httplog.CLOSE in extra
     if region.kind == AR and experiment.keystone.keep_alive is False and not closes:
         raise InputError(
             f"keystone.keep_alive: false needs '{httplog.CLOSE}' in haproxy_frontend_http_extra, which kolla.globals"
@@ -235,7 +242,7 @@ def own_variables(experiment: Experiment, folder: Path) -> set[str]:
     """The variables that mrkolla itself sets in the plan ``folder``: all but a person's own."""
     sections = [experiment.kolla, experiment.admin_region.kolla, *(region.kolla for region in experiment.regions)]
     given = {name for section in sections for name in section.globals}
-    plans = [yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*/globals.yml"))]
+    plans = [yamltext.read(path.read_text()) for path in sorted(folder.glob("*/globals.yml"))]
     return {name for values in plans for name in values} - given
 
 
@@ -253,26 +260,111 @@ def _index(experiment: Experiment, region: Region) -> int:
     return [r.name for r in experiment.regions].index(region.name)
 
 
-def _region_section(experiment: Experiment, region: Region):
+def _region_section(experiment: Experiment, region: Region) -> Kolla:
     return experiment.admin_region.kolla if region.kind == AR else experiment.regions[_index(experiment, region)].kolla
 
 
 def write(
-    folder: Path, experiment: Experiment, regions: list[Region], testbed_globals, testbed_config, secrets: Path
+    folder: Path,
+    experiment: Experiment,
+    regions: list[Region],
+    testbed_globals: Globals,
+    testbed_config: Files,
+    secrets: Path,
+    *,
+    ours: bool = False,
 ) -> None:
-    """Write the plan into ``folder`` (what was there is replaced whole).
+    """Write the plan into ``folder``; an earlier plan there is replaced whole.
 
     ``testbed_globals(experiment, region)`` and ``testbed_config(region)`` say what Kolla must know of the testbed;
     ``secrets`` is where the cloud's passwords are kept between plans, so that the same file gives the same plan.
-    Raises :class:`~mrkolla.errors.InputError` for a clash, or a folder that is something else than a plan, before
-    anything is written.
+    With ``ours`` the folder is known as a plan by its place, and needs no mark. Raises
+    InputError for a clash, or a folder that holds anything but a plan, before anything is
+    written.
     """
-    folder = folder.resolve()
-    _refuse_other_folder(folder)
+    try:
+        folder = folder.resolve()
+    except RuntimeError:
+        raise InputError(f"{folder} is a symbolic link that leads to itself: give a folder for the plan") from None
+    if not ours:
+        _refuse_other_folder(folder)
+
+    def planned(one: Experiment) -> tuple[dict[str, str], dict[str, bytes]]:
+        return _contents(one, regions, testbed_globals, testbed_config, addresses.certificates(secrets.parent))
+
+    for variant in experiment.variants():
+        planned(variant)
+    contents, copied = planned(experiment)
+    passwords.ensure(secrets, experiment.release)
+    links = [f"{region.name}/passwords.yml" for region in regions]
+    if not ours:
+        names = [*contents, *copied, "passwords.yml", *links]
+        contents[MARK] = json.dumps(sorted(names), indent=0)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = tempfile.TemporaryDirectory(prefix=".mrkolla-plan-", dir=folder.parent)
+    except OSError as refused:
+        raise InputError(f"the plan cannot be written to {folder}: {refused.strerror}") from refused
+    with work as place:
+        new = Path(place) / "new"
+        try:
+            _fill(new, contents, copied, secrets, links)
+            if folder.is_dir():
+                folder.rename(Path(place) / "old")
+            new.rename(folder)
+        except OSError as refused:
+            what = refused.filename or folder
+            raise InputError(f"the plan cannot be written to {folder}: {what}: {refused.strerror}") from refused
+
+
+def _fill(new: Path, contents: dict[str, str], copied: dict[str, bytes], secrets: Path, links: list[str]) -> None:
+    new.mkdir(mode=0o700)
+    for name, text in contents.items():
+        path = new / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o600)
+    for name, data in copied.items():
+        path = new / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o600)
+    shutil.copy(secrets, new / "passwords.yml")
+    (new / "passwords.yml").chmod(0o600)
+    for name in links:
+        # kolla-ansible looks beside globals.yml, whatever its option --passwords says.
+        (new / name).symlink_to("../passwords.yml")
+
+
+def _refuse_other_folder(folder: Path) -> None:
+    """A plan replaces what is in its folder, so that must be nothing, or a plan and nothing else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder for the plan")
+    if Path.cwd().is_relative_to(folder):
+        # The folder is replaced whole: who works in it would be nowhere.
+        raise InputError(f"{folder} is the working directory, or above it: give another folder for the plan")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        own = {*json.loads((folder / MARK).read_text()), MARK}
+    except (OSError, ValueError, TypeError):
+        raise InputError(
+            f"{folder} is there and holds something else than a plan: give a new or an empty folder"
+        ) from None
+    held = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
+    if other := next((path for path in held if str(path.relative_to(folder)) not in own), None):
+        raise InputError(f"{other} is not of the plan that {folder} holds: move it, or give a new folder for this plan")
+
+
+def _contents(
+    experiment: Experiment, regions: list[Region], testbed_globals: Globals, testbed_config: Files, certificates: Path
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The files of the plan, by name: texts, and a person's files that are copied as they are."""
     admin = next(region for region in regions if region.kind == AR)
     addresses.refuse_tls(experiment, admin)
-    ids, own = addresses.router_ids(regions), {"kolla_certificates_dir": str(addresses.certificates(secrets.parent))}
+    ids, own = addresses.router_ids(regions), {"kolla_certificates_dir": str(certificates)}
     contents: dict[str, str] = {}
+    copied: dict[str, bytes] = {}
     for region in regions:
         given = {addresses.ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
         values = region_globals(experiment, region, admin, given | (own if admin.public_vip else {}))
@@ -280,59 +372,25 @@ def write(
         contents[f"{region.name}/inventory.yml"] = _yaml(
             inventory(region, experiment.release), f"hosts of region {region.name}"
         )
-        for name, text in {**testbed_config(region), **_own_config(experiment, region)}.items():
-            contents[f"{region.name}/config/{name}"] = text
-    edits = edits_for(experiment.release)
-    listed = [edit.listed() for edit in edits]
+        theirs = _user_config(experiment, region)
+        ours = {**testbed_config(region), **_own_config(experiment, region)}
+        ours = inifiles.merged(ours, theirs, f"plan/{region.name}/config")
+        contents |= {f"{region.name}/config/{name}": text for name, text in ours.items()}
+        copied |= {f"{region.name}/config/{name}": data for name, (_, data) in theirs.items() if name not in ours}
+    listed = [edit.listed() for edit in edits_for(experiment.release)]
     contents["edits.yaml"] = _yaml(listed, f"edits of Kolla for release {experiment.release}")
-    copied = _user_config(experiment, regions, contents)
-    passwords.ensure(secrets, experiment.release)
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(mode=0o700, parents=True)
-        for name, text in contents.items():
-            path = new / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            path.chmod(0o600)
-        for source, name in copied:
-            path = new / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, path)
-        shutil.copy(secrets, new / "passwords.yml")
-        (new / "passwords.yml").chmod(0o600)
-        for region in regions:
-            # kolla-ansible looks beside globals.yml, whatever its option --passwords says.
-            (new / region.name / "passwords.yml").symlink_to("../passwords.yml")
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
-    except OSError as refused:
-        shutil.rmtree(new, ignore_errors=True)
-        raise InputError(f"the plan cannot be written to {folder}: {refused.strerror}") from refused
+    return contents, copied
 
 
-def _refuse_other_folder(folder: Path) -> None:
-    """A plan replaces what is in its folder, so that must be nothing, or a plan."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / _MARK).exists():
-        raise InputError(f"{folder} is there and holds something else than a plan: give a new or an empty folder")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: give a folder for the plan")
-
-
-def _user_config(experiment: Experiment, regions: list[Region], contents: dict) -> list[tuple[Path, str]]:
-    """A person's node_custom_config files: (source, path in the plan); one that mrkolla writes too is refused."""
-    copied: dict[str, Path] = {}
-    for region in regions:
-        for given in (experiment.kolla.config, _region_section(experiment, region).config):
-            for source in sorted(Path(given).rglob("*")) if given else []:
-                if source.is_file():
-                    name = f"{region.name}/config/{source.relative_to(given)}"
-                    if name in contents:
-                        raise InputError(f"kolla.config: {source} clashes with plan/{name}, which mrkolla writes")
-                    copied[name] = source
-    return [(source, name) for name, source in copied.items()]
+def _user_config(experiment: Experiment, region: Region) -> dict[str, tuple[Path, bytes]]:
+    """A person's files for the node_custom_config of ``region``, by name in it; the region's win over the cloud's."""
+    found: dict[str, tuple[Path, bytes]] = {}
+    for given in (experiment.kolla.config, _region_section(experiment, region).config):
+        if given:
+            files = folder_files(Path(given)).items()
+            found |= {str(name): (Path(given) / name, data) for name, data in files}
+    return found
 
 
 def _yaml(value: object, title: str) -> str:
-    return f"# {title}; made by mrkolla plan\n" + yaml.safe_dump(value, sort_keys=False, width=120)
+    return f"# {title}; made by mrkolla plan\n" + yamltext.write(value, sort_keys=False, width=120)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from mrkolla.errors import LackError
+from mrkolla.base.errors import LackError
 
 #: The last virtualenv that makes environments of Python 2.7; it brings the last pip for it.
 VIRTUALENV = "virtualenv==20.21.1"
@@ -16,7 +16,7 @@ VIRTUALENV = "virtualenv==20.21.1"
 def find(version: str = "2.7") -> Path:
     """A Python of ``version`` that runs: ``$MRKOLLA_PYTHON27``, one in PATH, or one of pyenv's.
 
-    Raises :class:`~mrkolla.errors.LackError` that says how to get one.
+    Raises LackError that says how to get one.
     """
     named = os.environ.get("MRKOLLA_PYTHON27")
     in_path = shutil.which(f"python{version}")

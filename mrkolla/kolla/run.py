@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mrkolla import shell
-from mrkolla.errors import DeployError
+from mrkolla.base import shell
+from mrkolla.base.errors import DeployError
+from mrkolla.kolla import accelerate
 from mrkolla.kolla.env import KollaEnv
 
 HERE = Path(__file__).parent
 #: A run that takes longer than this (seconds) hangs.
 TIMEOUT = 3600
+#: The longest path (characters) of a folder for temporary files in which a run's sockets still find a place.
+LONGEST_SCRATCH = 50
 
 Say = Callable[[str], None]
 
 
-def environment(env: KollaEnv) -> dict[str, str]:
+def environment(env: KollaEnv, accelerated: bool = False) -> dict[str, str]:
     """The process environment of kolla-ansible: its own Ansible first, no settings of the person's."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE_", "PYTHON", "VIRTUAL_ENV", "KOLLA_"))}
     return keep | {
@@ -31,6 +35,7 @@ def environment(env: KollaEnv) -> dict[str, str]:
         "ANSIBLE_CONFIG": str(HERE / "ansible.cfg"),
         "ANSIBLE_LIBRARY": str(HERE / "library"),
         "PYTHONUNBUFFERED": "1",
+        **(accelerate.variables(env) if accelerated else {}),
     }
 
 
@@ -64,7 +69,7 @@ class Reader:
         if self._open is not None:
             # The facts of some failures are spread over lines, up to a brace alone.
             self._open += text
-            if text.startswith("}"):
+            if text.startswith("}") and self._maybe:
                 self._maybe = (*self._maybe[:2], _message(self._open))
                 self._open = None
         elif found := self._TASK.match(text):
@@ -119,16 +124,50 @@ def _message(text: str) -> str:
 
 
 @contextmanager
-def _connections() -> Iterator[str]:
-    """A folder for the SSH connections that one run keeps open; they end with it.
+def _scratch(record: Path) -> Iterator[Path]:
+    """A folder for what one run keeps in files: SSH's connections, Mitogen's sockets. It ends with the run.
 
-    A later run must not take up a connection to a host that was shut down meanwhile.
+    A later run must not take up a connection to a host that was shut down meanwhile. ``record`` names the folder, so
+    that :func:`end_leftovers` finds that of a run whose mrkolla was killed.
     """
-    with tempfile.TemporaryDirectory(prefix="mrkolla-") as folder:
+    # A socket's path has at most 107 characters; Mitogen waits for ever for one that is longer.
+    usual = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="mrkolla-", dir=usual if len(usual) <= LONGEST_SCRATCH else "/tmp"))
+    record.write_text(str(folder))
+    try:
         yield folder
-        for socket in Path(folder).iterdir():
+    finally:
+        for socket in folder.glob("ssh/*"):
             end = ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", "host"]
             subprocess.run(end, capture_output=True, timeout=20, check=False)
+        _remove(record)
+
+
+def _remove(record: Path) -> None:
+    try:
+        folder = Path(record.read_text())
+    except FileNotFoundError:
+        return
+    if folder.name.startswith("mrkolla-"):
+        shutil.rmtree(folder, ignore_errors=True)
+    record.unlink(missing_ok=True)
+
+
+def names(region: str) -> tuple[str, str]:
+    """The names under which the runs for ``region`` keep their process ids: its own, and its registration at the AR."""
+    return region, f"register-{region}"
+
+
+def end_leftovers(pids: Path, names: Iterable[str] | None = None) -> bool:
+    """End the runs (by default all) whose process ids are in ``pids`` and whose mrkolla was killed; True: there were.
+
+    What they kept in files goes too.
+    """
+    wanted = {path.stem for path in pids.glob("*.*")} if names is None else set(names)
+    ended = [shell.end_leftover(pids / f"{name}.pid") for name in wanted]
+    for name in wanted:
+        _remove(pids / f"{name}.scratch")
+    return any(ended)
 
 
 def kolla(
@@ -144,12 +183,14 @@ def kolla(
     stop: threading.Event | None = None,
     niceness: int = 0,
     pidfile: Path | None = None,
+    accelerated: bool = False,
 ) -> None:
     """Run kolla-ansible for ``region`` and wait for its end.
 
     ``say`` is told each task; ``stop`` ends the run from another thread; ``pidfile`` (by default beside
-    ``log``) tells a later call of a run that outlived its mrkolla, which is ended first. Raises
-    :class:`~mrkolla.errors.DeployError` with the failing task, its host, what it said, and the log.
+    ``log``) tells a later call of a run that outlived its mrkolla, which is ended first; ``accelerated``: see
+    :mod:`mrkolla.kolla.accelerate`. Raises
+    DeployError with the failing task, its host, what it said, and the log.
     """
     reader = Reader(say)
     line = argv(env, plan, region, arguments, variables or {})
@@ -157,15 +198,16 @@ def kolla(
         line = ["nice", "-n", str(niceness), *line]
     pidfile = pidfile or log.with_suffix(".pid")
     pidfile.parent.mkdir(parents=True, exist_ok=True)
-    if shell.end_leftover(pidfile):
+    if end_leftovers(pidfile.parent, [pidfile.stem]):
         say("ended a run that an earlier mrkolla had left behind")
-    with _connections() as folder:
+    with _scratch(pidfile.with_suffix(".scratch")) as folder:
         status = shell.stream(
             line,
             log,
             timeout=TIMEOUT,
             line=reader.line,
-            env=environment(env) | {"ANSIBLE_SSH_CONTROL_PATH_DIR": folder},
+            env=environment(env, accelerated)
+            | {"ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "ssh"), "TMPDIR": str(folder)},
             stop=stop,
             clean=clean,
             cwd=plan,

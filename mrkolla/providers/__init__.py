@@ -1,68 +1,69 @@
 """Testbeds: each gives hosts and networks as enoslib's providers do. One package a testbed.
 
-A testbed is a package with an enoslib provider and a module ``testbed`` of plain functions: ``regions``, ``need``,
-``prepare``, ``reserve``, ``links``, ``running``, ``power_off``, ``power_on``, ``destroy``, ``kolla_globals``,
-``kolla_config``, ``seen``. Hosts that are there for a time only have two more: ``foresee`` and ``deadline``; those that
-are not on this machine have ``doctor``, and ``FEEDS``: built images reach them through a registry. Machines whose disks
-are not in the cloud's folder have ``refuse_save``. Where a region can join and leave a cloud that runs there are
-``need_room`` (raises when its hosts cannot be had) and ``release`` (removes one region's hosts and network);
-``reserve`` with one region more adds its hosts.
+A testbed is a plug-in: an object made from :class:`Testbed`, whose methods say what it does. Those of mrkolla are a
+package each, with an enoslib provider and a module ``testbed`` of plain functions that are those methods.
 """
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from mrkolla.config import Experiment
+from mrkolla.base.errors import LackError
+from mrkolla.base.plugins import TESTBEDS
+from mrkolla.providers.contract import Testbed
 
-#: Kind of testbed (the experiment file's ``testbed.kind``) -> its module.
-TESTBEDS = {
-    "local": "mrkolla.providers.local.testbed",
-    "g5k": "mrkolla.providers.g5k.testbed",
-    "vagrant": "mrkolla.providers.vagrant.testbed",
-    "static": "mrkolla.providers.static.testbed",
-}
+__all__ = ["Testbed", "answers", "destroy", "paused", "seen", "testbed"]
 
 
-def testbed(kind: str) -> ModuleType:
-    """The functions of the testbed ``kind``."""
-    return importlib.import_module(TESTBEDS[kind])
+def testbed(kind: str) -> Testbed:
+    """The testbed of that kind (the experiment file's ``testbed.kind``). Raises InputError and LackError."""
+    return TESTBEDS[kind]
 
 
-def foresee(experiment: Experiment, results: Path) -> None:
-    """Have the testbed say what cannot suffice (hosts, time), before anything is reserved or built.
+def answers(method: str, cloud: str) -> Iterator[tuple[str, Any]]:
+    """Each testbed's kind, and what its ``method`` says of the cloud of that name, asked as they are taken.
 
-    ``results`` holds earlier runs, by which the time is judged. Raises :class:`~mrkolla.errors.MrkollaError`.
+    One of somebody else that raises what is no MrkollaError is left out, with a line on standard error.
     """
-    look = getattr(testbed(experiment.testbed.kind), "foresee", None)
-    if look is not None:
-        look(experiment, results)
+    for kind, one in TESTBEDS.items():
+        got = []
+        with TESTBEDS.spared(kind, method):
+            got.append(getattr(one, method)(cloud))
+        for answer in got:
+            yield kind, answer
 
 
 def seen(cloud: str) -> tuple[str, dict[str, bool]] | None:
     """The kind of the testbed that the cloud of that name is on, and each host's name with whether it is up.
 
-    None when no testbed knows of hosts for it. Raises :class:`~mrkolla.errors.MrkollaError` when they cannot be asked.
+    None when no testbed knows of hosts for it. Raises MrkollaError when they cannot be asked.
     """
-    for kind in TESTBEDS:
-        found = testbed(kind).seen(cloud)
+    for kind, found in answers("seen", cloud):
         if found is not None:
-            return kind, found
+            # A testbed of somebody else may say anything.
+            with TESTBEDS.spared(kind, "seen"):
+                if not isinstance(found, Mapping):
+                    raise TypeError(f"it gives {found!r}, which is neither None nor a dict")
+                return kind, {str(host): bool(up) for host, up in found.items()}
     return None
 
 
-def deadline(experiment: Experiment) -> float | None:
-    """When the hosts are taken away (seconds since 1970); None for hosts that stay."""
-    ask = getattr(testbed(experiment.testbed.kind), "deadline", None)
-    return ask(experiment) if ask is not None else None
+def paused(kind: str, cloud: str) -> list[str]:
+    """Names of the hosts of the cloud of that name, on the testbed of that kind, that stand still."""
+    with TESTBEDS.spared(kind, "paused"):
+        return list(TESTBEDS[kind].paused(cloud))
+    return []
 
 
-def refuse_save(experiment: Experiment) -> None:
-    """Raise :class:`~mrkolla.errors.InputError` where a copy of the cloud's folder is no copy of the cloud."""
-    refuse = getattr(testbed(experiment.testbed.kind), "refuse_save", None)
-    if refuse is not None:
-        refuse(experiment)
+def destroy(cloud: str) -> None:
+    """Have each testbed remove the hosts of the cloud of that name.
+
+    Raises LackError, once all were asked, where one of somebody else broke and still has hosts of that cloud.
+    """
+    asked = {kind for kind, _ in answers("destroy", cloud)}
+    for kind, one in TESTBEDS.items():
+        if kind not in asked:
+            with TESTBEDS.spared(kind, "seen"):
+                if one.seen(cloud):
+                    raise LackError(f"cloud '{cloud}' stays: its testbed '{kind}' did not remove its hosts")

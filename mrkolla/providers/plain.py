@@ -7,30 +7,35 @@ Kolla must know of them, and how they are linked.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mrkolla import cache, remote
+from mrkolla.base import cache, files, remote
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.remote import Host
 from mrkolla.config import Experiment
-from mrkolla.errors import InputError, LackError
-from mrkolla.placement import AR, OSR, Region
-from mrkolla.providers.prepare import WIRE, WIRE_MTU, Needs, feed
-from mrkolla.remote import Host
+from mrkolla.config.placement import AR, OSR, Region
+from mrkolla.config.static import StaticTestbed
+from mrkolla.config.vagrant import VagrantTestbed
+from mrkolla.providers.prepare import WIRE, WIRE_MTU, Needs, registry
 from mrkolla.wan import PlainLink, PlainRegion
 
 #: The first number of the VXLANs between hosts of a region.
 FIRST_WIRE = 7400
 
 
-def cloud_folder(name: str) -> Path:
-    """Where the state of the cloud ``name`` is kept."""
-    return cache.root() / f"cloud-{name}"
-
-
 def known_hosts(name: str) -> Path:
     """The SSH host keys that were pinned for the cloud ``name``."""
-    return cloud_folder(name) / "ssh" / "known_hosts"
+    return cache.cloud(name) / "ssh" / "known_hosts"
+
+
+def need_ssh() -> None:
+    """Raise LackError when this machine lacks the SSH client, which is all that it needs."""
+    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
+        if not shutil.which(program):
+            raise LackError(f"{program} is not installed: apt-get install openssh-client")
 
 
 # -- what hosts are for ------------------------------------------------------------------------------------------------
@@ -38,6 +43,7 @@ def known_hosts(name: str) -> Path:
 
 def needs(
     experiment: Experiment,
+    testbed: StaticTestbed | VagrantTestbed,
     regions: Sequence[Region],
     interface: Mapping[str, str],
     *,
@@ -51,9 +57,11 @@ def needs(
     ``interface`` maps a host's name to the interface that has its address, ``external`` to one without address for
     Neutron; hosts without such get a VXLAN between the hosts of their region.
     """
-    testbed = experiment.testbed
     drivers = {region.name: region.compute_driver for region in experiment.regions}
-    names, wires, features, vips = {}, {}, {}, {}
+    names: dict[str, str] = {}
+    wires: dict[str, tuple[int, tuple[str, ...]]] = {}
+    features: dict[str, frozenset[str]] = {}
+    vips: dict[str, str] = {}
     for number, region in enumerate(regions):
         # HAProxy is on the network hosts: the control hosts, where there are no others.
         vips[region.balancers[0].name] = region.vip
@@ -75,7 +83,7 @@ def needs(
         vips={} if keepalived else vips,
         free=tuple(vips.values()),
         features=features,
-        registries=tuple(sorted({*feed.registries_of(experiment, regions).values()})),
+        registries=tuple(sorted({*registry.of_regions(experiment, regions).values()})),
         contained=contained,
         docker_data=docker_data,
         disk_gb=testbed.disk_gb,
@@ -99,6 +107,7 @@ def features_of(openvswitch: str, keepalived: bool, roles: frozenset[str], drive
 
 def kolla_globals(
     experiment: Experiment,
+    testbed: StaticTestbed | VagrantTestbed,
     region: Region,
     interface: str,
     external: str | None = None,
@@ -115,10 +124,10 @@ def kolla_globals(
         "prechecks_enable_host_ntp_checks": False,
         "docker_disable_default_network": True,
     }
-    values |= feed.kolla_globals(experiment, region) | dict(own or {})
+    values |= registry.kolla_globals(experiment, region) | dict(own or {})
     if region.kind == OSR:
         values["neutron_external_interface"] = external or WIRE
-        if experiment.testbed.openvswitch == "userspace":
+        if testbed.openvswitch == "userspace":
             values |= {
                 # Such a data path has no tunnels over an address outside of it: tenants' networks are VLANs.
                 "ovs_datapath": "netdev",
@@ -185,8 +194,4 @@ def from_rows(cloud: str, rows: Sequence[Mapping]) -> list[Host]:
 def save(file: Path, values: object) -> None:
     """Write JSON, whole or not at all, readable by its owner alone."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(values, indent=1))
-    new.replace(file)
+    files.write(file, json.dumps(values, indent=1), 0o600)

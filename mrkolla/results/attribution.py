@@ -1,10 +1,13 @@
-"""Where an operation pays for distance: k against what was counted, parts of an iteration, the token cache.
+"""Where an operation pays for distance: k against the prediction, parts of an iteration, the token cache.
 
 On the critical path of an operation that does one thing after the other, each request to Keystone waits for one round
-trip, each new connection for one more, and with TLS for its handshake: ``counted`` = requests + connections x (1 +
-tls). A k clearly below that means that requests ran side by side, or that some were made off the critical path (while
-something else was waited for, or after the answer); a k clearly above means waits on the link that were not counted.
-Clearly: the whole interval of k is further away than :func:`margin`.
+trip, each new connection for one more, with TLS for its handshake, and a large response for TCP's window
+(:mod:`mrkolla.wan.windows`): ``predicted`` = requests + connections x (1 + tls) + windows.
+
+The verdict is by equivalence (Schuirmann 1987): k of the wire is *explained* when its whole interval is within
+:data:`MARGIN` of the prediction, it *differs* when the whole interval is outside, else it is *not resolved*: more
+passes would tell. A k below means that requests ran side by side, or that some were made off the critical path (while
+something else was waited for, or after the answer); a k above means waits on the link that were not counted.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ if TYPE_CHECKING:
     from mrkolla.results.stats import Analysis
     from mrkolla.results.store import RunFolder
 
-AS_COUNTED, FEWER, MORE, OPEN = "as counted", "fewer: side by side", "more than counted", "not counted"
-VERDICTS = (AS_COUNTED, FEWER, MORE, OPEN)
+EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved", "not known"
+VERDICTS = (EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN)
+#: How far k of the wire may be from the prediction, in round trips.
+MARGIN = 0.05
 REST = "(the rest)"
 TLS_ROUND_TRIPS = 1  # TLS 1.3; with 1.2 it is 2
 _OPERATION = ["tool", "scenario", "action", "settings", "concurrency", "origin_region", "target_region"]
@@ -38,21 +43,19 @@ def tls_of(folder: RunFolder) -> int:
     return TLS_ROUND_TRIPS if urls and all(url.startswith("https:") for url in urls) else 0
 
 
-def margin(counted: float | np.ndarray) -> float | np.ndarray:
-    """How far k may be from what was counted, in round trips: 0.2, or 5 % of many."""
-    return np.maximum(0.2, 0.05 * counted)
-
-
 def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
-    """``fits`` with counted, off, off_low, off_high (round trips; NaN: not known) and verdict, before its note."""
+    """``fits`` with what was counted and predicted, and how k of the wire compares with that, before its note.
+
+    Columns: counted (requests + connections + TLS), predicted, off, off_low, off_high (k of the wire - predicted; all
+    in round trips, NaN: not known), verdict. Where windows are not known, none are predicted.
+    """
     counted = fits["keystone_requests"] + fits["keystone_connections"] * (1 + tls)
-    new = pd.DataFrame({"counted": counted})
+    new = pd.DataFrame({"counted": counted, "predicted": counted + fits["keystone_windows"].fillna(0)})
     for name in ("", "_low", "_high"):
-        new[f"off{name}"] = fits[f"k{name}"] - counted
-    known = new["off"].notna()
-    low, high = new["off_low"].fillna(new["off"]), new["off_high"].fillna(new["off"])
-    verdicts = [~known, high < -margin(counted), low > margin(counted)]
-    new["verdict"] = np.select(verdicts, [OPEN, FEWER, MORE], AS_COUNTED)
+        new[f"off{name}"] = fits[f"k_wire{name}"] - new["predicted"]
+    low, high = new["off_low"], new["off_high"]
+    verdicts = [new["off"].isna(), (low >= -MARGIN) & (high <= MARGIN), (low > MARGIN) | (high < -MARGIN)]
+    new["verdict"] = np.select(verdicts, [UNKNOWN, EXPLAINED, DIFFERS], UNRESOLVED)
     return pd.concat([fits.drop(columns="note"), new, fits["note"]], axis=1)
 
 
@@ -102,7 +105,7 @@ def token_cache(analysis: Analysis) -> pd.DataFrame:
     from_ms and to_ms: the medians. Columns also: tool, scenario (without the state), action, settings, concurrency,
     origin_region, target_region, state, against, level (asked RTT, ms).
     """
-    levels = analysis.levels[analysis.levels["n"] > 0]
+    levels = analysis.levels[analysis.levels["median_ms"].notna()]
     cached = levels[levels["token_cache"].notna()].copy()
     cached["scenario"] = [_base(s, c) for s, c in zip(cached["scenario"], cached["token_cache"], strict=True)]
     set_ = levels.assign(scenario=_with_cache(levels), settings=levels["settings"].astype(object).fillna(OWN))

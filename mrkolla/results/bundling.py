@@ -11,24 +11,26 @@ import csv
 import fnmatch
 import gzip
 import hashlib
-import io
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from mrkolla import archives
-from mrkolla.errors import CheckError, InputError
-from mrkolla.results import columns, schema
+from mrkolla.base import archives, files
+from mrkolla.base.errors import CheckError, InputError
+from mrkolla.results import columns, hosts, schema, shapes
 from mrkolla.results.report import write_all
 from mrkolla.results.secrets import assert_no_secrets, suspects
-from mrkolla.results.store import RunFolder
+from mrkolla.results.store import RUN_NAME, RunFolder
 
 SUMS, README = "SHA256SUMS", "README.md"
+# What a report writes, and the bundle's own: may be made anew in a folder that still holds the run.
+_MADE_ANEW = (README, "summary.csv", "fits.csv", "phases.csv", "faults.csv", "figures", "report.html")
 # Never taken, whatever is in them: keys and passwords, what is half-written, what samples.parquet says already.
 _NEVER = ("*password*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "clouds.y*ml", "*openrc*", "known_hosts*", ".*")
 _FOLDERS_LEFT = ("parts", "logs")
@@ -43,6 +45,8 @@ _WHAT = {
     "wan.parquet": "every echo over the links, one row each",
     "summary.csv": "statistics per operation, region and point",
     "fits.csv": "service time and slope per operation and region",
+    "faults.json": "each fault: when it began and ended, when that was seen",
+    "faults.csv": "each operation before, during and after each fault",
     "report.html": "all of it to read, in one file",
     "plan": "inventory, globals and configuration of each run of Kolla, and the edits made to Kolla (no passwords)",
     "figures": "PDF and SVG, and their numbers as CSV",
@@ -79,11 +83,17 @@ def bundle(
         raise InputError(f"{run.path}: nothing to bundle: no point of this run finished")
     if not all((run.path / name).exists() for name in ("summary.csv", "fits.csv", "report.html")):
         write_all(run)
+    if not RUN_NAME.fullmatch(run.run):
+        raise InputError(f"{run.path}: a bundle has its run's name: call the folder NAME-YYYYmmddTHHMMSSZ first")
     taken, left = _choose(run.path, logs)
     with tempfile.TemporaryDirectory(prefix="mrkolla-bundle-") as temporary:
         added = Path(temporary)
         (added / README).write_text(_readme(run, taken))
-        sources = {name: run.path / name for name in taken} | {README: added / README}
+        # Copies: a run that goes on writes its journal meanwhile, and what is looked at must be what is packed.
+        for name in taken:
+            (added / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run.path / name, added / name)
+        sources = {name: added / name for name in (*taken, README)}
         _refuse_secrets(run, sources, secrets)
         lines = []
         for name in sorted(sources):
@@ -104,18 +114,25 @@ def _choose(folder: Path, logs: bool) -> tuple[list[str], list[str]]:
     taken, left = [], []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
+        # No list of checksums can hold another one.
+        plain = str(name).isprintable()
         if name.parts[0] in _FOLDERS_LEFT and not (logs and name.parts[0] == "logs"):
             if len(name.parts) == 1:
                 left.append(f"{name}/")
         elif any(fnmatch.fnmatch(part.lower(), never) for part in name.parts for never in _NEVER) or path.is_symlink():
-            left.append(str(name))
-        elif path.is_file() and str(name) not in (SUMS, README):  # of an earlier bundle, made anew
+            left.append(str(name) if plain else ascii(str(name)))
+        elif path.is_dir():
+            continue
+        elif not path.is_file() or not plain:
+            left.append(ascii(str(name)))
+        elif str(name) not in (SUMS, README):  # of an earlier bundle, made anew
             taken.append(name.as_posix())
     return taken, left
 
 
 def _refuse_secrets(run: RunFolder, sources: dict[str, Path], secrets: Iterable[str]) -> None:
-    assert_no_secrets(run.path, secrets, only=[name for name in sources if name != README])
+    added = sources[README].parent
+    assert_no_secrets(added, secrets, only=[name for name in sources if name != README], of=run.path)
     found = [f"{name}, line {line}: {what}" for name, path in sorted(sources.items()) for line, what in suspects(path)]
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
@@ -130,23 +147,17 @@ def _write(path: Path, sources: dict[str, Path], top: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     when = re.search(r"\d{8}T\d{6}Z$", top)
     stamp = calendar.timegm(time.strptime(when[0], "%Y%m%dT%H%M%SZ")) if when else 0
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with (
-            os.fdopen(handle, "wb") as raw,
-            gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        ):
-            for name in sorted(sources):
-                entry = tarfile.TarInfo(f"{top}/{name}")
-                entry.size, entry.mtime, entry.mode = sources[name].stat().st_size, stamp, 0o644
-                with sources[name].open("rb") as file:
-                    archive.addfile(entry, file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with (
+        files.replaced(path) as new,
+        new.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in sorted(sources):
+            entry = tarfile.TarInfo(f"{top}/{name}")
+            entry.size, entry.mtime, entry.mode = sources[name].stat().st_size, stamp, 0o644
+            with sources[name].open("rb") as file:
+                archive.addfile(entry, file)
 
 
 def _readme(run: RunFolder, taken: list[str]) -> str:
@@ -176,8 +187,10 @@ def _readme(run: RunFolder, taken: list[str]) -> str:
         "",
         *columns.table(schema.WAN_COLUMNS),
     ]
+    if any(name.startswith(f"{hosts.FOLDER}/") for name in taken):
+        lines += ["", f"## {hosts.FOLDER}/POINT.parquet", "", *columns.table(hosts.COLUMNS)]
     for name in taken:
-        if name in ("summary.csv", "fits.csv") or (name.startswith("figures/") and name.endswith(".csv")):
+        if name in ("summary.csv", "fits.csv", "faults.csv") or (name.startswith("figures/") and name.endswith(".csv")):
             with (run.path / name).open(newline="") as file:
                 head = next(csv.reader(file), [])
             lines += ["", f"## {name}", "", "Empty cells: not known.", "", *columns.csv_table(head)]
@@ -187,35 +200,82 @@ def _readme(run: RunFolder, taken: list[str]) -> str:
 def unbundle(archive: Path | str, into: Path | str) -> RunFolder:
     """Unpack an archive of :func:`bundle` below ``into`` and check its files against its checksums.
 
-    A folder of that name that is there already is used as it is.
+    A run folder of that name that is there already is used when it holds the archive's files (what a report writes may
+    have been made anew), and refused otherwise.
 
     Raises:
-        InputError: not such an archive, or a file of it is missing or not the one that was bundled.
+        InputError: not such an archive; a file of it is missing, not listed, or not the one that was bundled; or there
+            is another folder of its name.
     """
-    archive = Path(archive)
+    archive, into = Path(archive), Path(into)
     try:
-        with tarfile.open(archive, mode="r:gz") as packed:
-            tops = {Path(name).parts[0] for name in packed.getnames()}
-            if len(tops) != 1 or f"{next(iter(tops))}/{SUMS}" not in packed.getnames():
+        with tempfile.TemporaryDirectory(prefix=".tmp-unbundle-", dir=into) as temporary:
+            names = archives.unpack(archive, Path(temporary))
+            tops = {PurePosixPath(name).parts[0] for name in names}
+            top = tops.pop() if len(tops) == 1 else ""
+            # The folder is made where the archive lies, so it can have no name but a run's.
+            if not {f"{top}/{SUMS}", f"{top}/samples.parquet"} <= set(names) or not RUN_NAME.fullmatch(top):
                 raise InputError(f"{archive}: not an archive that 'mrkolla bundle' wrote")
-            target = Path(into) / tops.pop()
-            if not target.exists():
-                with tempfile.TemporaryDirectory(prefix=".tmp-unbundle-", dir=into) as temporary:
-                    archives.unpack(packed, Path(temporary), plain=True)
-                    _check_sums(Path(temporary) / target.name, archive)
-                    os.replace(Path(temporary) / target.name, target)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{archive}: cannot be unpacked: {error}") from error
-    return RunFolder.open(target)
+            made = Path(temporary) / top
+            sums = _listed(made / SUMS, archive)
+            for name in sorted({str(PurePosixPath(name).relative_to(top)) for name in names} - {SUMS} - set(sums)):
+                raise InputError(f"{archive}: {name!a} is in it and not in its {SUMS}")
+            for name in _changed(made, sums):
+                what = "is not the file that was bundled (its checksum differs)"
+                raise InputError(f"{archive}: {name} {what if (made / name).is_file() else 'is missing in it'}")
+            _need_run(made, archive)
+            if (into / top).exists():
+                _same_run(into / top, sums, archive)
+            else:
+                os.replace(made, into / top)
+    except OSError as error:
+        raise InputError(f"{archive}: cannot be unpacked to {into}: {error.strerror}") from error
+    return RunFolder.open(into / top)
 
 
-def _check_sums(folder: Path, archive: Path) -> None:
-    with io.StringIO((folder / SUMS).read_text()) as sums:
-        for line in sums:
-            wanted, _, name = line.rstrip("\n").partition("  ")
-            path = folder / name
-            if not path.is_file():
-                raise InputError(f"{archive}: {name} is missing in it")
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
-                    raise InputError(f"{archive}: {name} is not the file that was bundled (its checksum differs)")
+def _need_run(made: Path, archive: Path) -> None:
+    """Raise InputError where what was unpacked is no run folder: nothing is kept of the archive then."""
+    try:
+        run = RunFolder.open(made)
+        for name in shapes.NAMES:
+            (run.read_yaml if name.endswith(".yaml") else run.read_json)(name)
+    except InputError as error:
+        raise InputError(str(error).replace(str(made), str(archive))) from None
+
+
+def _listed(file: Path, archive: Path) -> dict[str, str]:
+    """The names of a list of checksums, with these."""
+    found: dict[str, str] = {}
+    try:
+        lines = file.read_text().splitlines()
+    except ValueError:
+        raise InputError(f"{archive}: its {SUMS} is not text") from None
+    for line in lines:
+        checksum, _, name = line.partition("  ")
+        path = PurePosixPath(name)
+        inside = name.isprintable() and str(path) == name and not path.is_absolute() and ".." not in path.parts
+        if not re.fullmatch("[0-9a-f]{64}", checksum) or not inside or name == ".":
+            raise InputError(f"{archive}: its {SUMS} has a line that names no file of it: {line[:100]!a}")
+        found[name] = checksum
+    return found
+
+
+def _changed(folder: Path, sums: dict[str, str]) -> Iterator[str]:
+    """The files of ``sums`` that ``folder`` does not have, or has otherwise."""
+    for name, wanted in sums.items():
+        path = folder / name
+        if not path.is_file():
+            yield name
+            continue
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                yield name
+
+
+def _same_run(folder: Path, sums: dict[str, str], archive: Path) -> None:
+    data = {name: checksum for name, checksum in sums.items() if name.split("/")[0] not in _MADE_ANEW}
+    for name in _changed(folder, data):
+        raise InputError(
+            f"{folder} is there and is not what {archive} holds ({name} differs): move one of them elsewhere, or give"
+            " that folder with --run"
+        )

@@ -1,54 +1,73 @@
-"""Two runs side by side: which operations changed, by how much, and how sure that is.
+"""Two runs side by side: which operations changed, by how much, and whether the repetitions suffice to say so.
 
-- A comparison is one operation (tool, scenario, action, token cache, concurrency) from one region to one target at one
-  round trip, repetitions together, with :data:`~mrkolla.results.stats.FEWEST` good samples or more in both runs.
-- Latency: ratio of the medians, B to A, with its percentile bootstrap interval (samples of each run resampled within
-  themselves). p: two-sided, of the logarithm of the ratio over its bootstrap standard error (normal; Efron and
-  Tibshirani 1993, ch. 12 and 16).
-- Failures: share of operations that failed; p: Fisher's exact test (``scipy.stats.fisher_exact``), only where one
-  failed at all.
-- All p values of both kinds are corrected together (``statsmodels`` multipletests): Holm by default, so that the
-  chance of one false finding or more in the whole table is at most alpha; ``fdr_bh`` (Benjamini and Hochberg) holds
-  the expected share of false ones among the findings.
-- A latency changed when its corrected p is at most alpha *and* its ratio is further from 1 than the threshold, either
-  way (1.05 or 1/1.05 for 5 %). A failure share changed when its corrected p is at most alpha.
+- The unit is the point: of each operation (tool, scenario, action, token cache, settings, concurrency) from one region,
+  each point gives the logarithm of its median. Points of one round trip differ by the scatter of their samples
+  (``within``, by bootstrap) and by what differs from point to point: the machine, the link, who else computes
+  (``between``). A comparison of samples has only the first in it, and finds changes where nothing changed.
+- A row is one operation, region and round trip, or all its round trips together (level NaN): the mean of their
+  differences, of the medians less what the round trips take that run A was counted to make. That is what the services
+  take; a slower service is the same share of it at every distance.
+- Latency: difference of the means of the points' logarithms, B less A; its variance is the sum of the cells' own (a
+  cell: the points of one run at one round trip), degrees of freedom by Welch and Satterthwaite (Welch 1947); the
+  interval is Student's t.
+- p: two-sided, of a change by more than the threshold (McCarthy and Smyth 2009, TREAT), so a change that is certain
+  but small is none. Holm's correction by default, so that the chance of one false finding or more in the whole table
+  is at most alpha (half of it for the rows of single round trips, half for those of all together); ``fdr_bh``
+  (Benjamini and Hochberg) holds the expected share of false ones among the findings.
+- Failures: share of operations that failed, of all that were tried; p: Fisher's exact test, of the counts divided by
+  their design effect (Rao and Scott 1992), since failures come in heaps; only where one failed at all.
+- Verdict: slower or faster (corrected p at most alpha), same (the interval lies within the threshold), else
+  :data:`TOO_FEW`. A failed operation is slower than all others: where the median of a point is among the failed,
+  latencies are not compared, the shares of failures are.
 
-The interval and p hold the scatter of samples, not what differs between two days of one machine: the scatter between
-a run's own repetitions stands beside each ratio, to be compared with it.
+What differs between two days of one machine is in no single run: :func:`against_itself` shows what the machine does in
+one run, and a threshold is there for the rest.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy.stats import fisher_exact, norm
-from statsmodels.stats.multitest import multipletests
+from scipy.stats import false_discovery_control, fisher_exact
+from scipy.stats import t as student
 
-from mrkolla.errors import InputError
-from mrkolla.results.gathering import GROUP, Gathered
-from mrkolla.results.stats import FEWEST, Analysis, analyse, label, labels
+from mrkolla.base.errors import InputError
+from mrkolla.results.gathering import COUNTED, GROUP, Gathered, gather
+from mrkolla.results.stats import Analysis, bootstrap_medians, label, labels
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
-from mrkolla.results.words import number
+from mrkolla.results.words import ms, number, percent
 
 CORRECTIONS = {"holm": "Holm", "fdr_bh": "Benjamini-Hochberg"}
+SLOWER, FASTER, SAME, TOO_FEW = "slower", "faster", "same", "not enough repetitions"
+#: Points of one round trip in each run below which that round trip alone has no verdict.
+FEWEST_POINTS = 3
+#: Ways to split a run's repetitions that :func:`against_itself` tries.
+MOST_SPLITS = 20
 _KEY = [*GROUP, "level"]
+_NUMBERS = ["repetition", "rtt_measured_ms", "n", "n_errors", "median_ms", "within", "round_trips"]
+_DRAWS = 200
 
 
 @dataclass(frozen=True)
 class Comparison:
     """What changed from run A to run B.
 
-    table: a row per operation, region and RTT in both runs: GROUP, level (asked RTT, ms), n_a, n_b, median_a_ms,
-        median_b_ms, ratio, ratio_low, ratio_high, p, p_corrected, scatter_a, scatter_b (largest ratio of the medians
-        of two repetitions of one run, 1 or more; NaN with one), failed_a, failed_b (shares), failed_p,
-        failed_p_corrected, changed (latency), failures_changed, change ("slower", "faster", "fails more",
-        "fails less", joined by ", "; "" for none). Sorted by how far the ratio is from 1, changes first.
-    only_a, only_b: operations (with region and RTT) that only one run has, or has too few good samples of.
+    table: a row per operation, region and RTT in both runs, and one for all its RTTs (level NaN): GROUP, level (asked
+        RTT, ms), points_a, points_b, n_a, n_b (good samples), median_a_ms, median_b_ms (geometric means of the points'
+        medians, without round trips where level is NaN), ratio, ratio_low, ratio_high, within, between (standard
+        deviations of a point's logarithm), p, p_corrected, failed_a, failed_b (shares), failed_p, failed_p_corrected,
+        verdict (of the latency; "" where there is none), needed (points of each RTT and run that would do, about; NaN
+        where there are enough), change ("slower", "faster", "fails more", "fails less", joined by ", "; "" for none).
+        Sorted by how far the ratio is from 1, changes first.
+    only_a, only_b: operations (with region and RTT) that only one run has.
     differences: what differs in the two experiment files: key, value in A, value in B.
     """
 
@@ -75,115 +94,261 @@ class Comparison:
         return {**plain, "comparisons": len(rows), "changes": len(self.changes), "table": rows}
 
 
-def compare(
-    a: RunFolder | pd.DataFrame | Gathered | Analysis,
-    b: RunFolder | pd.DataFrame | Gathered | Analysis,
-    *,
-    alpha: float = 0.05,
-    threshold: float = 0.05,
-    correction: str = "holm",
-    seed: int = 1,
-) -> Comparison:
-    """Compare run ``b`` with run ``a`` (run folders, tables of samples, or their analyses).
+@dataclass(frozen=True)
+class _Rule:
+    alpha: float
+    threshold: float
+    correction: str
 
-    ``threshold``: smallest relative change of a median that counts, 0.05 for 5 %; ``correction``: see CORRECTIONS.
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise InputError(f"alpha is {self.alpha:g}: give a number between 0 and 1")
+        if not 0 <= self.threshold < math.inf:
+            raise InputError(f"threshold is {self.threshold:g}: give a share that is not negative, such as 5%")
+        if self.correction not in CORRECTIONS:
+            raise InputError(f"correction '{self.correction}': one of {', '.join(CORRECTIONS)}")
+
+
+Source: TypeAlias = RunFolder | pd.DataFrame | Gathered | Analysis
+
+
+def compare(
+    a: Source, b: Source, *, alpha: float = 0.05, threshold: float = 0.05, correction: str = "holm"
+) -> Comparison:
+    """Compare run ``b`` with run ``a`` (run folders, tables of samples, or what was made of them).
+
+    ``threshold``: largest relative change of a median that is none, 0.05 for 5 %; ``correction``: see CORRECTIONS.
 
     Raises:
-        InputError: an option out of range, no usable sample in a run, or no operation that both have.
+        InputError: an option out of range, no sample in a run, or no operation that both have.
     """
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha is {alpha:g}: give a number between 0 and 1")
-    if not 0 <= threshold < math.inf:
-        raise InputError(f"threshold is {threshold:g}: give a share that is not negative, such as 5%")
-    if correction not in CORRECTIONS:
-        raise InputError(f"correction '{correction}': one of {', '.join(CORRECTIONS)}")
-    names = [_name(source, letter) for source, letter in ((a, "A"), (b, "B"))]
-    # Different seeds: equal samples must not give equal draws.
-    one, two = (s if isinstance(s, Analysis) else analyse(s, seed=seed + i) for i, s in enumerate((a, b)))
-    left, right = _levels(one), _levels(two)
-    both = [key for key in left if key in right]
-    if not both:
-        raise InputError(
-            f"nothing to compare: {names[0]} and {names[1]} have no operation, region and RTT in common "
-            f"with {FEWEST} good samples or more in each"
-        )
-    tails = [alpha / 2, 1 - alpha / 2]
-    scatters = [_scatter(analysis) for analysis in (one, two)]
-    rows = [
-        _row(one, two, left[key], right[key], tails) | {"scatter_a": scatters[0].get(key, math.nan),
-                                                        "scatter_b": scatters[1].get(key, math.nan)}
-        for key in both
-    ]  # fmt: skip
-    table = _decide(pd.DataFrame(rows), alpha, threshold, correction)
-    only = [[_told(analysis, own[key]) for key in own if key not in other]
-            for analysis, own, other in ((one, left, right), (two, right, left))]  # fmt: skip
-    differences = _differences(a, b) if isinstance(a, RunFolder) and isinstance(b, RunFolder) else []
-    return Comparison(*names, table, *only, differences, alpha, threshold, correction)
+    rule = _Rule(alpha, threshold, correction)
+    names = [source.name if isinstance(source, RunFolder) else letter for source, letter in ((a, "A"), (b, "B"))]
+    left, right = _points(a), _points(b)
+    found = _compare(_cells(left), _cells(right), names, rule)
+    among = pd.concat([left, right])
+    found.only_a.extend(_alone(left, right, among))
+    found.only_b.extend(_alone(right, left, among))
+    if isinstance(a, RunFolder) and isinstance(b, RunFolder):
+        found.differences.extend(_differences(a, b))
+    return found
 
 
-def _name(source: Any, letter: str) -> str:
-    return source.name if isinstance(source, RunFolder) else letter
+def against_itself(
+    run: Source, *, alpha: float = 0.05, threshold: float = 0.05, correction: str = "holm"
+) -> tuple[Comparison, list[int]]:
+    """A run's odd repetitions against its even ones, where nothing changed; and how many changes each split finds.
+
+    The splits are halves of the repetitions, all or :data:`MOST_SPLITS` drawn from them. What is found is false.
+
+    Raises:
+        InputError: an option out of range, no sample, or one repetition alone.
+    """
+    rule = _Rule(alpha, threshold, correction)
+    points = _points(run)
+    passes = sorted(points["repetition"].unique())
+    if len(passes) < 2:
+        raise InputError("one repetition cannot be compared with itself: measure more (sweep.repetitions)")
+    first = set(passes[::2])
+    halves = [set(half) for half in itertools.combinations(passes, len(passes) // 2)]
+    if len(passes) % 2 == 0:  # each split once
+        halves = [half for half in halves if passes[0] in half]
+    halves = [half for half in halves if half not in (first, set(passes) - first)]
+    if len(halves) >= MOST_SPLITS:
+        # Not for security: the same run gives the same splits.
+        halves = random.Random(1).sample(halves, MOST_SPLITS - 1)
+    names = ["its odd repetitions", "its even repetitions"]
+    cells = _cells(points)
+    made = []
+    for half in [first, *halves]:
+        others = set(passes) - half
+        made.append(_compare(_of(cells, half), _of(cells, others), names, rule))
+    return made[0], [len(one.changes) for one in made]
 
 
-def _key(row: pd.Series | tuple) -> tuple:
-    """What tells a comparison: the group, and the RTT to the millisecond (a real WAN gives no round number)."""
-    return (*("" if pd.isna(value) else value for value in row[:-1]), round(float(row[-1])))
+def _points(source: Source) -> pd.DataFrame:
+    """A row per operation, region and point.
+
+    _KEY, repetition, rtt_measured_ms, n, n_errors, median_ms (NaN: among the failed), within (variance of its
+    logarithm by its samples), round_trips (counted; 0: not counted).
+    """
+    gathered = source.gathered if isinstance(source, Analysis) else gather(source)
+    keys = gathered.keys
+    by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
+    # To the millisecond: a real WAN gives no round number.
+    level = keys["rtt_asked_ms"].fillna(by_point.round())
+    rng = np.random.default_rng(1)
+    medians, within = [], []
+    for values, errors in zip(gathered.values, keys["n_errors"], strict=True):
+        ordered = np.concatenate([values, np.full(errors, np.inf)])
+        middle = float(np.median(ordered)) if len(ordered) else math.nan
+        medians.append(middle if 0 < middle < math.inf else math.nan)
+        draws = bootstrap_medians(ordered, _DRAWS, rng) if len(ordered) > 1 else np.array([math.nan])
+        draws = draws[np.isfinite(draws) & (draws > 0)]
+        within.append(float(np.log(draws).var()) if len(draws) else math.nan)
+    trips = sum((keys[f"{name}_sum"] / keys[f"{name}_n"]).fillna(0) for name in COUNTED[:2])
+    columns = {"level": level, "median_ms": medians, "within": within, "round_trips": trips}
+    kept = keys[[*GROUP, "point", "repetition", "rtt_measured_ms", "n", "n_errors"]].assign(**columns)
+    return kept[kept["n"] + kept["n_errors"] > 0]
 
 
-def _levels(analysis: Analysis) -> dict[tuple, int]:
-    """Place in ``analysis.levels`` of each that can be compared."""
-    usable = analysis.levels[analysis.levels["n"] >= FEWEST]
-    return {_key(row[1:]): row[0] for row in usable[_KEY].itertuples()}
+#: Operation and region -> round trip (ms) -> its points, as an array of records.
+Cells = dict[tuple, dict[float, np.ndarray]]
 
 
-def _scatter(analysis: Analysis) -> dict[tuple, float]:
-    """Largest ratio of the medians of two repetitions (points) of a level; none with one repetition."""
-    points = analysis.points[analysis.points["n"] >= FEWEST]
-    level = points["rtt_asked_ms"].fillna(points["rtt_measured_ms"])
-    found = (
-        points.assign(level=level).groupby(_KEY, dropna=False, observed=True)["median_ms"].agg(["min", "max", "size"])
-    )
-    found = found[(found["size"] > 1) & (found["min"] > 0)]
-    return {_key(key): of["max"] / of["min"] for key, of in found.iterrows()}
+def _cells(points: pd.DataFrame) -> Cells:
+    found: Cells = {}
+    for (*group, level), of_cell in points.groupby(_KEY, dropna=False, observed=True, sort=True):
+        records = of_cell[_NUMBERS].to_records(index=False)
+        found.setdefault(tuple("" if pd.isna(v) else v for v in group), {})[float(level)] = records
+    return found
 
 
-def _row(one: Analysis, two: Analysis, place_a: int, place_b: int, tails: list[float]) -> dict[str, Any]:
-    a, b = one.levels.loc[place_a], two.levels.loc[place_b]
-    row = {**a[_KEY].to_dict(), "n_a": a["n"], "n_b": b["n"]}
-    row |= {"median_a_ms": a["median_ms"], "median_b_ms": b["median_ms"]}
-    ratios = two.draws[place_b].astype(float) / one.draws[place_a]
-    row["ratio"] = b["median_ms"] / a["median_ms"] if min(a["median_ms"], b["median_ms"]) > 0 else math.nan
-    row["ratio_low"], row["ratio_high"] = np.quantile(ratios, tails)
-    error = np.log(ratios).std()
-    away = abs(math.log(row["ratio"]))
-    # Without any scatter (all durations equal) a difference is certain, and no difference is none.
-    row["p"] = 2 * norm.sf(away / error) if error > 0 else float(away == 0)
-    counts = [[int(r["n_errors"]), int(r["n"])] for r in (a, b)]
-    row["failed_a"], row["failed_b"] = (failed / (failed + n) for failed, n in counts)
-    row["failed_p"] = fisher_exact(counts).pvalue if counts[0][0] or counts[1][0] else math.nan
+def _of(cells: Cells, passes: set[int]) -> Cells:
+    """Of each cell the points of these repetitions; cells without any are left out."""
+    found: Cells = {}
+    for group, levels in cells.items():
+        for level, cell in levels.items():
+            mine = cell[np.isin(cell["repetition"], list(passes))]
+            if len(mine):
+                found.setdefault(group, {})[level] = mine
+    return found
+
+
+def _compare(left: Cells, right: Cells, names: Iterable[str], rule: _Rule) -> Comparison:
+    rows = []
+    for group in [group for group in left if group in right]:
+        pairs = {level: (cell, right[group][level]) for level, cell in left[group].items() if level in right[group]}
+        head = dict(zip(GROUP, (None if value == "" else value for value in group), strict=True))
+        rows += [head | {"level": level} | _row([pair], rule) for level, pair in pairs.items()]
+        if len(pairs) > 1:
+            rows.append(head | {"level": math.nan} | _row(list(pairs.values()), rule))
+    name_a, name_b = names
+    if not rows:
+        raise InputError(f"nothing to compare: {name_a} and {name_b} have no operation, region and RTT in common")
+    table = _decide(pd.DataFrame(rows), rule)
+    return Comparison(name_a, name_b, table, [], [], [], rule.alpha, rule.threshold, rule.correction)
+
+
+def _alone(own: pd.DataFrame, other: pd.DataFrame, among: pd.DataFrame) -> list[str]:
+    """The operations, with region and RTT, that the first has and the other has not."""
+    keys = own[_KEY].drop_duplicates()
+    lacks = keys.merge(other[_KEY].drop_duplicates(), how="left", on=_KEY, indicator=True)["_merge"] == "left_only"
+    rows = keys[lacks.to_numpy()].sort_values(_KEY).to_dict("records")
+    return [f"{label(row, among)} from {row['origin_region']} at {ms(row['level'])} ms" for row in rows]
+
+
+def _joined(cells: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns of several cells, one after the other."""
+    cells = list(cells)
+    return {name: np.concatenate([cell[name] for cell in cells]) for name in _NUMBERS}
+
+
+def _row(pairs: list[tuple[np.ndarray, np.ndarray]], rule: _Rule) -> dict[str, Any]:
+    """One comparison: of one round trip (one pair of cells), or the mean over several."""
+    row: dict[str, Any] = {}
+    for side, letter in ((0, "a"), (1, "b")):
+        cells = [pair[side] for pair in pairs]
+        row[f"points_{letter}"] = min(map(len, cells))
+        row[f"n_{letter}"] = sum(int(cell["n"].sum()) for cell in cells)
+    row |= _latency(pairs, rule)
+    counts, effect = [], 1.0
+    for side, letter in ((0, "a"), (1, "b")):
+        points = _joined(pair[side] for pair in pairs)
+        tried_each = points["n"] + points["n_errors"]
+        failed, tried = int(points["n_errors"].sum()), int(tried_each.sum())
+        row[f"failed_{letter}"] = failed / tried
+        counts.append((failed, tried - failed))
+        # A run without failures does not show how they heap: the other's effect holds for both.
+        effect = max(effect, _design_effect(points["n_errors"].astype(float), tried_each.astype(float)))
+    counted = [[round(count / effect) for count in of_run] for of_run in counts]
+    failures = row["failed_a"] or row["failed_b"]
+    row["failed_p"] = float(fisher_exact(counted).pvalue) if failures else math.nan
     return row
 
 
-def _decide(table: pd.DataFrame, alpha: float, threshold: float, correction: str) -> pd.DataFrame:
-    p = np.concatenate([table["p"], table["failed_p"]])
-    tested = ~np.isnan(p)
-    corrected = np.full(len(p), np.nan)
-    corrected[tested] = multipletests(p[tested], alpha=alpha, method=correction)[1]
-    table["p_corrected"], table["failed_p_corrected"] = np.split(corrected, 2)
-    away = np.abs(np.log(table["ratio"]))
-    table["changed"] = (table["p_corrected"] <= alpha) & (away > math.log1p(threshold))
-    table["failures_changed"] = table["failed_p_corrected"] <= alpha
-    slower = np.where(table["changed"], np.where(table["ratio"] > 1, "slower", "faster"), "")
-    more = table["failed_b"] > table["failed_a"]
-    fails = np.where(table["failures_changed"], np.where(more, "fails more", "fails less"), "")
-    table["change"] = [", ".join(filter(None, both)) for both in zip(slower, fails, strict=True)]
-    order = pd.DataFrame({"none": table["change"] == "", "away": -away})
+def _design_effect(failed: np.ndarray, tried: np.ndarray) -> float:
+    """By how much a share of failures varies more than if operations failed each by itself; 1 where it does not."""
+    share = failed.sum() / tried.sum()
+    if len(tried) < 2 or share in (0, 1):
+        return 1.0
+    between = len(tried) / (len(tried) - 1) * ((failed - share * tried) ** 2).sum() / tried.sum() ** 2
+    return max(1.0, between / (share * (1 - share) / tried.sum()))
+
+
+def _latency(pairs: list[tuple[np.ndarray, np.ndarray]], rule: _Rule) -> dict[str, float]:
+    """Ratio, interval, p and so on; NaN for what is not known."""
+    names = ("median_a_ms", "median_b_ms", "ratio", "ratio_low", "ratio_high", "within", "between", "p", "needed")
+    row = dict.fromkeys(names, math.nan)
+    trips = np.mean([cell["round_trips"].mean() for cell, _ in pairs]) if len(pairs) > 1 else 0.0
+    own = [[cell["median_ms"] - trips * cell["rtt_measured_ms"] for cell in pair] for pair in pairs]
+    if not all((cell > 0).all() for pair in own for cell in pair):  # or one is not known
+        own = [[cell["median_ms"] for cell in pair] for pair in pairs]
+    if np.isnan(np.concatenate([cell for pair in own for cell in pair])).any():
+        return row
+    cells = [[np.log(cell) for cell in pair] for pair in own]
+    means = [np.mean([pair[side].mean() for pair in cells]) for side in (0, 1)]
+    row |= {"median_a_ms": math.exp(means[0]), "median_b_ms": math.exp(means[1])}
+    away = means[1] - means[0]
+    row["ratio"] = math.exp(away)
+    within = np.concatenate([cell["within"] for pair in pairs for cell in pair])
+    row["within"] = math.sqrt(np.nanmean(within)) if not np.isnan(within).all() else math.nan
+    flat = [cell for pair in cells for cell in pair]
+    fewest = min(map(len, flat))
+    if fewest < (FEWEST_POINTS if len(pairs) == 1 else 2):
+        row["needed"] = float(FEWEST_POINTS)
+        return row
+    parts = np.array([cell.var(ddof=1) / len(cell) for cell in flat]) / len(pairs) ** 2
+    spread = math.sqrt(np.mean([cell.var(ddof=1) for cell in flat]))
+    row["between"] = math.sqrt(max(0.0, spread**2 - np.nan_to_num(row["within"]) ** 2))
+    error, margin = math.sqrt(parts.sum()), math.log1p(rule.threshold)
+    if error == 0:  # without any scatter a difference is certain, and no difference is none
+        row |= {"ratio_low": row["ratio"], "ratio_high": row["ratio"], "p": float(abs(away) <= margin + 1e-12)}
+        return row
+    freedom = parts.sum() ** 2 / sum(part**2 / (len(cell) - 1) for part, cell in zip(parts, flat, strict=True))
+    half = student.ppf(1 - rule.alpha / 2, freedom) * error
+    row |= {"ratio_low": math.exp(away - half), "ratio_high": math.exp(away + half)}
+    row["p"] = float(
+        min(1.0, student.sf((abs(away) - margin) / error, freedom) + student.sf((abs(away) + margin) / error, freedom))
+    )
+    if half > margin > 0:
+        row["needed"] = float(math.ceil(fewest * (half / margin) ** 2))
+    return row
+
+
+def _decide(table: pd.DataFrame, rule: _Rule) -> pd.DataFrame:
+    # Rows of single round trips and those of all together share alpha, so that the many do not hide the few.
+    table["p_corrected"] = table["failed_p_corrected"] = np.nan
+    families = [mask for mask in (table["level"].isna(), table["level"].notna()) if mask.any()]
+    for family in families:
+        p = table.loc[family, ["p", "failed_p"]].to_numpy(float).ravel()
+        tested = ~np.isnan(p)
+        if tested.any():
+            p[tested] = np.minimum(1.0, len(families) * _corrected(p[tested], rule.correction))
+        table.loc[family, ["p_corrected", "failed_p_corrected"]] = p.reshape(-1, 2)
+    changed = table["p_corrected"] <= rule.alpha
+    inside = (table["ratio_high"] <= 1 + rule.threshold) & (table["ratio_low"] >= 1 / (1 + rule.threshold))
+    slower = np.where(table["ratio"] > 1, SLOWER, FASTER)
+    kinds = [table["ratio"].isna(), changed, inside]
+    table["verdict"] = np.select(kinds, ["", slower, SAME], TOO_FEW)
+    table.loc[table["verdict"] != TOO_FEW, "needed"] = np.nan
+    more = np.where(table["failed_b"] > table["failed_a"], "fails more", "fails less")
+    fails = np.where(table["failed_p_corrected"] <= rule.alpha, more, "")
+    both = zip(np.where(changed, slower, ""), fails, strict=True)
+    table["change"] = [", ".join(filter(None, one)) for one in both]
+    order = pd.DataFrame({"none": table["change"] == "", "away": -np.abs(np.log(table["ratio"]))})
     return table.loc[order.sort_values(["none", "away"], kind="stable").index].reset_index(drop=True)
 
 
-def _told(analysis: Analysis, place: int) -> str:
-    row = analysis.levels.loc[place]
-    return f"{label(row, analysis.fits)} from {row['origin_region']} at {row['level']:g} ms"
+def _corrected(p: np.ndarray, correction: str) -> np.ndarray:
+    """p values corrected for each other, as by statsmodels' multipletests, which collects garbage each time (0.5 s)."""
+    if correction == "fdr_bh":
+        return false_discovery_control(p)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(stepped)
+    corrected[order] = np.minimum(1.0, stepped)
+    return corrected
 
 
 def _differences(a: RunFolder, b: RunFolder) -> list[tuple[str, Any, Any]]:
@@ -208,20 +373,28 @@ def grid(found: Comparison, *, everything: bool = False) -> Grid:
     """The changes (or ``everything``) as a table."""
     rows = found.table if everything else found.changes
     head = ["operation", "from", "RTT", "A (ms)", "B (ms)", "ratio B/A", f"{100 * (1 - found.alpha):g} % interval"]
-    head += ["p, corrected", "repetitions", "failed A, B", "change"]
+    head += ["p, corrected", "points", "within, between", "failed A, B", "verdict"]
     cells = []
     for name, row in zip(labels(rows, found.table), rows.to_dict("records"), strict=True):
-        scatter = np.nanmax([1.0, row["scatter_a"], row["scatter_b"]])
-        failed = f"{100 * row['failed_a']:.2g} %, {100 * row['failed_b']:.2g} %"
+        failed = f"{percent(row['failed_a'])}, {percent(row['failed_b'])}"
+        known = not math.isnan(row["ratio_low"])
         cells.append([
-            name, row["origin_region"], f"{row['level']:g}", number(row["median_a_ms"], 1),
-            number(row["median_b_ms"], 1), number(row["ratio"], 3),
-            f"[{number(row['ratio_low'], 3)}, {number(row['ratio_high'], 3)}]", f"{row['p_corrected']:.2g}",
-            f"× {number(scatter, 2)}" if scatter > 1 else "–",
-            failed if row["failed_a"] or row["failed_b"] else "–", row["change"] or "–",
+            name, row["origin_region"], "all, less it" if math.isnan(row["level"]) else ms(row["level"]),
+            number(row["median_a_ms"], 1), number(row["median_b_ms"], 1), number(row["ratio"], 3),
+            f"[{number(row['ratio_low'], 3)}, {number(row['ratio_high'], 3)}]" if known else "–",
+            "–" if np.isnan(p := np.fmin(row["p_corrected"], row["failed_p_corrected"])) else f"{p:.2g}",
+            f"{row['points_a']}, {row['points_b']}", f"{percent(row['within'])}, {percent(row['between'])}",
+            failed if row["failed_a"] or row["failed_b"] else "–", _said(row),
         ])  # fmt: skip
     title = "All comparisons" if everything else "What changed"
-    return Grid(title, head, cells, frozenset(range(2, 10)))
+    return Grid(title, head, cells, frozenset(range(2, 11)))
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """The verdict of a row in words."""
+    if row["change"] or row["verdict"] != TOO_FEW:
+        return row["change"] or row["verdict"] or "–"
+    return TOO_FEW if math.isnan(row["needed"]) else f"{TOO_FEW} (about {row['needed']:.0f} would do)"
 
 
 def verdict(found: Comparison) -> str:
@@ -231,4 +404,17 @@ def verdict(found: Comparison) -> str:
         f"medians that differ by more than {100 * found.threshold:g} %"
     )
     kinds = [f"{n} {kind}" for kind, n in found.changes["change"].value_counts().items()]
-    return f"{', '.join(kinds) or 'no change'} ({rule})"
+    said = kinds or ["no change"]
+    others = found.table[found.table["change"] == ""]["verdict"].value_counts()
+    said += [f"{others[kind]} {kind}" for kind in (SAME, TOO_FEW) if kind in others]
+    said += [f"{len(only)} in {letter} alone" for letter, only in (("A", found.only_a), ("B", found.only_b)) if only]
+    return f"{', '.join(said)} ({rule})"
+
+
+def itself_text(splits: list[int], alpha: float) -> str:
+    """What :func:`against_itself` found by all splits, in a sentence."""
+    false = sum(count > 0 for count in splits)
+    return (
+        f"{false} of {len(splits)} ways to split the repetitions find a change where there is none"
+        f" ({percent(alpha)} of them may)"
+    )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import yaml
 
-from mrkolla.results.attribution import FEWER, MORE, token_cache
+from mrkolla.base import yamltext
+from mrkolla.results.attribution import DIFFERS, EXPLAINED, UNRESOLVED, token_cache
 from mrkolla.results.figures.latency import fewer
+from mrkolla.results.gathering import GROUP
 from mrkolla.results.stats import Analysis, label
-from mrkolla.results.words import k_text, number
+from mrkolla.results.words import k_text, ms, number
 
+#: From how many times its median an operation is a stall.
+STALL = 10
 # Of the hundreds of packages, those that shape a result; the others stand below them, folded.
 _MAIN_PACKAGES = ("ansible-core", "enoslib", "keystoneauth1", "kolla-ansible", "openstacksdk", "pandas", "pyarrow",
-                  "rally", "scipy", "statsmodels")  # fmt: skip
+                  "rally", "scipy")  # fmt: skip
 
 
 def experiment_facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
@@ -24,12 +29,17 @@ def experiment_facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
     testbed, wan = experiment.get("testbed") or {}, experiment.get("wan") or {}
     sweep = experiment.get("sweep") or {}
     rtts = [_rtt(value) for value in sweep.get("rtt_ms") or []]
+    precision, of_total = sweep.get("precision"), sweep.get("precision_total")
     found = {
         "release": experiment.get("release"),
         "testbed": testbed.get("kind"),
         "WAN driver": wan.get("driver"),
+        "TCP": wan.get("tcp"),
         "RTT asked (ms)": ", ".join(rtts),
-        "repetitions": sweep.get("repetitions"),
+        "repetitions" if precision is of_total is None else "repetitions, at most": sweep.get("repetitions"),
+        "precision of k of the wire": None if precision is None else f"±{precision:g}",
+        "precision of k of the total": None if of_total is None else f"±{of_total:g}",
+        "round trips": "each OSR in an order of its own" if sweep.get("crossed") else None,
         "benchmarks": ", ".join(str(b.get("tool")) for b in experiment.get("bench") or []),
         "Keystone": ", ".join(f"{k}: {v}" for k, v in own.items()),
     }
@@ -37,7 +47,7 @@ def experiment_facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _rtt(value: Any) -> str:
-    return " ".join(f"{k} {v:g}" for k, v in value.items()) if isinstance(value, dict) else f"{value:g}"
+    return " ".join(f"{k} {ms(v)}" for k, v in value.items()) if isinstance(value, dict) else ms(value)
 
 
 def provenance_facts(record: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def provenance_facts(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "main": [(k, "unknown" if v is None else str(v)) for k, v in main.items()],
         "packages": sorted(packages.items()),
-        "rest": yaml.safe_dump(rest, sort_keys=False, allow_unicode=True, width=100) if rest else "",
+        "rest": yamltext.write(rest, sort_keys=False, allow_unicode=True, width=100) if rest else "",
     }
 
 
@@ -78,11 +88,17 @@ def findings(analysis: Analysis) -> list[str]:
         free = known[known["k_high"] < 0.1]
         if len(free):
             said.append(f"{_some(free, fits)} pay nothing: the interval of k ends below 0.1.")
-    side, more = (known[known["verdict"] == verdict] for verdict in (FEWER, MORE))
-    if len(side):
-        said.append(f"Fewer round trips than were counted, so requests ran side by side: {_some(side, fits)}.")
-    if len(more):
-        said.append(f"More round trips than were counted: {_some(more, fits)}.")
+    told = fits[fits["verdict"].isin([EXPLAINED, DIFFERS, UNRESOLVED])]
+    if len(told):
+        said.append(f"k of the wire is as predicted for {(told['verdict'] == EXPLAINED).sum()} of {len(told)}.")
+    differs = told["verdict"] == DIFFERS
+    below, above = told[differs & (told["off"] < 0)], told[differs & (told["off"] > 0)]
+    if len(below):
+        said.append(f"Below the prediction, so some requests were not waited for: {_some(below, fits)}.")
+    if len(above):
+        said.append(f"Above the prediction: {_some(above, fits)}.")
+    if len(open_ := told[told["verdict"] == UNRESOLVED]):
+        said.append(f"Not resolved, more passes would tell: {_some(open_, fits)}.")
     cost = token_cache(analysis)
     if len(cost):
         far = cost[cost["level"] == cost["level"].max()]
@@ -90,11 +106,40 @@ def findings(analysis: Analysis) -> list[str]:
         interval = "" if pd.isna(worst["ms_low"]) else f" [{number(worst['ms_low'], 1)}, {number(worst['ms_high'], 1)}]"
         said.append(
             f"A token that is not in the cache costs {worst['scenario']} {number(worst['ms'], 1)}{interval} ms "
-            f"at {worst['level']:g} ms from {worst['origin_region']}."
+            f"at {ms(worst['level'])} ms from {worst['origin_region']}."
         )
     errors = int(analysis.fits.loc[analysis.fits["action"].isna(), "n_errors"].sum())
     if errors:
-        said.append(f"{errors:,} operations failed: see the errors below.")
+        said.append(f"{errors:,} operations failed: see the errors below. They are slower than all others.")
+    return [*said, *stalls(analysis)]
+
+
+def stalls(analysis: Analysis) -> list[str]:
+    """What a closed loop did not start while it waited, a sentence for each region where that is over one in 200.
+
+    A client starts its next operation when the one before has ended. While one stalls (it fails, or takes over
+    :data:`STALL` times the median of its round trip), the operations that would have met the stall too are missing, so
+    the tails look better than they are for users who come at their own times ("coordinated omission").
+    """
+    keys = analysis.gathered.keys
+    whole = keys[keys["action"].isna()]
+    cells = [*GROUP, "rtt_asked_ms"]
+    medians = [float(np.median(one)) if len(one) else math.nan for one in analysis.gathered.values]
+    usual = keys.assign(ms=medians).groupby(cells, dropna=False, observed=True)["ms"].transform("median")
+    said = []
+    for region, own in whole.groupby("origin_region", observed=True):
+        stalled, others, count = float(own["failed_s"].sum()), 0.0, 0
+        for place in own.index:
+            late = analysis.gathered.values[place] > STALL * usual[place]
+            stalled += float(analysis.gathered.values[place][late].sum()) / 1e3
+            others += float(analysis.gathered.values[place][~late].sum()) / 1e3
+            count += int((~late).sum())
+        if count and stalled > 0.005 * (stalled + others):
+            said.append(
+                f"In {region} clients stood still for {number(stalled, 0)} s of {number(stalled + others, 0)} s, in"
+                f" operations that failed or took over {STALL} times their median: about"
+                f" {number(stalled / others * count, 0)} that would have met the same were not started."
+            )
     return said
 
 

@@ -17,7 +17,7 @@ from mrkolla.results.schema import SCHEMA_VERSION
 
 def versions() -> dict[str, str]:
     """Name -> version of every distribution that this Python can import, sorted by name."""
-    found = {}
+    found: dict[str, str] = {}
     for dist in importlib.metadata.distributions():
         name = dist.metadata["Name"]
         if name:  # a broken install has none

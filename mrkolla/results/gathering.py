@@ -17,13 +17,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results.store import RunFolder
 
 GROUP = ["tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region", "target_region"]
 KEYS = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms"]
-COUNTED = ["keystone_requests", "keystone_connections"]
-_ROW = ["warmup", "duration_s", "error", *COUNTED]
+COUNTED = ["keystone_requests", "keystone_connections", "keystone_windows"]
+COUNTED += ["keystone_s", "keystone_server_s", "keystone_wait_s", "region_s"]
+_ROW = ["warmup", "duration_s", "error", *COUNTED, "wire_s"]
 COLUMNS = [*KEYS, *_ROW]
 _ERROR = ["tool", "scenario", "action", "origin_region", "error"]
 # Made anew for each request: messages that differ in nothing else are one.
@@ -34,16 +35,19 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{32}\
 class Gathered:
     """Samples by combination of :data:`KEYS`.
 
-    keys: a row per combination: KEYS, then n (good ones), n_warmup, n_errors, n_all, start_ns and end_ns (first start
-        and last end of those that are no warm-up, UTC; null without starts), and for keystone_requests and
-        keystone_connections the sum over the good ones (``_sum``) and how many were counted (``_n``).
+    keys: a row per combination: KEYS, then n (good ones), n_warmup, n_errors, n_all, failed_s (sum of what those that
+        failed took), start_ns and end_ns (first start
+        and last end of those that are no warm-up, UTC; null without starts), and for each of COUNTED the sum over the
+        good ones (``_sum``) and how many were counted (``_n``).
     values: for each of those rows the durations of the good ones in ms, sorted.
+    wires: for each of those rows wire_s of the good ones for which it is known, in ms.
     errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points too).
     rows: all samples read.
     """
 
     keys: pd.DataFrame
     values: list[np.ndarray]
+    wires: list[np.ndarray]
     errors: pd.DataFrame
     rows: int
 
@@ -92,7 +96,8 @@ def gather(
 def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
     places = np.flatnonzero(keep.to_numpy(bool))
     keys = gathered.keys.iloc[places].reset_index(drop=True)
-    return Gathered(keys, [gathered.values[i] for i in places], gathered.errors, gathered.rows)
+    values, wires = ([of_key[i] for i in places] for of_key in (gathered.values, gathered.wires))
+    return Gathered(keys, values, wires, gathered.errors, gathered.rows)
 
 
 class _Sums:
@@ -100,8 +105,9 @@ class _Sums:
 
     def __init__(self) -> None:
         self.number: dict[tuple, int] = {}
-        self.counts: list[dict[str, float]] = []
+        self.counts: list[Counter[str]] = []
         self.pieces: list[list[np.ndarray]] = []
+        self.wires: list[list[np.ndarray]] = []
         self.errors: Counter[tuple] = Counter()
         self.rows = 0
 
@@ -112,6 +118,7 @@ class _Sums:
                 self.number[key] = len(self.number)
                 self.counts.append(Counter())
                 self.pieces.append([])
+                self.wires.append([])
         return np.array([self.number[key] for key in keys])
 
 
@@ -124,25 +131,32 @@ def _gather(batches: Iterable[pa.Table]) -> Gathered:
     text = [n for n in KEYS if n not in ("concurrency", "repetition", "rtt_asked_ms", "rtt_measured_ms")]
     keys[text] = keys[text].astype("str")  # one kind of text and of null, whatever the samples came from
     keys[["rtt_asked_ms", "rtt_measured_ms"]] = keys[["rtt_asked_ms", "rtt_measured_ms"]].astype(float)
-    columns = ["n", "n_warmup", "n_errors", "n_all", *(f"{c}_{w}" for c in COUNTED for w in ("sum", "n"))]
+    columns = ["n", "n_warmup", "n_errors", "n_all", "failed_s", *(f"{c}_{w}" for c in COUNTED for w in ("sum", "n"))]
     counts = pd.DataFrame(sums.counts, columns=[*columns, "start_ns", "end_ns"])
     counts[columns] = counts[columns].fillna(0)
     counts[columns[:4]] = counts[columns[:4]].astype("int64")
     counts[["start_ns", "end_ns"]] = counts[["start_ns", "end_ns"]].astype("Int64")
-    values = []
-    for pieces in sums.pieces:
-        whole = np.concatenate(pieces) if pieces else np.empty(0)
-        pieces.clear()
-        whole.sort()
-        values.append(whole)
     rows = [(*key, n) for key, n in sums.errors.items()]
     errors = pd.DataFrame(rows, columns=[*_ERROR, "n"])
-    return Gathered(pd.concat([keys, counts], axis=1), values, errors, sums.rows)
+    values = _joined(sums.pieces)
+    for one in values:
+        one.sort()
+    return Gathered(pd.concat([keys, counts], axis=1), values, _joined(sums.wires), errors, sums.rows)
+
+
+def _joined(of_keys: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The pieces of each key as one array; they are let go one by one."""
+    found = []
+    for pieces in of_keys:
+        whole = np.concatenate(pieces) if pieces else np.empty(0)
+        pieces.clear()
+        found.append(whole)
+    return found
 
 
 def _add(sums: _Sums, batch: pa.Table) -> None:
     sums.rows += len(batch)
-    local, keys = _combinations(batch, KEYS)
+    local, keys = combinations(batch, KEYS)
     places, count = sums.places(keys), len(keys)
     warmup = batch["warmup"].to_numpy().astype(bool)
     failed = pc.is_valid(batch["error"]).to_numpy()
@@ -153,25 +167,37 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
         "n_warmup": np.bincount(local[warmup], minlength=count),
         "n_errors": np.bincount(local[failed & ~warmup], minlength=count),
         "n_all": np.bincount(local, minlength=count),
+        "failed_s": np.bincount(local[failed & ~warmup], np.nan_to_num(ms[failed & ~warmup]) / 1e3, minlength=count),
     }
     for name in COUNTED:
         column = batch[name].to_numpy().astype(float)
         counted = good & ~np.isnan(column)
         found[f"{name}_sum"] = np.bincount(local[counted], column[counted], minlength=count)
         found[f"{name}_n"] = np.bincount(local[counted], minlength=count)
-    codes = local[good].astype(np.uint16 if count < 2**16 else np.int64)  # two bytes: sorted by radix
-    ordered = ms[good][np.argsort(codes, kind="stable")]
-    ends = np.cumsum(found["n"])
     for place, number in enumerate(places):
         counts = sums.counts[number]
         for name, numbers in found.items():
             counts[name] += numbers[place]
-        if found["n"][place]:
-            # A copy: a view would keep the whole batch.
-            sums.pieces[number].append(ordered[ends[place] - found["n"][place] : ends[place]].copy())
+    _take(sums.pieces, ms, good, local, places)
+    if batch["wire_s"].null_count < len(batch):
+        wire = batch["wire_s"].to_numpy().astype(float) * 1e3
+        _take(sums.wires, wire, good & ~np.isnan(wire), local, places)
     if "start" in batch.column_names:
         _span(sums, batch, local, places, ~warmup)
     _errors(sums, batch.filter(pa.array(failed)))
+
+
+def _take(
+    pieces: list[list[np.ndarray]], ms: np.ndarray, wanted: np.ndarray, local: np.ndarray, places: np.ndarray
+) -> None:
+    """Put the ``wanted`` ones of ``ms`` to the pieces of their keys."""
+    codes = local[wanted].astype(np.uint16 if len(places) < 2**16 else np.int64)  # two bytes: sorted by radix
+    ordered = ms[wanted][np.argsort(codes, kind="stable")]
+    numbers = np.bincount(codes, minlength=len(places))
+    for number, end, n in zip(places, np.cumsum(numbers), numbers, strict=True):
+        if n:
+            # A copy: a view would keep the whole batch.
+            pieces[number].append(ordered[end - n : end].copy())
 
 
 def _span(sums: _Sums, batch: pa.Table, local: np.ndarray, places: np.ndarray, wanted: np.ndarray) -> None:
@@ -188,12 +214,12 @@ def _span(sums: _Sums, batch: pa.Table, local: np.ndarray, places: np.ndarray, w
 def _errors(sums: _Sums, failed: pa.Table) -> None:
     if not len(failed):
         return
-    local, keys = _combinations(failed, _ERROR)
+    local, keys = combinations(failed, _ERROR)
     for (*key, error), n in zip(keys, np.bincount(local, minlength=len(keys)), strict=True):
         sums.errors[(*key, _UUID.sub("<id>", str(error))[:300])] += int(n)
 
 
-def _combinations(batch: pa.Table, names: list[str]) -> tuple[np.ndarray, list[tuple]]:
+def combinations(batch: pa.Table, names: list[str]) -> tuple[np.ndarray, list[tuple]]:
     """For each row the number of its combination of values, and the combinations."""
     batch = batch.select(names).unify_dictionaries()
     code, size = np.zeros(len(batch), np.int64), 1

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from mrkolla.results.store import RunFolder
-from mrkolla.wan.measure import tolerance_ms
 
 __all__ = ["COLUMNS", "link_table", "tolerance_ms"]
 
-COLUMNS = ["point", "repetition", "region", "status", "phase", "rtt_asked_ms", "median_ms", "p99_ms", "echoes", "lost"]
+COLUMNS = ["point", "repetition", "region", "status", "phase", "rtt_asked_ms", "tolerance_ms", "median_ms", "p99_ms"]
+COLUMNS += ["echoes", "lost"]
+
+
+def tolerance_ms(link: Mapping[str, Any], asked_ms: float) -> float:
+    """By how much a median of ``link`` (an entry of ``points.json``) might differ from what was asked, in ms.
+
+    Runs that did not record it were judged by 1 ms, or 2 % of what was asked where that is more.
+    """
+    recorded = link.get("tolerance_ms")
+    return max(1.0, 0.02 * asked_ms) if recorded is None else recorded
 
 
 def link_table(folder: RunFolder) -> pd.DataFrame:
     """A row per point, region and phase (before, during, after), in ms; NaN: not known.
 
-    Before and after are what ``points.json`` recorded (refused points with it), else, and for during, the echoes of
-    ``wan.parquet`` (with their count and losses).
+    The medians before and after are those of ``points.json``, which has refused points too. Where it has none, and for
+    the phase during, they are computed from the echoes in ``wan.parquet``; so are the counts of echoes and losses.
     """
     rows: dict[tuple[str, str, str], dict] = {}
     asked: dict[tuple[str, str], float | None] = {}
+    judged: dict[tuple[str, str], Mapping[str, Any]] = {}
     status: dict[str, tuple[str, int | None]] = {}
     for point in folder.points():
         name = point["point"]
@@ -29,12 +41,14 @@ def link_table(folder: RunFolder) -> pd.DataFrame:
         for region, value in (point.get("rtt_asked_ms") or {}).items():
             asked[name, region] = value
         for region, link in (point.get("links") or {}).items():
+            judged[name, region] = link or {}
             for phase in ("before", "after"):
                 if (link or {}).get(f"{phase}_median_ms") is not None:
                     found = {"median_ms": link[f"{phase}_median_ms"], "p99_ms": link.get(f"{phase}_p99_ms")}
                     rows[name, region, phase] = found
     if (folder.path / "wan.parquet").exists() or folder.parts():
         echoes = folder.read_wan()
+        echoes = echoes[echoes["way"].isna()] if "way" in echoes else echoes
         for (name, region, phase), values in echoes.groupby(["point", "region", "phase"], observed=True)["rtt_ms"]:
             count = {"echoes": len(values), "lost": int(values.isna().sum())}
             own = {"median_ms": values.median(), "p99_ms": values.quantile(0.99)}
@@ -45,6 +59,11 @@ def link_table(folder: RunFolder) -> pd.DataFrame:
                 asked[name, region] = value
                 status[name] = ("done", repetition)
     phases = ("before", "during", "after")
+
+    def tolerance(link: tuple[str, str]) -> float:
+        want = asked.get(link)
+        return math.nan if want is None else tolerance_ms(judged.get(link, {}), want)
+
     table = pd.DataFrame(
         [
             {
@@ -54,13 +73,14 @@ def link_table(folder: RunFolder) -> pd.DataFrame:
                 "status": status.get(name, ("done", None))[0],
                 "phase": phase,
                 "rtt_asked_ms": asked.get((name, region), math.nan),
+                "tolerance_ms": tolerance((name, region)),
                 **row,
             }
             for (name, region, phase), row in rows.items()
         ],
         columns=COLUMNS,
     )
-    numbers = ["rtt_asked_ms", "median_ms", "p99_ms", "echoes", "lost"]
+    numbers = ["rtt_asked_ms", "tolerance_ms", "median_ms", "p99_ms", "echoes", "lost"]
     table[numbers] = table[numbers].astype(float)
     order = table.assign(at=table["phase"].map(phases.index))
     by = ["rtt_asked_ms", "point", "region", "at"]

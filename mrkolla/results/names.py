@@ -1,16 +1,15 @@
-"""Names of folders, and files that are written whole."""
+"""Names of files and folders."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
 import urllib.parse
-from pathlib import Path
 
-#: What joined and left during a run: a list of what :func:`mrkolla.membership.join` and ``leave`` return.
+#: What joined and left during a run: a list of what :func:`mrkolla.cloud.membership.join` and ``leave`` return.
 JOINS = "joins.json"
+#: What faults there were during a run: a list of what :attr:`mrkolla.faults.Held.entry` had at their end.
+FAULTS = "faults.json"
 
 
 def natural(text: str) -> list[tuple[bool, int, str]]:
@@ -24,16 +23,3 @@ def part_name(point: str) -> str:
     if len(name) > 150 or name in (".", "..") or name.startswith(".tmp-"):
         name = f"{name[:100].strip('.')}-{hashlib.sha256(point.encode()).hexdigest()[:16]}"
     return name
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results import schema
 
 # Read as codes into a list of values: a tenth of the memory of a string a row.
@@ -27,7 +27,7 @@ def read_schema(path: Path) -> pa.Schema:
     try:
         found = pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise _readable(path, error) from error
+        raise unreadable(path, error) from error
     schema.check_version(found, str(path))
     return found
 
@@ -40,7 +40,7 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
             pq.read_table(path, columns=columns, read_dictionary=_coded(path), partitioning=None), path, columns
         )
     except (OSError, pa.ArrowInvalid) as error:
-        raise _readable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def first(path: Path, column: str) -> Any:
@@ -81,7 +81,7 @@ def _groups(path: Path, columns: list[str] | None) -> Iterator[pa.Table]:
                         yield _complete(file.read_row_groups(numbers, columns=columns), path, columns)
                     numbers, rows = [], 0
     except (OSError, pa.ArrowInvalid) as error:
-        raise _readable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _coded(path: Path) -> list[str] | None:
@@ -96,6 +96,9 @@ def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Tabl
     """With the columns, all null, that came into the schema after the file was written."""
     every = schema.SAMPLE_COLUMNS if path.name == "samples.parquet" else schema.WAN_COLUMNS
     wanted = [name for name in columns or every if name in every]
+    needed = [name for name, column in every.items() if not column.nullable or name == "duration_s"]
+    if lacking := [name for name in wanted if name in needed and name not in table.column_names]:
+        raise InputError(f"{path}: has no column {', '.join(lacking)}: not as mrkolla made it")
     if set(wanted) <= set(table.column_names):
         return table
     for name in wanted:
@@ -107,6 +110,8 @@ def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Tabl
     return table.select([*order, *(name for name in table.column_names if name not in order)])
 
 
-def _readable(path: Path, error: Exception) -> InputError:
-    part = " (delete this point's folder and run again to measure it again)" if "parts" in path.parts else ""
-    return InputError(f"{path}: not a readable Parquet file{part}: {str(error).splitlines()[0]}")
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What to say of a file that could not be read because of ``error``."""
+    part = " (run the experiment again, with --run, to measure it again)" if "parts" in path.parts else ""
+    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return InputError(f"{path}: not a readable Parquet file{part}: {why}")

@@ -1,6 +1,7 @@
 """A region that was watched while the cloud around it changed: its phases as a table, and what joined and left.
 
-From ``phases.json`` (made by :mod:`mrkolla.phases`) and ``joins.json`` (made by :mod:`mrkolla.membership`) of a run.
+From ``phases.json`` and ``joins.json`` of a run, which :mod:`mrkolla.experiment.phases` and
+:mod:`mrkolla.cloud.membership` made.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pandas as pd
 from mrkolla.results.names import JOINS
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
+from mrkolla.results.words import ms
 
 FILE, TABLE = "phases.json", "phases.csv"
 COLUMNS = ["point", "phase", "region", "rtt_ms", "repetition", "seconds", "operation", "n", "errors"]
@@ -96,7 +98,7 @@ def changes(folder: RunFolder) -> Grid:
         [
             done["what"],
             done["region"],
-            f"{done['deploy_rtt_ms']:g}" if "deploy_rtt_ms" in done else "–",
+            ms(done["deploy_rtt_ms"]) if "deploy_rtt_ms" in done else "–",
             f"{done['seconds']:.0f}" + (" (the rest of one that was cut off)" if done.get("resumed") else ""),
             ", ".join(f"{what} {seconds:.0f}" for what, seconds in done["parts_s"].items()),
         ]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from mrkolla.errors import InputError
-from mrkolla.results import figures, phases, tables, words
+from mrkolla.base.errors import InputError
+from mrkolla.results import faults, figures, live, load, phases, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
-from mrkolla.results.figures import apart, distributions, latency
+from mrkolla.results.explained import split
+from mrkolla.results.figures import apart, distributions, latency, residuals
+from mrkolla.results.figures import split as splits
+from mrkolla.results.figures.faults import survival_figure, timeline_figure
 from mrkolla.results.figures.phases import phases_figure
 from mrkolla.results.figures.style import DASHES
 from mrkolla.results.gathering import Gathered, gather
@@ -25,6 +28,7 @@ from mrkolla.results.summary import write_summary
 from mrkolla.results.timeline import draw_slowest, draw_timeline
 from mrkolla.results.toolfiles import slowest_traces, throughput_grid
 from mrkolla.results.topology import regions_of_run, topology_grid
+from mrkolla.results.wire import precision_text
 
 MOST_PANELS = 48  # beyond these an operation is in the tables and in figures/ alone
 _LONG = 40  # rows of a table that is folded
@@ -33,29 +37,43 @@ _DASHES = dict(zip(DASHES, ("solid", "dashed", "dash-dotted", "dotted"), strict=
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report: what it is called, what it shows in words, and its data URI."""
+    """A figure of the report: what it is called, what it shows in words, its data URI, which chart takes its place."""
 
     title: str
     words: str
     uri: str
+    chart: int | None = None
 
 
-def _picture(title: str, words_: str, figure: Any) -> Picture:
+def _picture(title: str, words_: str, figure: Any, chart: int | None = None) -> Picture:
     data = base64.b64encode(figures.svg(figure).encode()).decode()
-    return Picture(title, words_, f"data:image/svg+xml;base64,{data}")
+    return Picture(title, words_, f"data:image/svg+xml;base64,{data}", chart)
 
 
-def _pictures(analysis: Analysis, panels: Sequence[latency.Panel]) -> list[Picture]:
+class _Charts(list[dict[str, Any]]):
+    """The charts that a hand can ask, in the order in which the page's figures refer to them."""
+
+    def take(self, chart: dict[str, Any]) -> int:
+        """The number of this chart, which is added."""
+        self.append(chart)
+        return len(self) - 1
+
+
+def _pictures(analysis: Analysis, panels: Sequence[latency.Panel], charts: _Charts) -> list[Picture]:
     found = []
     for title, fits in panels:
         said = "; ".join(f"{fit['origin_region']}: {words.slope_text(fit)}" for _, fit in fits.iterrows())
         found.append(_picture(title, f"{title}, latency against measured RTT. {said}",
-                              figures.panel_figure(analysis, title, fits)))  # fmt: skip
+                              figures.panel_figure(analysis, title, fits),
+                              charts.take(live.latency_chart(analysis, (title, fits)))))  # fmt: skip
     return found
 
 
-def _single(analysis: Analysis, what: str, draw: Any, panels: Sequence[latency.Panel]) -> list[Picture]:
-    return [_picture(panel[0], f"{panel[0]}, {what}", distributions.single(analysis, draw, panel)) for panel in panels]
+def _single(
+    what: str, panels: Sequence[latency.Panel], draw: Callable[[latency.Panel], Any],
+    chart: Callable[[latency.Panel], dict[str, Any]], charts: _Charts,
+) -> list[Picture]:  # fmt: skip
+    return [_picture(panel[0], f"{panel[0]}, {what}", draw(panel), charts.take(chart(panel))) for panel in panels]
 
 
 def _timelines(run: RunFolder) -> list[Picture]:
@@ -68,6 +86,22 @@ def _timelines(run: RunFolder) -> list[Picture]:
         )
         for trace in slowest_traces(run)
     ]
+
+
+def _faults(run: RunFolder) -> dict[str, Any] | None:
+    """What the page shows of the run's faults: times, a table each, pictures; None where there was none."""
+    timing = faults.timing_grid(run)
+    if not timing.rows:
+        return None
+    pictures, every, samples = [], faults.faults_of(run), faults.samples_of(run)
+    for fault in every:
+        own = faults.during(fault, samples, every)
+        if len(own):
+            title = f"{fault['told']}: share of operations done, refused and hung over time"
+            pictures.append(_picture(title, title, survival_figure(fault, own)))
+            title = f"{fault['told']}: every operation over time"
+            pictures.append(_picture(title, title, timeline_figure(run, fault, own)))
+    return {"timing": timing, "grids": faults.grids(run), "pictures": pictures, "findings": faults.findings(run)}
 
 
 @dataclass(frozen=True)
@@ -93,29 +127,49 @@ def heat_map(analysis: Analysis) -> HeatMap:
             digits = 0 if cell and cell.median_ms >= 99.95 else 1
             row.append((words.number(cell.median_ms, digits) if cell else "", f"background:{back};color:{ink}"))
         rows.append((str(operation), row))
-    return HeatMap(regions, [f"{rtt:g}" for rtt in rtts], rows)
+    return HeatMap(regions, [words.ms(rtt) for rtt in rtts], rows)
 
 
-def _of_samples(analysis: Analysis) -> dict[str, Any]:
+def _of_samples(analysis: Analysis, sweep: dict[str, Any], charts: _Charts) -> dict[str, Any]:
     """What the page shows of the samples: pictures and tables."""
     panels = figures.panels(analysis)
-    shown = figures.top(panels) if analysis.levels["level"].nunique() > 1 else []  # a dot says no more than the table
+    several = analysis.levels["level"].nunique() > 1  # a dot says no more than the table
+    shown = figures.top(panels) if several else []
     first = {title for title, _ in shown}
     more = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first] if shown else []
     whole, parts = tables.latency_grids(analysis)
     regions = latency.regions_of(analysis)[: distributions.MOST_DASHED]
     speeds = distributions.throughput_panels(analysis)
     dashes = [f"{region} {_DASHES[DASHES[i]]}" for i, region in enumerate(regions)] if len(regions) > 1 else []
+    said = precision_text(analysis.fits, sweep)
     has_parts = bool(len(tables.parts_grid(analysis).rows))
+    splitted = split(analysis)
+
+    def distribution(draw: Any) -> Callable[[latency.Panel], Any]:
+        return lambda panel: distributions.single(analysis, draw, panel)
+
     return {
-        "findings": findings(analysis),
+        "findings": [*findings(analysis), *([said] if said else [])],
+        "wire": analysis.fits["k_wire"].notna().any(),
         "heat": heat_map(analysis),
-        "pictures": _pictures(analysis, shown),
-        "more_pictures": _pictures(analysis, more),
+        "pictures": _pictures(analysis, shown, charts),
+        "more_pictures": _pictures(analysis, more, charts),
+        "residuals": _single(
+            "what of the latency was not predicted", residuals.residual_panels(analysis) if several else [],
+            lambda panel: residuals.single(analysis, panel), lambda panel: live.residual_chart(analysis, panel), charts,
+        ),
+        "split": _single(
+            "mean latency by part", splits.split_panels(splitted),
+            lambda panel: splits.single(splitted, panel), lambda panel: live.split_chart(splitted, panel), charts,
+        ),
+        "split_key": list(splits.part_colours(splitted).items()),
         "operations": len(panels),
         "several": len(panels) > latency.PAGE and bool(speeds),
-        "ecdf": _single(analysis, "distribution of the latency", distributions.draw_ecdf, figures.top(panels)),
-        "throughput": _single(analysis, "operations a second by concurrency", distributions.draw_throughput, speeds),
+        "ecdf": _single("distribution of the latency", figures.top(panels), distribution(distributions.draw_ecdf),
+                        lambda panel: live.ecdf_chart(analysis, panel), charts),
+        "throughput": _single("operations a second by concurrency", speeds,
+                              distribution(distributions.draw_throughput),
+                              lambda panel: live.throughput_chart(analysis, panel), charts),
         "legend": distributions.legend(analysis),
         "dashes": ", ".join(dashes),
         "whole": whole,
@@ -126,7 +180,7 @@ def _of_samples(analysis: Analysis) -> dict[str, Any]:
         if has_parts
         else None,
         "cache": tables.cache_grid(analysis),
-    }
+    }  # fmt: skip
 
 
 def write_report(
@@ -164,11 +218,21 @@ def write_report(
         gathered = analysis.gathered
     links = link_table(run)
     regions = regions_of_run(run)
+    charts = _Charts()
+    of_samples = analysis.of_services if analysis else None
+    of = _of_samples(of_samples, experiment.get("sweep") or {}, charts) if of_samples else None
     wan = topology = None
     if (links["rtt_asked_ms"].notna() & links["median_ms"].notna()).any():
-        wan = _picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links))
+        chart = charts.take(live.links_chart(links, latency.regions_of(of_samples))) if of_samples else None
+        wan = _picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links), chart)
     if {region["kind"] for region in regions} >= {"AR", "OSR"}:
         topology = _picture("Regions", "The regions and their links", figures.topology_figure(regions, links))
+    busy, dots = load.load(run), load.latencies(run) if of_samples else None
+    load_picture = None
+    if len(busy) and dots is not None and len(dots):
+        load_picture = _picture(
+            "Load", "Latency over time, and what was busy meanwhile", figures.load_figure(busy, dots)
+        )
     watched = phases.table(run)
     series = phases.series(run) if len(watched) else None
     phases_picture = None
@@ -189,14 +253,16 @@ def write_report(
         facts=experiment_facts(experiment),
         topology=topology,
         regions=topology_grid(regions),
-        of=_of_samples(analysis.of_services) if analysis else None,
+        of=of,
         analysis=analysis,
-        counts={s: status.count(s) for s in ("done", "refused", "failed") if s in status},
+        counts={s: status.count(s) for s in ("done", "refused", "failed", "lost") if s in status},
         changes=phases.changes(run),
         phases=phases.grid(watched) if len(watched) else None,
         phases_picture=phases_picture,
+        faults=_faults(run),
         samples=gathered.rows if gathered else 0,
         wan=wan,
+        load=load_picture,
         points=tables.point_grid(points),
         drift=drift_grid(run),
         carried=throughput_grid(run),
@@ -204,8 +270,17 @@ def write_report(
         errors=tables.error_grid(gathered) if gathered else None,
         endpoints=tables.endpoint_grid(run.read_json("endpoints.json", [])),
         provenance=provenance_facts(run.read_json("provenance.json", {})),
+        live=_live(run, of_samples, links, charts) if of_samples and charts else None,
     )
     return run.write_text("report.html", page)
+
+
+def _live(run: RunFolder, analysis: Analysis, links: Any, charts: _Charts) -> dict[str, str]:
+    """What the page's scripts are and what they draw."""
+    panels = figures.top(figures.panels(analysis), MOST_PANELS)
+    given = {"hand": live.hand(analysis), "charts": charts, "leads": live.leads(run, links, analysis, panels)}
+    return {"policy": live.digests(), "data": live.as_json(given), "library": live.script(live.LIBRARY),
+            "script": live.script(live.SCRIPT)}  # fmt: skip
 
 
 def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remarks: Sequence[str] = ()) -> Analysis:
@@ -226,6 +301,8 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
     write_summary(run, analysis)
     if len(watched := phases.table(run)):
         run.write_text(phases.TABLE, watched.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    if len(faulty := faults.table(run)):
+        run.write_text(faults.TABLE, faulty.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     with apart.drawing(run, analysis.of_services, link_table(run)):
         draw_slowest(run.path / "tools" / "tracing", run.path / "figures")
         write_report(run, title=title, analysis=analysis, remarks=remarks)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 
 SCHEMA_VERSION = 1
 PHASES = ("before", "during", "after")
@@ -56,10 +56,38 @@ SAMPLE_COLUMNS: dict[str, Column] = {
     "start": Column(_TIME, "UTC, ns", "when the operation started, by the clock of its host"),
     "duration_s": Column(pa.float64(), "s", "how long it took; null only for an operation that failed", True),
     "error": Column(pa.string(), "", "why it failed; null: it did not", True),
+    "outcome": Column(
+        pa.string(), "", "done, refused or hung (no answer until its deadline); null: not told apart", True
+    ),
+    "status": Column(pa.int64(), "", "HTTP status that it was refused with; null: none", True),
     "rtt_asked_ms": Column(pa.float64(), "ms", "round trip asked of the link; null: none asked (a real WAN)", True),
     "rtt_measured_ms": Column(pa.float64(), "ms", "median round trip measured by the echoes of this point"),
     "keystone_requests": Column(pa.float64(), "", "requests to the AR's Keystone; null: not counted", True),
     "keystone_connections": Column(pa.float64(), "", "new connections to the AR's Keystone; null: not counted", True),
+    "keystone_s": Column(
+        pa.float64(), "s", "time in which a request of the operation was at the AR's HAProxy; null: not known", True
+    ),
+    "wire_s": Column(
+        pa.float64(), "s", "duration less keystone_s: link, client, its region's services; null: not known", True
+    ),
+    "keystone_server_s": Column(
+        pa.float64(),
+        "s",
+        "of keystone_s, time of the servers behind HAProxy (whole ms, summed); null: not known",
+        True,
+    ),
+    "keystone_wait_s": Column(
+        pa.float64(), "s", "of keystone_s, HAProxy's waits for a server and a connection to it; null: not known", True
+    ),
+    "keystone_windows": Column(
+        pa.float64(), "", "round trips that Keystone's responses should wait for TCP (predicted); null: not known", True
+    ),
+    "region_s": Column(
+        pa.float64(),
+        "s",
+        "time at its own region's HAProxy, less what that waited for the AR; null: not known",
+        True,
+    ),
     "schema_version": Column(pa.int32(), "", "version of this table"),
 }
 
@@ -69,7 +97,11 @@ WAN_COLUMNS: dict[str, Column] = {
     "region": Column(pa.string(), "", "region whose link to the AR was measured"),
     "phase": Column(pa.string(), "", "before, during or after the point's operations"),
     "time": Column(_TIME, "UTC, ns", "when the echo was sent"),
-    "rtt_ms": Column(pa.float64(), "ms", "round trip of the echo; null: lost", True),
+    "rtt_ms": Column(pa.float64(), "ms", "round trip of the echo, or what connecting took; null: lost, failed", True),
+    "way": Column(pa.string(), "", "tcp: an HTTP exchange on a new connection; null: an echo (UDP)", True),
+    "exchange_ms": Column(
+        pa.float64(), "ms", "what the HTTP exchange took, its connection included; null: an echo, or it failed", True
+    ),
 }
 
 
@@ -85,11 +117,18 @@ SAMPLES = _schema(SAMPLE_COLUMNS)
 WAN = _schema(WAN_COLUMNS)
 
 _EARLIEST_NS = 10**17  # 1973: an earlier time is seconds or milliseconds given for nanoseconds
-_PYTHON = {"string": str, "int64": int, "int32": int, "double": (int, float), "bool": bool}
+_PYTHON: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "int64": int,
+    "int32": int,
+    "double": (int, float),
+    "bool": bool,
+}
 # Of numbers, these may not be negative; the others are free.
 _NOT_NEGATIVE = {
-    *("iteration", "repetition", "duration_s", "rtt_asked_ms", "rtt_measured_ms", "rtt_ms"),
-    *("keystone_requests", "keystone_connections"),
+    *("iteration", "repetition", "duration_s", "rtt_asked_ms", "rtt_measured_ms", "rtt_ms", "exchange_ms"),
+    *("keystone_requests", "keystone_connections", "keystone_s", "wire_s"),
+    *("keystone_server_s", "keystone_wait_s", "keystone_windows", "region_s"),
 }
 
 
@@ -118,14 +157,14 @@ def _cell(name: str, column: Column, value: Any) -> Any:
         value = value.item()
     if pa.types.is_timestamp(column.type):
         return _utc_ns(value)
-    kind = _PYTHON[str(column.type)]
+    kind: Any = _PYTHON[str(column.type)]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(str(column.type))
     if kind is str and not value and not column.nullable:
         raise ValueError("a value: it may not be empty")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a finite number (null for none)")
-    if name in _NOT_NEGATIVE and value < 0:
+    if name in _NOT_NEGATIVE and isinstance(value, (int, float)) and value < 0:
         raise ValueError("a number that is not negative")
     return value
 
@@ -161,7 +200,7 @@ def _values(rows: list[Mapping[str, Any]], name: str, default: Any, there: list[
 
 
 # A column whose values all have one of these types, none a bool among the numbers, needs no look at each.
-_PLAIN = {
+_PLAIN: dict[str, set[type]] = {
     **{"string": {str}, "int64": {int}, "int32": {int}, "double": {int, float, np.float64}, "bool": {bool}},
     "timestamp[ns, tz=UTC]": {int},
 }
@@ -223,7 +262,7 @@ def _slowly(rows: list[Mapping[str, Any]], which: str, given: Mapping[str, Any])
 
 
 def check_version(schema: pa.Schema, where: str) -> None:
-    """Refuse a table of another schema version, or one that mrkolla did not write.
+    """Refuse a table of another schema version, or one that mrkolla did not write, by its columns and their types.
 
     Raises:
         InputError: names the file, its version and the one that this mrkolla reads.
@@ -236,3 +275,12 @@ def check_version(schema: pa.Schema, where: str) -> None:
             f"{where}: schema version {found.decode(errors='replace')}, this mrkolla reads {SCHEMA_VERSION}: "
             "read it with the mrkolla named in its provenance.json, or run the experiment again"
         )
+    every = SAMPLES if "tool" in schema.names else WAN
+    for wanted in every:
+        if wanted.name not in schema.names:
+            if not wanted.nullable:
+                raise InputError(f"{where}: the column {wanted.name} is missing: not a table that mrkolla wrote")
+            continue
+        kind = schema.field(wanted.name).type
+        if (kind.value_type if pa.types.is_dictionary(kind) else kind) != wanted.type:
+            raise InputError(f"{where}: {wanted.name} is {kind}, not {wanted.type}: not a table that mrkolla wrote")

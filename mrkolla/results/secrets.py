@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mrkolla.errors import CheckError
+from mrkolla.base.errors import CheckError
 
 SHORTEST = 6  # a shorter value is in any text by chance
 _CHUNK = 8 * 2**20
@@ -89,10 +89,17 @@ def _chunks(stream: io.BufferedIOBase | gzip.GzipFile | io.BufferedReader) -> It
         tail = chunk[-4096:]  # a secret across two chunks
 
 
-def assert_no_secrets(folder: Path | str, secrets: Iterable[str | None], *, only: Iterable[str] | None = None) -> Scan:
+def assert_no_secrets(
+    folder: Path | str,
+    secrets: Iterable[str | None],
+    *,
+    only: Iterable[str] | None = None,
+    of: Path | None = None,
+) -> Scan:
     """Read every file of a folder (or ``only`` those, by name), and its name, and refuse one that holds a secret.
 
-    Null and empty secrets are skipped; those shorter than :data:`SHORTEST` characters are skipped and counted.
+    ``of`` is the folder to name where ``folder`` is a copy of it. Null and empty secrets are skipped; those shorter
+    than :data:`SHORTEST` characters are skipped and counted.
 
     Raises:
         CheckError: names each file (never the secret).
@@ -111,27 +118,82 @@ def assert_no_secrets(folder: Path | str, secrets: Iterable[str | None], *, only
             found.append(redact(name, long))
     if found:
         raise CheckError(
-            f"{folder}: a secret stands in {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}: "
+            f"{of or folder}: a secret stands in {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}: "
             "do not share this folder; delete the file or blank the value"
         )
     return Scan(count, len(long), len(wanted) - len(long))
 
 
-# What looks like a secret whose value nobody told us. A password that is a template, blank or starred is none.
+# What looks like a secret whose value nobody told us. A password that is a template, a shell's variable, blank or
+# starred is none; a literal may begin as these do.
+_VARIABLE = rb"\$(?:[{(]|(?-i:[A-Z_][A-Z0-9_]*|[a-z_]+)(?!\w)|\d(?![\w$]))"
+_WORD = rb"(?:null|none|true|false|yes|no|on|off|~)[\"']?\s*(?:$|[\s,}\]#;])"
+_LITERAL = rb"(?![\"']?(?:[{*<]|" + _VARIABLE + rb"|" + _WORD + rb"))[\"']?"
+_END = rb"(?=[\"']?\s*(?:$|[,}\]#;&]))"
 _SUSPECTS = (
     ("a private key", re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
     ("a Keystone token", re.compile(rb"gAAAAA[\w-]{60,}")),
     ("a Keystone token", re.compile(rb"X-(?:Auth|Subject)-Token[\"']?\s*[:=]\s*[\"']?[\w-]{20,}", re.IGNORECASE)),
-    ("a URL with a password", re.compile(rb"[a-z]{2,10}://[\w.-]+:(?![{*<$])[^\s/@\"']{3,}@[\w.\[-]")),
+    # Words of a sentence have no digit, or are no longer than this.
     (
-        "a password",
+        "a bearer token",
         re.compile(
-            rb"(?:passw(?:or)?d|passphrase|secret|secret_key|api_key|auth_key)[\"']?\s*[:=]\s*"
-            rb"(?![\"']?(?:\{|\*|<|\$|null\b|none\b|true\b|false\b|~))[\"']?[^\s\"',}\]]{6,}",
+            rb"\b(?:bearer|basic)\s+(?=[\w.~+/-]*\d)[\w.~+/-]{16,}|\bbearer\s+[\w.~+/-]{20,}"
+            rb"|\bauthorization[\"']?\s*[:=]\s*[\"']?(?:bearer|basic)\s+(?![{*<$])[\w.~+/-]{4,}",
             re.IGNORECASE,
         ),
     ),
-)
+    # Amazon's, Google's, GitHub's, GitLab's, Slack's, and anybody's JSON Web Tokens.
+    (
+        "a cloud's key",
+        re.compile(
+            rb"\b(?:A(?:KI|SI)A[0-9A-Z]{16}|AIza[\w-]{35}|gh[pousr]_\w{36,}|github_pat_\w{22,}"
+            rb"|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,})\b"
+        ),
+    ),
+    ("a token", re.compile(rb"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")),
+    (
+        "a password in a command",
+        re.compile(
+            rb"\b(?:curl|wget|http)\b.{0,400}?[\s\"'](?:-u|--user|--proxy-user)"
+            rb"[\s=\"',]*[^\s:\"'{*<$]*:" + _LITERAL + rb"[^\s\"']+"
+        ),
+    ),
+    # -pX is MySQL's; ssh's and others' -p has a number.
+    (
+        "a password in a command",
+        re.compile(
+            rb"\b(?:mysql|mariadb|mysqldump|mariadb-\w+|mysqladmin|sshpass)\b.{0,400}?[\s\"']-p(?!\s)"
+            + _LITERAL + rb"[^\s\"']+"
+        ),
+    ),
+    (
+        "a password in a command",
+        re.compile(rb"\b(?:docker|podman|skopeo|buildah|crane|helm)\b.{0,400}?\blogin\b.{0,400}?[\s\"']-p[\s=\"',]*"
+                   + _LITERAL + rb"[^\s\"'-][^\s\"']*"),
+    ),
+    (
+        "a password in a command",
+        re.compile(rb"\s--password(?:=|\s+(?!-)(?=[^\s\"',\]]{6,}|[^\s\d]*\d))" + _LITERAL + rb"[^\s\"',\]]+"),
+    ),
+    ("a URL with a password", re.compile(rb"[a-z]{2,10}://[\w.%~-]*:" + _LITERAL + rb"[^\s/@\"']+@[\w.\[-]")),
+    # A short value, or one of a key that sentences have too, is one when nothing follows it.
+    (
+        "a password",
+        re.compile(
+            rb"(?:passw(?:or)?d|_pass|passphrase|secret|secret_key|secret_access_key|api_key|auth_key|account_?key"
+            rb"|access_token|auth_token|private_token)[\"']?\s*[:=]\s*" + _LITERAL
+            + rb"(?:[^\s\"',}\]]{6,}|[^\s\"',}\]]+" + _END + rb")",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "a password or a token",
+        re.compile(
+            rb"(?<![^\W_])(?:pass|token)[\"']?\s*[:=]\s*" + _LITERAL + rb"[^\s\"',}\]&]{6,}" + _END, re.IGNORECASE
+        ),
+    ),
+)  # fmt: skip
 _CODE = (".html", ".js", ".svg")  # password = something there is a program's
 
 

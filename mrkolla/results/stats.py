@@ -2,17 +2,23 @@
 
 - A group is one operation from one region: the columns of :data:`GROUP`. A point is a point of the sweep. A level
   is all points (repetitions) of a group at one asked round trip.
-- Warm-up, failed operations: left out of every statistic, and counted.
+- Warm-up: left out of every statistic, and counted.
+- Failed operations are counted, and in every quantile they are slower than all that succeeded (censored: how long
+  they would have taken is not known). A quantile that lies among them is not known (NaN).
 - Quantiles: linear interpolation between order statistics (Hyndman and Fan 1996, type 7, NumPy's default).
 - Interval of a median: percentile bootstrap (Efron and Tibshirani 1993, ch. 13) of the samples. The median of a
   resample is an order statistic, so its distribution is known (Efron 1979, section 3) and drawn directly, without
   resampling: see :func:`bootstrap_medians`. It is what ``scipy.stats.bootstrap(..., method="percentile")`` estimates.
-- Fit: Theil-Sen line (Theil 1950, Sen 1968; ``scipy.stats.theilslopes``) through the levels' medians against the
-  median *measured* round trip. Its slope k is in round trips (ms/ms), its value at RTT 0 is the service time.
-  Intervals: the line is fitted to each bootstrap draw of all the medians (resampling within each level), percentiles.
-  They hold the scatter of the samples, not a change of the machine between points: repetitions show that.
+- Fit, from :data:`PASSES` passes: each pass through the round trips (a repetition) gives a least-squares line of its
+  points' medians on their *measured* round trips. k is the mean of their slopes, in round trips (ms/ms), the service
+  time the mean of their values at RTT 0; intervals: Student's t over the passes, so they hold what changes from point
+  to point.
+- Fit, from fewer passes: Theil-Sen line (Theil 1950, Sen 1968; ``scipy.stats.theilslopes``) through the levels'
+  medians. Intervals: the line is fitted to each bootstrap draw of all the medians (resampling within each level),
+  percentiles. They hold the scatter of the samples alone, so they are too narrow.
 - Residual: the largest |level's median - line|, in ms: what the line does not explain.
-- Attribution: k against the round trips that were counted, see :mod:`mrkolla.results.attribution`.
+- k of the wire: see :mod:`mrkolla.results.wire`.
+- Verdict: k of the wire against the prediction, see :mod:`mrkolla.results.attribution`.
 """
 
 from __future__ import annotations
@@ -27,10 +33,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import theilslopes
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results import attribution
 from mrkolla.results.gathering import COLUMNS, COUNTED, GROUP, Gathered, gather
 from mrkolla.results.store import RunFolder
+from mrkolla.results.wire import COLUMNS as WIRE
+from mrkolla.results.wire import NARROWEST_MS, censored_median, pass_lines, wire_fits
 
 __all__ = ["COLUMNS", "GROUP", "Analysis", "analyse", "bootstrap_medians", "label", "labels", "levels_of", "theil_sen"]
 
@@ -39,10 +47,10 @@ QUANTILES = (0.05, 0.25, 0.75, 0.95, 0.99)
 STEPS = np.linspace(0, 1, 101)
 # With fewer samples not even [smallest, largest] holds the median in 95 % of cases (1 - 2 x 0.5^5 = 0.94).
 FEWEST = 6
+#: Passes from which the interval of a fit is Student's t over them; of two, t has so heavy tails that it says nothing.
+PASSES = 3
 #: Tools that measure links, not operations of services: what they carry has a table of its own.
 LINK_TOOLS = frozenset({"shaker"})
-# Round trips closer than this tell no slope: the scatter of the samples would be divided by nearly nothing.
-NARROWEST_MS = 1.0
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that what hangs on one can be kept
@@ -50,11 +58,13 @@ class Analysis:
     """Statistics of one run; times in ms, k in round trips; NaN: not known, ``note`` says why.
 
     points: a row per group and point: n, n_warmup, n_errors, rtt_measured_ms, median_ms, its interval median_low_ms
-        and median_high_ms, p05_ms, p25_ms, p75_ms, p95_ms, p99_ms, keystone_requests, keystone_connections (means).
+        and median_high_ms, p05_ms, p25_ms, p75_ms, p95_ms, p99_ms, wire_ms (median of what it took without Keystone),
+        and the means of :data:`~mrkolla.results.gathering.COUNTED`.
     levels: the same per group and asked round trip, repetitions together, with fit_ms (the line there).
     fits: a row per group: k, k_low, k_high, service_ms, service_low_ms, service_high_ms, residual_ms, residual_at_ms
-        (the RTT where it is largest), n_rtts, n, n_warmup, n_errors, keystone_requests, keystone_connections,
-        counted (round trips), off, off_low, off_high (k - counted), verdict, note.
+        (the RTT where it is largest), k_wire, its interval k_wire_low and k_wire_high, passes (of which it is made),
+        n_rtts, n, n_warmup, n_errors, the means of COUNTED, counted and predicted (round trips), off, off_low,
+        off_high (k_wire - predicted), verdict, note.
     draws: bootstrap draws of the median of each row of levels, in ms (levels x resamples).
     steps: for each row of levels its quantiles at :data:`STEPS`, in ms (levels x steps).
     gathered: what all this was computed from.
@@ -122,10 +132,12 @@ def analyse(
     resamples: int = 2000,
     seed: int = 1,
     tls: int | None = None,
+    failed: bool = False,
 ) -> Analysis:
     """All statistics of a run's samples: of its folder (ten million rows are read piece by piece) or of a table.
 
     ``tls``: round trips of the TLS handshake that a new connection to Keystone takes; null: a run's endpoints say.
+    ``failed``: samples that all failed will do.
     The same samples and seed give the same numbers, whatever the order of the rows and whatever other groups there
     are.
 
@@ -136,25 +148,38 @@ def analyse(
     if tls is None:
         tls = attribution.tls_of(samples) if isinstance(samples, RunFolder) else 0
     keys = gathered.keys
-    if not keys["n"].any():
+    if not keys["n"].any() and not (failed and keys["n_errors"].any()):
         warmup = keys["n_warmup"].sum()
         raise InputError(f"no sample to analyse: of {keys['n_all'].sum()}, {warmup} are warm-up and the others failed")
     # Without an asked round trip (a real WAN) each point is a level of its own.
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
     level = keys["rtt_asked_ms"].fillna(by_point)
-    how = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
     points, *_ = _describe(gathered, keys[[*GROUP, "repetition", "rtt_asked_ms", "point"]], **how)
     levels, draws, steps = _describe(gathered, keys[GROUP].assign(level=level), **how)
     levels["fit_ms"] = np.nan
     fits = []
+    lines = {_plain(row[name] for name in GROUP): row for row in
+             pass_lines(gathered, gathered.values, confidence).to_dict("records")}  # fmt: skip
     for _, of_group in levels.groupby(GROUP, dropna=False, observed=True, sort=False):
-        row, line = _fit(of_group, draws[of_group.index], confidence)
+        passes = lines.get(_plain(of_group.iloc[0][GROUP]))
+        row, line = _fit(of_group, draws[of_group.index], confidence, passes)
         levels.loc[of_group.index, "fit_ms"] = line
         fits.append({**of_group.iloc[0][GROUP].to_dict(), **row})
     table = pd.DataFrame(fits)
     table[GROUP] = table[GROUP].astype(levels[GROUP].dtypes)
-    table = attribution.attribute(table, tls)
+    table = attribution.attribute(_with_wire(table, wire_fits(gathered, confidence)), tls)
     return Analysis(points, levels, table, **how, draws=draws, steps=steps, gathered=gathered, tls=tls)
+
+
+def _with_wire(table: pd.DataFrame, wire: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the columns of ``wire`` (NaN: not known), before its n_rtts."""
+    found = {_plain(row[: len(GROUP)]): row[len(GROUP) :] for row in wire.itertuples(index=False)}
+    rows = [found.get(_plain(key), (np.nan,) * len(WIRE)) for key in table[GROUP].itertuples(index=False)]
+    place = table.columns.get_loc("n_rtts")
+    for number, name in enumerate(WIRE):
+        table.insert(place + number, name, [float(row[number]) for row in rows])
+    return table
 
 
 def _describe(
@@ -177,25 +202,32 @@ def _describe(
     measured, good = keys["rtt_measured_ms"].to_numpy(), keys["n"].to_numpy()
     at = np.concatenate([[0.5], QUANTILES, STEPS])
     found, middle = np.full((count, len(at)), np.nan), np.full(count, np.nan)
+    wire = np.full(count, np.nan)
     draws = np.full((count, resamples), np.nan, np.float32)
     labels = ["/".join(map(str, key)) for key in out[names].itertuples(index=False)]
     for number, (places, key) in enumerate(zip(members, labels, strict=True)):
         of_group = [gathered.values[place] for place in places]
         values = of_group[0] if len(of_group) == 1 else np.sort(np.concatenate(of_group))
         if len(values):
+            errors = int(out["n_errors"].iat[number])
             rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
-            draws[number] = bootstrap_medians(values, resamples, rng)
-            found[number] = _quantiles(values, at)
+            ordered = np.concatenate([values, np.full(errors, np.inf)]) if errors else values
+            draws[number] = bootstrap_medians(ordered, resamples, rng)
+            found[number] = _quantiles(ordered, at)
             middle[number] = np.median(measured[places].repeat(good[places]))
-    tails = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).astype(float)
+            wire[number] = censored_median(np.concatenate([gathered.wires[place] for place in places]), errors)
+    with np.errstate(invalid="ignore"):  # between two infinite ones
+        tails = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).astype(float)
     tails[:, out["n"] < FEWEST] = np.nan
+    for one in (found, tails):
+        one[~np.isfinite(one)] = np.nan
     columns = {
         "rtt_measured_ms": middle,
         "median_ms": found[:, 0],
         "median_low_ms": tails[0],
         "median_high_ms": tails[1],
     }
-    columns |= {f"p{q * 100:02.0f}_ms": found[:, 1 + i] for i, q in enumerate(QUANTILES)}
+    columns |= {f"p{q * 100:02.0f}_ms": found[:, 1 + i] for i, q in enumerate(QUANTILES)} | {"wire_ms": wire}
     steps = found[:, 1 + len(QUANTILES) :]
     counted = out[COUNTED]
     out = pd.concat([out.drop(columns=COUNTED), pd.DataFrame(columns), counted], axis=1)
@@ -208,16 +240,22 @@ def _quantiles(ordered: np.ndarray, q: np.ndarray) -> np.ndarray:
     place = q * (len(ordered) - 1)
     low = np.floor(place).astype(np.int64)
     high = np.minimum(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+    with np.errstate(invalid="ignore"):  # between two infinite ones, or none of one
+        return ordered[low] + np.where(place > low, (ordered[high] - ordered[low]) * (place - low), 0)
 
 
-def _fit(levels: pd.DataFrame, draws: np.ndarray, confidence: float) -> tuple[dict[str, Any], np.ndarray]:
-    """The line of one group through its levels: the row of ``fits`` (without the group's columns), line at each."""
+def _fit(
+    levels: pd.DataFrame, draws: np.ndarray, confidence: float, passes: dict[str, Any] | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The line of one group through its levels: the row of ``fits`` (without the group's columns), line at each.
+
+    ``passes``: the group's row of :func:`pass_lines`; None: no pass gives a line.
+    """
     of = {
         name: levels[name].to_numpy()
         for name in ("n", "n_warmup", "n_errors", "rtt_measured_ms", "median_ms", *COUNTED)
     }
-    used = of["n"] > 0
+    used = ~np.isnan(of["median_ms"])
     row: dict[str, Any] = dict.fromkeys(
         ("k", "k_low", "k_high", "service_ms", "service_low_ms", "service_high_ms", "residual_ms", "residual_at_ms"),
         np.nan,
@@ -230,31 +268,45 @@ def _fit(levels: pd.DataFrame, draws: np.ndarray, confidence: float) -> tuple[di
     x, y = of["rtt_measured_ms"][used], of["median_ms"][used]
     notes = []
     if not len(x):
-        notes.append("every operation failed")
+        notes.append("half or more failed at each RTT" if of["n"].any() else "every operation failed")
     elif len(x) < 2:
         notes.append("one RTT: no slope")
     elif np.ptp(x) < NARROWEST_MS:
         notes.append(f"all RTTs within {NARROWEST_MS:g} ms: no slope")
     else:
-        fit = theilslopes(y, x, method="joint")
-        line[used] = fit.intercept + fit.slope * x
-        row |= {"k": fit.slope, "service_ms": fit.intercept}
-        if (of["n"][used] >= FEWEST).all():
-            tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-            slopes, intercepts = theil_sen(x, draws[used])
-            row["k_low"], row["k_high"] = np.quantile(slopes, tails)
-            row["service_low_ms"], row["service_high_ms"] = np.quantile(intercepts, tails)
+        if passes is not None and passes["passes"] >= PASSES:
+            row |= {name: value for name, value in passes.items() if name in row}
         else:
-            notes.append(f"fewer than {FEWEST} samples at an RTT: no interval")
+            found, note = _theil_sen_fit(x, y, of["n"][used], draws[used], confidence)
+            row |= found
+            notes += [note] if note else []
+        line[used] = row["service_ms"] + row["k"] * x
         if len(x) > 2:
             off = np.abs(y - line[used])
             row |= {"residual_ms": off.max(), "residual_at_ms": x[off.argmax()]}
         else:
             notes.append("two RTTs: no residual")
     if row["n_errors"]:
-        notes.append(f"{row['n_errors']} failed, left out")
+        notes.append(f"{row['n_errors']} failed: slower than all")
     row["note"] = "; ".join(notes)
     return row, line
+
+
+def _theil_sen_fit(
+    x: np.ndarray, y: np.ndarray, n: np.ndarray, draws: np.ndarray, confidence: float
+) -> tuple[dict[str, float], str]:
+    """The columns of the fit, with their intervals, and why there is none ("": there is)."""
+    fit = theilslopes(y, x, method="joint")
+    row = {"k": fit.slope, "service_ms": fit.intercept}
+    if (n < FEWEST).any():
+        return row, f"fewer than {FEWEST} samples at an RTT: no interval"
+    if not np.isfinite(draws).all():
+        return row, "a median is near those that failed: no interval"
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    slopes, intercepts = theil_sen(x, draws)
+    row["k_low"], row["k_high"] = np.quantile(slopes, tails)
+    row["service_low_ms"], row["service_high_ms"] = np.quantile(intercepts, tails)
+    return row, ""
 
 
 @lru_cache(maxsize=4)

@@ -23,14 +23,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from mrkolla.errors import InputError
-from mrkolla.results import facts, parquet, schema
-from mrkolla.results.names import natural, part_name, replace
+from mrkolla.base import files, yamltext
+from mrkolla.base.errors import InputError
+from mrkolla.results import facts, layout, parquet, schema, shapes
+from mrkolla.results.names import natural, part_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)-(?P<time>\d{8}T\d{6}Z)")
+#: A run folder's name.
+RUN_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)-(?P<time>\d{8}T\d{6}Z)")
 _MARKS = ("experiment.yaml", "journal.jsonl", "provenance.json", "samples.parquet", "parts")
 _TABLES = {"samples": schema.SAMPLES, "wan": schema.WAN}
 _SORT = {
@@ -38,6 +40,7 @@ _SORT = {
     "wan": ["region", "time", "phase"],
 }
 _PARTS_KEY = b"mrkolla_parts"
+_LOST = "its samples are not in the run folder any more: run the experiment again, with --run, to measure it again"
 
 
 class RunFolder:
@@ -57,7 +60,7 @@ class RunFolder:
     @property
     def run(self) -> str:
         """The name that the samples carry: the folder's own, unless it was renamed (then what they say)."""
-        if not _NAME.fullmatch(self.name):
+        if not RUN_NAME.fullmatch(self.name):
             for file in [self.path / "samples.parquet", *(part / "samples.parquet" for part in self.parts())]:
                 if file.exists() and (found := parquet.first(file, "run")):
                     return found
@@ -85,6 +88,7 @@ class RunFolder:
                 raise InputError(f"{results_dir}: cannot make a run folder here: {error.strerror}") from error
             for sub in ("plan", "figures", "logs", "tools", "parts"):
                 (path / sub).mkdir()
+            files.settle(path, path.parent)
             return cls(path)
         raise InputError(f"{results_dir}: sixty runs named {name} in one minute: wait, or give another name")
 
@@ -93,13 +97,15 @@ class RunFolder:
         """An existing run folder.
 
         Raises:
-            InputError: not a folder, not a run folder, or one of another schema version.
+            InputError: not a folder, not a run folder, one with a folder in a file's place, or one of another schema
+                version.
         """
         path = Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such run folder")
         if not any((path / mark).exists() for mark in _MARKS):
             raise InputError(f"{path}: not a run folder (it has none of {', '.join(_MARKS)})")
+        layout.need(path)
         run = cls(path)
         for table in _TABLES:
             file = path / f"{table}.parquet"
@@ -110,7 +116,7 @@ class RunFolder:
     @classmethod
     def runs(cls, results_dir: Path | str) -> list[Path]:
         """Run folders below ``results_dir``, oldest first (by the time in their names)."""
-        found = [(m["time"], p.name, p) for p in Path(results_dir).glob("*") if (m := _NAME.fullmatch(p.name))]
+        found = [(m["time"], p.name, p) for p in Path(results_dir).glob("*") if (m := RUN_NAME.fullmatch(p.name))]
         return [path for _, _, path in sorted(found) if path.is_dir()]
 
     @classmethod
@@ -165,11 +171,15 @@ class RunFolder:
         temporary.chmod(0o755)
         for which, table in tables.items():
             ordered = table.sort_by([(c, "ascending") for c in _SORT[which]])
-            pq.write_table(ordered, temporary / f"{which}.parquet", compression="zstd")
+            file = temporary / f"{which}.parquet"
+            pq.write_table(ordered, file, compression="zstd")
+            files.settle(file)
+        files.settle(temporary)
         final = parts / part_name(point)
         if final.exists():  # killed between the two renames, the point is measured again
             os.replace(final, parts / f"{temporary.name}-old")
         os.replace(temporary, final)
+        files.settle(parts, self.path)
         self._sweep(parts)
         return final
 
@@ -216,11 +226,13 @@ class RunFolder:
             raise InputError(f"{self.path}: no finished point, so no samples to join")
         for which, table_schema in _TABLES.items():
             marked = table_schema.with_metadata({**table_schema.metadata, _PARTS_KEY: self._digest(parts)})
-            temporary = self.path / f".tmp-{which}.parquet"
-            with pq.ParquetWriter(temporary, marked, compression="zstd") as writer:
-                for table in parquet.batches([part / f"{which}.parquet" for part in parts]):
+            given = [part / f"{which}.parquet" for part in parts]
+            with (
+                files.replaced(self.path / f"{which}.parquet") as new,
+                pq.ParquetWriter(new, marked, compression="zstd") as writer,
+            ):
+                for table in parquet.batches(given):
                     writer.write_table(table.cast(marked))
-            os.replace(temporary, self.path / f"{which}.parquet")
 
     @staticmethod
     def _digest(parts: list[Path]) -> bytes:
@@ -228,8 +240,11 @@ class RunFolder:
         for part in parts:
             for which in _TABLES:
                 digest.update(f"{part.name}/{which}\n".encode())
-                with (part / f"{which}.parquet").open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                try:
+                    with (part / f"{which}.parquet").open("rb") as file:
+                        digest.update(hashlib.file_digest(file, "sha256").digest())
+                except OSError as error:
+                    raise parquet.unreadable(part / f"{which}.parquet", error) from error
         return digest.hexdigest().encode()
 
     def read_table(self, which: str, columns: list[str] | None = None) -> pa.Table:
@@ -292,12 +307,12 @@ class RunFolder:
         """Write a file of the folder whole or not at all; ``name`` may have folders before it."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, data)
+        files.write(path, data)
         return path
 
     def write_text(self, name: str, text: str) -> Path:
-        """:meth:`write_bytes` of UTF-8 text."""
-        return self.write_bytes(name, text.encode())
+        """:meth:`write_bytes` of UTF-8 text; what is no character (half of a pair, a byte of a name) becomes '?'."""
+        return self.write_bytes(name, text.encode(errors="replace"))
 
     def write_json(self, name: str, value: Any) -> Path:
         """Write JSON (indented; paths and times as text)."""
@@ -305,44 +320,66 @@ class RunFolder:
 
     def write_yaml(self, name: str, value: Any) -> Path:
         """Write YAML in the order given."""
-        return self.write_text(name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110))
+        return self.write_text(name, yamltext.write(value, sort_keys=False, allow_unicode=True, width=110))
 
     def read_json(self, name: str, default: Any = None) -> Any:
         """Read JSON; ``default`` when there is no such file.
 
         Raises:
-            InputError: the file is not JSON.
+            InputError: the file is not JSON, or not as mrkolla writes it.
         """
         path = self.path / name
         if not path.exists():
             return default
         try:
-            return json.loads(path.read_text())
-        except ValueError as error:
+            value = json.loads(path.read_text())
+        except (ValueError, RecursionError, OSError) as error:
             raise InputError(f"{path}: not JSON: {error}") from error
+        return shapes.checked(name, value, path)
 
     def read_yaml(self, name: str, default: Any = None) -> Any:
         """Read YAML; ``default`` when there is no such file.
 
         Raises:
-            InputError: the file is not YAML.
+            InputError: the file is not YAML, or not as mrkolla writes it.
         """
         path = self.path / name
         if not path.exists():
             return default
         try:
-            return yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{path}: not YAML: {error}") from error
+            value = yamltext.read(path.read_text())
+        except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        return shapes.checked(name, value, path)
 
     def points(self) -> list[dict[str, Any]]:
         """``points.json``: one dict a point, the last entry of a point that was tried again; [] without the file.
 
-        Keys: point, rtt_asked_ms {region: ms}, repetition, status (done, refused, failed), reason,
+        Keys: point, rtt_asked_ms {region: ms}, repetition, status (done, refused, failed; lost: it was done, and its
+        samples are not here), reason,
         links {region: {before_median_ms, before_p99_ms, after_median_ms, after_p99_ms}}, warnings [].
         """
         last = {entry["point"]: entry for entry in self.read_json("points.json", [])}
+        # A bundle has the joined tables alone.
+        if self.parts():
+            for name, entry in last.items():
+                if entry.get("status", "done") == "done" and not self.holds(name):
+                    last[name] = {**entry, "status": "lost", "reason": _LOST}
         return list(last.values())
+
+    def holds(self, point: str) -> bool:
+        """Whether what :meth:`append_point` kept of ``point`` is here and can be read."""
+        try:
+            for which in _TABLES:
+                parquet.read_schema(self.path / "parts" / part_name(point) / f"{which}.parquet")
+        except InputError:
+            return False
+        return True
+
+    def keep_point(self, entry: Mapping[str, Any]) -> None:
+        """Put the ``entry`` of a point into ``points.json``, in place of an earlier one."""
+        others = [known for known in self.read_json("points.json", []) if known["point"] != entry["point"]]
+        self.write_json("points.json", [*others, entry])
 
     def write_provenance(self, extra: Mapping[str, Any] | None = None) -> Path:
         """Write ``provenance.json``: :func:`mrkolla.results.provenance` with the caller's ``extra``."""

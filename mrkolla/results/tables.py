@@ -19,7 +19,7 @@ from mrkolla.results.attribution import shares, token_cache
 from mrkolla.results.gathering import Gathered
 from mrkolla.results.links import tolerance_ms
 from mrkolla.results.stats import GROUP, Analysis, analyse, labels, levels_of
-from mrkolla.results.words import k_text, number
+from mrkolla.results.words import k_text, k_wire_text, ms, number, percent
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ def latency_grids(analysis: Analysis) -> tuple[Grid, Grid | None]:
 def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: bool = False) -> Grid:
     """Operation x region: service time, k with its interval, residual, samples, failures, a median per asked RTT.
 
-    Requests and connections are there when they were counted. ``brief`` leaves them and the samples out, and gives
-    the medians at the smallest and the largest RTT alone.
+    k of the wire, requests and connections are there when they are known. ``brief`` leaves the counts and the samples
+    out, where k of the wire is known also the residual and the interval of k of the total, and gives the medians at the
+    smallest and the largest RTT alone.
     """
     analysis = data if isinstance(data, Analysis) else analyse(data)
     fits = analysis.fits if actions else analysis.fits[analysis.fits["action"].isna()]
@@ -76,26 +77,31 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     asked = sorted(analysis.levels["level"].unique())
     if brief:
         asked = asked[:1] + asked[1:][-1:]
-    head = ["operation", "from", *(["to"] if crosses else []), "service", "k (round trips)", "residual"]
+    wire = fits["k_wire"].notna().any()
+    head = ["operation", "from", *(["to"] if crosses else []), "service"]
+    head += ["k of the wire", "k of the total"] if wire else ["k (round trips)"]
+    head += [] if brief and wire else ["residual"]
     head += ["requests", "connections"] if counted else []
     first = 2 + crosses
-    head += [f"{level:g} ms" for level in asked] + ([] if brief else ["samples"]) + ["failed", "note"]
+    head += [f"{ms(level)} ms" for level in asked] + ([] if brief else ["samples"]) + ["failed", "note"]
     rows = []
     for name, fit in zip(labels(fits), fits.to_dict("records"), strict=True):
         own = levels_of(analysis, fit).set_index("level")
         row = [name, fit["origin_region"], *([fit["target_region"]] if crosses else [])]
-        row += [_ms(fit["service_ms"]), k_text(fit), number(fit["residual_ms"], 1)]
+        total = number(fit["k"]) if brief and wire else k_text(fit)
+        row += [_ms(fit["service_ms"]), *([k_wire_text(fit)] if wire else []), total]
+        row += [] if brief and wire else [number(fit["residual_ms"], 1)]
         if counted:
             row += [number(fit["keystone_requests"], 1), number(fit["keystone_connections"], 1)]
         row += [_ms(own["median_ms"].get(level, float("nan"))) for level in asked]
-        failed = f"{int(fit['n_errors'])} failed, left out"
+        failed = f"{int(fit['n_errors'])} failed: slower than all"
         row += ([] if brief else [str(fit["n"])]) + [str(fit["n_errors"])]
         rows.append([*row, fit["note"].replace(failed, "").removesuffix("; ")])
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
     title = "Latency by region: service time + k x RTT, and the median at each asked RTT, in ms"
     numbers = frozenset(i for i, name in enumerate(head) if i >= first and name != "note")
-    return Grid(title, head, rows, numbers, frozenset((0, first + 1)))
+    return Grid(title, head, rows, numbers, frozenset((0, *(i for i, name in enumerate(head) if name[:2] == "k "))))
 
 
 def _ms(value: float) -> str:
@@ -126,10 +132,10 @@ def point_grid(points: Sequence[Mapping[str, Any]]) -> Grid:
             got = [link.get(f"{phase}_median_ms") for phase in ("before", "after")]
             off = [abs(g - want) for g in got if g is not None and want is not None]
             text = number(max(off)) if off else "–"
-            if off and max(off) > tolerance_ms(want):
-                text += f" (over {number(tolerance_ms(want))})"
+            if want is not None and off and max(off) > (most := tolerance_ms(link, want)):
+                text += f" (over {number(most)})"
             cells = [link.get(f"{phase}_{what}_ms") for phase in ("before", "after") for what in ("median", "p99")]
-            row = [str(point["point"]), str(point.get("status", "done")), region, "–" if want is None else f"{want:g}"]
+            row = [str(point["point"]), str(point.get("status", "done")), region, "–" if want is None else ms(want)]
             rows.append([*row, *map(number, cells), text, remarks])
             remarks = ""  # said once a point
     return Grid("Points: RTT asked and measured, in ms", head, rows, frozenset(range(3, 9)))
@@ -146,24 +152,27 @@ def error_grid(gathered: Gathered) -> Grid:
         name = error.scenario if pd.isna(error.action) else f"{error.scenario} / {error.action}"
         # Operations of points that were refused or failed have errors here, and no samples in the statistics.
         whole = total.get(tuple("nan" if pd.isna(v) else str(v) for v in error[:4]), 0)
-        share = f"{100 * error.n / whole:.2g} %" if whole >= error.n else "–"
+        share = percent(error.n / whole) if whole >= error.n else "–"
         rows.append([name, error.origin_region, f"{error.n:,}", share, error.error])
     return Grid("Errors", ["operation", "from", "number", "share", "message"], rows, frozenset({2, 3}))
 
 
 def attribution_grid(analysis: Analysis) -> Grid:
-    """k against the round trips that were counted at the AR, for the operations that were counted."""
+    """k of the wire against what was counted at the AR and predicted, for the operations that were counted."""
     fits = analysis.fits[analysis.fits["counted"].notna()]
-    head = ["operation", "from", "requests", "new connections", "counted round trips", "k", "k − counted", "verdict"]
-    head += ["service", "residual"]
+    windows = fits["keystone_windows"].notna().any()
+    head = ["operation", "from", "requests", "new connections", *(["windows"] if windows else []), "predicted"]
+    head += ["k of the wire", "k − predicted", "verdict", "k of the total", "service", "residual"]
     rows = []
     for name_, fit in zip(labels(fits, analysis.fits), fits.to_dict("records"), strict=True):
         row = [name_, fit["origin_region"]]
-        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections", "counted")]
-        off = {"k": fit["off"], "k_low": fit["off_low"], "k_high": fit["off_high"]}
-        row += [k_text(fit), k_text(off), fit["verdict"] if not pd.isna(fit["off"]) else "no slope"]
-        rows.append([*row, _ms(fit["service_ms"]), number(fit["residual_ms"], 1)])
-    return Grid("Where the round trips are", head, rows, frozenset({2, 3, 4, 5, 6, 8, 9}), frozenset((0,)))
+        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections")]
+        row += [number(fit["keystone_windows"])] if windows else []
+        off = {"k_wire": fit["off"], "k_wire_low": fit["off_low"], "k_wire_high": fit["off_high"]}
+        row += [number(fit["predicted"], 2 if windows else 1), k_wire_text(fit), k_wire_text(off), fit["verdict"]]
+        rows.append([*row, k_text(fit), _ms(fit["service_ms"]), number(fit["residual_ms"], 1)])
+    numbers = frozenset(i for i, name in enumerate(head) if i >= 2 and name != "verdict")
+    return Grid("Where the round trips are", head, rows, numbers, frozenset((0,)))
 
 
 def parts_grid(analysis: Analysis) -> Grid:
@@ -199,7 +208,7 @@ def cache_grid(analysis: Analysis) -> Grid:
         cells = {row.level: _between(row.ms, row.ms_low, row.ms_high) for row in own.itertuples()}
         states = f"{given['state']} − {given['against']}"
         rows.append([name, given["origin_region"], states, *(cells.get(level, "–") for level in levels)])
-    head = ["operation", "from", "difference", *(f"{level:g} ms" for level in levels)]
+    head = ["operation", "from", "difference", *(f"{ms(level)} ms" for level in levels)]
     return Grid("Cost of a token that is not in the cache", head, rows, frozenset(range(3, len(head))), frozenset((0,)))
 
 

@@ -7,7 +7,6 @@ measured round trip).
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from mrkolla.results.toolfiles import telling
+from mrkolla.results.toolfiles import telling, traces_of
 
 _OPERATION, _KEYSTONE, _API = "#4d4d4d", "#D55E00", "#0072B2"
 _MOST = 60
@@ -97,16 +96,16 @@ def _title(trace: Mapping[str, Any], shown: int) -> str:
 def draw_slowest(traces: Path, figures: Path) -> list[Path]:
     """Draw the most telling operation of each point that has traces (``traces/POINT.json``) into ``figures``.
 
-    Returns the files written, ``timeline-POINT.svg`` and ``.pdf``; none when nothing was traced.
+    Returns the files written, ``timeline-POINT.svg``, ``.pdf`` and ``.png``; none when nothing was traced.
     """
     written = []
     for path in sorted(traces.glob("*.json")):
-        entries = json.loads(path.read_text())
+        entries = traces_of(path)
         if not entries:
             continue
         figure = draw_timeline(max(entries, key=telling))
         figures.mkdir(parents=True, exist_ok=True)
-        for kind in ("svg", "pdf"):
+        for kind in ("svg", "pdf", "png"):
             target = figures / f"timeline-{path.stem}.{kind}"
             figure.savefig(target)
             written.append(target)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
+from mrkolla.results import shapes
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
-from mrkolla.results.words import number
+from mrkolla.results.words import ms, number
 
 #: Metrics of throughput.parquet that the report shows, in this order; the others are in the file.
 SHOWN = ("throughput", "jitter", "loss", "retransmits")
@@ -27,6 +30,8 @@ def figures_of_links(run: RunFolder) -> pd.DataFrame:
     for path in sorted((run.path / "tools").glob("shaker*/throughput.parquet")):
         try:
             found.append(pd.read_parquet(path))
+            if lacks := {*_BY, "second", "value", "point"} - set(found[-1].columns):
+                raise ValueError(f"it lacks {', '.join(sorted(lacks))}")
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*_BY, "second", "value", "point"])
@@ -53,13 +58,26 @@ def throughput_grid(run: RunFolder) -> Grid:
             rows.append(
                 [f"{scenario}: {test}", f"{origin} – {target}", f"{metric} ({unit})" if unit else metric, *cells]
             )
-    head = ["test", "between", "figure", *(f"{level:g} ms" for level in levels)]
+    head = ["test", "between", "figure", *(f"{ms(level)} ms" for level in levels)]
     return Grid("What the links carried", head, rows, frozenset(range(3, len(head))), frozenset((1,)))
 
 
-def telling(entry: dict[str, Any]) -> tuple[float, float]:
+def telling(entry: Mapping[str, Any]) -> tuple[float, float]:
     """What makes a trace tell more than another: fewer operations at once (its requests are its own), then slower."""
     return -(entry.get("concurrency") or 1), entry["duration_ms"]
+
+
+def traces_of(path: Path) -> list[dict[str, Any]]:
+    """The traces of one point's file.
+
+    Raises:
+        InputError: the file cannot be read, or is not as mrkolla writes it.
+    """
+    try:
+        entries = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return shapes.checked(shapes.TRACES, entries, path)
 
 
 def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
@@ -70,11 +88,7 @@ def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
     """
     slowest: dict[tuple[str, str], dict[str, Any]] = {}
     for path in sorted((run.path / "tools" / "tracing").glob("*.json")):
-        try:
-            entries = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read: {error}") from error
-        for entry in entries:
+        for entry in traces_of(path):
             key = (entry["tool"], entry["scenario"])
             if key not in slowest or telling(entry) > telling(slowest[key]):
                 slowest[key] = entry
@@ -82,4 +96,4 @@ def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
     return sorted(slowest.values(), key=lambda entry: -entry["keystone_ms"])[:most]
 
 
-__all__ = ["figures_of_links", "slowest_traces", "telling", "throughput_grid"]
+__all__ = ["figures_of_links", "slowest_traces", "telling", "throughput_grid", "traces_of"]

@@ -32,7 +32,7 @@ def _region(wanted: dict[str, Any], placed: dict[str, Any]) -> dict[str, Any]:
     hosts = {role: int(wanted.get(role) or 0) for role in ("control", "network", "compute")}
     if placed.get("hosts"):
         # A host with several roles counts for the one that it was asked for.
-        roles = Counter()
+        roles: Counter[str] = Counter()
         for host in placed["hosts"]:
             own = host.get("roles") or []
             roles[next((r for r in ("control", "compute", "network") if r in own), "control")] += 1

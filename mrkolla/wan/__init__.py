@@ -7,8 +7,8 @@
         rtt = measure(osr_host, vip)
     verify(50, rtt, "OSR1 to the AR")
 
-A new driver is one file here and one name in :data:`DRIVERS`. ``open_links`` gives a :class:`Wan` for links at a router
-on this machine, and a :class:`PlainWan`, which has the same interface, for links between plain hosts.
+A driver is a plug-in, made from :class:`mrkolla.wan.driver.Driver`. ``open_links`` gives a :class:`Wan` for links at a
+router on this machine, and a :class:`PlainWan`, which has the same interface, for links between plain hosts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import json
 from pathlib import Path
 
 from mrkolla.wan.link import Asked, Direction, LinkState, LocalLink, OneWay
-from mrkolla.wan.measure import DEFAULT_PORT, EchoServer, Rtt, Ticker, measure, tolerance_ms, verify
+from mrkolla.wan.measure import DEFAULT_PORT, EchoServer, Meter, Rtt, Ticker, measure, tolerance_ms, verify
 from mrkolla.wan.plainhosts import PlainLink, PlainRegion, PlainWan, both_ways
+from mrkolla.wan.tcp import Ends
 from mrkolla.wan.wan import DRIVERS, Wan, choose, links_up
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "Asked",
     "Direction",
     "EchoServer",
+    "Ends",
     "LinkState",
     "LocalLink",
+    "Meter",
     "OneWay",
     "PlainLink",
     "PlainRegion",
@@ -46,7 +49,7 @@ __all__ = [
 ]
 
 
-def open_links(links: list, state_dir: Path, driver: str = "auto") -> Wan:
+def open_links(links: list, state_dir: Path, driver: str = "auto", ends: Ends | None = None) -> Wan:
     """The links of one cloud, of whichever kind; without ``links``, of the kind that ``state_dir`` tells of."""
     plain = any(isinstance(link, PlainLink) for link in links)
     file = Path(state_dir) / "wan.json"
@@ -55,4 +58,4 @@ def open_links(links: list, state_dir: Path, driver: str = "auto") -> Wan:
             plain = "net" in json.loads(file.read_text(encoding="utf-8")).get("store", {})
         except ValueError:
             plain = False  # Wan says what is wrong with the file
-    return (PlainWan if plain else Wan)(links, state_dir, driver)
+    return (PlainWan if plain else Wan)(links, state_dir, driver, ends)

@@ -1,4 +1,4 @@
-"""What every WAN driver does. A driver is one file here, and one line in ``DRIVERS`` of this package."""
+"""What every WAN driver for links at a router does: the base class of the plug-ins of that kind."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import os
 import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any, ClassVar
 
-from mrkolla.errors import WanError
+from mrkolla.base.errors import WanError
+from mrkolla.base.plugins import Plugin
 from mrkolla.wan.link import Direction, LocalLink, OneWay
 
 
-class Driver(ABC):
-    """Delays the packets of links. ``store`` is the driver's own part of the state on disk: JSON values only."""
+class Driver(Plugin, ABC):
+    """Delays the packets of links. ``store`` is the driver's own part of the state on disk: JSON values only.
 
-    name = ""
+    ``mrkolla doctor`` says what :meth:`lack` says: a driver's other needs are none.
+    """
+
+    plugin_kind = "WAN driver"
+    #: With ``wan.driver: auto`` the first driver that can run is taken, by this number and from below.
+    rank: ClassVar[int] = 100
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
@@ -25,19 +32,19 @@ class Driver(ABC):
         """What this machine lacks for the driver, with the command that mends it; None when it can run."""
 
     @abstractmethod
-    def start(self, links: list[LocalLink], store: dict) -> list[str]:
+    def start(self, links: list[LocalLink], store: dict[str, Any]) -> list[str]:
         """Bring every link up, those that are up left as they are; returns the OSRs that now have no delay in force."""
 
     @abstractmethod
-    def stop(self, links: list[LocalLink], store: dict) -> None:
+    def stop(self, links: list[LocalLink], store: dict[str, Any]) -> None:
         """Remove everything that ``start`` made, also after a crash. Raises WanError for what remains."""
 
     @abstractmethod
-    def apply(self, link: LocalLink, direction: str, settings: OneWay, store: dict) -> None:
+    def apply(self, link: LocalLink, direction: str, settings: OneWay, store: dict[str, Any]) -> None:
         """Put settings in force on a live link."""
 
     @abstractmethod
-    def read(self, link: LocalLink, direction: str, store: dict) -> Direction:
+    def read(self, link: LocalLink, direction: str, store: dict[str, Any]) -> Direction:
         """What is in force, asked of the driver itself, never of our notes. Raises WanError when it does not answer."""
 
     def rounded(self, settings: OneWay) -> OneWay:
@@ -45,7 +52,7 @@ class Driver(ABC):
         return settings
 
     @abstractmethod
-    def problems(self, link: LocalLink, store: dict) -> list[str]:
+    def problems(self, link: LocalLink, store: dict[str, Any]) -> list[str]:
         """What is wrong with a link beyond what ``read`` raises: rules gone, packets overdue. Empty: nothing."""
 
 
@@ -57,7 +64,7 @@ def namespace(netns: str) -> Path:
 def command(argv: list[str], *, netns: str | None = None, input: str | None = None, timeout: float = 20) -> str:
     """Run a local command, in a network namespace if one is named, and return its standard output.
 
-    Raises :class:`~mrkolla.errors.WanError` with its last words when it fails or takes more than ``timeout`` seconds.
+    Raises WanError with its last words when it fails or takes more than ``timeout`` seconds.
     """
     where = f" in namespace {netns}" if netns else ""
     if netns:

@@ -1,7 +1,15 @@
-"""UDP echo with times to the microsecond. Stand-alone: standard library, Python 3.8 or later, run on any host.
+"""UDP echo, and HTTP, with times to the microsecond. Stand-alone: standard library, Python 3.8 or later, on any host.
 
-    echo.py server ADDRESS PORT                  prints {"ready": true}; ends when its standard input does
+    echo.py server ADDRESS PORT                  prints {"ready": true}; ends when its standard input does. It answers
+                                                 HTTP too, by TCP at the same address and port
     echo.py client ADDRESS PORT COUNT INTERVAL   INTERVAL in s; COUNT 0: until standard input ends
+    echo.py asker                                prints {"ready": true}, then does what each line of its standard input
+                                                 says, until that ends: "measure ADDRESS PORT COUNT INTERVAL" prints
+                                                 {"rtts_ms": [...], "sent", "lost"} (null: lost, in the order sent),
+                                                 "tick ADDRESS PORT INTERVAL" a line for each echo, as a client does,
+                                                 until the line "stop", then {"stopped": true}; with an interval for
+                                                 HTTP at its end also {"time", "connect_ms", "exchange_ms"} (null: it
+                                                 failed) for each HTTP exchange on a new connection
 
 The client first sends echoes that are not counted (they pay for ARP and cold caches), then prints a JSON line for
 each echo as soon as its fate is known, {"seq", "time" (UTC, s since 1970), "rtt_ms" (null: lost)}, and with a COUNT
@@ -18,17 +26,24 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
 
 LOST_S = 3.0  # an echo that takes longer is lost
 WARM = 3  # answers that are wanted before counting begins
 WARM_S = 5.0  # how long for
-IDLE_S = 6 * 3600.0  # a server that nobody asked for so long was forgotten
+WARM_EVERY_S = 0.02
+IDLE_S = 6 * 3600.0  # a server or asker that nobody asked for so long was forgotten
+MOST_OPEN = 256  # HTTP connections that a server holds; more wait
 _FORMAT = "!IId"  # nonce, sequence number (0: warming up), time
+_QUESTION = b"GET / HTTP/1.0\r\n\r\n"
+_ANSWER = b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
+_saying = threading.Lock()
 
 
 def say(**what):
-    print(json.dumps(what), flush=True)
+    with _saying:
+        print(json.dumps(what), flush=True)
 
 
 def hurry():
@@ -49,17 +64,37 @@ def input_ended():
 def server(address, port):
     family = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM)[0][0]
     wire = socket.socket(family, socket.SOCK_DGRAM)
+    # Others of the same user may answer at this address too (a measurement beside a benchmark): all answer alike.
+    door = socket.socket(family, socket.SOCK_STREAM)
+    for one in (wire, door):
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         wire.bind((address, port))
+        door.bind((address, port))
+        door.listen(64)
     except OSError as refused:
         say(error=f"cannot bind {address} port {port}: {refused.strerror}")
         return 1
+    door.setblocking(False)
     hurry()
     say(ready=True)
+    open_ = []
     while True:
-        ready = select.select([wire, 0], [], [], IDLE_S)[0]
+        ready = select.select([wire, 0, *([door] if len(open_) < MOST_OPEN else []), *open_], [], [], IDLE_S)[0]
         if not ready or (0 in ready and input_ended()):
             return 0
+        if door in ready:
+            with contextlib.suppress(OSError):  # who knocked has gone
+                open_.append(door.accept()[0])
+                open_[-1].setblocking(False)
+        for one in [one for one in open_ if one in ready]:
+            # One small request, one small response: each is one segment.
+            with contextlib.suppress(OSError):
+                if one.recv(2048):
+                    one.send(_ANSWER)
+            one.close()
+            open_.remove(one)
         if wire in ready:
             try:
                 data, peer = wire.recvfrom(2048)
@@ -99,13 +134,16 @@ class Client:
         answered, until, due = 0, time.perf_counter() + WARM_S, 0.0
         while answered < WARM and time.perf_counter() < until:
             if time.perf_counter() >= due:
-                due = self.send(0) + 0.1
+                due = self.send(0) + WARM_EVERY_S
             if select.select([self.wire], [], [], max(0.0, due - time.perf_counter()))[0] and self.receive():
                 answered += 1
         return answered > 0
 
-    def run(self, count, interval, report):
-        """Send ``count`` echoes and call ``report(seq, time, rtt_ms or None)`` for each; returns (sent, lost)."""
+    def run(self, count, interval, report, ends=input_ended):
+        """Send ``count`` echoes and call ``report(seq, time, rtt_ms or None)`` for each; returns (sent, lost).
+
+        With ``count`` 0 until ``ends()``, which is called when standard input is readable.
+        """
         open_ = {}  # sequence number: (when sent by the counter, by the clock), in the order sent
         sent = lost = 0
         begin = time.perf_counter()
@@ -132,11 +170,44 @@ class Client:
                 got = self.receive()
                 if got and got[0] in open_:
                     report(got[0], open_.pop(got[0])[1], got[1])
-            if 0 in ready and input_ended():
+            if 0 in ready and ends():
                 inputs.remove(0)
                 if not count:
                     closing = True
                     open_.clear()
+
+
+def exchange(address, port):
+    """One HTTP exchange on a new connection: (when it began, connecting in ms, all of it in ms); None: it failed."""
+    connect = whole = None
+    when, began = time.time(), time.perf_counter()
+    try:
+        with socket.create_connection((address, port), timeout=LOST_S) as wire:
+            connect = (time.perf_counter() - began) * 1e3
+            wire.sendall(_QUESTION)
+            if wire.recv(2048).startswith(b"HTTP/1.0 200"):
+                whole = (time.perf_counter() - began) * 1e3
+    except OSError:
+        pass
+    return when, connect, whole
+
+
+def exchanges(address, port, interval, ended):
+    """An exchange every ``interval`` seconds, a line each, until the event ``ended``."""
+    due = time.perf_counter()
+    while not ended.wait(max(0.0, due - time.perf_counter())):
+        when, *took = exchange(address, port)
+        connect, whole = (None if one is None else round(one, 4) for one in took)
+        say(time=round(when, 6), connect_ms=connect, exchange_ms=whole)
+        due = max(due + interval, time.perf_counter())
+
+
+def as_line(number, when, rtt):
+    return {"seq": number, "time": round(when, 6), "rtt_ms": None if rtt is None else round(rtt, 4)}
+
+
+def live(number, when, rtt):
+    say(**as_line(number, when, rtt))
 
 
 def client(address, port, count, interval):
@@ -146,19 +217,56 @@ def client(address, port, count, interval):
         say(error=f"no echo from {it.where} within {WARM_S:g} s")
         return 1
     kept = []
-    live = not count or interval >= 0.5
-
-    def report(number, when, rtt):
-        line = {"seq": number, "time": round(when, 6), "rtt_ms": None if rtt is None else round(rtt, 4)}
-        if live:
-            say(**line)
-        else:
-            kept.append(line)
-
-    sent, lost = it.run(count, interval, report)
-    for line in sorted(kept, key=lambda one: one["seq"]):
-        print(json.dumps(line))
+    if not count or interval >= 0.5:
+        sent, lost = it.run(count, interval, live)
+    else:
+        sent, lost = it.run(count, interval, lambda *echo: kept.append(echo))
+    for one in sorted(kept):
+        print(json.dumps(as_line(*one)))
     say(sent=sent, lost=lost)
+    return 0
+
+
+def lines():
+    """The lines of standard input, as they come. Not sys.stdin: what it has read ahead, select does not see."""
+    text = b""
+    while select.select([0], [], [], IDLE_S)[0]:
+        got = os.read(0, 4096)
+        if not got:
+            return
+        *whole, text = (text + got).split(b"\n")
+        yield from (line.decode() for line in whole)
+
+
+def asker():
+    hurry()
+    say(ready=True)
+    for line in lines():
+        if line == "stop":  # what it was to stop has failed and said so
+            continue
+        what, address, port, *numbers = line.split()
+        it = Client(address, int(port))
+        try:
+            if not it.warm():
+                say(error=f"no echo from {it.where} within {WARM_S:g} s")
+            elif what == "measure":
+                found = []
+                sent, lost = it.run(int(numbers[0]), float(numbers[1]), lambda *echo: found.append(echo))  # noqa: B023
+                say(rtts_ms=[as_line(*one)["rtt_ms"] for one in sorted(found)], sent=sent, lost=lost)
+            else:
+                ended = threading.Event()
+                beside = [threading.Thread(target=exchanges, args=(address, int(port), float(one), ended), daemon=True)
+                          for one in numbers[1:]]  # fmt: skip
+                for one in beside:
+                    one.start()
+                # Any line ends it, and so does the end of standard input.
+                it.run(0, float(numbers[0]), live, lambda: os.read(0, 4096) is not None)
+                ended.set()
+                for one in beside:
+                    one.join(timeout=3 * LOST_S)
+                say(stopped=True)
+        finally:
+            it.wire.close()
     return 0
 
 
@@ -167,6 +275,8 @@ def main(argv):
         return server(argv[2], int(argv[3]))
     if argv[1:2] == ["client"] and len(argv) == 6:
         return client(argv[2], int(argv[3]), int(argv[4]), float(argv[5]))
+    if argv[1:] == ["asker"]:
+        return asker()
     print(__doc__, file=sys.stderr)
     return 2
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
+from mrkolla.config.sections import MAX_MBIT, MIN_MBIT
 
 OUT, BACK = "out", "back"  # from the OSR into the network, and towards it
 DIRECTIONS = (OUT, BACK)
 _REFERENCE_MBIT = 2000.0  # what a queue must be able to hold when no bandwidth is asked for
 _MTU = 1500
 _MOST_RTT_MS = 10_000.0
+# An echo of mrkolla.wan.echo is an IP packet of this size; drivers differ in whether Ethernet's header counts too.
+_ECHO_BITS, _HEADER_BITS = 8 * 44, 8 * 14
+_ECHO_S = 0.002  # echoes lie this far apart where nothing asks for more
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Asked:
     bandwidth_mbit: float | None = None
 
     def check(self, osr: str) -> None:
-        """Raise :class:`~mrkolla.errors.InputError`, naming the region and the value, when a value makes no sense."""
+        """Raise InputError, naming the region and the value, when a value makes no sense."""
         for name, value in asdict(self).items():
             if name == "bandwidth_mbit" and value is None:
                 continue
@@ -85,12 +89,55 @@ class Asked:
                 raise InputError(f"link of {osr}: {name} is {value!r}, but must be a number of 0 or more")
         if self.rtt_ms > _MOST_RTT_MS:
             raise InputError(f"link of {osr}: rtt_ms is {self.rtt_ms:g}, but at most {_MOST_RTT_MS:g} can be had")
-        if self.bandwidth_mbit == 0:
-            raise InputError(f"link of {osr}: bandwidth_mbit is 0: leave it out for no limit")
+        if self.bandwidth_mbit is not None and not MIN_MBIT <= self.bandwidth_mbit <= MAX_MBIT:
+            raise InputError(
+                f"link of {osr}: bandwidth_mbit is {self.bandwidth_mbit:g}, but links have {MIN_MBIT:g} to"
+                f" {MAX_MBIT:,}; leave it out for no limit"
+            )
         if self.loss_percent >= 100:
             raise InputError(f"link of {osr}: loss_percent is {self.loss_percent:g}, but must be less than 100")
         if self.jitter_ms > self.rtt_ms:
             raise InputError(f"link of {osr}: jitter_ms ({self.jitter_ms:g}) is more than rtt_ms ({self.rtt_ms:g})")
+
+    def told(self) -> str:
+        """All of it in words, the round trip first: ``50 ms, jitter 20 ms, loss 1 %, 10 Mbit/s``."""
+        words = [f"{round(self.rtt_ms, 3):g} ms"]
+        words += [f"jitter {round(self.jitter_ms, 3):g} ms"] if self.jitter_ms else []
+        words += [f"loss {round(self.loss_percent, 3):g} %"] if self.loss_percent else []
+        words += [f"{self.bandwidth_mbit:g} Mbit/s"] if self.bandwidth_mbit is not None else []
+        return ", ".join(words)
+
+    def echo_every_s(self) -> float:
+        """How far apart echoes must lie, in s, so that none waits for the one before it.
+
+        A link keeps its packets in order. Jitter moves a packet within a window of ``jitter_ms`` in each direction, so
+        two that are closer than both windows may leave with the slower one's delay. With a bandwidth each takes time.
+        """
+        return max(_ECHO_S, 2.1 * self.jitter_ms / 1000, 4 * self.echo_ms() / 1000)
+
+    def echo_ms(self) -> float:
+        """What sending an echo there and back takes at the bandwidth asked for, in ms, on top of ``rtt_ms``."""
+        return 0.0 if self.bandwidth_mbit is None else 2 * _ECHO_BITS / (self.bandwidth_mbit * 1e3)
+
+    def doubt_ms(self, echoes: int) -> float:
+        """By how much the median of so many echoes may be off, in ms, although the link is as asked.
+
+        Two evenly spread delays make a triangle from -jitter to +jitter, of whose median the standard error is
+        jitter / (2 sqrt(n)): three of them. With a bandwidth, also what Ethernet's header takes.
+        """
+        header = 0.0 if self.bandwidth_mbit is None else 2 * _HEADER_BITS / (self.bandwidth_mbit * 1e3)
+        return 1.5 * self.jitter_ms / math.sqrt(echoes) + header
+
+    def after(self, other: Asked) -> Asked:
+        """What a path over this link and ``other`` is asked for."""
+        rates = [link.bandwidth_mbit for link in (self, other) if link.bandwidth_mbit is not None]
+        return Asked(
+            self.rtt_ms + other.rtt_ms,
+            self.jitter_ms + other.jitter_ms,
+            100 - (100 - self.loss_percent) * (100 - other.loss_percent) / 100,
+            # A packet is sent twice, so it takes the time of both.
+            1 / sum(1 / rate for rate in rates) if rates else None,
+        )
 
     def one_way(self, base_ms: float = 0.0) -> OneWay:
         """The settings of each direction, for a link whose round trip takes ``base_ms`` when nothing is asked."""
@@ -144,3 +191,14 @@ class LinkState:
         if not self.out or not self.back:
             return None
         return self.out.settings.delay_ms + self.back.settings.delay_ms + self.base_ms
+
+    @property
+    def in_force(self) -> Asked | None:
+        """What the settings in force should give, in the words of what is asked; None when a driver does not answer."""
+        rtt_ms = self.rtt_ms
+        if rtt_ms is None or not self.out or not self.back:
+            return None
+        out, back = self.out.settings, self.back.settings
+        rates = [one.bandwidth_mbit for one in (out, back) if one.bandwidth_mbit is not None]
+        loss = max(out.loss_percent, back.loss_percent)
+        return Asked(rtt_ms, out.jitter_ms + back.jitter_ms, loss, min(rates, default=None))

@@ -1,7 +1,7 @@
 """The round trip as it is, not as it was asked: an own UDP echo between two hosts, and the verdict on it.
 
 ``ping`` prints three digits and needs rights; this has microseconds and needs Python on the host. A ``launcher`` is
-whatever starts a command at a host and gives a process with text pipes: by default :func:`mrkolla.remote.popen`.
+whatever starts a command at a host and gives a process with text pipes: by default :func:`mrkolla.base.remote.popen`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from mrkolla import remote
-from mrkolla.errors import WanError
+from mrkolla.base import remote
+from mrkolla.base.errors import WanError
 from mrkolla.wan import echo
+from mrkolla.wan.link import Asked
 
 DEFAULT_PORT = 19817
 Launcher = Callable[[Any, list[str]], "subprocess.Popen[str]"]
+_STOP_S = 15.0
 _START_S = 30.0  # connecting and starting Python on a busy host
 # Python reads the program from its standard input, of which the rest stays open: its end ends the program.
 _BOOT = "import sys; size = int(sys.argv.pop(1)); exec(compile(sys.stdin.read(size), 'echo.py', 'exec'))"
@@ -35,11 +37,15 @@ _BOOT = "import sys; size = int(sys.argv.pop(1)); exec(compile(sys.stdin.read(si
 
 @dataclass(frozen=True)
 class Rtt:
-    """Round trips of one measurement, in ms and in the order sent; lost ones are counted, not in the list."""
+    """Round trips of one measurement, in ms and in the order sent; lost ones are counted, not in the list.
+
+    ``interval_s``: how far apart they were sent.
+    """
 
     samples_ms: list[float]
     sent: int
     lost: int
+    interval_s: float = 0.005
 
     @cached_property
     def median_ms(self) -> float:
@@ -58,25 +64,35 @@ def tolerance_ms(asked_ms: float) -> float:
     return max(1.0, 0.02 * asked_ms)
 
 
-def verify(asked_ms: float, rtt: Rtt, what: str) -> list[str]:
+def p99_bound_ms(asked_ms: float) -> float:
+    """What a 99th percentile must not exceed without a warning: 20 ms more than was asked, or twice that."""
+    return min(asked_ms + 20.0, max(2 * asked_ms, asked_ms + 5.0))
+
+
+def verify(asked_ms: float, rtt: Rtt, what: str, link: Asked | None = None) -> list[str]:
     """Refuse a link that is not as asked, and return warnings about one that is.
 
-    ``what`` names the link or path, for the message. Raises :class:`~mrkolla.errors.WanError` with both numbers when
-    the median is off by more than :func:`tolerance_ms`, or when nothing was measured. A p99 far above (by 20 ms, or
-    twice what was asked) and lost echoes are warned of.
+    ``what`` names the link or path, for the message; ``link``: all that was asked of it, whose jitter and bandwidth
+    echoes show too. Raises WanError with both numbers when the median is off by more than
+    :func:`tolerance_ms`, or when nothing was measured. A p99 far above (by 20 ms, or twice what was asked) and lost
+    echoes that no loss was asked for are warned of.
     """
+    link = link or Asked()
     if not rtt.samples_ms:
         raise WanError(f"{what}: RTT asked {asked_ms:g} ms, not measured: {rtt.lost} of {rtt.sent} echoes lost")
-    off, most = rtt.median_ms - asked_ms, tolerance_ms(asked_ms)
+    off = rtt.median_ms - asked_ms - link.echo_ms()
+    most = tolerance_ms(asked_ms) + link.doubt_ms(len(rtt.samples_ms))
     if abs(off) > most:
+        own = f", of which sending them takes {link.echo_ms():.2f} ms" if link.echo_ms() else ""
         raise WanError(
             f"{what}: RTT asked {asked_ms:g} ms, measured {rtt.median_ms:.2f} ms (median of {len(rtt.samples_ms)} "
-            f"echoes): off by {off:+.2f} ms, more than {most:.2f} ms"
+            f"echoes{own}): off by {off:+.2f} ms, more than {most:.2f} ms"
         )
     warnings = []
-    if rtt.p99_ms > min(asked_ms + 20.0, max(2 * asked_ms, asked_ms + 5.0)):
+    spread = link.jitter_ms + link.echo_ms()
+    if rtt.p99_ms > spread + p99_bound_ms(asked_ms):
         warnings.append(f"{what}: p99 of the RTT is {rtt.p99_ms:.2f} ms with {asked_ms:g} ms asked: a loaded machine?")
-    if rtt.lost:
+    if rtt.lost and not link.loss_percent:
         warnings.append(f"{what}: {rtt.lost} of {rtt.sent} echoes lost")
     return warnings
 
@@ -92,7 +108,7 @@ def measure(
 ) -> Rtt:
     """Send ``count`` echoes, one every ``interval_s`` seconds, from host ``src`` to an :class:`EchoServer`.
 
-    Raises :class:`~mrkolla.errors.WanError` when nothing answers, or the client fails or takes too long.
+    Raises WanError when nothing answers, or the client fails or takes too long.
     """
     what = f"echo from {_name(src)} to {dst_address} port {port}"
     argv = ["client", dst_address, str(port), str(count), str(interval_s)]
@@ -101,7 +117,7 @@ def measure(
     if "sent" not in (lines[-1] if lines else {}):
         raise WanError(f"{what}: {client.last_words(lines)}")
     samples = [line["rtt_ms"] for line in lines[:-1] if line["rtt_ms"] is not None]
-    return Rtt(samples, lines[-1]["sent"], lines[-1]["lost"])
+    return Rtt(samples, lines[-1]["sent"], lines[-1]["lost"], interval_s)
 
 
 class EchoServer:
@@ -112,6 +128,10 @@ class EchoServer:
     ) -> None:
         self.host, self.address, self.port, self._launcher = host, bind_address, port, launcher
         self._remote: _Remote | None = None
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._remote is not None and self._remote.process.poll() is None
 
     def __enter__(self) -> Self:
         what = f"echo server at {_name(self.host)}, {self.address} port {self.port}"
@@ -135,7 +155,8 @@ class Ticker:
     """One echo a second from ``src`` to an :class:`EchoServer`, in the background, while the context lasts.
 
     ``samples`` is a list of (time sent, UTC; RTT in ms, None: lost), which grows meanwhile. An echo under way at the
-    end is in neither way counted. ``error`` says why the echoes ended before their time; None: they did not.
+    end counts neither as answered nor as lost. ``error`` says why the echoes ended before their time (None: they did
+    not).
     """
 
     def __init__(
@@ -184,6 +205,92 @@ class Ticker:
             self.error = f"{self._what}: ended early: {why}"
 
 
+class Meter:
+    """An echo client that stays at the host ``src`` while the context lasts, and measures as often as it is asked.
+
+    It does one thing at a time. Raises WanError when it cannot be started.
+    """
+
+    def __init__(self, src: Any, *, launcher: Launcher | None = None) -> None:
+        self.what = f"echoes from {_name(src)}"
+        self._remote = _Remote(src, ["asker"], launcher, self.what)
+        try:
+            said = self._remote.line(_START_S)
+            if not said or not said.get("ready"):
+                raise WanError(f"{self.what}: {self._remote.last_words([said] if said else [])}")
+        except BaseException:
+            self.close()
+            raise
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._remote.process.poll() is None
+
+    def measure(self, address: str, count: int = 200, interval_s: float = 0.005, port: int = DEFAULT_PORT) -> Rtt:
+        """See :func:`measure`. After a WanError it must be closed: what it says next may be late."""
+        self._remote.tell(f"measure {address} {port} {count} {interval_s}")
+        said = self._remote.line(echo.WARM_S + count * interval_s + echo.LOST_S + 10) or {}
+        if "rtts_ms" not in said:
+            raise WanError(f"{self.what} to {address} port {port}: {self._remote.last_words([said])}")
+        samples = [rtt for rtt in said["rtts_ms"] if rtt is not None]
+        return Rtt(samples, said["sent"], said["lost"], interval_s)
+
+    @contextmanager
+    def ticking(
+        self, address: str, interval_s: float = 1.0, port: int = DEFAULT_PORT, http_s: float | None = None
+    ) -> Iterator[Ticks]:
+        """One echo every ``interval_s`` while the context lasts, in the background; see :class:`Ticks`.
+
+        With ``http_s``, one HTTP exchange on a new connection every so many seconds too.
+        """
+        ticks = Ticks()
+        self._remote.tell(f"tick {address} {port} {interval_s}{'' if http_s is None else f' {http_s}'}")
+        thread = threading.Thread(target=self._follow, args=(ticks, address), name=self.what, daemon=True)
+        thread.start()
+        try:
+            yield ticks
+        finally:
+            if thread.is_alive():
+                self._remote.tell("stop")
+            thread.join(timeout=_STOP_S)
+
+    def _follow(self, ticks: Ticks, address: str) -> None:
+        said: dict[str, Any] = {}
+        try:
+            while (said := self._remote.line(_START_S + echo.WARM_S) or {}) and "time" in said:
+                when = datetime.fromtimestamp(said["time"], UTC)
+                if "rtt_ms" in said:
+                    ticks.samples.append((when, said["rtt_ms"]))
+                else:
+                    ticks.exchanges.append((when, said["connect_ms"], said["exchange_ms"]))
+            if "stopped" not in said:
+                ticks.error = f"{self.what} to {address}: ended early: {self._remote.last_words([said])}"
+        except WanError as silent:
+            ticks.error = str(silent)
+
+    def close(self) -> None:
+        """End it."""
+        self._remote.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass
+class Ticks:
+    """Echoes in the background: (time sent, UTC; RTT in ms, None: lost), growing; ``error``: why they ended early.
+
+    ``exchanges``: HTTP on a new connection: (when it began, UTC; connecting in ms; all of it in ms; None: it failed).
+    """
+
+    samples: list[tuple[datetime, float | None]] = field(default_factory=list)
+    exchanges: list[tuple[datetime, float | None, float | None]] = field(default_factory=list)
+    error: str | None = None
+
+
 class _Remote:
     """:mod:`mrkolla.wan.echo` at a host, as a context; it ends with its standard input."""
 
@@ -205,6 +312,15 @@ class _Remote:
             self.process.stdin.flush()
         except BrokenPipeError:
             self._err.append("it ended before it had read its program")
+
+    def tell(self, line: str) -> None:
+        """Write a line to it. Raises WanError when it has ended."""
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            raise WanError(f"{self.what}: {self.last_words([])}") from None
 
     def _read_out(self) -> None:
         assert self.process.stdout

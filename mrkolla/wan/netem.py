@@ -19,7 +19,7 @@ import os
 import shutil
 from dataclasses import replace
 
-from mrkolla.errors import WanError
+from mrkolla.base.errors import WanError
 from mrkolla.wan.driver import Driver, command, namespace
 from mrkolla.wan.link import DIRECTIONS, OUT, Direction, LocalLink, OneWay
 
@@ -30,6 +30,7 @@ class Netem(Driver):
     """netem in the router's namespace. ``store``: {"links": {osr: {"index", "netns", "interface", "subnets"}}}."""
 
     name = "netem"
+    rank = 10
 
     @classmethod
     def lack(cls) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from mrkolla.errors import WanError
+from mrkolla.base.errors import WanError
 from mrkolla.wan import delayline
 from mrkolla.wan.driver import Driver, command, namespace
 from mrkolla.wan.link import BACK, DIRECTIONS, OUT, Direction, LocalLink, OneWay
@@ -30,6 +31,7 @@ CHAIN = "MRKOLLA-WAN"
 ANSWER_S = 2.0  # a delay line that says nothing for so long is stuck
 OVERDUE_MS = 1000.0
 _TABLES = {"mangle": OUT, "filter": BACK}
+_OURS = re.compile(rf"-A {CHAIN} (-i (\S+) -o \2 -j RETURN|(! )?-i \S+ (! )?-o \S+ -j NFQUEUE --queue-num \d+)")
 _MEND = "restart it with `mrkolla wan start`"
 
 
@@ -40,6 +42,7 @@ class NfQueue(Driver):
     """
 
     name = "nfqueue"
+    rank = 20
 
     @classmethod
     def lack(cls) -> str | None:
@@ -144,12 +147,17 @@ class NfQueue(Driver):
                 except WanError as silent:
                     found.append(str(silent))
                     continue
-                if overdue > OVERDUE_MS:
+                if float(overdue) > OVERDUE_MS:
                     found.append(f"{what}: its delay line is stuck, a packet is {overdue:.0f} ms overdue: {_MEND}")
         try:
             missing = _missing_rules(link.netns, rules([link], store["links"]))
         except WanError as unseen:
             return [*found, f"link of {link.osr}: {unseen}"]
+        for table, rule in _foreign_rules(link.netns):
+            found.append(
+                f"link of {link.osr}: rule '{rule}' of table {table} comes before the delay line, packets may pass"
+                f" undelayed: remove it, or {_MEND}"
+            )
         for table, rule in missing:
             found.append(f"link of {link.osr}: rule '{rule}' of table {table} is gone, packets pass undelayed: {_MEND}")
         return found
@@ -189,7 +197,10 @@ class NfQueue(Driver):
         return [pid for pid, argv in _delay_lines() if argv[-2:] == tail]
 
     def _lives(self, osr: str, direction: str, pid: int, start: int) -> bool:
-        return delayline.start_time(pid) == start and pid in self._pids(osr, direction)
+        return delayline.start_time(pid) == start and _arguments(pid)[-2:] == [
+            str(self.state_dir),
+            _name(osr, direction),
+        ]
 
     def _is_well(self, link: LocalLink, direction: str, known: dict) -> bool:
         process = known[link.osr]["processes"].get(direction)
@@ -254,6 +265,19 @@ def _missing_rules(netns: str, wanted: dict[str, list[str]]) -> list[tuple[str, 
     return missing
 
 
+def _foreign_rules(netns: str) -> list[tuple[str, str]]:
+    """(table, rule) that packets of links may meet before their delay line, and that is not ours."""
+    found = []
+    for table in _TABLES:
+        there = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
+        forward = [line for line in there if line.startswith("-A FORWARD ")]
+        jump = f"-A FORWARD -j {CHAIN}"
+        before = forward[: forward.index(jump)] if jump in forward else []
+        inside = [line for line in there if line.startswith(f"-A {CHAIN} ")]
+        found += [(table, line) for line in [*before, *(one for one in inside if not _OURS.fullmatch(one))]]
+    return found
+
+
 def _install_rules(netns: str, wanted: dict[str, list[str]]) -> None:
     """Make the chains of a namespace just these rules; each table changes in one step, one that is right does not."""
     text = []
@@ -306,12 +330,15 @@ def _delay_lines() -> list[tuple[int, list[str]]]:
     """Every delay line of this machine: (pid, its arguments)."""
     found = []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+        argv = _arguments(int(entry.name)) if entry.name.isdigit() else []
         if len(argv) > 3 and Path(argv[-4]).name == "delayline.py":
             found.append((int(entry.name), argv))
     return found
+
+
+def _arguments(pid: int) -> list[str]:
+    """The command line of a process; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

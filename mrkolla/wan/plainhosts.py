@@ -27,12 +27,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla.errors import InputError, LackError, MrkollaError, WanError
-from mrkolla.remote import Host
+from mrkolla.base.errors import InputError, LackError, MrkollaError, WanError
+from mrkolla.base.remote import Host
 from mrkolla.wan.link import LinkState
 from mrkolla.wan.measure import EchoServer, Launcher, Rtt, measure, verify
 from mrkolla.wan.plainhosts_driver import PLAIN_DRIVERS, PlainDriver
 from mrkolla.wan.plainhosts_fleet import LEASE_S, Fleet
+from mrkolla.wan.tcp import Ends
 from mrkolla.wan.wan import Wan
 
 KEEP_S = 3600.0
@@ -84,8 +85,8 @@ def need(regions: tuple[PlainRegion, ...], driver: str = "auto") -> str:
 class PlainWan(Wan):
     """The links of a cloud on plain hosts; see :class:`mrkolla.wan.Wan` for what can be done with them."""
 
-    def __init__(self, links: list[PlainLink], state_dir: Path, driver: str = "auto") -> None:
-        super().__init__(links, state_dir, driver)
+    def __init__(self, links: list[PlainLink], state_dir: Path, driver: str = "auto", ends: Ends | None = None) -> None:
+        super().__init__(links, state_dir, driver, ends)
         self._kept: dict[str, PlainDriver] = {}
 
     @property
@@ -116,7 +117,9 @@ class PlainWan(Wan):
             if self.links:
                 state["store"]["net"] = _to_dict(next(iter(self.links.values())))
         states = super().start()
-        Keeper.of(self).start()
+        keeper = Keeper.of(self)
+        keeper.problem = None  # what was wrong before is mended now
+        keeper.start()
         return states
 
     def set(
@@ -166,6 +169,11 @@ class PlainWan(Wan):
         """Ask every host for its addresses, and have the hosts of the other regions delay new ones; returns these."""
         with self._locked() as state:
             return self._driver(state).refresh(state["store"]) if "driver" in state else []
+
+    def addresses(self) -> dict[str, list[str]]:
+        """The IPv4 addresses of every host, as it reports them."""
+        with self._locked() as state:
+            return self._driver(state).reported(state["store"])
 
     def renew(self, lease_s: float = LEASE_S) -> bool:
         """Renew every host's lease; False when some host has addresses that the others do not know yet."""
@@ -269,6 +277,7 @@ def _to_dict(link: PlainLink) -> dict:
                 **{"name": host.name, "address": host.address, "user": host.user, "port": host.port},
                 "key": str(host.key) if host.key else None,
                 "known_hosts": str(host.known_hosts) if host.known_hosts else None,
+                "options": list(host.options),
             }
             for host in region.hosts
         ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from mrkolla.errors import WanError
+from mrkolla.base.errors import WanError
 from mrkolla.wan import delayline, netem
 from mrkolla.wan.driver import Driver
 from mrkolla.wan.link import BACK, OUT, Direction, LocalLink, OneWay
@@ -114,9 +114,9 @@ class PlainDriver(Driver):
                     raise WanError(f"{what}: {host}: {'; '.join(answers[host]['problems'])}: {_MEND}")
                 found[host] = self.understood(line)
         (first, one), *rest = found.items()
-        for host, other in rest:
-            if wrong := one.settings.differs(other.settings):
-                raise WanError(f"{what}: {first} and {host} do not agree on {', '.join(wrong)}: `mrkolla wan set`")
+        for name, same in rest:
+            if wrong := one.settings.differs(same.settings):
+                raise WanError(f"{what}: {first} and {name} do not agree on {', '.join(wrong)}: `mrkolla wan set`")
         every = [one, *(direction_ for _, direction_ in rest)]
         details = {f"{host}.{key}": value for host, seen in found.items() for key, value in seen.details.items()}
         sums = {name: sum(getattr(seen, name) for seen in every) for name in ("packets", "dropped", "queued", "late")}
@@ -142,6 +142,13 @@ class PlainDriver(Driver):
         return found
 
     # Addresses and leases
+
+    def reported(self, store: dict) -> dict[str, list[str]]:
+        """Host -> its addresses, as it says. Raises WanError with what each host that failed said."""
+        answers, failed = self._look(store, fresh=True)
+        if failed:
+            raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
+        return {name: [one["address"] for one in answer["addresses"]] for name, answer in answers.items()}
 
     def refresh(self, store: dict) -> list[str]:
         """Ask all hosts for their addresses; where these changed, have all hosts delay them. Returns the new ones."""
@@ -309,8 +316,8 @@ def addresses_of(net: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, 
             if not reported[host["name"]]:
                 raise WanError(f"{host['name']}: it reports no IPv4 address")
             for one in reported[host["name"]]:
-                whole = ipaddress.ip_interface(f"{one['address']}/{one['prefix']}").network
-                found[name].add(ipaddress.ip_network(one["address"]))
+                whole = ipaddress.IPv4Interface(f"{one['address']}/{one['prefix']}").network
+                found[name].add(ipaddress.IPv4Network(one["address"]))
                 # A bridge's network is its containers', unless other hosts are on it too.
                 if one["bridge"] and not _holds_other(whole, host["name"], reported):
                     found[name].add(whole)
@@ -318,7 +325,7 @@ def addresses_of(net: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, 
     for name, networks in found.items():
         others = set().union(*(there for other, there in found.items() if other != name))
         kept = {one for one in networks if not _shared(one, others)}
-        kept |= {ipaddress.ip_network(cidr, strict=False) for cidr in net["regions"][name]["networks"]}
+        kept |= {ipaddress.IPv4Network(cidr, strict=False) for cidr in net["regions"][name]["networks"]}
         unique[name] = [str(one) for one in ipaddress.collapse_addresses(kept)]
         if not unique[name]:
             raise WanError(f"region {name}: its hosts have no address that tells them from other regions'")
@@ -341,8 +348,8 @@ def _holds_other(network: ipaddress.IPv4Network, host: str, reported: Mapping[st
 
 def _without(cidrs: list[str], own: list[str]) -> list[str]:
     """``cidrs`` less what is this region's own: a network may hold a few hosts of another region."""
-    left = [ipaddress.ip_network(cidr) for cidr in cidrs]
-    for taken in map(ipaddress.ip_network, own):
+    left = [ipaddress.IPv4Network(cidr) for cidr in cidrs]
+    for taken in map(ipaddress.IPv4Network, own):
         rest: list[ipaddress.IPv4Network] = []
         for one in left:
             if taken == one or not taken.overlaps(one):

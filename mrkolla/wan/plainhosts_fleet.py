@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mrkolla.errors import WanError
-from mrkolla.remote import Host
+from mrkolla.base.errors import WanError
+from mrkolla.base.remote import Host
 
 #: Seconds after which a host removes its links when nobody renewed them.
 LEASE_S = 60.0
@@ -31,6 +32,7 @@ for name, text in files.items():
     os.replace(path + ".new", path)
 print(json.dumps({"ok": True}))
 """
+_NOTHING = json.dumps({"ok": True})
 _MOST_AT_ONCE = 32
 
 
@@ -47,7 +49,7 @@ class Fleet:
         for region in net["regions"].values():
             for kept in region["hosts"]:
                 paths = {name: Path(kept[name]) if kept[name] else None for name in ("key", "known_hosts")}
-                hosts.append(Host(**{**kept, **paths}))
+                hosts.append(Host(**{**kept, **paths, "options": tuple(kept.get("options", ()))}))
         return cls(hosts)
 
     def install(self) -> None:
@@ -71,7 +73,11 @@ class Fleet:
 
     def try_ask(self, requests: Mapping[str, Mapping], verb: str = "ask") -> tuple[dict[str, dict], dict[str, str]]:
         """As :meth:`ask`; returns (answers, why the others failed), both by host, and raises nothing for a host."""
-        argv = ["python3", "-IB", f"{FOLDER}/{PROGRAMS[0]}", verb]
+        agent = f"{FOLDER}/{PROGRAMS[0]}"
+        argv = ["python3", "-IB", agent, verb]
+        if verb == "stop":
+            # The programs go last when a host is left, and when it boots: where there are none, nothing else is.
+            argv = ["sh", "-c", f"test -e {agent} || {{ echo '{_NOTHING}'; exit; }}; exec {shlex.join(argv)}"]
         return self._try({name: (argv, json.dumps(request)) for name, request in requests.items()}, 40)
 
     def _all(self, lines: Mapping[str, tuple[list[str], str]], timeout: float) -> dict[str, dict]:
@@ -81,7 +87,8 @@ class Fleet:
         return answers
 
     def _try(self, lines: Mapping[str, tuple[list[str], str]], timeout: float) -> tuple[dict, dict]:
-        answers, failed = {}, {}
+        answers: dict[str, dict] = {}
+        failed: dict[str, str] = {}
         names = list(lines)
         for first in range(0, len(names), _MOST_AT_ONCE):
             self._some({name: lines[name] for name in names[first : first + _MOST_AT_ONCE]}, timeout, answers, failed)

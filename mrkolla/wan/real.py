@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment
-from mrkolla.errors import InputError
-from mrkolla.placement import AR, Region
+from mrkolla.config.placement import AR, Region
 from mrkolla.wan.measure import EchoServer, Rtt, measure, tolerance_ms
 
 
@@ -33,7 +33,7 @@ def expected(asked_ms: float, real_ms: float) -> float:
 
 
 def refuse_below_real(experiment: Experiment, regions: list[Region]) -> None:
-    """Raise :class:`~mrkolla.errors.InputError` when the sweep asks for less than some OSR's real round trip."""
+    """Raise InputError when the sweep asks for less than some OSR's real round trip."""
     real = {name: rtt.median_ms for name, rtt in measure_real(regions).items()}
     wrong = []
     for name, there in real.items():

@@ -6,30 +6,31 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mrkolla.errors import InputError, LackError, WanError
+from mrkolla.base import files
+from mrkolla.base.errors import InputError, LackError, WanError
+from mrkolla.base.plugins import WAN_DRIVERS as DRIVERS
+from mrkolla.base.plugins import Registry
 from mrkolla.wan.driver import Driver
-from mrkolla.wan.link import BACK, DIRECTIONS, OUT, Asked, Direction, LinkState, LocalLink
+from mrkolla.wan.link import BACK, DIRECTIONS, OUT, Asked, Direction, LinkState
 from mrkolla.wan.measure import DEFAULT_PORT, Launcher, Rtt, measure
-from mrkolla.wan.netem import Netem
-from mrkolla.wan.nfqueue import NfQueue
+from mrkolla.wan.tcp import Ends
 
 if TYPE_CHECKING:
-    from mrkolla.remote import Host
+    from mrkolla.base.remote import Host
 
-DRIVERS: dict[str, type[Driver]] = {driver.name: driver for driver in (Netem, NfQueue)}  # in the order of preference
 _STATE_VERSION = 1
 
 
 def choose(driver: str = "auto") -> type[Driver]:
     """The driver of that name, or with ``auto`` the first that this machine can run.
 
-    Raises :class:`~mrkolla.errors.InputError` for an unknown name and :class:`~mrkolla.errors.LackError`, with the
+    Raises InputError for an unknown name and LackError, with the
     command that mends it, when the machine lacks what the driver needs.
     """
     if driver != "auto":
@@ -40,11 +41,13 @@ def choose(driver: str = "auto") -> type[Driver]:
             raise LackError(f"the WAN driver {driver} cannot run here: {lack}")
         return DRIVERS[driver]
     lacks = []
-    for name, candidate in DRIVERS.items():
-        lack = candidate.lack()
+    for candidate in sorted(DRIVERS.values(), key=lambda one: one.rank):
+        lack = "it is broken"
+        with DRIVERS.spared(candidate.name, "lack"):
+            lack = candidate.lack()
         if not lack:
             return candidate
-        lacks.append(f"{name}: {lack}")
+        lacks.append(f"{candidate.name}: {lack}")
     raise LackError(f"no WAN driver can run here. {'. '.join(lacks)}")
 
 
@@ -60,17 +63,20 @@ class Wan:
     """The links of one cloud.
 
     ``state_dir`` is a folder of their own, made when missing; ``driver`` a name in ``DRIVERS`` or "auto". A driver
-    that already runs is kept, whatever ``driver`` says, as long as it is "auto".
+    that already runs is kept, whatever ``driver`` says, as long as it is "auto". ``ends`` are the hosts whose TCP goes
+    with the links.
     """
 
-    def __init__(self, links: list[LocalLink], state_dir: Path, driver: str = "auto") -> None:
-        self.links = {link.osr: link for link in links}
+    def __init__(self, links: Sequence[Any], state_dir: Path, driver: str = "auto", ends: Ends | None = None) -> None:
+        #: By OSR: a LocalLink each, or what a class made from this one links.
+        self.links: dict[str, Any] = {link.osr: link for link in links}
         if len(self.links) != len(links):
             raise InputError(f"two links of one region: {', '.join(sorted(link.osr for link in links))}")
         if driver != "auto" and driver not in self.drivers:
             raise InputError(f"wan.driver is {driver!r}, but must be one of auto, {', '.join(self.drivers)}")
         self.state_dir = Path(state_dir).resolve()
         self._asked_driver = driver
+        self.ends = ends or Ends()
 
     # What a person does
 
@@ -98,6 +104,7 @@ class Wan:
                 entry = asked.setdefault(osr, {"asked": asdict(Asked()), "base_ms": 0.0})
                 if osr in fresh:
                     self._apply(osr, Asked(**entry["asked"]), entry["base_ms"], state)
+            self.ends.put()
             return self._states(state)
 
     def stop(self) -> None:
@@ -106,10 +113,11 @@ class Wan:
             return
         with self._locked() as state:
             # Without a driver on record a crash may have come before the record: both know what is theirs.
-            names = [state["driver"]] if "driver" in state else list(self.drivers)
-            for name in names:
-                self.drivers[name](self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))
+            known = [self.drivers[state["driver"]]] if "driver" in state else self.drivers.values()
+            for driver in known:
+                driver(self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))
             state.clear()
+        self.ends.take_back()
 
     def set(
         self,
@@ -152,11 +160,11 @@ class Wan:
             return self._states(state) if "driver" in state else []
 
     def watchdog(self) -> None:
-        """Raise WanError, naming link, direction and mend, when a driver is dead or stuck or no longer as asked."""
+        """Raise WanError, naming link (or host), direction and mend, when something is dead, stuck or not as asked."""
         states = self.status()
         if not states:
             raise WanError(f"no link is up (state: {self.state_dir}): `mrkolla wan start`")
-        problems = [problem for state in states for problem in state.problems]
+        problems = [*(problem for state in states for problem in state.problems), *self.ends.problems()]
         if problems:
             raise WanError("; ".join(problems))
 
@@ -192,8 +200,8 @@ class Wan:
     # How it is kept
 
     @property
-    def drivers(self) -> Mapping[str, type[Driver]]:
-        """The drivers for such links: name -> class, in the order of preference."""
+    def drivers(self) -> Registry | Mapping[str, type[Driver]]:
+        """The drivers for such links: name -> class."""
         return DRIVERS
 
     def _choose(self) -> str:
@@ -243,11 +251,11 @@ class Wan:
             if any(problem.startswith(what) for problem in problems):
                 continue  # it was asked already, and asking a stuck one again takes seconds
             try:
-                found[direction] = driver.read(self.links[osr], direction, state["store"])
+                found[direction] = there = driver.read(self.links[osr], direction, state["store"])
             except WanError as silent:
                 problems.append(str(silent))
                 continue
-            if wrong := driver.rounded(wanted).differs(found[direction].settings):
+            if wrong := driver.rounded(wanted).differs(there.settings):
                 problems.append(f"{what}: {', '.join(wrong)} in force is not what was asked: `mrkolla wan set`")
         return LinkState(osr, driver.name, asked, entry["base_ms"], found[OUT], found[BACK], tuple(problems))
 
@@ -293,6 +301,4 @@ class Wan:
         if not state:
             file.unlink(missing_ok=True)
             return
-        new = file.with_suffix(".new")
-        new.write_text(json.dumps({"version": _STATE_VERSION, **state}, indent=1), encoding="utf-8")
-        new.replace(file)
+        files.write(file, json.dumps({"version": _STATE_VERSION, **state}, indent=1))

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Speed and size of mrkolla on this machine, as figures: `make bench`, or `make bench ARGS="memory restore"`.
 
-Parts: wan (round trips and throughput of a link), results (reading ten million samples and making the report), rally
-(what Rally and the probe add to an operation, over a bare HTTP client), memory (of each region of a cloud that runs),
-restore (from a saved cloud to a passed check), runs (the n+1 runs by mrkolla against the same runs one after the other
-by hand), computes (experiments/fake_computes.py: 50 of them, and what one more costs), cold (the main job with an empty
-cache). The last three deploy clouds of their own and take long; without names wan, memory and restore run.
+Parts: coverage (how often intervals of k hold the truth where a sweep ends by them: simulated), wan (round trips and
+throughput of a link), results (reading ten million samples and making the report), rally (what Rally and the probe add
+to an operation, over a bare HTTP client), memory (of each region of a cloud that runs), restore (from a saved, and from
+a paused cloud to a passed check), join (of two more regions), runs (the n+1 runs by mrkolla against stock ones one
+after the other, with their CPU time), computes (experiments/fake_computes.py: 50 of them, and what one more costs),
+cold (the main job with an empty cache). The last three deploy clouds of their own and take long; without names
+coverage, wan, memory and restore run.
 """
 
 from __future__ import annotations
@@ -19,22 +21,22 @@ import tempfile
 import time
 from pathlib import Path
 
-from mrkolla import cache, config, script
-from mrkolla.cloud import Cloud
-from mrkolla.computes import memory_mib
-from mrkolla.journal import read_steps
-from mrkolla.kolla import run
-from mrkolla.progress import Progress
+from mrkolla.base import cache
+from mrkolla.base.journal import read_steps
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.computes import memory_mib
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.experiment import script
+from mrkolla.experiment.runs import load_run
 from mrkolla.results import facts
-from mrkolla.runs import load_run
 
 TOP = Path(__file__).parents[2]
 
 
-def newest_cloud(results: Path) -> Cloud:
+def newest_cloud(results: Path) -> DeployedCloud:
     """The cloud of the newest run."""
     folder, experiment = load_run(results, None)
-    return Cloud(experiment, Progress(), folder.path / "logs")
+    return DeployedCloud(experiment, Progress(), folder.path / "logs")
 
 
 def memory(args: argparse.Namespace) -> None:
@@ -44,11 +46,11 @@ def memory(args: argparse.Namespace) -> None:
 
 
 def restore(args: argparse.Namespace) -> None:
-    """From a saved cloud to a passed check, in seconds."""
+    """From a saved cloud, and from a paused one, to a passed check, in seconds."""
     cloud = newest_cloud(args.results)
     begin = time.monotonic()
     saved = cloud.save("bench")
-    print(f"  save (hosts down, copied, up again): {time.monotonic() - begin:.0f} s")
+    print(f"  save (hosts stand still, copied): {time.monotonic() - begin:.0f} s")
     du = subprocess.run(["du", "-sxm", str(saved)], capture_output=True, text=True, check=True)
     print(f"  size of the saved cloud: {du.stdout.split()[0]} MB")
     try:
@@ -56,7 +58,14 @@ def restore(args: argparse.Namespace) -> None:
         cloud.restore("bench")
         up = time.monotonic() - begin
         cloud.checked()
-        print(f"  restored, hosts up: {up:.0f} s; check passed: {time.monotonic() - begin:.0f} s")
+        print(f"  restored, services answer: {up:.0f} s; check passed: {time.monotonic() - begin:.0f} s")
+        cloud.pause()
+        time.sleep(60)
+        begin = time.monotonic()
+        cloud.resume()
+        up = time.monotonic() - begin
+        cloud.checked()
+        print(f"  paused for 60 s, resumed: {up:.1f} s; check passed: {time.monotonic() - begin:.0f} s")
     finally:
         cache.remove(saved)
 
@@ -66,49 +75,31 @@ def wan(args: argparse.Namespace) -> None:
     subprocess.run([sys.executable, str(TOP / "tests/bench/bench_wan.py")], check=True, timeout=1800)
 
 
+def coverage(args: argparse.Namespace) -> None:
+    """How often the stated 95 % hold, where a sweep ends by the intervals themselves (simulated)."""
+    _script("bench_coverage.py")
+
+
 def runs(args: argparse.Namespace) -> None:
-    """The same n+1 runs twice: side by side by mrkolla, and one after the other as by hand."""
-    seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for way in ("mrkolla", "by hand"):
-            experiment = config.load(TOP / "tests/e2e/two_regions.yaml")
-            cloud = Cloud(experiment, Progress(), Path(folder) / way.replace(" ", "-"))
-            cloud.destroy()
-            try:
-                if way == "by hand":
-                    _by_hand(cloud, seconds)
-                else:
-                    cloud.deploy()
-                    steps = [s for s in read_steps(cloud.folder / "journal.jsonl") if s.seconds is not None]
-                    begins = [_seconds(step.started) for step in steps]
-                    seconds[way] = max(b + s.seconds for b, s in zip(begins, steps, strict=True)) - min(begins)
-            finally:
-                cloud.destroy()
-    for way, took in seconds.items():
-        print(f"  n+1 runs, {way}: {took:.0f} s")
-    print(f"  ratio: {seconds['mrkolla'] / seconds['by hand']:.2f}")
+    """The n+1 runs side by side, and one after the other as by hand; one region's run, accelerated against stock."""
+    _script("bench_runs.py", hours=3)
 
 
-def _seconds(iso: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(iso).timestamp()
-
-
-def _by_hand(cloud: Cloud, seconds: dict[str, float]) -> None:
-    env, built = cloud.build()
-    cloud.write_plan()
-    cloud.testbed.reserve(cloud.experiment, built, cloud.logs / "hosts.log", lambda text: None)
-    begin = time.monotonic()
-    playbook = env.share / "ansible" / "mrkolla-register-region.yml"
-    for region in cloud.regions:
-        if region.kind == "OSR":
-            register = ["deploy", "--playbook", str(playbook)]
-            log = cloud.logs / f"register-{region.name}.log"
-            run.kolla(env, cloud.plan, "AR", register, log, variables={"mrkolla_region": region.name})
-        run.kolla(env, cloud.plan, region.name, ["deploy"], cloud.logs / f"kolla-{region.name}.log")
-        print(f"  by hand: {region.name} deployed after {time.monotonic() - begin:.0f} s", flush=True)
-    seconds["by hand"] = time.monotonic() - begin
+def join(args: argparse.Namespace) -> None:
+    """Two more OSRs join the cloud, each checked, and leave it."""
+    cloud = newest_cloud(args.results)
+    names = [f"OSR{len(cloud.osrs) + number}" for number in (1, 2)]
+    try:
+        for name in names:
+            begin = time.monotonic()
+            cloud.join(name)
+            print(f"  {name} joined, checked: {time.monotonic() - begin:.0f} s", flush=True)
+    finally:
+        for name in reversed(names):
+            if cloud.members.get(name) is not None:
+                begin = time.monotonic()
+                cloud.leave(name)
+                print(f"  {name} left: {time.monotonic() - begin:.0f} s", flush=True)
 
 
 def cold(args: argparse.Namespace) -> None:
@@ -140,21 +131,23 @@ def computes(args: argparse.Namespace) -> None:
     subprocess.run(argv, check=True, timeout=3 * 3600)
 
 
-def _script(name: str) -> None:
-    subprocess.run([sys.executable, str(Path(__file__).with_name(name))], check=True, timeout=3600)
+def _script(name: str, hours: int = 1) -> None:
+    subprocess.run([sys.executable, str(Path(__file__).with_name(name))], check=True, timeout=hours * 3600)
 
 
 PARTS = {
+    "coverage": coverage,
     "wan": wan,
     "results": results,
     "rally": rally,
     "memory": memory,
     "restore": restore,
+    "join": join,
     "runs": runs,
     "computes": computes,
     "cold": cold,
 }
-DEFAULT = ("wan", "memory", "restore")
+DEFAULT = ("coverage", "wan", "memory", "restore")
 
 
 def main() -> None:

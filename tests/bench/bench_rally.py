@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from mrkolla import remote  # noqa: E402
+from mrkolla.base import remote  # noqa: E402
 from mrkolla.bench import BenchPoint  # noqa: E402
 from mrkolla.bench.probe import Probe  # noqa: E402
 from mrkolla.bench.rally import Rally  # noqa: E402

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from mrkolla import script
-from mrkolla.results import facts, schema, synthetic, synthetic_wide
+from mrkolla.experiment import script
+from mrkolla.results import facts, schema
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP))
+
+from tests import synthetic, synthetic_wide  # noqa: E402
+
 _CHILD = """
 import json, resource, sys, time
 begin = time.monotonic()

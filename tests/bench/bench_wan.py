@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
 
 import test_links as lab  # noqa: E402
 
-from mrkolla.errors import WanError  # noqa: E402
+from mrkolla.base.errors import WanError  # noqa: E402
 from mrkolla.wan import EchoServer, LocalLink, Wan, measure, verify  # noqa: E402
 
 

@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import cache, config
-from mrkolla.cloud import Cloud
-from mrkolla.journal import read_steps
-from mrkolla.progress import Progress
+from mrkolla import config
+from mrkolla.base import cache
+from mrkolla.base.journal import read_steps
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.results import RunFolder
 
 TOP = Path(__file__).parents[2]
 FILE = Path(__file__).parent / "two_regions.yaml"
+#: Options of the script with which it deploys, whatever the cache has.
+DEPLOY: tuple[str, ...] = ("--fresh",)
 
 
 class Main:
@@ -31,7 +34,7 @@ class Main:
         self.file = file
         self.experiment = config.load(file)
         self.progress = Progress(file=(folder / "progress.txt").open("w"))
-        self.cloud = Cloud(self.experiment, self.progress, folder / "logs")
+        self.cloud = DeployedCloud(self.experiment, self.progress, folder / "logs")
 
     def start(self, *options: str) -> subprocess.Popen:
         """Start experiments/two_regions.py in the background; its output goes to ``log``."""
@@ -90,31 +93,39 @@ class Main:
 
 
 @pytest.fixture(scope="session")
-def killed_then_done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
-    """The main job, killed in the middle of the OSRs' deployment, and started again: to its end."""
+def fresh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Main]:
+    """The main job before its first start; what it made is gone at the end."""
     main = Main(tmp_path_factory.mktemp("main"))
     main.cloud.destroy()
+    for path in cache.root().glob(f"deployed-{main.experiment.name}-*"):
+        cache.remove(path)  # it is the deployment that is killed here
     try:
-        process = main.start()
-        main.wait_for(process, "kolla OSR1")
-        # In the middle of the runs: the AR is deployed, or about to be.
-        main.wait_for(process, "kolla AR", states=("done",), timeout=1200)
-        time.sleep(20)
-        main.still_runs(process)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        before = {
-            "steps": main.steps(),
-            "hosts": {m.spec.name: m.pid() for m in _machines(main)},
-            "folder": main.folder().name,
-        }
-        said = main.run()
-        yield {"main": main, "before": before, "said": said}
+        yield main
     finally:
         if not request.config.getoption("--keep-cloud"):
             main.cloud.destroy()
         for path in cache.root().glob("saved-e2e-test*"):
             cache.remove(path)
+
+
+@pytest.fixture(scope="session")
+def killed_then_done(fresh: Main) -> dict:
+    """The main job, killed in the middle of the OSRs' deployment, and started again: to its end."""
+    process = fresh.start(*DEPLOY)
+    fresh.wait_for(process, "kolla OSR1")
+    # In the middle of the runs: the AR is deployed, and the OSRs begin with what needs its Keystone.
+    fresh.wait_for(process, "kolla AR", states=("done",), timeout=1200)
+    time.sleep(5)
+    fresh.still_runs(process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {
+        "steps": fresh.steps(),
+        "hosts": {m.spec.name: m.pid() for m in _machines(fresh)},
+        "folder": fresh.folder().name,
+    }
+    said = fresh.run()
+    return {"main": fresh, "before": before, "said": said}
 
 
 def _machines(main: Main):
@@ -125,6 +136,13 @@ def _machines(main: Main):
 
 
 @pytest.fixture(scope="session")
-def main(killed_then_done: dict) -> Main:
-    """The main job, done: its cloud is up."""
-    return killed_then_done["main"]
+def main(request: pytest.FixtureRequest, fresh: Main) -> Main:
+    """The main job, done: its cloud is up.
+
+    One deployment serves all: the one that is killed on its way, where its test is among those to run. Without it
+    (``pytest tests/e2e/test_measuring.py``) the job starts as a person's does, from what the cache has of it.
+    """
+    if any("killed_then_done" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        return request.getfixturevalue("killed_then_done")["main"]
+    fresh.run()
+    return fresh

@@ -14,9 +14,10 @@ import pytest
 import requests
 import yaml
 
-from mrkolla import config, remote
+from mrkolla import config
+from mrkolla.base import remote
+from mrkolla.base.errors import BenchError, LackError
 from mrkolla.bench.person import ensure_person
-from mrkolla.errors import BenchError, LackError
 from mrkolla.providers.local import load
 from tests import chromium
 from tests.e2e.conftest import TOP, Main

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import sys
 import time
-from pathlib import Path
 
 import openstack
 import pytest
 import yaml
 
-from mrkolla import remote
+from mrkolla.base import cache, remote
+from mrkolla.base.errors import CheckError
 from mrkolla.check import PARTS, check
-from mrkolla.kolla import passwords
+from mrkolla.cloud import saved
+from mrkolla.kolla import env as kolla_env
+from mrkolla.kolla import passwords, run
 from mrkolla.providers.local import load
-from mrkolla.providers.local.network import Router
+from mrkolla.results import RunFolder
 from tests import chromium
 
 pytestmark = pytest.mark.cloud
@@ -114,18 +116,20 @@ def test_the_samples(main):
     assert set(kept["origin_region"]) == {"OSR1", "OSR2"}
     counts = kept.groupby(["point", "origin_region", "scenario"], observed=True).size()
     assert len(counts) == 2 * 2 * len(OPERATIONS)
-    assert counts.min() >= 30
+    assert counts.min() >= 12
     assert kept["error"].isna().mean() > 0.99
     for asked, rows in kept.groupby("rtt_asked_ms"):
         assert abs(rows["rtt_measured_ms"] - asked).max() <= max(1.0, 0.02 * asked)
-    medians = kept.groupby(["scenario", "rtt_asked_ms"], observed=True)["duration_s"].median()
-    # A validation on a kept connection is one round trip and little work: 50 ms more at 50 ms.
-    assert medians["token_validate", 50] - medians["token_validate", 0] > 0.045
-    # A token costs so much hashing, on cores that both OSRs share, that medians hide its two round trips; no single
-    # token over a new connection can be faster than they are.
+    # What the wire takes is not hidden by cores that all else on this machine shares: in round trips of 50 ms, those of
+    # the request and of a new connection; a cached token costs none.
+    wire = kept.groupby(["scenario", "rtt_asked_ms"], observed=True)["wire_s"].median()
+    trips = {name: (wire[name, 50] - wire[name, 0]) / 0.05 for name in OPERATIONS}
+    assert trips["token_validate"] == pytest.approx(1, abs=0.1)
+    assert trips["token_issue_kept_connection"] == pytest.approx(1, abs=0.1)
+    assert trips["token_issue_new_connection"] == pytest.approx(2, abs=0.1)
     new = kept[(kept["scenario"] == "token_issue_new_connection") & (kept["rtt_asked_ms"] == 50)]
     assert new["duration_s"].min() > 0.1
-    # A cached token costs no round trip.
+    medians = kept.groupby(["scenario", "rtt_asked_ms"], observed=True)["duration_s"].median()
     assert medians["glance_cached_token", 50] - medians["glance_cached_token", 0] < 0.05
 
 
@@ -133,14 +137,6 @@ def test_two_osrs_are_two_links_apart(main):
     points = {p["rtt_asked_ms"]["OSR1"]: p for p in main.folder().points()}
     assert points[50]["status"] == "done"
     assert abs(points[50]["between"]["OSR1-OSR2"]["median_ms"] - 100) < 4
-
-
-def test_the_check_finds_nothing(main):
-    report = main.cloud.check()
-    assert [str(finding) for finding in report.findings] == [], main.service_errors()
-    assert report.skipped == []
-    facts = " ".join(" ".join(row) for row in report.facts)
-    assert "OSR1" in facts and "OSR2" in facts
 
 
 @pytest.mark.long
@@ -230,47 +226,72 @@ def test_a_persons_own_kolla_run(main):
     main.cloud.kolla("OSR1", ["deploy", "--tags", "memcached", "--list-tasks"])
 
 
+def rendered(host: remote.Host) -> dict[str, str]:
+    """Every file below /etc/kolla on ``host``: path -> mode, owner and digest."""
+    script = "cd /etc/kolla && find . -type f -printf '%p %m %u:%g ' -exec sh -c 'sha256sum < \"$1\"' _ {} ';'"
+    lines = remote.run(host, ["sh", "-c", script]).stdout.splitlines()
+    return {line.split()[0]: " ".join(line.split()[1:4]) for line in lines}
+
+
+@pytest.mark.long  # the stock way takes minutes
+@pytest.mark.parametrize(("region", "least"), [("AR", 20), ("OSR1", 50)])
+def test_every_file_is_what_the_stock_way_renders(main, tmp_path, region, least):
+    cloud = main.cloud
+    hosts = [placed.host for placed in cloud.region(region).hosts]
+    accelerated = [rendered(host) for host in hosts]
+    assert sum(map(len, accelerated)) >= least
+    for host in hosts:  # a file that is there and the same is not written again
+        remote.run(
+            host, ["sh", "-c", "cp -a /etc/kolla /root/kolla && find /etc/kolla -type f -exec truncate -s 0 {} +"]
+        )
+    try:
+        env = kolla_env.ensure(cloud.release, tmp_path / "env.log")
+        run.kolla(env, cloud.plan, region, ["genconfig"], tmp_path / "genconfig.log", accelerated=False)
+        assert [rendered(host) for host in hosts] == accelerated
+    finally:
+        for host in hosts:
+            remote.run(host, ["sh", "-c", "cp -a /root/kolla/. /etc/kolla && rm -rf /root/kolla"])
+
+
 def test_clients_find_the_regions(main):
     clouds = yaml.safe_load(main.cloud.clouds_yaml.read_text())["clouds"]["e2e"]
     assert clouds["regions"] == ["OSR1", "OSR2", "AR"]
     assert main.cloud.clouds_yaml.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.long  # one from the cache comes back in the same way
 def test_a_saved_cloud_comes_back(main):
-    main.cloud.save("e2e-test")
+    saved.save(main.cloud, "e2e-test")
     assert main.cloud.is_deployed()
     begin = time.monotonic()
-    main.cloud.restore("e2e-test")
+    saved.restore(main.cloud, "e2e-test")
     report = main.cloud.check()
     print(f"from a saved cloud to a passed check: {time.monotonic() - begin:.0f} s")
     assert [str(finding) for finding in report.findings] == [], main.service_errors()
-    assert set(PARTS) == {"endpoints", "authtoken", "services", "guest", "horizon"}
+    assert report.skipped == []
+    facts = " ".join(" ".join(row) for row in report.facts)
+    assert "OSR1" in facts and "OSR2" in facts
+    assert set(PARTS) == {"endpoints", "authtoken", "containers", "services", "guest", "horizon"}
 
 
-def test_destroy_leaves_nothing(main):
-    pids = [machine.pid() for machine in load("e2e").machines()]
-    router = Router.of("e2e")
-    main.cloud.wan().start()
+def test_a_paused_cloud_goes_on(main):
+    main.cloud.pause()
+    with pytest.raises(CheckError, match="is paused: 'mrkolla resume' lets it go on"):
+        main.cloud.check()
+    time.sleep(60)  # longer than it takes services to be held for dead
+    begin = time.monotonic()
+    main.cloud.resume()
+    report = main.cloud.check()
+    print(f"from a paused cloud to a passed check: {time.monotonic() - begin:.0f} s")
+    assert [str(finding) for finding in report.findings] == [], main.service_errors()
+
+
+def test_the_same_cloud_is_brought_back_from_the_cache(main, tmp_path):
+    assert list(cache.root().glob("deployed-e2e-*")), "the first run kept none"
     main.cloud.destroy()
-    assert all(pids)
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    assert not router.path.exists()
-    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    assert router.device not in links
-    mounts = Path("/proc/self/mountinfo").read_text()
-    assert "cloud-e2e" not in mounts
-    assert not [command for command in _commands() if b"cloud-e2e" in command]
-    assert not main.cloud.folder.exists()
-
-
-def _commands() -> list[bytes]:
-    """The command lines of all other processes."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) == os.getpid():
-            continue
-        try:
-            found.append((process / "cmdline").read_bytes())
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile
-    return found
+    argv = [sys.executable, "-m", "mrkolla", "up", str(main.file), "--results", str(tmp_path)]  # with its check
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=1500, check=False)
+    assert done.returncode == 0, f"{(done.stdout + done.stderr)[-6000:]}\n{main.service_errors()}"
+    run = RunFolder.find(tmp_path)
+    assert run.read_json("provenance.json", {})["cloud_restored"]
+    assert "kolla-ansible" not in (run.path / "logs" / "mrkolla.log").read_text()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
+from mrkolla.config import releases
 from mrkolla.images import build
-from mrkolla.kolla import env, releases
+from mrkolla.kolla import env
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.providers.local import Local, LocalConf
 
@@ -17,6 +23,24 @@ from mrkolla.providers.local import Local, LocalConf
 @pytest.fixture(scope="session")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def beforehand(request: pytest.FixtureRequest, logs: Path) -> Iterator[None]:
+    """What the tests to come build first, built beside those that come before (see the module of that name)."""
+    here = Path(__file__).parent
+    run = (item for item in request.session.items if item.path.parent == here and not item.get_closest_marker("skip"))
+    files = list(dict.fromkeys(item.path.stem for item in run))
+    log, top = logs / "beforehand.log", here.parents[1]
+    with log.open("w") as out:
+        argv = [sys.executable, "-m", "tests.integration.beforehand", str(log), *files]
+        own = {"start_new_session": True, "stdin": subprocess.DEVNULL}
+        process = subprocess.Popen(argv, cwd=top, stdout=out, stderr=out, **own)
+    yield
+    # What it was building is ended, and done again, by the next that needs it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +52,7 @@ def kolla(logs: Path) -> KollaEnv:
 @pytest.fixture(scope="session")
 def images(kolla: KollaEnv, logs: Path) -> Path:
     """The built images, from the cache or built now."""
-    return build.ensure(releases.release("2025.1"), kolla, logs / "images.log")
+    return build.ensure(releases.release("2025.1"), lambda: kolla, logs / "images.log")
 
 
 def configuration(name: str, network: str, images: Path | None = None) -> LocalConf:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from mrkolla.errors import WanError
-from mrkolla.wan import verify
+from mrkolla.base.errors import WanError
+from mrkolla.wan import Asked, verify
 from mrkolla.wan.measure import Rtt
 
 TRIES = 4
@@ -28,12 +28,12 @@ def patiently(measured: Callable[[], Result]) -> Result:
     return measured()
 
 
-def verified(asked_ms: float, measured: Callable[[], Rtt], what: str) -> Rtt:
-    """The round trips of ``measured``, which are as asked."""
+def verified(asked_ms: float, measured: Callable[[], Rtt], what: str, link: Asked | None = None) -> Rtt:
+    """The round trips of ``measured``, which are as asked (of a ``link`` with jitter or a bandwidth: all of it)."""
 
     def once() -> Rtt:
         rtt = measured()
-        verify(asked_ms, rtt, what)
+        verify(asked_ms, rtt, what, link)
         return rtt
 
     return patiently(once)

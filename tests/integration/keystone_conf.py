@@ -1,4 +1,4 @@
-"""The configuration of the real Keystone that tests start: SQLite, cheap hashing, no cache."""
+"""The configuration of the real Keystone that tests start: SQLite, cheap hashing, a cache in its memory."""
 
 CONF = """\
 [DEFAULT]
@@ -10,7 +10,8 @@ key_repository = {folder}/fernet
 [credential]
 key_repository = {folder}/credential
 [cache]
-enabled = false
+enabled = true
+backend = oslo_cache.dict
 [identity]
 password_hash_rounds = 4
 """

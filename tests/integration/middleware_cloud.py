@@ -21,19 +21,20 @@ from pathlib import Path
 
 import yaml
 
-from mrkolla import cache, config
+from mrkolla import config
+from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint
 from mrkolla.bench.accesslog import AccessLog
 from mrkolla.bench.middleware import Middleware
+from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from mrkolla.kolla import plan
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.placement import AR, OSR, PlacedHost, Region
-from mrkolla.remote import Host
 from mrkolla.wan.driver import command
 from tests import programs
+from tests.integration import environments
+from tests.integration.claims import claim
 from tests.integration.keystone_conf import CONF
 
-NEEDS = ["keystone==27.0.0", "keystonemiddleware==13.0.1", "python-memcached==1.62", "waitress==3.0.2", "setuptools<81"]
 PASSWORD = "not-a-real-secret"
 DOMAINS = {"user_domain_name": "Default", "project_domain_name": "Default"}
 ADMIN = {"username": "admin", "password": PASSWORD, "project_name": "admin", **DOMAINS}
@@ -158,6 +159,7 @@ def launch(host: Host, argv: list[str]) -> subprocess.Popen[str]:
 @contextlib.contextmanager
 def network(names: list[str]) -> Iterator[None]:
     """Namespaces of the regions around a router."""
+    claimed = claim("mrkmw")
     try:
         command(["ip", "netns", "add", ROUTER])
         command(["sysctl", "-qw", "net.ipv4.ip_forward=1"], netns=ROUTER)
@@ -178,20 +180,12 @@ def network(names: list[str]) -> Iterator[None]:
         for name in [*names, None]:
             host = space(name) if name else ROUTER
             subprocess.run(["ip", "netns", "delete", host], capture_output=True, timeout=30, check=False)
-
-
-def built(folder: Path) -> None:
-    """Make the environment that Keystone and the services run in."""
-    for argv in (
-        [sys.executable, "-m", "venv", str(folder / "venv")],
-        [str(folder / "venv/bin/pip"), "install", "--quiet", *NEEDS],
-    ):
-        subprocess.run(argv, check=True, capture_output=True, timeout=600)
+        claimed.close()
 
 
 def python() -> Path:
-    """The Python of that environment."""
-    return cache.entry("kolla", "testmiddleware", cache.digest(NEEDS, sys.version), built) / "venv/bin/python"
+    """The Python that Keystone and the services run in."""
+    return environments.keystone() / "python"
 
 
 def render(kolla: KollaEnv, folder: Path, names: list[str], keystone: dict) -> dict[str, Path]:

@@ -13,25 +13,23 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mrkolla import cache, config
-from mrkolla.cloud import Cloud
+from mrkolla import config
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config.releases import release
 from mrkolla.kolla import edits, env, python27
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.kolla.releases import release
-from mrkolla.progress import Progress
+from tests.integration import environments
 from tests.integration.keystone_conf import CONF
 
 NEWTON = release("newton")
-#: The same as other tests use: one environment in the cache for all.
-KEYSTONE = ["keystone==27.0.0", "waitress==3.0.2", "setuptools<81"]
 #: What Newton's kolla_toolbox has, and the last of what that needs which Python 2.7 runs.
-TOOLBOX = [
+TOOLBOX = (
     *("ansible==2.1.1.0", "shade==1.5.0", "os-client-config==1.21.1", "keystoneauth1==2.12.3"),
     *("python-keystoneclient==3.5.1", "python-novaclient==6.0.2", "python-glanceclient==2.5.0"),
     *("python-cinderclient==1.9.0", "python-neutronclient==6.0.0", "python-ironicclient==1.7.1"),
@@ -45,7 +43,7 @@ TOOLBOX = [
         "PyYAML==5.4.1",
         "rfc3986==1.4.0",
     ),
-]
+)
 QUIET = {"ANSIBLE_NOCOWS": "1", "PYTHONWARNINGS": "ignore", "ANSIBLE_RETRY_FILES_ENABLED": "0"}
 
 SERVER = """\
@@ -67,31 +65,9 @@ exec bash "%(script)s" "$@"
 """
 
 
-def _environment(name: str, needs: list[str], python: Path) -> Path:
-    """An environment of ``python`` with ``needs`` in the cache; returns its folder of programs."""
-
-    def run(*argv: str) -> None:
-        subprocess.run(argv, check=True, capture_output=True, timeout=900)
-
-    def build(folder: Path) -> None:
-        if python == Path(sys.executable):
-            run(sys.executable, "-m", "venv", str(folder / "venv"))
-        else:
-            run(sys.executable, "-m", "venv", str(folder / "helper"))
-            run(str(folder / "helper/bin/pip"), "install", "--quiet", python27.VIRTUALENV)
-            run(str(folder / "helper/bin/virtualenv"), "-p", str(python), str(folder / "venv"))
-        run(str(folder / "venv/bin/pip"), "install", "--quiet", *needs)
-
-    version = sys.version if python == Path(sys.executable) else "2.7"
-    return cache.entry("kolla", name, cache.digest(needs, version), build) / "venv" / "bin"
-
-
 def toolbox() -> Path:
-    return _environment("newton-toolbox", TOOLBOX, python27.find("2.7"))
-
-
-def keystone_programs() -> Path:
-    return _environment("testkeystone", KEYSTONE, Path(sys.executable))
+    """The programs of an environment with :data:`TOOLBOX`."""
+    return environments.environment("newton-toolbox", TOOLBOX, python27.find("2.7"))
 
 
 @dataclass(frozen=True)
@@ -147,7 +123,7 @@ def make(folder: Path) -> Lab:
             "regions": [{"name": "OSR1"}, {"name": "OSR2"}],
         }
     )
-    plan = Cloud(experiment, Progress(file=(folder / "plan.log").open("w")), folder).write_plan(folder / "plan")
+    plan = DeployedCloud(experiment, Progress(file=(folder / "plan.log").open("w")), folder).write_plan(folder / "plan")
     return Lab(made, folder / "plain", folder / "patched", plan)
 
 
@@ -155,7 +131,7 @@ class Keystone:
     """A real Keystone of today in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.programs = folder, keystone_programs()
+        self.folder, self.programs = folder, environments.keystone()
         folder.mkdir()
         (folder / "keystone.conf").write_text(CONF.format(folder=folder))
         (folder / "server.py").write_text(SERVER)

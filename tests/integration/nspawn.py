@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from mrkolla.errors import DeployError
+from mrkolla.base.errors import DeployError
 
 TOPS = ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup")
 #: For ``sh -c``: enter the group $1, mount the overlay with options $2 at $3, then become the words that follow.

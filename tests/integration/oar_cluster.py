@@ -16,12 +16,14 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
-from mrkolla import cache, debian, shell
-from mrkolla.errors import DeployError
+from mrkolla.base import cache, debian, shell
+from mrkolla.base.errors import DeployError
 from mrkolla.providers.local import rootfs
 from mrkolla.providers.local.constants import HOST_PACKAGES
 
+from .claims import claim
 from .nspawn import argv as nspawn_argv
 from .nspawn import remove_group
 
@@ -88,7 +90,7 @@ def root(log: Path) -> Path:
 def environment(base: Path, log: Path) -> Path:
     """A Python environment with what mrkolla needs, for the hosts' Python; its place there is /home/exp/mrkolla/.venv.
 
-    mrkolla itself is not in it: it comes from the copy of the repository beside. Built on the first call.
+    mrkolla's code is not in it: it comes from the copy of the repository beside. Built on the first call.
     """
     inside = f"/home/{USER}/mrkolla/.venv"
     mark = cache.digest(TOP / "setup.py", base.parent.name, inside)
@@ -98,6 +100,8 @@ def environment(base: Path, log: Path) -> Path:
         venv.mkdir()
         shutil.copytree(TOP / "mrkolla", source / "mrkolla", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(TOP / "setup.py", source)
+        for name in ("configs", "experiments", "notebooks"):  # which the wheel carries for `mrkolla init`
+            shutil.copytree(TOP / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "pip.sh").write_text(_PIP)
         binds = [f"--bind={venv}:{inside}", f"--bind-ro={source}:/src", f"--bind-ro={folder / 'pip.sh'}:/pip.sh"]
         _with_pip(base, binds, ["/bin/sh", "-eu", "/pip.sh", inside], log, "the hosts' Python environment")
@@ -115,7 +119,7 @@ def kolla(base: Path, venv: Path, log: Path) -> Path:
     def build(folder: Path) -> None:
         (folder / "cache").mkdir()
         script = (
-            "from pathlib import Path; from mrkolla.kolla import env, releases\n"
+            "from pathlib import Path; from mrkolla.config import releases; from mrkolla.kolla import env\n"
             "env.ensure(releases.release('2025.1'), Path('/tmp/kolla.log'), print)"
         )
         home = f"/home/{USER}/mrkolla"
@@ -147,8 +151,10 @@ _PIP = """
 python3 -m venv "$1"
 cp -r /src /tmp/src
 "$1/bin/pip" install -q /tmp/src
-"$1/bin/pip" uninstall -q -y mrkolla
-echo /home/exp/mrkolla >"$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mrkolla.pth"
+there=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# Its metadata stay: they name its plug-ins.
+rm -r "$there/mrkolla"
+echo /home/exp/mrkolla >"$there/mrkolla.pth"
 "$1/bin/python" -c 'import enoslib, pandas, pyarrow, pydantic'
 """
 
@@ -206,6 +212,7 @@ class OarCluster:
     #: More folders and files of this machine, read-only in every host: (here, there).
     shared: list[tuple[Path, str]] = field(default_factory=list)
     hosts: list[OarHost] = field(default_factory=list)
+    _claim: TextIO | None = field(init=False, default=None)
 
     @property
     def home(self) -> Path:
@@ -232,6 +239,7 @@ class OarCluster:
         self.hosts = [OarHost(n, f"{NETWORK}.{10 + i}", self.folder / "hosts" / n) for i, n in enumerate(names)]
         self._home()
         (self.folder / "venv").symlink_to(environment(base, self.log))
+        self._claim = claim(self.bridge)
         _run("ip", "link", "add", self.bridge, "type", "bridge")
         _run("ip", "addr", "add", f"{GATEWAY}/{PREFIX}", "dev", self.bridge)
         _run("ip", "link", "set", self.bridge, "up")
@@ -402,6 +410,9 @@ class OarCluster:
             _run("ip", "link", "del", f"vb-{host.name}", check=False)
         if _run("ip", "link", "show", self.bridge, check=False).returncode == 0:
             _run("ip", "link", "del", self.bridge)
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
         if self.folder.exists():
             _run("rm", "-rf", "--one-file-system", str(self.folder), timeout=300)
 

@@ -16,10 +16,10 @@ import time
 import _environment  # noqa: F401 (beside the experiments, where this is copied to)
 
 import mrkolla
-from mrkolla import batch, experiment
-from mrkolla.images import archive
+from mrkolla import batch
+from mrkolla.experiment import cloud as experiment
+from mrkolla.images import archive, feed
 from mrkolla.providers.g5k import reach
-from mrkolla.providers.prepare import feed
 
 reach.ANSWER_S = float(os.environ.get("ANSWER_S", reach.ANSWER_S))
 
@@ -38,8 +38,7 @@ class LinksOnly(experiment.Cloud):
         with self.journal.step("deploy", [self.experiment.digest(), time.time_ns()]) as step:
             began, cloud = time.monotonic(), self.deployed
             with self.progress.step("hosts", "hosts") as shown:
-                cloud.testbed.reserve(self.experiment, self.images(), cloud.logs / "hosts.log", shown.detail)
-            cloud.regions = cloud.testbed.regions(self.experiment)
+                cloud.reserve(self.images(), shown.detail)
             cloud.write_plan()
             step.result = {"reused": False, "seconds": round(time.monotonic() - began, 1)}
         for region in cloud.regions:

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socketserver
 import subprocess
-import tempfile
 import threading
 import time
 import urllib.error
@@ -23,11 +22,13 @@ import urllib.request
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import ClassVar, TextIO
 
-from mrkolla import cache, debian
-from mrkolla.remote import Host, run
-from mrkolla.shell import started
+from mrkolla.base import cache, debian
+from mrkolla.base.remote import Host, run
+from mrkolla.base.shell import started
 
+from .claims import claim
 from .nspawn import argv as nspawn_argv
 from .nspawn import remove_group
 
@@ -123,9 +124,11 @@ class Lab:
 
     wanted: dict[str, tuple[str, str, int]]
     log: Path
-    name: str = "mrkst"
     folder: Path = field(init=False)
+    #: Of its namespace, devices and control groups. One for all: they have the same addresses.
+    name: ClassVar[str] = "mrklab"
     hosts: dict[str, Host] = field(default_factory=dict)
+    _claim: TextIO = field(init=False)
 
     @property
     def netns(self) -> str:
@@ -140,8 +143,11 @@ class Lab:
         return self.folder / "known_hosts"
 
     def __enter__(self) -> Lab:
+        self._claim = claim(self.name)
         # Short, on the real file system: Docker's folders lie in it.
-        self.folder = Path(tempfile.mkdtemp(prefix="mrkolla-lab-", dir=cache.root()))
+        self.folder = cache.root() / "mrkolla-lab"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(mode=0o700)
         try:
             self._network()
             self._proxy()
@@ -160,8 +166,6 @@ class Lab:
 
     def _network(self) -> None:
         ns = ("ip", "-n", self.netns)
-        sh("ip", "link", "del", self.name, check=False)
-        sh("ip", "netns", "del", self.netns, check=False)
         sh("ip", "netns", "add", self.netns)
         sh("ip", "netns", "exec", self.netns, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         sh("ip", "link", "add", self.name, "type", "veth", "peer", "name", "uplink", "netns", self.netns)
@@ -261,6 +265,7 @@ class Lab:
         sh("ip", "link", "del", self.name, check=False)
         sh("ip", "netns", "del", self.netns, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._claim.close()
 
 
 def wait_for(host: Host, timeout: float = 90) -> None:

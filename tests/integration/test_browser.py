@@ -20,12 +20,12 @@ import pytest
 import requests
 
 from mrkolla import config
+from mrkolla.base.progress import Progress
 from mrkolla.check import browser
 from mrkolla.check.browser import Browser, BrowserError, key_pin
 from mrkolla.check.shown import region_findings, selector_findings
-from mrkolla.cloud import Cloud
+from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.kolla import addresses
-from mrkolla.progress import Progress
 from tests import chromium
 
 ADDRESS = "127.0.0.9"
@@ -89,7 +89,7 @@ def installed() -> None:
 
 
 @pytest.fixture(scope="module")
-def certified(kolla, tmp_path_factory) -> Iterator[Cloud]:
+def certified(kolla, tmp_path_factory) -> Iterator[DeployedCloud]:
     """A cloud (nothing of it runs) whose certificates Kolla's own playbook has made, for an address of this machine."""
     folder = tmp_path_factory.mktemp("certified")
     experiment = config.from_dict(
@@ -102,7 +102,7 @@ def certified(kolla, tmp_path_factory) -> Iterator[Cloud]:
         }
     )
     with Progress(file=io.StringIO()) as progress:
-        cloud = Cloud(experiment, progress, folder)
+        cloud = DeployedCloud(experiment, progress, folder)
         cloud.folder = folder / "cloud"
         cloud.regions = [replace(r, public_vip=ADDRESS) if r.public_vip else r for r in cloud.regions]
         cloud.write_plan()

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from mrkolla import config
-from mrkolla.cloud import Cloud
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config.releases import RELEASES
 from mrkolla.kolla import edits, env
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.kolla.releases import RELEASES
-from mrkolla.progress import Progress
 from tests.integration.newton_lab import settings
 
 MANY = 3
@@ -147,7 +147,7 @@ def rendered(request, logs, tmp_path_factory) -> dict[str, Rendered]:
     experiment = config.from_dict(
         {"name": "fakes", "release": release.name, "testbed": {"kind": "local"}, "regions": regions}
     )
-    plan = Cloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
+    plan = DeployedCloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
     for which in ("plain", "patched"):
         env.plain_copy(kolla, release, folder / which)
     edits.apply(release.name, folder / "patched")

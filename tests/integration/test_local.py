@@ -12,13 +12,22 @@ from pathlib import Path
 import enoslib as en
 import pytest
 
-from mrkolla import remote
-from mrkolla.errors import LackError
-from mrkolla.providers.local import Local, load
+from mrkolla.base import remote
+from mrkolla.base.errors import LackError
+from mrkolla.providers.local import Local, LocalConf, load, network
 from mrkolla.providers.local.network import Router
 from tests.integration.conftest import configuration
 
 pytestmark = pytest.mark.root
+
+CONF = {
+    "name": "test-twice",
+    "network": "198.19.208.0/20",
+    "resources": {
+        "networks": [{"id": "AR", "roles": ["AR"]}],
+        "machines": [{"name": "ar-control1", "roles": ["AR"], "network": "AR"}],
+    },
+}
 
 
 def run(provider: Local, name: str, *argv: str) -> str:
@@ -130,3 +139,68 @@ def test_addresses_in_use_are_refused(provider):
         Local(conf, say=lambda text: None).init()
     assert not Router.of("test-clash").path.exists()
     Local(conf).destroy()
+
+
+# -- two caches --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_caches(tmp_path, monkeypatch):
+    """The router of a cloud of one cache, with an OSR's bridge; what follows runs with another cache."""
+    conf = LocalConf.from_settings(name="test-twice", network="198.19.208.0/20")
+    for name in ("AR", "OSR1"):
+        conf.add_network(id=name, roles=[name]).add_machine(name=f"{name.lower()}-control1", roles=[name], network=name)
+    monkeypatch.setenv("MRKOLLA_CACHE", str(tmp_path / "one"))
+    router = network.up(conf.finalize())
+    monkeypatch.setenv("MRKOLLA_CACHE", str(tmp_path / "two"))
+    monkeypatch.chdir(tmp_path)
+    text = 'name: test-twice\nrelease: "2025.1"\ntestbed: {kind: local, network: 198.19.208.0/20}\n'
+    (tmp_path / "x.yaml").write_text(f"{text}regions: [{{name: OSR1}}]\n")
+    yield router
+    monkeypatch.setenv("MRKOLLA_CACHE", str(tmp_path / "one"))
+    network.down("test-twice")
+    assert not router.path.exists()
+
+
+def mrkolla(*argv: str, **more: str) -> subprocess.CompletedProcess:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), **more}
+    argv = [sys.executable, "-m", "mrkolla", *argv]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_a_name_that_another_cache_has_is_refused_before_anything_is_made(two_caches, tmp_path):
+    done = mrkolla("up", "x.yaml")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"error: a cloud 'test-twice' of another cache ({tmp_path}/one) runs on this machine: give this experiment"
+        f" another name, or end that cloud ('MRKOLLA_CACHE={tmp_path}/one mrkolla destroy --name test-twice')\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two", "x.yaml"]
+    assert not any((tmp_path / "two").iterdir())
+    # So it is said by whoever starts hosts, and nothing of the other's is there for another to take.
+    provider = Local(LocalConf.from_dictionary(CONF), say=lambda text: None)
+    with pytest.raises(LackError, match="a cloud 'test-twice' of another cache"):
+        provider.init()
+    assert not provider.folder.exists()
+
+
+def test_destroying_a_cloud_leaves_what_another_cache_has_by_its_name(two_caches, tmp_path):
+    # A cloud of that name that was stopped, and whose links were up when the machine was switched off.
+    links = {"netns": two_caches.netns, "interface": network.bridge(1), "index": 0}
+    state = {"version": 1, "driver": "netem", "store": {"links": {"OSR1": links}}, "links": {"OSR1": {}}}
+    folder = tmp_path / "two" / "cloud-test-twice"
+    (folder / "wan").mkdir(parents=True)
+    (folder / "wan" / "wan.json").write_text(json.dumps(state))
+    (folder / "testbed.json").write_text(json.dumps(CONF))
+    two_caches.ip("link", "add", "wan0out", "type", "bridge")  # by its name the driver knows what is its own
+    before = two_caches.ip("-j", "link", "show").stdout
+    assert mrkolla("wan", "start", "--run", "none").returncode == 2
+    done = mrkolla("destroy", "--name", "test-twice")
+    assert done.returncode == 0, done.stderr
+    assert not folder.exists()
+    assert two_caches.ip("-j", "link", "show").stdout == before
+    assert network.owner("test-twice") == str(tmp_path / "one")
+    # And by its own cache it is removed also when its folder is gone.
+    done = mrkolla("destroy", "--name", "test-twice", MRKOLLA_CACHE=str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    assert not two_caches.path.exists()

@@ -12,7 +12,7 @@ import openstack
 import pytest
 import yaml
 
-from mrkolla.errors import LackError
+from mrkolla.base.errors import LackError
 from mrkolla.kolla import python27
 from tests.integration import newton_lab
 from tests.integration.newton_lab import Keystone, Lab, assigned, settings
@@ -20,6 +20,9 @@ from tests.integration.newton_lab import Keystone, Lab, assigned, settings
 AR, OSR1 = "198.18.1.10", "198.18.2.10"
 REGIONS = ("AR", "OSR1", "OSR2")
 PASSWORD = "adminpassword"
+
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +180,6 @@ def glance_rows(where: str, *regions: str) -> set[tuple[str, str, str, str]]:
     return {(region, "glance", kind, glance_url(where or region)) for region in regions for kind in INTERFACES}
 
 
-@pytest.mark.long
 def test_without_the_edit_registering_osr2_takes_osr1s_endpoints(glance):
     first, second, _ = glance("plain")
     assert first == glance_rows("", "OSR1")
@@ -185,7 +187,6 @@ def test_without_the_edit_registering_osr2_takes_osr1s_endpoints(glance):
     assert second == glance_rows("OSR2", "OSR1")
 
 
-@pytest.mark.long
 def test_with_it_both_stand_and_a_second_run_changes_nothing(glance):
     first, second, changed = glance("patched")
     assert first == glance_rows("", "OSR1")

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mrkolla.config.releases import release
 from mrkolla.images import archive, recipe
-from mrkolla.kolla.releases import release
 from tests.integration.oar_cluster import UID, USER, OarCluster
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(1500)]

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mrkolla import cache
+from mrkolla.base import cache
+from mrkolla.config.releases import release
 from mrkolla.images import archive, guest
-from mrkolla.kolla.releases import release
 from tests.integration import oar_cluster
 from tests.integration.oar_cluster import USER, OarCluster
 from tests.integration.whole_run import SHORT, look_at
@@ -37,7 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, kolla) -> Iterator[OarClus
     folder = tmp_path_factory.mktemp("oar")
     log = folder / "build.log"
     cache.need_disk(35, "an OAR cluster with three regions")
-    archive.write(cache.root(), release("2025.1"), kolla, log)
+    archive.write(cache.root(), release("2025.1"), lambda: kolla, log)
     images, disk = archive.path(release("2025.1")), guest.ensure(log)
     base = oar_cluster.root(log)
     env = oar_cluster.kolla(base, oar_cluster.environment(base, log), log)

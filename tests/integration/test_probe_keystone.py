@@ -1,6 +1,6 @@
 """The probe, and the check's endpoints, against a real Keystone.
 
-Keystone and keystonemiddleware come from PyPI into an environment in mrkolla's cache. Glance and Neutron are empty
+Keystone and keystonemiddleware come from PyPI (:mod:`tests.integration.environments`). Glance and Neutron are empty
 WSGI applications behind the real middleware: it is the middleware that a fresh and a cached token tell apart.
 """
 
@@ -19,15 +19,14 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import cache
+from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, probe_agent
 from mrkolla.bench.probe import Probe
 from mrkolla.check import CloudView, RegionView, check, cleanup
 from mrkolla.check.client import connect
-from mrkolla.remote import Host
+from tests.integration import environments
 from tests.integration.keystone_conf import CONF
 
-NEEDS = ["keystone==27.0.0", "waitress==3.0.2", "setuptools<81"]
 PASSWORD = "adminpassword"
 DOMAINS = {"user_domain_name": "Default", "project_domain_name": "Default"}
 ADMIN = {"username": "admin", "password": PASSWORD, "project_name": "admin", **DOMAINS}
@@ -92,18 +91,9 @@ def add(identity, service_id: str, interface: str, url: str, region: str) -> Non
     identity.create_endpoint(service_id=service_id, interface=interface, url=url, region_id=region)
 
 
-def built(folder: Path) -> None:
-    """Make the environment that Keystone runs in."""
-    for argv in (
-        [sys.executable, "-m", "venv", str(folder / "venv")],
-        [str(folder / "venv/bin/pip"), "install", "--quiet", *NEEDS],
-    ):
-        subprocess.run(argv, check=True, capture_output=True, timeout=600)
-
-
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):
-    python = cache.entry("kolla", "testkeystone", cache.digest(NEEDS, sys.version), built) / "venv/bin/python"
+    python = environments.keystone() / "python"
     folder = tmp_path_factory.mktemp("keystone")
     (folder / "keystone.conf").write_text(CONF.format(folder=folder))
     (folder / "server.py").write_text(SERVER)

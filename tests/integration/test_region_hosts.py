@@ -18,13 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import cache, config, remote
-from mrkolla.cloud import Cloud
-from mrkolla.errors import InputError
-from mrkolla.journal import Journal
+from mrkolla import config
+from mrkolla.base import cache, remote
+from mrkolla.base.errors import InputError
+from mrkolla.base.journal import Journal
+from mrkolla.base.progress import Progress
+from mrkolla.cloud import membership
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.cloud.membership import catalog, joining, verify
+from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.membership import catalog, joining, verify
-from mrkolla.progress import Progress
 from mrkolla.providers.local import load
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.providers.local.network import Router
@@ -62,9 +65,9 @@ def stand_in(put) -> None:
     put(catalog, "turn", lambda identity, region, on: 0)
     put(catalog, "remove", lambda identity, region, before: catalog.Removed(0, (), True))
     put(joining, "need_known", lambda *_: None)
-    put(joining.Deployment, "join", lambda runs, region: _deployed(runs.journal, region.name, runs.marks))
-    put(Cloud, "build", lambda cloud: (ENV, None))
-    put(Cloud, "wait_ready", lambda cloud, timeout=0, only=None: None)
+    put(Deployment, "join", lambda runs, region: _deployed(runs.journal, region.name, runs.marks))
+    put(DeployedCloud, "build", lambda cloud: (ENV, None))
+    put(DeployedCloud, "wait_ready", lambda cloud, timeout=0, only=None: None)
 
 
 def _deployed(journal: Journal, region: str, marks: dict[str, str]) -> None:
@@ -72,9 +75,9 @@ def _deployed(journal: Journal, region: str, marks: dict[str, str]) -> None:
         pass
 
 
-def cloud(folder: Path) -> Cloud:
+def cloud(folder: Path) -> DeployedCloud:
     """The cloud as a new process sees it."""
-    return Cloud(config.from_dict(GIVEN), Progress(file=(folder / "words.txt").open("a")), folder / "logs")
+    return DeployedCloud(config.from_dict(GIVEN), Progress(file=(folder / "words.txt").open("a")), folder / "logs")
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def devices() -> set[str]:
     return {link["ifname"] for link in json.loads(said)}
 
 
-def rtt_is(asked: float, cloud: Cloud, origin: str, target: str) -> None:
+def rtt_is(asked: float, cloud: DeployedCloud, origin: str, target: str) -> None:
     with EchoServer(cloud.region(target).control, cloud.region(target).vip, 19900):
         found = measure(cloud.region(origin).control, cloud.region(target).vip, count=60, port=19900)
     verify_rtt(asked, found, f"{origin} to {target}")
@@ -138,7 +141,7 @@ def test_a_region_comes_and_goes_beside_one_that_serves(folder, monkeypatch):  #
         # A join that is killed while its hosts start.
         script = (
             "from pathlib import Path\nfrom tests.integration import test_region_hosts as t\n"
-            f"t.stand_in(setattr)\nt.cloud(Path({str(folder)!r})).join('OSR3', deploy_rtt_ms=80)\n"
+            f"t.stand_in(setattr)\nt.membership.join(t.cloud(Path({str(folder)!r})), 'OSR3', deploy_rtt_ms=80)\n"
         )
         child = subprocess.Popen([sys.executable, "-c", script], cwd=TOP, env={**os.environ, "PYTHONPATH": str(TOP)})
         end = time.monotonic() + 120
@@ -155,7 +158,7 @@ def test_a_region_comes_and_goes_beside_one_that_serves(folder, monkeypatch):  #
             cut.members.need_settled()
 
         # It goes on, with what was asked.
-        done = cut.join("OSR3")
+        done = membership.join(cut, "OSR3")
         assert done["resumed"]
         assert done["rtt_measured_ms"]["before"] == pytest.approx(80, abs=2)
         three = cloud(folder)
@@ -172,7 +175,7 @@ def test_a_region_comes_and_goes_beside_one_that_serves(folder, monkeypatch):  #
         assert "198.19.131.11 " in known
 
         # It leaves, and nothing of it stays.
-        three.leave("OSR3")
+        membership.leave(three, "OSR3")
         assert pids() == hosts
         assert lines(folder) == delays
         assert devices() == before
@@ -185,12 +188,12 @@ def test_a_region_comes_and_goes_beside_one_that_serves(folder, monkeypatch):  #
         after.wan().watchdog()
 
         # Another one comes, at the addresses that are free again, with keys of its own.
-        after.join("OSR4")
+        membership.join(after, "OSR4")
         again = cloud(folder)
         assert again.region("OSR4").vip == "198.19.131.10"
         assert remote.run(again.region("OSR4").control, ["hostname"], timeout=30).stdout.strip() == "osr4-control1"
         assert lines(folder)["OSR1"] == delays["OSR1"]
-        again.leave("OSR4")
+        membership.leave(again, "OSR4")
         echoes = list(ticks.samples)
         assert ticks.error is None
 

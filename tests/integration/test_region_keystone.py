@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from mrkolla.base.errors import CheckError
 from mrkolla.check import CloudView, RegionView
 from mrkolla.check.client import connect
 from mrkolla.check.endpoints import list_endpoints
-from mrkolla.errors import CheckError
-from mrkolla.membership import catalog
+from mrkolla.cloud.membership import catalog
 from tests.integration.test_probe_keystone import ADMIN, add, need_region
 from tests.integration.test_probe_keystone import cloud as keystone  # noqa: F401 (a fixture)
 

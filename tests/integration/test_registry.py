@@ -9,11 +9,11 @@ import urllib.request
 
 import pytest
 
-from mrkolla import remote
-from mrkolla.config import from_dict
-from mrkolla.errors import DeployError
+from mrkolla.base import remote
+from mrkolla.base.errors import DeployError
+from mrkolla.config import from_dict, releases
 from mrkolla.images import registry
-from mrkolla.kolla import plan, releases, run
+from mrkolla.kolla import plan, run
 from mrkolla.providers.local import Local, testbed
 
 pytestmark = pytest.mark.root

@@ -17,13 +17,13 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 
 from mrkolla import config
-from mrkolla.cloud import Cloud
-from mrkolla.errors import LackError
+from mrkolla.base.errors import LackError
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config.releases import RELEASES
 from mrkolla.kolla import edits, env, python27
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.names import absent, names, need_known
-from mrkolla.kolla.releases import RELEASES
-from mrkolla.progress import Progress
 
 #: Groups that mrkolla fills itself.
 PLAIN = {"control", "network", "compute", "monitoring", "storage", "deployment"}
@@ -56,7 +56,7 @@ def planned(made, tmp_path_factory) -> Path:
     experiment = config.from_dict(
         {"name": "releases", "release": made[0], "testbed": {"kind": "local"}, "regions": regions}
     )
-    return Cloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
+    return DeployedCloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
 
 
 def test_every_variable_of_the_plan_exists_in_the_release(made, planned):
@@ -80,7 +80,7 @@ def shaped(made, tmp_path_factory) -> Path:
             "regions": regions,
         }
     )
-    return Cloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
+    return DeployedCloud(experiment, Progress(file=io.StringIO()), folder).write_plan(folder / "plan")
 
 
 def test_every_variable_of_other_shapes_exists_in_the_release(made, shaped):

@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mrkolla import remote
+from mrkolla.base import remote
+from mrkolla.base.errors import BenchError, InputError
 from mrkolla.bench import BenchContext, BenchPoint, shaker_hosts
 from mrkolla.bench.shaker import Shaker
-from mrkolla.errors import BenchError, InputError
-from mrkolla.placement import PlacedHost, Region
+from mrkolla.config.placement import PlacedHost, Region
 from mrkolla.providers.local import Local, LocalConf, network, rootfs
 from mrkolla.results.schema import SCHEMA_VERSION, to_table
 from mrkolla.wan import EchoServer, LocalLink, Wan, measure

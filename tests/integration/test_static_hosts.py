@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
-from mrkolla import cache, config, remote
-from mrkolla.errors import InputError, LackError
+from mrkolla import config
+from mrkolla.base import cache, remote
+from mrkolla.base.errors import DeployError, InputError, LackError
 from mrkolla.providers.prepare import WIRE, registry
 from mrkolla.providers.static import provider, testbed
 from mrkolla.wan import both_ways, open_links
@@ -45,7 +47,7 @@ def lab(tmp_path_factory) -> Iterator[plain.Lab]:
     with plain.Lab(hosts, tmp_path_factory.mktemp("lab") / "log") as made:
         yield made
     for name in NAMES:
-        cache.remove(testbed.cloud_folder(name))
+        cache.remove(cache.cloud(name))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def sh(host, *argv: str, **kwargs) -> str:
 
 
 def record(name: str) -> dict:
-    return json.loads((testbed.cloud_folder(name) / "prepared.json").read_text())["hosts"]
+    return json.loads((cache.cloud(name) / "prepared.json").read_text())["hosts"]
 
 
 # -- before anything is done ------------------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ def test_hosts_are_ready_and_what_was_done_is_on_record(ready, lab):
         assert own == host.address
     assert f"{VIPS['AR']}/32" in sh(lab.hosts["lab-a"], "ip", "-4", "address", "show", "dev", "eth0")
     assert all(testbed.running(ready).values())
-    state = testbed.cloud_folder(ready.name)
+    state = cache.cloud(ready.name)
     assert (state / "prepared.json").stat().st_mode & 0o077 == 0
 
 
@@ -273,13 +275,14 @@ def test_links_between_the_prepared_hosts(ready, tmp_path):
 def test_a_region_pulls_each_image_once_over_the_wan(ready, lab):
     """The AR's registry is fed; the second host of OSR2 gets the image without a byte from the AR's."""
     admin, one, other = (lab.hosts[name] for name in ("lab-a", "lab-c", "lab-d"))
-    record_file = testbed.cloud_folder(ready.name) / "prepared.json"
+    record_file = cache.cloud(ready.name) / "prepared.json"
     registry.start(admin, [one], REGISTRY_PORT, record_file)
     size = 20_000_000
     script = f"dd if=/dev/urandom of=/tmp/big bs=1M count={size // 1_000_000} && tar -C /tmp -cf - big"
     name = "kolla/big:1"
-    sh(admin, "sh", "-c", f"({script}) | docker import - {admin.address}:{REGISTRY_PORT}/{name}", timeout=120)
-    sh(admin, "docker", "push", "-q", f"{admin.address}:{REGISTRY_PORT}/{name}", timeout=300)
+    with registry.writable(admin, REGISTRY_PORT) as where:
+        sh(admin, "sh", "-c", f"({script}) | docker import - {where}/{name}", timeout=120)
+        sh(admin, "docker", "push", "-q", f"{where}/{name}", timeout=300)
     assert registry.holds(admin, REGISTRY_PORT) == ["kolla/big"]
 
     def sent() -> int:
@@ -300,6 +303,29 @@ def test_a_region_pulls_each_image_once_over_the_wan(ready, lab):
         crossed.append(settled() - before)
     print(f"an image of {size / 1e6:.0f} MB: {crossed[0] / 1e6:.1f} MB over the WAN, then {crossed[1] / 1e6:.2f} MB")
     assert crossed[0] > size and crossed[1] < size / 20
+
+
+def test_nobody_on_the_network_can_write_to_a_registry(ready, lab):
+    """Anonymous clients of the LAN, one of them a host of the cloud: no upload, no manifest, no removal."""
+    admin, one = lab.hosts["lab-a"], lab.hosts["lab-c"]
+    for host in (admin, one):
+        base = f"http://{host.address}:{REGISTRY_PORT}/v2/kolla/big"
+        assert requests.get(f"{base}/tags/list", timeout=30).json()["tags"] == ["1"]
+        kind = {"Content-Type": "application/vnd.docker.distribution.manifest.v2+json"}
+        answers = [
+            requests.post(f"{base}/blobs/uploads/", timeout=30),
+            requests.put(f"{base}/manifests/1", data="{}", headers=kind, timeout=30),
+            requests.delete(f"{base}/manifests/sha256:{'0' * 64}", timeout=30),
+        ]
+        assert [answer.status_code for answer in answers] == [405, 405, 405]
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {REGISTRY_PORT}), 5)"
+    assert remote.run(admin, ["python3", "-c", connect], check=False).returncode != 0
+    with (
+        registry.writable(admin, REGISTRY_PORT),
+        pytest.raises(DeployError, match="is in use"),
+        registry.writable(admin, REGISTRY_PORT),
+    ):
+        pass
 
 
 def test_a_reboot_loses_nothing(ready, lab):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mrkolla import cache, remote
+from mrkolla.base import cache, remote
 from mrkolla.providers.static import testbed
 from tests.integration import plain
 from tests.integration.whole_run import SHORT, look_at
@@ -41,9 +41,9 @@ def lab(images, tmp_path_factory) -> Iterator[plain.Lab]:
         "lab-two-control": (plain.third(), "right", 31),
         "lab-two-compute": ("bookworm", "right", 32),
     }
-    with plain.Lab(hosts, tmp_path_factory.mktemp("lab") / "log", name="mrkstw") as made:
+    with plain.Lab(hosts, tmp_path_factory.mktemp("lab") / "log") as made:
         yield made
-    cache.remove(testbed.cloud_folder(NAME))
+    cache.remove(cache.cloud(NAME))
 
 
 @pytest.fixture(scope="module")

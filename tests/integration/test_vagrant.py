@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import config, remote
-from mrkolla.errors import DeployError, InputError, LackError
-from mrkolla.providers import plain
+from mrkolla import config
+from mrkolla.base import cache, remote
+from mrkolla.base.errors import DeployError, InputError, LackError
+from mrkolla.base.shell import started
 from mrkolla.providers.prepare import WIRE, facts
 from mrkolla.providers.vagrant import box, libvirt, look, place, testbed
-from mrkolla.shell import started
 from mrkolla.wan import EchoServer, both_ways, open_links
 
 # Boots in emulation take too long beside all the others.
@@ -158,7 +158,7 @@ def test_a_box_that_is_missing_is_refused_before_anything_is_started(machine, tm
         testbed.foresee(wanted, tmp_path)
     with pytest.raises(LackError, match=r"no-such-box"):
         testbed.reserve(wanted, None, tmp_path / "log", lambda text: None)
-    assert everything() == machine and not (plain.cloud_folder(wanted.name) / "vagrant.json").exists()
+    assert everything() == machine and not (cache.cloud(wanted.name) / "vagrant.json").exists()
 
 
 @pytest.fixture
@@ -181,11 +181,11 @@ def test_machines_that_do_not_start_are_told_and_leave_nothing(machine, empty_bo
         testbed.reserve(wanted, None, log, lambda text: None)
     assert str(log) in str(failed.value) and "\n" not in str(failed.value)
     assert "Creating image" in log.read_text()
-    assert not (plain.cloud_folder(wanted.name) / "vagrant.json").exists()
+    assert not (cache.cloud(wanted.name) / "vagrant.json").exists()
     left = everything()
     assert left.pop("boxes") - machine["boxes"] == {empty_box}  # it was there, and stays
     assert left == {what: names for what, names in machine.items() if what != "boxes"}
-    plain.cache.remove(plain.cloud_folder(wanted.name))
+    cache.remove(cache.cloud(wanted.name))
 
 
 # -- two machines -----------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def ready(machine, tmp_path_factory) -> Iterator[config.Experiment]:
         yield wanted
     finally:
         testbed.destroy(wanted.name)
-        plain.cache.remove(plain.cloud_folder(wanted.name))
+        cache.remove(cache.cloud(wanted.name))
 
 
 def hosts(wanted: config.Experiment) -> dict[str, remote.Host]:
@@ -287,7 +287,7 @@ def test_netem_delays_the_link_as_asked(ready, tmp_path):
 
 @pytest.mark.long
 def test_what_is_there_is_left_alone_and_other_machines_are_refused(ready, tmp_path):
-    record = plain.cloud_folder(ready.name) / "prepared.json"
+    record = cache.cloud(ready.name) / "prepared.json"
     before = record.read_text()
     began = time.monotonic()
     testbed.reserve(ready, None, tmp_path / "log", lambda text: None)
@@ -322,6 +322,6 @@ def test_destroy_leaves_nothing_even_when_vagrant_has_forgotten(ready, machine):
     (place.folder(ready.name) / ".vagrant" / "machines" / "osr1-control1" / "libvirt" / "id").unlink()
     testbed.destroy(ready.name)
     assert everything() == machine
-    assert not (plain.cloud_folder(ready.name) / "vagrant.json").exists()
+    assert not (cache.cloud(ready.name) / "vagrant.json").exists()
     assert testbed.running(ready) == {}
     testbed.destroy(ready.name)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import config, results
+from mrkolla import config
+from mrkolla.base import cache
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.providers.local import testbed as local_testbed
-from mrkolla.results import synthetic_wide
+from mrkolla.kolla.sources import Sources
 
 TOP = Path(__file__).parents[2]
 # Read when the tests are collected: below, every test gets a cache of its own.
@@ -61,7 +61,7 @@ def experiment():
 def same_machine(monkeypatch):
     """Pin what of a plan hangs on the machine: its cores and where the cache is."""
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(local_testbed, "cloud_folder", lambda name: Path("/cache") / f"cloud-{name}")
+    monkeypatch.setattr(cache, "cloud", lambda name: Path("/cache") / f"cloud-{name}")
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +74,9 @@ def kolla_env() -> KollaEnv:
 
 
 @pytest.fixture(scope="session")
-def wide(tmp_path_factory):
-    """Forty operations of several tools, with actions, concurrencies and states of the cache (synthetic); read only."""
-    folder = synthetic_wide.run(tmp_path_factory.mktemp("wide"), samples=12, rtts=(0, 50, 100), repetitions=1)
-    return folder, results.write_all(folder)
+def kolla_sources() -> Sources:
+    """The sources of Kolla's images as they are in the person's cache (only read); skipped when there are none."""
+    whole = [path for path in sorted(_REAL_CACHE.glob("sources-20.6.0-*")) if (path / ".whole").exists()]
+    if not whole:
+        pytest.skip(f"no sources of kolla 20.6.0 in {_REAL_CACHE}: 'mrkolla up' fetches them")
+    return Sources(max(whole, key=lambda path: (path / ".whole").stat().st_mtime))

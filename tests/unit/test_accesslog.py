@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import pytest
 
+from mrkolla.base.errors import BenchError
+from mrkolla.base.remote import Host
 from mrkolla.bench.accesslog import AccessLog, comes_from
-from mrkolla.errors import BenchError
-from mrkolla.placement import AR, OSR, PlacedHost, Region
-from mrkolla.remote import Host
+from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from tests.unit.test_httplog import LINE
 
 HERE = Host("ar-control1", "198.19.160.11")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import cache
-from mrkolla.errors import LackError
+from mrkolla.base import cache
+from mrkolla.base.errors import LackError
+from mrkolla.config.releases import release
 from mrkolla.images import archive, guest
-from mrkolla.images.recipe import IMAGES, NAMESPACE, tag
-from mrkolla.kolla.releases import release
+from mrkolla.images.recipe import IMAGES, tag
+from mrkolla.kolla.image_names import NAMESPACE
 
 RELEASE = release("2025.1")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import cache
-from mrkolla.errors import DeployError, LackError
+from mrkolla.base import cache
+from mrkolla.base.errors import DeployError, LackError
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):

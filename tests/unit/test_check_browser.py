@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
+from mrkolla.base.errors import InputError, LackError
 from mrkolla.check import BROWSER, CloudView, RegionView, browser, check
 from mrkolla.check.browser import BrowserError
 from mrkolla.check.shown import region_findings, selector_findings
-from mrkolla.errors import InputError, LackError
 
 THINGS = {
     "images": {"OSR1": "check-OSR1", "OSR2": "check-OSR2"},

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from mrkolla import __version__, cache, cli, doctor
-from mrkolla.errors import InputError, LackError
+from mrkolla import __version__
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.progress import Progress
+from mrkolla.check import Report
+from mrkolla.check.model import Finding
+from mrkolla.cli import doctor
+from mrkolla.cli import main as cli
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.experiment import runs, script
 from mrkolla.kolla import passwords
+from mrkolla.providers import machine
+from mrkolla.results import RunFolder
 
 TOP = Path(__file__).parents[2]
 GOOD = 'name: demo\nrelease: "2025.1"\ntestbed: {kind: local}\nregions: [{name: OSR1}, {name: OSR2}]\n'
@@ -85,10 +100,10 @@ def test_the_help_of_each_verb_shows_an_example_that_is_right(call, verb):
 
 
 def test_a_verb_loads_nothing_of_the_others():
-    code = "import sys; from mrkolla import cli; cli.parser('status'); print(*sys.modules)"
+    code = "import sys; from mrkolla.cli import main; main.parser('status'); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "mrkolla.clouds" in done.stdout.split()
-    assert not {"pandas", "enoslib", "mrkolla.bench.verbs", "mrkolla.results"} & set(done.stdout.split())
+    assert "mrkolla.cli.clouds" in done.stdout.split()
+    assert not {"pandas", "enoslib", "mrkolla.cli.bench", "mrkolla.results"} & set(done.stdout.split())
 
 
 def test_a_vagrant_that_is_not_there_is_nobodys_business(tmp_path):
@@ -100,12 +115,13 @@ def test_a_vagrant_that_is_not_there_is_nobodys_business(tmp_path):
 
 
 def test_the_verbs_are_those_that_are_promised(call):
-    promised = "doctor plan up check status wan bench report ssh stop start save restore destroy cache schema kolla"
+    promised = "doctor plan up check status wan bench report ssh destroy cache schema kolla"
+    promised += " stop start pause resume save restore"
     assert set(promised.split()) <= set(cli.VERBS)
     code, out, _ = call("--help")
     assert code == 0
     for verb, (_, _, does, _) in cli.VERBS.items():
-        assert f"    {verb} " in out
+        assert f"    {verb} " in out or f"    {verb}\n" in out
         assert does.split()[0] in out
     assert call("--version")[1] == f"mrkolla {__version__}\n"
 
@@ -229,6 +245,8 @@ OF_A_RUN = {
     "ssh": ["osr1-control1"],
     "stop": [],
     "start": [],
+    "pause": [],
+    "resume": [],
     "save": ["x"],
     "destroy": [],
     "kolla": ["run", "OSR1", "deploy"],
@@ -269,8 +287,19 @@ def test_an_unknown_run_is_named_with_those_there_are(refused, run, verb):
         (["wan", "set"], 2, "--rtt MS is missing"),
         (["wan", "set", "--rtt", "5"], 5, "there is no cloud 'demo'"),
         (["start"], 2, "there is no cloud 'demo' to start"),
+        (["pause"], 5, "there is no cloud 'demo'"),
+        (["resume"], 5, "there is no cloud 'demo'"),
+        (["wan", "measure"], 5, "there is no cloud 'demo'"),
         (["save", "x"], 2, "the cloud 'demo' is not deployed"),
-        (["save", "../x"], 2, "a saved cloud's name has letters"),
+        (["save", "../x"], 2, "a saved cloud's name begins with a letter"),
+        (["save", " "], 2, "a saved cloud's name begins with a letter"),
+        (["save", ".."], 2, "a saved cloud's name begins with a letter"),
+        (["save", "a/b"], 2, "a saved cloud's name begins with a letter"),
+        (["save", "é"], 2, "a saved cloud's name begins with a letter"),
+        (["save", "_"], 2, "a saved cloud's name begins with a letter"),
+        (["save", "x" * 200], 2, "a saved cloud's name begins with a letter"),
+        (["save", "a\nb"], 2, "a saved cloud's name begins with a letter"),
+        (["save", "a\x1b[2J"], 2, "a saved cloud's name begins with a letter"),
     ],
 )
 def test_a_cloud_that_is_not_there(call, run, own_cache, argv, code, said):
@@ -295,6 +324,182 @@ def test_destroying_a_cloud_that_is_not_there(refused, own_cache):
     assert (own_cache / "cloud-one").is_dir()
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["destroy", "--name", ""],
+        ["destroy", "--run="],
+        ["wan", "set", "--rtt", "5", "--regions", ""],
+        ["bench", "--regions", "", "--rally", "task.yaml"],
+        ["cache", "--remove", ""],
+        ["save", ""],
+        ["region", "leave", ""],
+        ["releases", "--release", ""],
+        ["plan", ""],
+        ["plan", "demo.yaml", "-o", ""],
+        ["plan", "demo.yaml", "--testbed="],
+        ["init", ""],
+        ["report", "--results", ""],
+        ["bundle", "-o", ""],
+        ["region", "list", "--experiment", ""],
+    ],
+)
+def test_an_empty_value_is_no_default(refused, run, own_cache, argv):
+    """As of a variable that is not set: the newest run's cloud, or all regions, were not meant."""
+    (own_cache / "cloud-demo").mkdir(parents=True)
+    code, line = refused(*argv)
+    assert code == 2
+    assert "is empty (from a variable that is not set?)" in line
+    assert (own_cache / "cloud-demo").is_dir()
+
+
+def test_every_path_of_every_verb_may_not_be_empty():
+    """``Path("")`` is the working directory: an argument that is a path has the type that keeps an empty text."""
+
+    def actions(parser):
+        for action in parser._actions:
+            yield action
+            if isinstance(action, argparse._SubParsersAction):
+                for one in action.choices.values():
+                    yield from actions(one)
+
+    assert [action.dest for action in actions(cli.parser()) if action.type is Path] == []
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["plan", "demo.yaml", "-o", LONG],
+        ["report", "--run", LONG],
+        ["report", "--results", LONG],
+        ["bundle", LONG],
+        ["compare", LONG + ".tar.gz", "x"],
+        ["init", LONG],
+        ["destroy", "--name", LONG],
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file(refused, folder, own_cache, argv):
+    (folder / "demo.yaml").write_text(GOOD)
+    code, line = refused(*argv)
+    assert code == 2 and LONG in line
+    assert content(folder) == ["demo.yaml"]
+
+
+def test_a_plan_does_not_take_the_place_of_the_working_directory(refused, folder, own_cache):
+    """It would be renamed away and removed under the shell that stands in it."""
+    (folder / "in").mkdir()
+    (folder / "demo.yaml").write_text(GOOD)
+    os.chdir(folder / "in")
+    for given in (".", "../in"):
+        code, line = refused("plan", "../demo.yaml", "-o", given)
+        assert code == 2 and f"{folder / 'in'} is the working directory" in line
+    assert Path.cwd() == folder / "in"
+
+
+def test_a_name_that_leads_elsewhere_is_no_cloud(refused, own_cache):
+    (own_cache / "cloud-x").mkdir(parents=True)
+    (own_cache / "saved-precious").mkdir()
+    for name in ("x/../saved-precious", "x/../../other", "..", "."):
+        code, line = refused("destroy", "--name", name)
+        assert (code, f"there is no cloud '{name}'; there are: x" in line) == (2, True)
+    assert sorted(path.name for path in own_cache.iterdir()) == ["cloud-x", "saved-precious"]
+
+
+def test_saving_removes_no_other_saved_cloud(own_cache):
+    from mrkolla.cloud import saved
+
+    (own_cache / "saved-base-half").mkdir(parents=True)
+    (own_cache / "cloud-demo").mkdir()
+    nothing = lambda *args: None  # noqa: E731
+    cloud = SimpleNamespace(
+        experiment=None, members=SimpleNamespace(need_settled=nothing), is_deployed=lambda: True, need_running=nothing,
+        need_whole=nothing, testbed=SimpleNamespace(copy_disks=nothing, refuse_save=nothing),
+        folder=own_cache / "cloud-demo",
+        given=SimpleNamespace(dump=lambda: "name: demo"), progress=Progress(file=io.StringIO()),
+    )  # fmt: skip
+    saved.Origin("made with", "whole").write(cloud.folder)
+    assert saved.save(cloud, "base") == own_cache / "saved-base"
+    assert (own_cache / "saved-base-half").is_dir()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *("garbage\n", '{"step": 1, "event": "done", "time": "x"}\n', "fifo", "folder", "[" * 100_000 + "\n"),
+        *('{"step": "a", "event": "done", "time": "x", "seconds": "y"}\n',),
+        *('{"step": "a", "event": "done", "time": "x", "message": {}}\n',),
+    ],
+)
+def test_one_bad_journal_hides_no_other_run(call, run, own_cache, harm):
+    other = run.with_name("demo-20260102T000000Z")
+    for path in (run, other):
+        path.mkdir(exist_ok=True)
+    (other / "experiment.yaml").write_text(GOOD)
+    journal = run / "journal.jsonl"
+    {"fifo": os.mkfifo, "folder": os.mkdir}.get(harm, lambda path: path.write_text(harm))(journal)
+    (own_cache / "cloud-demo").mkdir(parents=True)
+    (own_cache / "cloud-demo" / "testbed.json").write_text("")
+    code, out, err = call("status")
+    assert (code, err) == (0, "")
+    assert "not known: " in out
+    assert other.name in out and "nothing yet" in out
+    assert "cloud-demo/testbed.json" in out.replace("\n", "")
+
+
+def test_an_interrupt_while_modules_are_loaded_is_no_traceback():
+    code = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "mrkolla.experiment.script":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from mrkolla.cli.main import main
+main(["status"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_home_that_cannot_be_written_is_no_traceback_of_ansibles():
+    env = os.environ | {"HOME": "/proc/nowhere"}
+    argv = [sys.executable, "-c", "import mrkolla, enoslib"]
+    done = subprocess.run(argv, cwd=TOP, env=env, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", None])
+def test_a_broken_record_of_hosts_is_told(call, run, own_cache, text):
+    (own_cache / "cloud-demo").mkdir(parents=True)
+    record = own_cache / "cloud-demo" / "testbed.json"
+    os.mkfifo(record) if text is None else record.write_text(text)  # a pipe would be waited for without end
+    for argv in (["stop"], ["start"], ["check"], ["destroy"], ["up", "x.yaml"]):
+        (run.parent.parent / "x.yaml").write_text(GOOD)
+        code, _, err = call(*argv)
+        assert (code, "Traceback" in err) == (2, False), (argv, err)
+        assert "testbed.json is not a testbed's configuration (" in err
+        assert "'mrkolla destroy --name demo'" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="local hosts are root's")
+def test_a_broken_record_of_hosts_does_not_keep_them(call, own_cache):
+    """What runs of a host is known by the host's own folder: the process that has it as its root."""
+    host = own_cache / "cloud-demo" / "hosts" / "osr1-control1"
+    host.mkdir(parents=True)
+    (own_cache / "cloud-demo" / "testbed.json").write_text("")
+    mark = f"--directory={host / 'root'}"
+    code = "import sys, time; print('on', flush=True); time.sleep(60)"
+    argv = ["systemd-nspawn", "-c", code, mark]
+    with subprocess.Popen(argv, executable=sys.executable, stdout=subprocess.PIPE) as running:
+        running.stdout.readline()
+        assert call("destroy", "--name", "demo")[0] == 0
+        assert running.wait(10) == -signal.SIGKILL
+    assert not (own_cache / "cloud-demo").exists()
+
+
 def test_restoring_what_was_not_saved(refused, own_cache):
     assert refused("restore", "base") == (2, "error: no cloud is saved as 'base'; saved: none")
     (own_cache / "saved-other").mkdir()
@@ -303,7 +508,7 @@ def test_restoring_what_was_not_saved(refused, own_cache):
     assert refused("restore", "base") == (2, "error: no cloud is saved as 'base'; saved: other")
     code, line = refused("restore", "../base")
     assert code == 2
-    assert "'../base': a saved cloud's name has letters" in line
+    assert "'../base': a saved cloud's name begins with a letter" in line
 
 
 # -- the cache ---------------------------------------------------------------------------------------------------
@@ -328,6 +533,46 @@ def test_the_cache_is_shown_and_emptied_but_for_clouds(call, refused, own_cache)
     assert code == 0
     assert "kept cloud-demo" in out
     assert [path.name for path in own_cache.iterdir() if path.is_dir()] == ["cloud-demo"]
+
+
+def test_what_a_cloud_rests_on_stays(call, refused, own_cache):
+    for name in ("host-trixie-new", "host-trixie-old", "images-2025.1-x", "kolla-20-x", "guest-trixie-x"):
+        (own_cache / name / "root").mkdir(parents=True)
+    (own_cache / "cloud-demo").mkdir()
+    cache.use(own_cache / "cloud-demo", [own_cache / "host-trixie-new" / "root", Path("/elsewhere")])
+    (own_cache / "saved-base").mkdir()
+    cache.use(own_cache / "saved-base", [own_cache / "images-2025.1-x"])
+    code, line = refused("cache", "--remove", "host-trixie-new")
+    assert (code, line) == (2, "error: host-trixie-new stays: cloud-demo rests on it")
+    code, out, _ = call("cache", "--clear")
+    assert code == 0
+    there = sorted(path.name for path in own_cache.iterdir() if path.is_dir())
+    assert there == ["cloud-demo", "host-trixie-new", "images-2025.1-x", "saved-base"]
+    assert "kept saved-base: it is a saved cloud ('mrkolla cache --remove saved-base' removes it)" in out
+    assert "kept images-2025.1-x: saved-base rests on it" in out
+    assert call("cache", "--remove", "saved-base")[0] == 0
+    assert call("cache", "--clear")[0] == 0
+    assert not (own_cache / "images-2025.1-x").exists()
+    # Hosts of an earlier version, which did not write down what they have mounted: all of it may be.
+    (own_cache / "host-trixie-old").mkdir()
+    (own_cache / "cloud-old").mkdir()
+    (own_cache / "cloud-old" / "testbed.json").write_text("{}")
+    for said in ('"host-trixie-old"', "5", "[1]", "{}", "no JSON"):
+        (own_cache / "cloud-old" / "uses.json").write_text(said)
+        assert "kept host-trixie-old: cloud-old rests on it" in call("cache", "--clear")[1]
+    assert "kept host-trixie-old: cloud-old rests on it" in call("cache", "--clear")[1]
+
+
+def test_what_is_being_built_stays(call, own_cache):
+    code = "import sys; from mrkolla.base import cache\nwith cache.locked('kolla-20'):\n    print('on', flush=True)\n"
+    code += "    sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, cwd=TOP, **pipes) as building:
+        assert building.stdout.readline() == "on\n"
+        (own_cache / "kolla-20-x").mkdir()
+        assert call("cache", "--clear")[1] == "kept kolla-20-x: another mrkolla builds it\n"
+        building.stdin.close()
+    assert call("cache", "--clear")[1].startswith("removed kolla-20-x")
 
 
 def test_a_cache_that_cannot_be_made_is_a_lack(refused, folder, monkeypatch):
@@ -360,14 +605,14 @@ def test_doctor_says_what_is_lacking_and_how_to_mend_it(call, monkeypatch):
 
 def test_doctor_knows_a_person_without_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    lack = doctor._root()
+    lack = machine._root()
     assert (lack.ok, lack.seen) == (False, "user 1000")
     assert "sudo" in lack.mend
 
 
 def test_doctor_names_missing_packages(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    [found] = doctor._programs()
+    [found] = machine._programs()
     assert found.ok is False
     assert "systemd-container" in found.seen
     assert found.mend.startswith("apt-get install ")
@@ -389,7 +634,7 @@ def test_without_root_a_cloud_is_not_ended(call, run, own_cache, monkeypatch):
 
 
 def test_without_root_nothing_is_deployed(call, folder, own_cache, monkeypatch):
-    from mrkolla import cloud
+    from mrkolla.cloud import deployed as cloud
     from mrkolla.providers.local import network, rootfs
 
     def never(*args, **kwargs):
@@ -510,3 +755,57 @@ def test_the_regions_are_listed(call, run):
     out = call("region", "list")[1]
     assert "left" in out
     assert "198.18.3.10" not in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "names"),
+    [
+        (["status"], ["runs", "clouds"]),
+        (["cache"], ["cache"]),
+        (["releases", "--release", "newton"], ["releases", "edits newton"]),
+    ],
+)
+def test_what_is_listed_is_printed_as_json_too(call, own_cache, tmp_path, monkeypatch, argv, names):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "demo-20260101T000000Z").mkdir(parents=True)
+    code, out, err = call(*argv, "--format", "json")
+    assert (code, err) == (0, "")
+    listed = json.loads(out)
+    assert list(listed) == names
+    code, table, _ = call(*argv)
+    assert code == 0
+    for records in listed.values():
+        for record in records:
+            assert all(column in table for column in record)
+            assert str(next(iter(record.values()))).split()[0] in table
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_check_as_json_has_all_that_was_found(call, run, own_cache, monkeypatch, wrong):
+    finding = Finding("OSR1", "nova", "", "state", "up", "down")
+    row = ("OSR1", "glance", "image", "public", "http://192.0.2.21:9292")
+    report = Report([finding] if wrong else [], [row], [("OSR1", "guest", "booted")], ["Horizon: no URL"], 1.25)
+    monkeypatch.setattr(DeployedCloud, "check", lambda cloud, **_: report)
+    code, out, err = call("check", "--format", "json")
+    assert code == (5 if wrong else 0)
+    told = json.loads(out)
+    assert told["ok"] is not wrong and told["seconds"] == 1.2 and told["skipped"] == ["Horizon: no URL"]
+    assert told["endpoints"] == [dict(zip(("region", "service", "type", "interface", "url"), row, strict=True))]
+    assert told["facts"] == [{"region": "OSR1", "what": "guest", "seen": "booted"}]
+    assert told["findings"] == ([vars(finding)] if wrong else [])
+    assert (str(finding) in err) is wrong
+    code, out, _ = call("check")
+    assert code == (5 if wrong else 0) and "http://192.0.2.21:9292" in out and "skipped: Horizon: no URL" in out
+
+
+def test_up_prints_its_endpoints_as_json(call, folder, monkeypatch):
+    (folder / "x.yaml").write_text(GOOD)
+    made = RunFolder.create(folder / "results", "demo")
+    row = {"region": "OSR1", "service": "glance", "type": "image", "interface": "public", "url": "http://192.0.2.21"}
+    made.write_json("endpoints.json", [row])
+    monkeypatch.setattr(script, "up", lambda given: nullcontext(SimpleNamespace(folder=made, deployed=None)))
+    monkeypatch.setattr(runs, "summary_lines", lambda *_: ["a", "b", "destroy: so"])
+    code, out, _ = call("up", "x.yaml", "--format", "json")
+    assert code == 0 and json.loads(out) == {"endpoints": [row]}
+    code, out, _ = call("up", "x.yaml")
+    assert code == 0 and "http://192.0.2.21" in out and "destroy: so" in out

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mrkolla import config
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 
 TWO_REGIONS = Path(__file__).parents[2] / "configs" / "two_regions.yaml"
 
@@ -74,6 +74,8 @@ BAD = [
     ("name: demo", "name: demo\nname: again", "x.yaml:2: name: key is given twice", "first in line 1"),
     ("name: demo", "name: demo\n1: 2", "x.yaml:2: ", "the key 1 is read as something else"),
     ("name: demo", "name: !x demo", "x.yaml:1: name: ", "tag !x"),
+    ("name: demo", "name: !!bool demo", "x.yaml:1: name: ", "'demo' is no !!bool; write a plain value"),
+    ("name: demo", "name: !!int ''", "x.yaml:1: name: ", "'' is no !!int; write a plain value"),
     ("name: demo", "name: !!python/object:os.system {}", "x.yaml:1: name: ", "not allowed"),
     ('"2025.1"', "2025.1", "x.yaml:2: release: ", 'put it in quotes: "2025.1"'),
     ('"2025.1"', '"2025.2x"', "x.yaml:2: release: unknown release '2025.2x'", "did you mean '2025.2'?"),
@@ -95,6 +97,10 @@ BAD = [
     ("globals: {}", "globals: []", "x.yaml:6: kolla.globals: must be a map", ""),
     ("globals: {}", "globals: {x: .nan}", "x.yaml:6: kolla.globals.x: ", "finite"),
     ("globals: {}", "globals: {a: [{b_password: hunter2}]}", "x.yaml:6: kolla.globals.a[0].b_password: ", "secret"),
+    ("globals: {}", "globals: {database_pass: hunter2}", "x.yaml:6: kolla.globals.database_pass: ", "secret"),
+    ("globals: {}", "globals: {mypassword: hunter2}", "x.yaml:6: kolla.globals.mypassword: ", "secret"),
+    ("globals: {}", "globals: {aws_access_key: hunter2}", "x.yaml:6: kolla.globals.aws_access_key: ", "secret"),
+    ("globals: {}", "globals: {admin_password: 123456}", "x.yaml:6: kolla.globals.admin_password: ", "secret"),
     ("globals: {}", f"globals: {{a: {'[' * 60}{']' * 60}}}", "x.yaml:6: kolla.globals.a: ", "nested"),
     ("config: null", "config: nowhere", "x.yaml:6: kolla.config: ", "missing; give a folder, relative to this file"),
     ("config: null", "config: x.yaml", "x.yaml:6: kolla.config: ", "not a folder"),
@@ -104,6 +110,15 @@ BAD = [
     ("hash_rounds: null", "token_cache: -1", "x.yaml:7: keystone.token_cache: must be 0 or more, not -1", ""),
     ("control: 1", "control: 0", "x.yaml:8: admin_region.control: must be 1 or more, not 0", "control hosts"),
     ("control: 1", "compute: 1", "x.yaml:8: admin_region.compute: unknown key", ""),
+    (
+        "globals: {}",
+        "globals: {ansible_connection: local}",
+        "x.yaml:6: kolla.globals.ansible_connection: ",
+        "Ansible's",
+    ),
+    ("globals: {}", "globals: {a: {ansible_host: x}}", "x.yaml:6: kolla.globals.a.ansible_host: ", "Ansible's"),
+    ("globals: {}", "globals: {a: [1, {b: {ansible_x: 1}}]}", "x.yaml:6: kolla.globals.a[1].b.ansible_x: ", "own"),
+    ("control: 1", "kolla: {globals: {Ansible_Host: x}}", "x.yaml:8: admin_region.kolla.globals.Ansible_Host: ", "own"),
     ("control: 1", "kolla: {global: {}}", "x.yaml:8: admin_region.kolla.global: unknown key", "mean 'globals'?"),
     ("{name: AR, control: 1}", "", "x.yaml:8: admin_region: must be a map of keys and values, not empty", ""),
     ("name: AR", "name: osr2", "x.yaml:12: regions[1].name: 'OSR2' is the admin region's name", ""),
@@ -133,7 +148,8 @@ BAD = [
     ("driver: auto", "driver: nfqeue", "x.yaml:14: wan.driver: must be one of netem, nfqueue, auto", "'nfqueue'?"),
     ("driver: auto", "deploy_rtt_ms: -1", "x.yaml:14: wan.deploy_rtt_ms: must be 0 or more", ""),
     ("driver: auto", "loss_percent: 100", "x.yaml:14: wan.loss_percent: must be less than 100", ""),
-    ("driver: auto", "bandwidth_mbit: 0", "x.yaml:14: wan.bandwidth_mbit: must be more than 0", "null: no cap"),
+    ("driver: auto", "bandwidth_mbit: 0", "x.yaml:14: wan.bandwidth_mbit: must be 0.1 or more, not 0", "null: no cap"),
+    ("driver: auto", "bandwidth_mbit: 1.0e+9", "x.yaml:14: wan.bandwidth_mbit: must be 100000 or less", "null: no cap"),
     ("[0, 50]", "[0, -5]", "x.yaml:16: sweep.rtt_ms[1]: must be 0 or more, not -5", ""),
     ("[0, 50]", "[0, .inf]", "x.yaml:16: sweep.rtt_ms[1]: must be a finite number", ""),
     ("[0, 50]", "[0, .nan]", "x.yaml:16: sweep.rtt_ms[1]: must be a finite number", ""),
@@ -298,7 +314,10 @@ def test_overlay_replaces_the_testbed_alone(write):
         ("testbed: {kind: local}\nname: other\n", "bed.yaml:2: name: a testbed file has the section 'testbed' alone"),
         ("\ntestbad: {kind: local}\n", "bed.yaml:2: testbed: key is missing; did you mean that by 'testbad'?"),
         ("testbed:\n  kind: local\n  net: 1\n", "bed.yaml:3: testbed.net: unknown key 'net'"),
-        ("testbed:\n  network: 198.18.0.0/16\n", "bed.yaml:1: testbed.kind: key is missing; one of: local"),
+        (
+            "testbed:\n  network: 198.18.0.0/16\n",
+            "bed.yaml:1: testbed.kind: key is missing; one of: g5k, local, static",
+        ),
         ("testbed:\n", "bed.yaml:1: testbed: must be a map with the key 'kind'"),
         ("", "bed.yaml: the file is empty; a testbed file is a map of keys"),
     ],
@@ -344,9 +363,10 @@ def test_annotated_example_shows_the_defaults(write):
     """What its comments call the default is the default: only what DESIGN's example sets differs from a bare file."""
     minimal = {"name": "two_regions", "release": "2025.1", "testbed": {"kind": "local"}}
     minimal["regions"] = [{"name": "OSR1"}, {"name": "OSR2"}]
-    minimal["sweep"] = {"repetitions": 2}
-    minimal["bench"] = [{"tool": "probe", "samples": 100}]
+    minimal["sweep"] = {"rtt_ms": [0, 50, 200], "repetitions": 7, "precision": 0.02}
+    minimal["bench"] = [{"tool": "probe", "samples": 4, "warmup": 1}]
     assert config.load(TWO_REGIONS) == config.from_dict(minimal)
+    del minimal["sweep"]["rtt_ms"]
     assert config.from_dict(minimal).sweep.rtt_ms == (0, 20, 50, 100, 200)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from mrkolla import debian
-from mrkolla.errors import LackError
+from mrkolla.base import debian
+from mrkolla.base.errors import LackError
 
 PUBLIC = "http://deb.debian.org/debian"
 
@@ -103,25 +105,55 @@ def test_without_mmdebstrap_the_package_is_named(monkeypatch, tmp_path):
         debian.build(tmp_path / "root", ["x"], tmp_path / "log", what="a test")
 
 
-def test_the_command_asks_that_mirror_for_those_packages(monkeypatch, tmp_path):
+@pytest.fixture
+def mmdebstrap(monkeypatch, tmp_path):
+    """A stand-in that says what it was given."""
     program = tmp_path / "bin" / "mmdebstrap"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\nfor word; do echo "I: $word"; done\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setenv("MRKOLLA_DEBIAN_MIRROR", "http://named.example/d")
+
+
+def test_the_command_asks_that_mirror_for_those_packages(mmdebstrap, tmp_path):
     told: list[str] = []
     log = tmp_path / "log"
     debian.build(tmp_path / "root", ["one", "two"], log, hooks=["echo hi"], detail=told.append, what="a test")
-    assert told == [
+    given = [line.removeprefix("I: ") for line in log.read_text().splitlines()]
+    assert given[:5] == [
         "--variant=minbase",
         "--mode=root",
         "--include=one,two",
         '--aptopt=Acquire::Retries "3"',
         "--dpkgopt=force-unsafe-io",
-        "--customize-hook=echo hi",
-        "trixie",
-        str(tmp_path / "root")[:80],
-        "http://named.example/d",
     ]
-    assert "I: --include=one,two" in log.read_text()
+    assert given[-3:] == ["trixie", str(tmp_path / "root"), "http://named.example/d"]
+    assert told == [line[:80] for line in given]
+    # No package compiles its modules; they are compiled beside, and what is left after the caller's own hooks.
+    early = [line for line in given if line.startswith("--essential-hook=")]
+    late = [line for line in given if line.startswith("--customize-hook=")]
+    assert "dpkg-divert" in early[0]
+    assert early[1].endswith('ln -s /bin/true "$1/usr/bin/py3compile"')
+    assert "compileall" in early[2]
+    assert late[0] == "--customize-hook=echo hi"
+    assert [word for word in ("rm ", "--remove", "flock", "compileall") if word not in " ".join(late[1:])] == []
+
+
+def test_what_is_left_out_is_not_unpacked_and_is_removed_where_it_is(tmp_path):
+    root = tmp_path / "root"
+    for path in ("usr/share/doc/a/b", "usr/share/keep/c", "etc/dpkg/dpkg.cfg.d/other"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    for hook in debian.leave_out(["/usr/share/doc/*", "/usr/lib/x/*/tests/*"]):
+        subprocess.run(["sh", "-ec", hook, "exec", str(root)], check=True)
+    text = (root / "etc/dpkg/dpkg.cfg.d/mrkolla").read_text()
+    assert text == "path-exclude=/usr/share/doc/*\npath-exclude=/usr/lib/x/*/tests/*\n"
+    assert not (root / "usr/share/doc/a").exists()
+    assert (root / "usr/share/keep/c").exists()
+    assert debian.leave_out([]) == []
+
+
+def test_a_root_without_set_up_has_no_hooks_of_ours(mmdebstrap, tmp_path):
+    debian.build(tmp_path / "root", ["one"], tmp_path / "log", variant="extract", what="a test")
+    assert "hook" not in (tmp_path / "log").read_text()

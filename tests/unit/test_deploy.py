@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla.errors import DeployError
-from mrkolla.journal import Journal
+from mrkolla.base.errors import DeployError
+from mrkolla.base.journal import Journal, read_steps
+from mrkolla.base.progress import Progress
 from mrkolla.kolla import deploy
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.progress import Progress
 from mrkolla.providers.local import testbed as local_testbed
 
 PATIENCE = 10
@@ -93,7 +93,7 @@ def cloud(kolla, experiment, tmp_path):
     regions = local_testbed.regions(experiment())
     marks = {region.name: f"mark of {region.name}" for region in regions}
 
-    def run(**changed: str) -> str:
+    def run(accelerate: bool = False, **changed: str) -> str:
         kolla.calls.clear()
         kolla.events.clear()
         screen = io.StringIO()
@@ -107,6 +107,7 @@ def cloud(kolla, experiment, tmp_path):
                 journal,
                 progress,
                 marks | changed,
+                accelerate,
             ).deploy()
         return screen.getvalue()
 
@@ -214,6 +215,26 @@ def test_a_run_that_fails_once_is_tried_again_on_mended_hosts(cloud, kolla, tmp_
     ]
     assert not (tmp_path / "gates" / "registration.lock").is_symlink()
     assert kolla.stopped == []
+
+
+def test_what_fails_accelerated_is_tried_again_in_the_stock_way_and_recorded(cloud, kolla, tmp_path):
+    kolla.fail = {"OSR1": "once"}
+    said = cloud(accelerate=True)
+    assert "tried again in the stock way: region OSR1: failed" in said
+    ways = {what: [call["accelerated"] for call in kolla.calls if call["what"] == what] for what in kolla.ran()}
+    assert ways == {
+        "AR": [True],
+        "OSR1": [True, False],
+        "OSR2": [True],
+        "register OSR1": [True],
+        "register OSR2": [True],
+    }
+    results = {step.name: step.result for step in read_steps(tmp_path / "journal.jsonl")}
+    assert [results[f"kolla {name}"]["way"] for name in ("AR", "OSR1", "OSR2")] == [
+        "accelerated",
+        "stock",
+        "accelerated",
+    ]
 
 
 def test_a_registration_that_fails_once_leaves_hosts_that_are_at_work_alone(cloud, kolla):

@@ -3,15 +3,17 @@ else."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from mrkolla import cache, cli
-from mrkolla.errors import CheckError, InputError
+from mrkolla.base import cache
+from mrkolla.base.errors import CheckError, InputError
+from mrkolla.cli import main as cli
+from mrkolla.config.releases import release
 from mrkolla.kolla import edits, env, patch
 from mrkolla.kolla.edit import Edit
-from mrkolla.kolla.releases import release
 
 RELEASE = release("2025.1")
 FILE = "ansible/roles/a/tasks/main.yml"
@@ -38,7 +40,8 @@ def tree(tmp_path, monkeypatch):
     (folder / FILE).write_text(TEXT)
 
     def with_edits(*wanted: Edit):
-        monkeypatch.setattr(edits, "EDITS", wanted)
+        for module in (edits, env):
+            monkeypatch.setattr(module, "edits_for", lambda release: list(wanted))
         return folder
 
     return with_edits
@@ -168,6 +171,8 @@ def test_by_the_command_line(tree, capsys, signals):
     argv = ("kolla", "patch", "--release", "2025.1", folder)
     assert call(*argv, "--check") == 5
     assert "absent" in capsys.readouterr().out
+    assert call(*argv, "--check", "--format", "json") == 5
+    assert json.loads(capsys.readouterr().out)["edits"][0]["state"] == "absent"
     assert call(*argv, "--diff") == 0
     assert "+- name: A task of this edit\n" in capsys.readouterr().out
     assert call(*argv) == 0

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from mrkolla import config, providers
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.journal import Journal
+from mrkolla.config.placement import AR
 from mrkolla.config.testbeds import G5kTestbed
-from mrkolla.errors import InputError, LackError
-from mrkolla.journal import Journal
-from mrkolla.placement import AR
 from mrkolla.providers.g5k import place, state, testbed
 from mrkolla.providers.g5k.state import Node, Reserved
 from mrkolla.wan.real import below_real, expected
@@ -165,7 +166,7 @@ def test_before_hosts_are_known_a_plan_has_nobodys(g5k):
     assert len({region.vip for region in regions}) == 3
     assert all(region.vip.startswith("192.0.2.") for region in regions)
     assert testbed.running(g5k()) == {}
-    assert providers.deadline(g5k()) is None
+    assert providers.testbed("g5k").deadline(g5k()) is None
 
 
 def test_reserved_hosts_are_found_again(g5k, monkeypatch):
@@ -173,11 +174,11 @@ def test_reserved_hosts_are_found_again(g5k, monkeypatch):
     there = g5k()
     made = reserve(there)
     assert state.load(there.name) == made
-    assert (state.folder(there.name) / "g5k.json").stat().st_mode & 0o077 == 0
+    assert (cache.cloud(there.name) / "g5k.json").stat().st_mode & 0o077 == 0
     regions = testbed.regions(there)
     assert (regions[1].vip, regions[1].subnet) == ("10.0.0.102", "10.0.0.0/24")
     assert [(p.host.name, p.host.address) for p in regions[1].hosts] == [("n-2", "10.0.0.2"), ("n-3", "10.0.0.3")]
-    assert providers.deadline(there) == made.ends
+    assert providers.testbed("g5k").deadline(there) == made.ends
     assert testbed.kolla_globals(there, regions[1])["network_interface"] == "eno1"
     links = testbed.links(there)
     assert [link.osr for link in links] == ["OSR1", "OSR2"]
@@ -210,20 +211,20 @@ def test_the_nodes_of_an_earlier_job_are_not_those_of_this(g5k, monkeypatch, tmp
 def test_on_new_hosts_nothing_counts_as_deployed(g5k):
     name = g5k().name
     reserve(g5k())
-    path = state.folder(name) / "journal.jsonl"
+    path = cache.cloud(name) / "journal.jsonl"
     with Journal(path) as journal:
         journal.run("kolla AR", 1, lambda: None)
-    (state.folder(name) / "gates").mkdir()
+    (cache.cloud(name) / "gates").mkdir()
     testbed._begin_anew(name)
     with Journal(path) as journal:
         assert not journal.is_done("kolla AR", 1)
-    assert not (state.folder(name) / "gates").exists()
+    assert not (cache.cloud(name) / "gates").exists()
 
 
 @pytest.mark.parametrize("content", ["{", json.dumps({"version": 99})])
 def test_a_record_that_cannot_be_read_is_not_passed_over(g5k, content):
     reserve(g5k())
-    (state.folder(g5k().name) / "g5k.json").write_text(content)
+    (cache.cloud(g5k().name) / "g5k.json").write_text(content)
     with pytest.raises(InputError, match=r"g5k.json"):
         testbed.regions(g5k())
 
@@ -317,16 +318,16 @@ def test_a_job_with_too_few_nodes_or_too_little_time_is_refused_at_once(g5k, mon
         monkeypatch.setenv(name, value)
     nodes.write_text("a-1\na-2\n")
     with pytest.raises(LackError, match="job 8 has 2 nodes"):
-        providers.foresee(g5k(), tmp_path)
+        providers.testbed("g5k").foresee(g5k(), tmp_path)
     nodes.write_text("".join(f"a-{number}\n" for number in range(5)))
-    providers.foresee(g5k(), tmp_path)
+    providers.testbed("g5k").foresee(g5k(), tmp_path)
     run = tmp_path / "demo-20260101T000000Z"
     run.mkdir()
     (run / "experiment.yaml").write_text(g5k().dump())
     with Journal(run / "journal.jsonl") as journal:
         journal.run("deploy", None, lambda: {"reused": False, "seconds": 900.0})
     with pytest.raises(LackError, match=r"the hosts are there for 0:(10|09):\d\d more; .* and one point take"):
-        providers.foresee(g5k(), tmp_path)
+        providers.testbed("g5k").foresee(g5k(), tmp_path)
 
 
 # -- the real round trip ---------------------------------------------------------------------------------------------

@@ -16,16 +16,19 @@ import pytest
 import yaml
 
 from mrkolla import config
+from mrkolla.base.errors import CheckError, DeployError, InputError, LackError, WanError
+from mrkolla.base.journal import Journal, read_steps
+from mrkolla.base.progress import Progress
 from mrkolla.check import Report
 from mrkolla.check.model import CloudView
-from mrkolla.cloud import Cloud
-from mrkolla.errors import CheckError, DeployError, InputError, LackError, WanError
-from mrkolla.experiment import Cloud as Execution
-from mrkolla.journal import Journal, read_steps
+from mrkolla.cloud import membership, saved
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.cloud.deploying import deploy
+from mrkolla.cloud.membership import joining, verify
+from mrkolla.config.placement import AR
+from mrkolla.experiment.cloud import Cloud as Execution
+from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.membership import joining, verify
-from mrkolla.placement import AR
-from mrkolla.progress import Progress
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.results import RunFolder
 from mrkolla.wan import Rtt
@@ -202,16 +205,16 @@ def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
     monkeypatch.setattr(verify, "servers", made.servers_of)
     monkeypatch.setattr(verify, "horizon", made.horizon)
     monkeypatch.setattr(verify, "endpoints_of", lambda cloud, name: made.note(f"endpoints {name}"))
-    monkeypatch.setattr(joining.Deployment, "join", deploy)
+    monkeypatch.setattr(Deployment, "join", deploy)
     monkeypatch.setattr(joining, "need_known", lambda *_: None)
     monkeypatch.setattr(joining, "EchoServer", Echo)
     monkeypatch.setattr(joining, "measure", made.measured)
     monkeypatch.setattr(joining, "_PAUSE_S", 0.0)
     for where in ("joining", "leaving"):
-        monkeypatch.setattr(f"mrkolla.membership.{where}.links_up", lambda folder: set(made.up))
-    monkeypatch.setattr(Cloud, "wan", lambda cloud, only=None: Links(made, only))
-    monkeypatch.setattr(Cloud, "build", lambda cloud: (KollaEnv(tmp_path / "env"), None))
-    monkeypatch.setattr(Cloud, "wait_ready", lambda cloud, timeout=1, only=None: made.note(f"ready {only}"))
+        monkeypatch.setattr(f"mrkolla.cloud.membership.{where}.links_up", lambda folder: set(made.up))
+    monkeypatch.setattr(DeployedCloud, "wan", lambda cloud, only=None: Links(made, only))
+    monkeypatch.setattr(DeployedCloud, "build", lambda cloud: (KollaEnv(tmp_path / "env"), None))
+    monkeypatch.setattr(DeployedCloud, "wait_ready", lambda cloud, timeout=1, only=None: made.note(f"ready {only}"))
     monkeypatch.setattr(local_testbed, "reserve", made.reserve)
     monkeypatch.setattr(local_testbed, "release", made.release)
     monkeypatch.setattr(local_testbed, "need_room", lambda whole, name: made.note(f"room {name}"))
@@ -219,7 +222,7 @@ def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
     made.folder.mkdir(parents=True)
     made.reserve(given, None, None, None)
     with Progress(file=io.StringIO()) as progress:
-        cloud = Cloud(given, progress, tmp_path / "logs")
+        cloud = DeployedCloud(given, progress, tmp_path / "logs")
         cloud.write_plan()
         cloud.write_clouds_yaml()
         with Journal(made.folder / "journal.jsonl") as journal:
@@ -234,14 +237,14 @@ def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
 def cloud(world, tmp_path):
     """Make the cloud as a new process would; its words are in ``world.screen``."""
 
-    def make() -> Cloud:
+    def make() -> DeployedCloud:
         world.screen = io.StringIO()
-        return Cloud(world.experiment, Progress(file=world.screen), tmp_path / "logs")
+        return DeployedCloud(world.experiment, Progress(file=world.screen), tmp_path / "logs")
 
     return make
 
 
-def names(cloud: Cloud) -> list[str]:
+def names(cloud: DeployedCloud) -> list[str]:
     return [region.name for region in cloud.regions]
 
 
@@ -256,7 +259,7 @@ def test_a_region_joins_and_leaves_and_nothing_is_left(world, cloud):
         if path.is_file() and path.parts[-2:] != ("plan", "passwords.yml")
     }
     one = cloud()
-    done = one.join("OSR3")
+    done = membership.join(one, "OSR3")
     assert world.events == [
         *("room OSR3", "hosts", "kolla OSR3", "kolla OSR3 registers", "ready OSR3", "endpoints OSR3"),
         "Horizon OSR3 True",
@@ -282,7 +285,7 @@ def test_a_region_joins_and_leaves_and_nothing_is_left(world, cloud):
     assert steps["join OSR3"].result == done
     world.events.clear()
 
-    gone = cloud().leave("OSR3")
+    gone = membership.leave(cloud(), "OSR3")
     assert world.events == ["servers OSR3", "servers OSR3", "release OSR3", "Horizon OSR3 False"]
     # Heat came with it; Nova is everybody's.
     assert (gone["endpoints_removed"], gone["services_removed"]) == (3, ["heat"])
@@ -292,36 +295,36 @@ def test_a_region_joins_and_leaves_and_nothing_is_left(world, cloud):
         assert path.read_bytes() == data, path
     # It may come again, from the beginning.
     world.events.clear()
-    cloud().join("OSR3")
+    membership.join(cloud(), "OSR3")
     assert "kolla OSR3 registers" in world.events
 
 
 def test_both_do_nothing_the_second_time(world, cloud):
-    first = cloud().join("OSR3", compute=2, deploy_rtt_ms=100)
+    first = membership.join(cloud(), "OSR3", compute=2, deploy_rtt_ms=100)
     before = world.state()
     world.events.clear()
-    again = cloud().join("OSR3")
+    again = membership.join(cloud(), "OSR3")
     assert again["already"]
     assert again["seconds"] == first["seconds"]
-    assert cloud().join("OSR3", compute=2, deploy_rtt_ms=100)["already"]
+    assert membership.join(cloud(), "OSR3", compute=2, deploy_rtt_ms=100)["already"]
     assert world.events == []
     assert world.state() == before
-    cloud().leave("OSR3")
+    membership.leave(cloud(), "OSR3")
     world.events.clear()
-    assert cloud().leave("OSR3")["already"]
+    assert membership.leave(cloud(), "OSR3")["already"]
     assert world.events == []
 
 
 def test_a_region_of_the_file_leaves_and_comes_back(world, cloud):
     before = world.state()
-    cloud().leave("OSR2")
+    membership.leave(cloud(), "OSR2")
     known = cloud()
     assert names(known) == ["AR", "OSR1"]
     assert known.members.gone(world.experiment) == ["OSR2"]
     # What came before anything was recorded is not taken away.
     assert "s-nova" in world.identity.kinds
-    assert cloud().leave("OSR2")["already"]
-    cloud().join("OSR2")
+    assert membership.leave(cloud(), "OSR2")["already"]
+    membership.join(cloud(), "OSR2")
     assert names(cloud()) == ["AR", "OSR1", "OSR2"]
     assert world.state()["hosts"] == before["hosts"]
 
@@ -329,7 +332,7 @@ def test_a_region_of_the_file_leaves_and_comes_back(world, cloud):
 def test_the_shape_that_is_asked_for(world, cloud, tmp_path):
     file = tmp_path / "osr3.yaml"
     file.write_text("compute: 2\ncompute_driver: fake\nfake_computes: 20\nkolla: {globals: {nova_x: 1}}\n")
-    cloud().join("OSR3", file=file, control=2)
+    membership.join(cloud(), "OSR3", file=file, control=2)
     known = cloud()
     region = known.experiment.regions[-1]
     assert (region.control, region.compute, region.fake_computes) == (2, 2, 20)
@@ -347,21 +350,21 @@ def test_the_shape_that_is_asked_for(world, cloud, tmp_path):
 
 
 def test_a_round_trip_is_in_force_and_measured_before_kolla_runs(world, cloud):
-    done = cloud().join("OSR3", deploy_rtt_ms=100)
+    done = membership.join(cloud(), "OSR3", deploy_rtt_ms=100)
     order = world.events
     assert order.index("links OSR3") < order.index("link OSR3 100") < order.index("kolla OSR3")
     assert done["rtt_measured_ms"] == {"before": 100.3, "after": 100.3}
     assert done["deploy_rtt_ms"] == 100
-    cloud().leave("OSR3")
+    membership.leave(cloud(), "OSR3")
     assert world.up == set()
 
 
 def test_links_that_are_up_stay_and_the_new_one_joins_them(world, cloud):
     world.up = {"OSR1", "OSR2"}
-    cloud().join("OSR3")
+    membership.join(cloud(), "OSR3")
     assert "links OSR1 OSR2 OSR3" in world.events
     assert "link OSR3 0" in world.events
-    cloud().leave("OSR3")
+    membership.leave(cloud(), "OSR3")
     assert world.up == {"OSR1", "OSR2"}
     assert [event for event in world.events if event.startswith("link ")] == ["link OSR3 0"]
 
@@ -369,11 +372,11 @@ def test_links_that_are_up_stay_and_the_new_one_joins_them(world, cloud):
 def test_a_link_that_is_off_stops_the_join_before_kolla_runs(world, cloud):
     world.off = 9.0
     with pytest.raises(WanError, match=r"OSR3 to AR, for its join: RTT asked 100 ms, measured 109.00 ms"):
-        cloud().join("OSR3", deploy_rtt_ms=100)
+        membership.join(cloud(), "OSR3", deploy_rtt_ms=100)
     assert "kolla OSR3" not in world.events
     assert world.events.count("link OSR3 100") == 3
     world.off = 0.1
-    assert cloud().join("OSR3")["deploy_rtt_ms"] == 100  # goes on with what was asked
+    assert membership.join(cloud(), "OSR3")["deploy_rtt_ms"] == 100  # goes on with what was asked
 
 
 # -- kills ---------------------------------------------------------------------------------------------------------
@@ -391,26 +394,31 @@ def test_a_join_that_is_killed_goes_on_or_is_taken_back(world, cloud, step, then
     before = world.state()
     world.at[step] = Killed()
     with pytest.raises(Killed):
-        cloud().join("OSR3", compute_driver="fake", deploy_rtt_ms=50)
+        membership.join(cloud(), "OSR3", compute_driver="fake", deploy_rtt_ms=50)
     # Until it is in, nobody uses it; and all that must not go on meanwhile says so.
     cut = cloud()
     assert names(cut) == ["AR", "OSR1", "OSR2"]
     assert cut.is_deployed()
-    for refused in (cut.deploy, lambda: cut.save("x"), lambda: cut.join("OSR4"), lambda: cut.leave("OSR1")):
+    for refused in (
+        lambda: deploy(cut),
+        lambda: saved.save(cut, "x"),
+        lambda: membership.join(cut, "OSR4"),
+        lambda: membership.leave(cut, "OSR1"),
+    ):
         with pytest.raises(InputError, match="a join of region OSR3 was begun and not finished"):
             refused()
     with pytest.raises(InputError, match="was begun as 1 control, 1 compute, fake, over 50 ms"):
-        cut.join("OSR3", compute_driver="qemu")
+        membership.join(cut, "OSR3", compute_driver="qemu")
     if then == "leave":
         world.silent = True  # its Nova never came up
-        cut.leave("OSR3")
+        membership.leave(cut, "OSR3")
         assert world.state() == before
         return
-    done = cloud().join("OSR3")
+    done = membership.join(cloud(), "OSR3")
     assert (done["resumed"], done["deploy_rtt_ms"], done["shape"]["compute_driver"]) == (True, 50, "fake")
     assert names(cloud()) == ["AR", "OSR1", "OSR2", "OSR3"]
     assert world.events.count("kolla OSR3 registers") == (2 if step == "kolla OSR3 registers" else 1)
-    cloud().leave("OSR3")
+    membership.leave(cloud(), "OSR3")
     assert world.state() == before
 
 
@@ -418,23 +426,23 @@ def test_a_join_that_is_killed_goes_on_or_is_taken_back(world, cloud, step, then
 def test_a_leave_that_is_killed_goes_on(world, cloud, step):
     world.up = {"OSR1"}
     before = world.state()
-    cloud().join("OSR3")
+    membership.join(cloud(), "OSR3")
     world.at[step] = Killed()
     with pytest.raises(Killed):
-        cloud().leave("OSR3")
+        membership.leave(cloud(), "OSR3")
     cut = cloud()
     assert names(cut) == ["AR", "OSR1", "OSR2"]
     assert "OSR3" not in (world.folder / "clouds.yaml").read_text()
     with pytest.raises(InputError, match="a leave of region OSR3 was begun and not finished"):
-        cut.join("OSR3")
+        membership.join(cut, "OSR3")
     world.silent = True  # its hosts are gone
-    assert cut.leave("OSR3")["resumed"]
+    assert membership.leave(cut, "OSR3")["resumed"]
     assert world.state() == before
 
 
 def test_a_leave_that_is_killed_while_keystone_is_asked_goes_on(world, cloud, monkeypatch):
     before = world.state()
-    cloud().join("OSR3")
+    membership.join(cloud(), "OSR3")
     delete, count = world.identity.delete_endpoint, []
 
     def second(key, ignore_missing):
@@ -445,8 +453,8 @@ def test_a_leave_that_is_killed_while_keystone_is_asked_goes_on(world, cloud, mo
 
     monkeypatch.setattr(world.identity, "delete_endpoint", second)
     with pytest.raises(Killed):
-        cloud().leave("OSR3")
-    cloud().leave("OSR3")
+        membership.leave(cloud(), "OSR3")
+    membership.leave(cloud(), "OSR3")
     assert world.state() == before
 
 
@@ -481,22 +489,24 @@ def refused(world: World, work, kind, words: str) -> None:
 )
 def test_names_that_cannot_be(world, cloud, name, words):
     world.identity.known.add("far")
-    refused(world, lambda: cloud().join(name), InputError, words)
+    refused(world, lambda: membership.join(cloud(), name), InputError, words)
 
 
 def test_names_too_like_one_that_joined_or_left(world, cloud):
-    cloud().join("OSR_3")
+    membership.join(cloud(), "OSR_3")
     for name in ("OSR-3", "osr-3"):
-        refused(world, lambda name=name: cloud().join(name), InputError, "'OSR_3': too alike for host names")
+        refused(
+            world, lambda name=name: membership.join(cloud(), name), InputError, "'OSR_3': too alike for host names"
+        )
     refused(
         world,
-        lambda: cloud().join("OSR_3", control=3),
+        lambda: membership.join(cloud(), "OSR_3", control=3),
         InputError,
         "taken: that region joined already .1 control, 1 compute, qemu, over 0 ms.; 'mrkolla region leave OSR_3'",
     )
-    refused(world, lambda: cloud().join("OSR_3", deploy_rtt_ms=5), InputError, "joined already")
-    cloud().leave("OSR2")
-    refused(world, lambda: cloud().join("osr2"), InputError, "'OSR2': too alike")
+    refused(world, lambda: membership.join(cloud(), "OSR_3", deploy_rtt_ms=5), InputError, "joined already")
+    membership.leave(cloud(), "OSR2")
+    refused(world, lambda: membership.join(cloud(), "osr2"), InputError, "'OSR2': too alike")
 
 
 @pytest.mark.parametrize(
@@ -514,7 +524,7 @@ def test_names_too_like_one_that_joined_or_left(world, cloud):
 )
 def test_shapes_that_cannot_be(world, cloud, monkeypatch, options, words):
     monkeypatch.setattr(local_testbed, "need_room", lambda whole, name: local_testbed.configuration(whole))
-    refused(world, lambda: cloud().join("OSR3", **options), InputError, words)
+    refused(world, lambda: membership.join(cloud(), "OSR3", **options), InputError, words)
 
 
 @pytest.mark.parametrize(
@@ -529,22 +539,27 @@ def test_shapes_that_cannot_be(world, cloud, monkeypatch, options, words):
 def test_files_that_cannot_be(world, cloud, tmp_path, text, words):
     file = tmp_path / "osr3.yaml"
     file.write_text(text)
-    refused(world, lambda: cloud().join("OSR3", file=file), InputError, words)
+    refused(world, lambda: membership.join(cloud(), "OSR3", file=file), InputError, words)
 
 
 def test_no_hosts_no_join(world, cloud, monkeypatch):
     world.at["room OSR3"] = LackError("no memory")
-    refused(world, lambda: cloud().join("OSR3"), LackError, "no memory")
+    refused(world, lambda: membership.join(cloud(), "OSR3"), LackError, "no memory")
     world.hosts["osr1-control1"] = False
-    refused(world, lambda: cloud().join("OSR3"), CheckError, "hosts are down: osr1-control1")
+    refused(world, lambda: membership.join(cloud(), "OSR3"), CheckError, "hosts are down: osr1-control1")
     world.hosts.clear()
-    refused(world, lambda: cloud().join("OSR3"), CheckError, "there is no cloud 'demo'")
+    refused(world, lambda: membership.join(cloud(), "OSR3"), CheckError, "there is no cloud 'demo'")
 
 
 def test_a_testbed_where_none_can_join(world, cloud, monkeypatch):
     monkeypatch.delattr(local_testbed, "release")
-    refused(world, lambda: cloud().join("OSR3"), LackError, "no region can join or leave in this version: put OSR3")
-    refused(world, lambda: cloud().leave("OSR2"), LackError, "no region can join or leave in this version")
+    refused(
+        world,
+        lambda: membership.join(cloud(), "OSR3"),
+        LackError,
+        "no region can join or leave in this version: put OSR3",
+    )
+    refused(world, lambda: membership.leave(cloud(), "OSR2"), LackError, "no region can join or leave in this version")
 
 
 def test_static_hosts_that_are_missing_are_counted(experiment):
@@ -558,30 +573,42 @@ def test_static_hosts_that_are_missing_are_counted(experiment):
 
 
 def test_who_cannot_leave(world, cloud):
-    refused(world, lambda: cloud().leave("AR"), InputError, "AR is the admin region, .* cannot leave")
-    refused(world, lambda: cloud().leave("OSR9"), InputError, "no region 'OSR9'; there are OSR1, OSR2")
-    refused(world, lambda: cloud().leave("osr1"), InputError, "no region 'osr1'")
-    cloud().leave("OSR1")
-    refused(world, lambda: cloud().leave("OSR2"), InputError, "OSR2 is the last OpenStack region")
-    refused(world, lambda: cloud().leave("OSR2", force=True), InputError, "OSR2 is the last OpenStack region")
+    refused(world, lambda: membership.leave(cloud(), "AR"), InputError, "AR is the admin region, .* cannot leave")
+    refused(world, lambda: membership.leave(cloud(), "OSR9"), InputError, "no region 'OSR9'; there are OSR1, OSR2")
+    refused(world, lambda: membership.leave(cloud(), "osr1"), InputError, "no region 'osr1'")
+    membership.leave(cloud(), "OSR1")
+    refused(world, lambda: membership.leave(cloud(), "OSR2"), InputError, "OSR2 is the last OpenStack region")
+    refused(
+        world, lambda: membership.leave(cloud(), "OSR2", force=True), InputError, "OSR2 is the last OpenStack region"
+    )
 
 
 def test_a_region_with_servers_leaves_by_force_alone(world, cloud):
     world.servers = ["web", "db"]
-    refused(world, lambda: cloud().leave("OSR2"), InputError, r"OSR2 has 2 servers \(db, web\): delete them first")
+    refused(
+        world,
+        lambda: membership.leave(cloud(), "OSR2"),
+        InputError,
+        r"OSR2 has 2 servers \(db, web\): delete them first",
+    )
     world.silent = True
-    refused(world, lambda: cloud().leave("OSR2"), CheckError, "its Nova does not say .* --force takes the region out")
-    assert cloud().leave("OSR2", force=True)["forced"]
+    refused(
+        world,
+        lambda: membership.leave(cloud(), "OSR2"),
+        CheckError,
+        "its Nova does not say .* --force takes the region out",
+    )
+    assert membership.leave(cloud(), "OSR2", force=True)["forced"]
     assert names(cloud()) == ["AR", "OSR1"]
 
 
 def test_a_server_that_comes_at_the_last_moment_turns_a_leave_back(world, cloud, monkeypatch):
-    cloud().join("OSR3")
+    membership.join(cloud(), "OSR3")
     before = world.state()
     seen = iter([[], ["late"]])
     monkeypatch.setattr(verify, "servers", lambda cloud, name: next(seen))
     with pytest.raises(InputError, match=r"OSR3 has 1 servers \(late\)"):
-        cloud().leave("OSR3")
+        membership.leave(cloud(), "OSR3")
     after = world.state()
     assert {**after, "clouds": None} == {**before, "clouds": None}
     assert names(cloud()) == ["AR", "OSR1", "OSR2", "OSR3"]
@@ -593,18 +620,18 @@ def test_a_join_that_changes_others_is_no_good_one(world, cloud, monkeypatch):
 
     monkeypatch.setattr(verify, "endpoints_of", meddle)
     with pytest.raises(DeployError, match="the join of OSR3 changed endpoints of other regions"):
-        cloud().join("OSR3")
+        membership.join(cloud(), "OSR3")
     assert names(cloud()) == ["AR", "OSR1", "OSR2"]
 
 
 def test_two_at_the_same_time_do_not_mix(world, cloud):
     with Journal(world.folder / "journal.jsonl"), pytest.raises(LackError):
-        cloud().join("OSR3")
+        membership.join(cloud(), "OSR3")
     assert not (world.folder / "regions.json").exists()
 
 
 def test_the_view_for_the_catalog_is_what_is_planned(world, cloud):
-    cloud().join("OSR3")
+    membership.join(cloud(), "OSR3")
     view = verify._view(cloud())
     assert isinstance(view, CloudView)
     assert [(region.name, region.kind == AR, bool(region.services)) for region in view.regions] == [
@@ -618,7 +645,7 @@ def test_the_view_for_the_catalog_is_what_is_planned(world, cloud):
 @pytest.fixture
 def run(world, tmp_path, monkeypatch):
     """An execution of the experiment, whose deployment and check have nothing to do."""
-    monkeypatch.setattr(Cloud, "deploy", lambda cloud: cloud.members.need_settled())
+    monkeypatch.setattr("mrkolla.experiment.cloud.deploy", lambda cloud, fresh=False: cloud.members.need_settled())
     monkeypatch.setattr(Execution, "record", lambda run, reused=True: None)
     monkeypatch.setattr(Execution, "check", lambda run: Report())
     folder = RunFolder.create(tmp_path / "results", "demo")
@@ -658,9 +685,9 @@ def test_an_execution_takes_back_a_join_that_was_cut_off(world, run, cloud):
 
 
 def test_an_execution_does_not_go_on_without_a_region_of_its_file(world, run, cloud):
-    cloud().leave("OSR2")
+    membership.leave(cloud(), "OSR2")
     with run() as one, pytest.raises(InputError, match="region OSR2 of the experiment left the cloud 'demo'"):
         one.up()
-    cloud().join("OSR2")
+    membership.join(cloud(), "OSR2")
     with run() as one:
         one.up()

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla.errors import DeployError, InputError, LackError
-from mrkolla.journal import Journal, read_steps
+from mrkolla.base.errors import DeployError, InputError, LackError
+from mrkolla.base.journal import Journal, read_steps
 
 # A run of three steps that leaves a mark for each piece of work it does, and hangs in the second when told to.
 RUN = """
 import sys, time
 from pathlib import Path
-from mrkolla.journal import Journal
+from mrkolla.base.journal import Journal
 
 folder, hang = Path(sys.argv[1]), sys.argv[2] == "hang"
 

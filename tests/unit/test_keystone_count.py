@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from mrkolla.base.remote import Host
 from mrkolla.bench.keystone_count import assign, caused, fill
 from mrkolla.kolla.httplog import Request
-from mrkolla.remote import Host
+from mrkolla.wan.windows import Sender
 
 MS = 1_000_000
 T0 = 1_795_387_760_000 * MS
@@ -161,3 +162,99 @@ def test_a_log_with_gaps_or_without_lines_counts_nothing():
     none = fill(samples, FakeLog([]), "AR", [OSR1])
     assert "mrkolla kolla run AR -- reconfigure --tags loadbalancer" in none.warnings[0]
     assert samples[0]["keystone_requests"] is None
+
+
+def test_a_duration_is_split_by_the_union_of_its_own_requests():
+    requests = [
+        request(2, 4, agent=PROBE, port=1, new=True),
+        request(4, 4, agent=PROBE, port=2, new=True),  # beside the first for 2 ms
+        request(20, 3, agent="x", port=5),  # another's
+    ]
+    samples = [sample(0, 10), sample(18, 30)]
+    fill(samples, FakeLog(requests), "AR", [OSR1])
+    assert [s["keystone_s"] for s in samples] == pytest.approx([0.006, 0])
+    assert [s["wire_s"] for s in samples] == pytest.approx([0.004, 0.012])
+
+
+def test_a_request_that_the_services_made_for_the_operation_is_part_of_its_split():
+    requests = [
+        request(0, 2, agent=PROBE, method="POST", issued="U", status=201, port=1, new=True),
+        request(12, 3, agent=SERVICE, auth="S", subject="U", port=2),
+    ]
+    samples = [sample(10, 20)]
+    fill(samples, FakeLog(requests), "AR", [OSR1])
+    assert (samples[0]["keystone_s"], samples[0]["wire_s"]) == pytest.approx((0.003, 0.007))
+
+
+@pytest.mark.parametrize(
+    ("samples", "requests"),
+    [
+        ([sample(0, 10), sample(0, 10)], [request(5, agent="rally", auth="Z", new=True)]),  # could be either's
+        ([sample(0, 10, 2)], [request(5, agent=PROBE)]),  # the tool counted one more
+        ([sample(4, 6)], [request(1, 8, agent=PROBE)]),  # longer than the operation
+        ([sample(0, 10, duration_s=None)], [request(0, 0, agent="x")]),
+    ],
+)
+def test_what_cannot_be_told_is_not_split(samples, requests):
+    fill(samples, FakeLog(requests), "AR", [OSR1])
+    assert [s.get("wire_s") for s in samples] == [None] * len(samples)
+
+
+class TwoLogs(FakeLog):
+    """The AR's log, and OSR1's own; how the AR sends is known."""
+
+    def __init__(self, keystone: list[Request], local: list[Request], sender: Sender | None = None) -> None:
+        super().__init__(keystone)
+        self.local, self.sender = local, sender
+
+    def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
+        return self.local if region == "OSR1" else self.logged
+
+
+def test_the_parts_of_a_duration_glance_with_a_new_token():
+    """10 ms of the client, 30 at Glance, in it a round trip of 20 ms to Keystone, which takes 4."""
+    keystone = [
+        request(-50, 2, agent=PROBE, method="POST", issued="U", status=201, port=1, new=True),
+        request(17, 4, agent=SERVICE, auth="S", subject="U", port=2, service_ms=3, queue_ms=0, connect_ms=1),
+    ]
+    local = [
+        request(5, 30, agent=PROBE, auth="U", front="glance_api_front", port=40),
+        request(12, 5, agent="neutron-agent", auth="W", front="glance_api_front", port=41),  # not the operation's
+        request(60, 9, agent=PROBE, auth="U", front="glance_api_front", port=40),  # the next one's
+    ]
+    samples = [sample(0, 40, rtt_measured_ms=20.0), sample(58, 72, rtt_measured_ms=20.0)]
+    fill(samples, TwoLogs(keystone, local), "AR", [OSR1])
+    first, cached = samples
+    assert (first["keystone_s"], first["wire_s"]) == pytest.approx((0.004, 0.036))
+    assert (first["keystone_server_s"], first["keystone_wait_s"]) == pytest.approx((0.003, 0.001))
+    assert first["region_s"] == pytest.approx(0.030 - 0.004 - 0.020)
+    assert (cached["keystone_s"], cached["region_s"]) == pytest.approx((0, 0.009))
+    assert first.get("keystone_windows") is None, "how the AR sends is not known"
+
+
+def test_an_apis_time_is_not_told_where_it_could_be_anothers_or_the_log_has_gaps():
+    local = [request(5, 2, agent="x", auth="U", front="glance_api_front", port=40)]
+    login = request(-50, 2, agent="rally", method="POST", issued="U", status=201, port=1, new=True)
+    both = [sample(0, 10, rtt_measured_ms=1.0), sample(1, 9, rtt_measured_ms=1.0)]
+    fill(both, TwoLogs([login], local), "AR", [OSR1])
+    assert [one.get("region_s") for one in both] == [None, None]
+    assert [one["keystone_s"] for one in both] == [0, 0]
+
+    class Gaps(TwoLogs):
+        def lost(self, region: str) -> list[str]:
+            return ["gone"] if region == "OSR1" else []
+
+    alone = [sample(0, 10, rtt_measured_ms=1.0)]
+    fill(alone, Gaps([login], local), "AR", [OSR1])
+    assert alone[0].get("region_s") is None and alone[0]["wire_s"] == pytest.approx(0.01)
+
+
+def test_round_trips_that_responses_wait_for_tcp():
+    requests = [
+        request(2, agent=PROBE, port=1, new=True, bytes=20_000),
+        request(4, agent=PROBE, port=1, bytes=20_000),  # its window is open now
+        request(22, agent=PROBE, port=2, new=True, bytes=4_900),
+    ]
+    samples = [sample(0, 10, rtt_measured_ms=1.0), sample(20, 30, rtt_measured_ms=1.0)]
+    fill(samples, TwoLogs(requests, [], Sender("cubic")), "AR", [OSR1])
+    assert [s["keystone_windows"] for s in samples] == [1, 0]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from mrkolla.errors import DeployError
+from mrkolla.base.errors import DeployError
 from mrkolla.kolla import run
 from mrkolla.kolla.env import KollaEnv
 
@@ -243,3 +246,54 @@ def test_a_run_that_was_left_behind_is_ended_first(env, script, tmp_path, monkey
     run.kolla(env, tmp_path / "plan", "OSR1", ["deploy"], tmp_path / "kolla-OSR1.log", say=told.append)
     assert asked == [tmp_path / "kolla-OSR1.pid"]
     assert told == ["ended a run that an earlier mrkolla had left behind"]
+
+
+RUN = """\
+import sys
+from pathlib import Path
+from mrkolla.kolla import run
+from mrkolla.kolla.env import KollaEnv
+top = Path(sys.argv[1])
+run.kolla(KollaEnv(top / "env"), top / "plan", "OSR1", ["deploy"], top / "log", pidfile=top / "pids" / "OSR1.pid")
+"""
+
+
+def test_what_a_killed_run_kept_in_files_goes_with_it(tmp_path):
+    """kolla-ansible is a stand-in that makes a file where Mitogen makes its sockets, and hangs."""
+    program = tmp_path / "env" / "venv" / "bin" / "kolla-ansible"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\ntouch "$TMPDIR/mitogen_unix_x.sock"; echo "$TMPDIR"; exec sleep 60\n')
+    program.chmod(0o755)
+    (tmp_path / "plan").mkdir()
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(tmp_path)], cwd=Path(__file__).parents[2])
+    log, end = tmp_path / "log", time.monotonic() + 30
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    scratch = Path(log.read_text().strip())
+    assert (scratch / "mitogen_unix_x.sock").exists()
+    assert run.end_leftovers(tmp_path / "pids")
+    assert not scratch.exists()
+    assert not run.end_leftovers(tmp_path / "pids")
+
+
+def test_an_accelerated_run_has_another_strategy_and_the_rest_the_same(tmp_path):
+    env = KollaEnv(tmp_path)
+    stock, accelerated = run.environment(env), run.environment(env, True)
+    assert stock.items() <= accelerated.items()
+    assert accelerated["ANSIBLE_STRATEGY"] == "mrkolla_mitogen"
+    assert Path(accelerated["ANSIBLE_STRATEGY_PLUGINS"], "mrkolla_mitogen.py").exists()
+    assert Path(accelerated["MRKOLLA_TEMPLATES"]).parent == env.folder  # they go when the environment goes
+
+
+def test_the_scratch_folder_is_short_enough_for_a_socket(tmp_path, monkeypatch):
+    """Mitogen stands still for ever where its socket's path has more characters than the kernel takes."""
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    monkeypatch.setattr(run.tempfile, "tempdir", str(deep))
+    with run._scratch(tmp_path / "x.scratch") as folder:
+        assert len(str(folder / "mitogen_unix_12345678.sock")) < 108
+        assert len(str(folder / "ssh" / ("0123456789abcdef" * 3))) < 108
+    assert not folder.exists()

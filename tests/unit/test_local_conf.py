@@ -7,7 +7,7 @@ import json
 import jsonschema
 import pytest
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.providers.local import LocalConf
 from mrkolla.providers.local import testbed as local_testbed
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from mrkolla import cache, config
-from mrkolla.errors import InputError, LackError
-from mrkolla.membership.members import JOINED, JOINING, LEAVING, LEFT, Member, Members
+from mrkolla import config
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.cloud.members import JOINED, JOINING, LEAVING, LEFT, Member, Members
 from mrkolla.providers.local import Local, LocalConf
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.providers.local.machine import Machine

@@ -18,11 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mrkolla import config
+from mrkolla.base.errors import BenchError, InputError
+from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, make_tool
 from mrkolla.bench.middleware import Middleware
-from mrkolla.errors import BenchError, InputError
 from mrkolla.kolla.httplog import Request, token_digest
-from mrkolla.remote import Host
 
 PASSWORD = "not-on-a-command-line"
 

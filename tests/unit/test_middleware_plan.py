@@ -7,12 +7,12 @@ import io
 import pytest
 import yaml
 
-from mrkolla.cloud import Cloud
+from mrkolla.base.errors import InputError
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config.sections import Keystone
-from mrkolla.errors import InputError
 from mrkolla.kolla.factors import NEEDS, reconfigurations
 from mrkolla.kolla.httplog import CLOSE, frontend_lines
-from mrkolla.progress import Progress
 
 
 @pytest.fixture
@@ -20,7 +20,9 @@ def planned(experiment, tmp_path):
     """The globals of each region for the sections given."""
 
     def globals_of(**sections) -> dict[str, dict]:
-        folder = Cloud(experiment(**sections), Progress(file=io.StringIO()), tmp_path).write_plan(tmp_path / "plan")
+        folder = DeployedCloud(experiment(**sections), Progress(file=io.StringIO()), tmp_path).write_plan(
+            tmp_path / "plan"
+        )
         return {name: yaml.safe_load((folder / name / "globals.yml").read_text()) for name in ("AR", "OSR1", "OSR2")}
 
     return globals_of
@@ -44,6 +46,8 @@ def test_a_persons_own_lines_win_but_may_not_drop_what_was_asked_for(planned):
     assert planned(kolla=own)["AR"]["haproxy_frontend_http_extra"] == ["option httplog"]
     with pytest.raises(InputError, match=r"keystone\.keep_alive: false needs 'option httpclose'"):
         planned(kolla=own, keystone={"keep_alive": False})
+    with pytest.raises(InputError, match="haproxy_frontend_http_extra: must be a list of lines, not 'x'"):
+        planned(kolla={"globals": {"haproxy_frontend_http_extra": "x"}})
     both = {"globals": {"haproxy_frontend_http_extra": ["option httplog", CLOSE]}}
     assert planned(kolla=both, keystone={"keep_alive": False})["AR"]["haproxy_frontend_http_extra"][1] == CLOSE
 

@@ -9,9 +9,9 @@ import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 
-from mrkolla.errors import DeployError
+from mrkolla.base.errors import DeployError
+from mrkolla.config.releases import RELEASES
 from mrkolla.kolla.names import absent, defined, names, need_known, unknown
-from mrkolla.kolla.releases import RELEASES
 
 #: Groups that hold hosts, not other groups: mrkolla fills them itself.
 PLAIN = {"control", "network", "compute", "monitoring", "storage", "deployment"}

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import batch, script
+from mrkolla import batch
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.journal import Journal
 from mrkolla.batch import chain, submit
 from mrkolla.batch.clock import MARGIN_S, SLACK, Clock, NothingLeft, Stopped
 from mrkolla.batch.estimate import Estimate, as_time, estimate, refuse_short
 from mrkolla.batch.submit import Submission
 from mrkolla.config.testbeds import walltime_s
-from mrkolla.errors import InputError, LackError
-from mrkolla.journal import Journal
+from mrkolla.experiment import script
 from tests.unit.conftest import TOP
 
 
@@ -260,6 +261,17 @@ def test_a_chain_is_submitted_one_after_the_other(wanted, oarsub, tmp_path):
     state = json.loads(Path(text.split("MRKOLLA_CHAIN=")[1].split()[0]).read_text())
     assert state == {"experiment": "two_regions", "jobs": [1, 2, 3], "run": None, "done": False}
     subprocess.run(["sh", "-n", str(job)], check=True, timeout=20)
+
+
+def test_a_date_is_that_of_the_first_job_of_a_chain_alone(wanted, oarsub):
+    log = oarsub()
+    submit.submit(wanted("reservation: '2030-01-01 00:00:00'", chain=3))
+    first, *later = calls(log)
+    assert first[first.index("-r") + 1] == "2030-01-01 00:00:00"
+    assert "-a" not in first
+    for number, one in enumerate(later, 1):
+        assert "-r" not in one
+        assert one[one.index("-a") + 1] == str(number)
 
 
 def test_when_one_of_a_chain_is_refused_none_is_left(wanted, oarsub):

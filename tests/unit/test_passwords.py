@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import re
 import stat
+import subprocess
+import sys
 import uuid
 
 import bcrypt
+import pytest
 import yaml
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
+from mrkolla.base.errors import InputError
 from mrkolla.kolla import passwords
 from mrkolla.kolla.names import names
 
@@ -81,3 +85,31 @@ def test_values_to_hide_hold_each_secret_and_each_line_of_a_key():
             assert lines[0] not in hidden
             assert value["public_key"] not in hidden
     assert passwords.values({"short": "abc", "none": None}) == []
+
+
+def test_simultaneous_starts_have_the_same_secrets(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from mrkolla.kolla import passwords\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(passwords.ensure(Path(sys.argv[1]), '2025.1')['keystone_admin_password'])"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path / "cloud" / "passwords.yml")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    starts = [subprocess.Popen(argv, **pipes) for _ in range(4)]
+    assert [start.stdout.readline() for start in starts] == ["ready\n"] * 4
+    said = []
+    for start in starts:
+        start.stdin.write("\n")
+        start.stdin.flush()
+    for start in starts:
+        said.append(start.communicate(timeout=60)[0])
+    assert len(set(said)) == 1
+    assert said[0].strip()
+
+
+@pytest.mark.parametrize("text", ["", "- a list\n", "a: [", "\x00"])
+def test_a_file_that_holds_no_secrets_is_told(tmp_path, text):
+    path = tmp_path / "passwords.yml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"passwords\.yml: not a file of passwords; restore it, or destroy the cloud"):
+        passwords.ensure(path, RELEASE)

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from mrkolla import membership, results
-from mrkolla import phases as watching
+from mrkolla import results
+from mrkolla.base.errors import BenchError, InputError, WanError
+from mrkolla.base.progress import Progress
+from mrkolla.cloud import membership
 from mrkolla.config import Point, ProbeOptions
-from mrkolla.errors import BenchError, InputError, WanError
-from mrkolla.progress import Progress
+from mrkolla.experiment import phases as watching
 from mrkolla.results import RunFolder, phases
 from mrkolla.results.figures.phases import phases_figure
 
@@ -169,7 +170,8 @@ class Cloud:
     def keep_point(self, point, links, status, reason):
         self.kept[point.id] = (status, reason)
 
-    def done(self, point, made):
+    def done(self, point, parts, made):
+        assert all(map(self.folder.holds, parts)), "it is done once all of it is on the disk"
         self.finished.append((point.id, made["samples"]))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mrkolla import placement
-from mrkolla.placement import PlacedHost, Region
-from mrkolla.remote import Host
+from mrkolla.base.remote import Host
+from mrkolla.config import placement
+from mrkolla.config.placement import PlacedHost, Region
 
 
 def names(experiment) -> dict[str, tuple[str, set[str]]]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mrkolla.errors import DeployError, LackError
+from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.remote import Host
 from mrkolla.providers import prepare
 from mrkolla.providers.prepare import Needs, judge, lacking, look, ready, registry, runc_bounded
-from mrkolla.remote import Host
 
 HERE = Path(prepare.__file__).parent
 NEEDS = Needs(

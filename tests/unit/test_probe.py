@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from mrkolla.base.errors import BenchError, InputError
+from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, make_tool, probe_agent
 from mrkolla.bench.probe import Probe
-from mrkolla.errors import BenchError, InputError
-from mrkolla.remote import Host
 
 PASSWORD = "not-on-a-command-line"
 
@@ -37,6 +37,9 @@ class FakeKeystone(ThreadingHTTPServer):
         self.issued = 0
         self.broken = False
         self.sleep_s = 0.0
+        #: Path's beginning -> seconds that its answers take, after the first ``slow_from`` of them.
+        self.slow: dict[str, float] = {}
+        self.slow_from = 0
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -79,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.issued += 1
             token = f"token-{self.server.issued}"
             self.server.seen.append(("POST", self.path, token))
-        given = body["auth"]["identity"]["password"]["user"]["password"]
+        identity = body["auth"]["identity"]
+        given = identity["password"]["user"]["password"] if "password" in identity else PASSWORD  # else by a token
         if given != PASSWORD:
             self._answer(401, {"error": {"message": f"wrong password {given}", "code": 401}})
             return
@@ -94,6 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("X-Auth-Token", "")
         with self.server.lock:
             self.server.seen.append(("GET", self.path, token))
+            slow = [s for path, s in self.server.slow.items() if self.path.startswith(path)]
+            number = sum(seen == self.path for _, seen, _ in self.server.seen)
+        if slow and number > self.server.slow_from:
+            time.sleep(slow[0])
         if self.server.broken and self.path.startswith("/v2/images"):
             self._answer(503, {"error": {"message": f"no answer for {token}", "code": 503}})
         else:
@@ -132,7 +140,8 @@ def context(server: FakeKeystone, *names: str, password: str = PASSWORD, python:
     auth = {"auth_url": server.url, "username": "u", "password": password, "project_name": "p"}
     auth |= {"user_domain_name": "Default", "project_domain_name": "Default"}
     regions = [FakeRegion(name, Host(f"{name}-host", "192.0.2.1")) for name in names]
-    endpoints = {name: {"image": server.url, "network": server.url + "/"} for name in names}
+    urls = {"image": server.url, "network": server.url + "/", "compute": server.url + "/v2.1"}
+    endpoints = {name: dict(urls) for name in names}
     return BenchContext(
         "run-1", "AR", regions, auth, endpoints, seed=7, launcher=Launcher(), python=python or [sys.executable]
     )
@@ -159,6 +168,8 @@ COLUMNS = [
     "rtt_measured_ms",
     "keystone_requests",
     "keystone_connections",
+    "outcome",
+    "status",
     "schema_version",
 ]
 
@@ -168,7 +179,7 @@ def test_each_operation_once_a_round_and_counted_as_the_server_sees_it(keystone,
     probe = Probe(samples=5, warmup=2)
     probe.prepare(ctx)
     rows = list(probe.run(ctx, POINT, ctx.regions))
-    assert all(list(row) == COLUMNS for row in rows)
+    assert all(sorted(row) == sorted(COLUMNS) for row in rows)
     assert Counter(row["scenario"] for row in rows) == dict.fromkeys(probe_agent.OPERATIONS, 7)
     assert {row["error"] for row in rows} == {None}
     assert sum(row["warmup"] for row in rows) == 2 * len(probe_agent.OPERATIONS)
@@ -252,6 +263,24 @@ def test_regions_run_at_the_same_time(keystone):
     assert max(low for low, _ in spans) < min(high for _, high in spans)
 
 
+def test_a_region_that_is_done_goes_on_unrecorded_until_the_others_are(keystone):
+    """The nearer one would leave the farther one alone: then what they do to each other hangs on the round trip."""
+    ctx = context(keystone, "OSR1", "OSR2")
+
+    class Uneven(Probe):
+        def _parameters(self, ctx, point, region):
+            # More rounds of one of them stand for a longer way.
+            return super()._parameters(ctx, point, region) | {"samples": 40 if region.name == "OSR2" else 4}
+
+    rows = list(Uneven(samples=4, warmup=0).run(ctx, POINT, ctx.regions))
+    assert Counter(row["origin_region"] for row in rows) == {"OSR1": 28, "OSR2": 280}
+    ends = {name: max(row["start"] for row in rows if row["origin_region"] == name) for name in ("OSR1", "OSR2")}
+    assert ends["OSR2"] > ends["OSR1"]
+    # All that were answered, less what is recorded and the two first tokens: the load of the one that was done.
+    assert len(keystone.seen) - 2 - 280 - 28 > 50
+    assert all(process.poll() is not None for process in ctx.launcher.started)
+
+
 def test_the_password_is_in_no_command_and_in_no_message(keystone):
     ctx = context(keystone, "OSR1", password="a-wrong-one")
     with pytest.raises(BenchError) as refused:
@@ -319,3 +348,85 @@ def test_the_agent_stands_alone():
     assert text.isascii()
     assert "import mrkolla" not in text
     assert "from mrkolla" not in text
+
+
+# -- load that does not wait ---------------------------------------------------------------------------------------
+
+
+def open_loop(server, **more) -> list[dict]:
+    ctx = context(server, "OSR1")
+    probe = Probe(**{"rate": 10, "samples": 20, "warmup": 0, "deadline_s": 1.0, **more})
+    probe.prepare(ctx)
+    return list(probe.run(ctx, POINT, ctx.regions))
+
+
+def test_operations_are_started_at_their_rate_whether_earlier_ones_were_answered_or_not(keystone):
+    keystone.slow["/v2/images"] = 5.0
+    begun = []
+    ctx = context(keystone, "OSR1")
+    ctx.begun = lambda: begun.append(time.time_ns())
+    names = ["glance_cached_token", "neutron_cached_token"]
+    keystone.slow_from = 1  # the first, which is to fill the cache, is answered
+    rows = list(Probe(rate=10, samples=20, warmup=5, deadline_s=1.0, operations=names).run(ctx, POINT, ctx.regions))
+    assert len(begun) == 1
+    by = {name: [row for row in rows if row["scenario"] == name] for name in names}
+    assert [len(own) for own in by.values()] == [25, 25]
+    for own in by.values():
+        starts = sorted((row["start"] - begun[0]) / 1e9 for row in own)
+        # Each in its own tenth of a second, at a random moment of it.
+        assert [int(start * 10) for start in starts] == pytest.approx(range(25), abs=2)
+        assert len({round(start % 0.1, 2) for start in starts}) > 4
+    hung = by["glance_cached_token"]
+    assert {row["outcome"] for row in hung} == {"hung"} and {row["duration_s"] for row in hung} == {1.0}
+    assert {row["error"] for row in hung} == {"Hung: no answer within 1 s"}
+    assert max(row["concurrency"] for row in hung) >= 8
+    done = by["neutron_cached_token"]
+    assert {row["outcome"] for row in done} == {"done"} and {row["error"] for row in done} == {None}
+    assert sum(row["warmup"] for row in rows) == 10
+
+
+def test_an_operation_that_is_refused_keeps_its_status_and_one_without_a_connection_has_none(keystone):
+    keystone.broken = True
+    rows = open_loop(keystone, operations=["glance_fresh_token", "token_validate"])
+    ends = {(row["scenario"], row["outcome"], row["status"]) for row in rows}
+    assert ends == {("glance_fresh_token", "refused", 503), ("token_validate", "done", None)}
+    assert all("token-" not in (row["error"] or "") for row in rows)
+
+
+def test_what_is_fresh_has_a_token_of_its_own_made_beforehand(keystone):
+    rows = open_loop(keystone, operations=["glance_fresh_token", "neutron_fresh_token", "neutron_cached_token"])
+    assert {row["outcome"] for row in rows} == {"done"}
+    glance, neutron = keystone.tokens("/v2/images"), keystone.tokens("/v2.0/networks")
+    warm = glance.pop(0)  # what has the services know the token that they cache
+    assert len(set(glance)) == 20 and warm not in glance
+    fresh = [token for token in neutron if token != warm]
+    assert len(set(fresh)) == 20 and not set(fresh) & set(glance) and neutron.count(warm) == 21
+    order = [method for method, _, _ in keystone.seen]
+    assert order.index("GET") > order.index("POST") and "POST" not in order[order.index("GET") :]
+
+
+def test_the_admin_region_asks_for_its_own_tokens_alone(keystone):
+    ctx = context(keystone, "OSR1")
+    ctx.admin = FakeRegion("AR", Host("AR-host", "192.0.2.1"))
+    probe = Probe(rate=10, samples=5, warmup=0, admin=True)
+    probe.prepare(ctx)
+    rows = list(probe.run(ctx, POINT, ctx.regions))
+    assert {row["scenario"] for row in rows if row["origin_region"] == "AR"} == set(probe_agent.KEYSTONE_OPERATIONS)
+    assert {row["scenario"] for row in rows if row["origin_region"] == "OSR1"} == set(probe_agent.OPEN_OPERATIONS)
+    assert not probe.asks_keystone
+
+
+def test_a_connection_that_is_not_made_is_refused(keystone):
+    ctx = context(keystone, "OSR1")
+    ctx.endpoints["OSR1"]["image"] = "http://127.0.0.1:9"
+    rows = list(Probe(rate=10, samples=3, warmup=0, operations=["glance_cached_token"]).run(ctx, POINT, ctx.regions))
+    assert [(row["outcome"], row["status"]) for row in rows] == [("refused", None)] * 3
+    assert all("ConnectFailure" in row["error"] for row in rows)
+
+
+def test_closed_loop_samples_say_how_they_ended_too(keystone):
+    keystone.broken = True
+    ctx = context(keystone, "OSR1")
+    rows = list(Probe(samples=1, warmup=0).run(ctx, POINT, ctx.regions))
+    ends = {row["scenario"]: (row["outcome"], row["status"]) for row in rows}
+    assert ends["glance_fresh_token"] == ("refused", 503) and ends["neutron_fresh_token"] == ("done", None)

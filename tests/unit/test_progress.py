@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla.errors import DeployError, LackError
-from mrkolla.progress import Progress
+from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.progress import Progress
 
 TIME = r"\[\d\d:\d\d\] "
 

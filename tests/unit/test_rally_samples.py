@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mrkolla.bench.base import BenchContext, BenchPoint
-from mrkolla.bench.rally_samples import problems, samples
+from mrkolla.bench.rally_samples import missed, problems, samples
 from mrkolla.results import schema
 
 POINT = BenchPoint("rtt50-r1", {"OSR1": 50.0}, {"OSR1": 50.4}, 2)
@@ -57,7 +57,10 @@ def test_iterations_and_actions_are_rows_of_the_table():
     assert (whole["origin_region"], whole["target_region"], whole["tool"]) == ("OSR1", "AR", "rally")
     assert (whole["repetition"], whole["rtt_asked_ms"], whole["rtt_measured_ms"]) == (2, 50.0, 50.4)
     # The settings of the sweep are the point's, not the tool's.
-    assert set(whole) == set(schema.SAMPLE_COLUMNS) - {"settings"}
+    assert set(whole) == set(schema.SAMPLE_COLUMNS) - {
+        *("settings", "wire_s", "keystone_s", "keystone_server_s", "keystone_wait_s", "keystone_windows", "region_s"),
+        *("outcome", "status"),
+    }
 
 
 def test_the_target_is_the_region_of_the_service():
@@ -121,6 +124,19 @@ def test_iterations_are_numbered_as_they_began_and_the_first_are_warm_up():
     two = {"constant": {"times": 4, "concurrency": 2}}
     assert [row["warmup"] for row in rows(workload("S.x", two, *data), warmup=1)] == [True, True, False, False]
     assert [row["warmup"] for row in rows(workload("S.x", CONSTANT, iteration(1e9, 1)), warmup=5)] == [False]
+
+
+def test_a_missed_sla_is_told_by_its_criterion():
+    kept = {"criterion": "failure_rate", "success": True, "detail": "Failure rate criteria 0.00% <= 0.00% - Passed"}
+    late = {"criterion": "max_seconds_per_iteration", "success": False, "detail": "Maximum\n 3s > 1s - Failed"}
+    good = workload("S.x", CONSTANT, iteration(1e9, 1)) | {"pass_sla": True, "sla_results": {"sla": [kept]}}
+    bad = workload("S.y", CONSTANT, iteration(1e9, 3)) | {"pass_sla": False, "sla_results": {"sla": [kept, late]}}
+    mute = workload("S.z", CONSTANT, iteration(1e9, 3)) | {"pass_sla": False}
+    assert missed(report(good, bad, mute)) == [
+        "S.y: SLA missed: max_seconds_per_iteration: Maximum 3s > 1s - Failed",
+        "S.z: SLA missed: Rally says no more",
+    ]
+    assert problems(report(good, bad, mute)) == [], "what was measured counts"
 
 
 def test_a_context_that_failed_is_a_problem():

@@ -14,12 +14,12 @@ import yaml
 from jinja2 import Environment
 
 from mrkolla import config
+from mrkolla.base.errors import InputError
 from mrkolla.bench import make_tool, rally_agent, rally_sweep
 from mrkolla.bench.base import BenchContext
 from mrkolla.bench.rally import _cleaner, _lacking, _platform
 from mrkolla.bench.rally_tasks import is_keystone, jobs, open_names, rally_alone, service_of
 from mrkolla.bench.rally_words import no_answer, reason, unpacked, workloads
-from mrkolla.errors import InputError
 
 STOCK = sorted((Path(__file__).parents[2] / "configs/rally").glob("*.yaml"))
 HEAD = "-" * 80 + "\nPreparing input task\n" + "-" * 80 + "\n\n"

@@ -7,15 +7,15 @@ import io
 import pytest
 import yaml
 
-from mrkolla import cli
-from mrkolla.cloud import Cloud
-from mrkolla.errors import InputError, LackError
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.progress import Progress
+from mrkolla.cli import main as cli
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config.releases import RELEASES, need_deployable, release
 from mrkolla.kolla import changes, plan, python27
 from mrkolla.kolla.changes import CHANGES
 from mrkolla.kolla.edits import EDITS, edits_for
 from mrkolla.kolla.names import absent
-from mrkolla.kolla.releases import RELEASES, need_deployable, release
-from mrkolla.progress import Progress
 
 every_release = pytest.mark.parametrize("name", sorted(RELEASES))
 
@@ -25,7 +25,9 @@ def planned(tmp_path, experiment):
     """``planned(sections...)``: the variables of each region."""
 
     def of(**sections) -> dict[str, dict]:
-        folder = Cloud(experiment(**sections), Progress(file=io.StringIO()), tmp_path).write_plan(tmp_path / "plan")
+        folder = DeployedCloud(experiment(**sections), Progress(file=io.StringIO()), tmp_path).write_plan(
+            tmp_path / "plan"
+        )
         return {path.parent.name: yaml.safe_load(path.read_text()) for path in folder.glob("*/globals.yml")}
 
     return of
@@ -90,7 +92,7 @@ def test_many_fake_computes_are_shared_evenly_by_the_compute_hosts(planned):
 def test_a_persons_own_variables_are_told_from_mrkollas(tmp_path, experiment):
     mine = {"kolla": {"globals": {"for_my_own_role": 1}}}
     made = experiment(**mine, regions=[{"name": "OSR1", "kolla": {"globals": {"enable_heat": True}}}])
-    folder = Cloud(made, Progress(file=io.StringIO()), tmp_path).write_plan(tmp_path / "plan")
+    folder = DeployedCloud(made, Progress(file=io.StringIO()), tmp_path).write_plan(tmp_path / "plan")
     own = plan.own_variables(made, folder)
     assert not own & {"for_my_own_role", "enable_heat"}
     assert {"openstack_region_name", "keystone_internal_url", "network_interface"} <= own

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mrkolla import cli, results
-from mrkolla.errors import CheckError, InputError
-from mrkolla.results import columns, schema, secrets, synthetic
+from mrkolla import results
+from mrkolla.base.errors import CheckError, InputError
+from mrkolla.cli import main as cli
+from mrkolla.results import secrets
+from tests import synthetic
 
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
 TOP = Path(__file__).parents[2]
@@ -95,6 +99,35 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
         ("tools/x/key.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n"),
         ("tools/x/headers.txt", "X-Auth-Token: 0123456789abcdef0123456789abcdef"),
         ("tools/x/page.html", "<b>gAAAAABn" + "x" * 80 + "</b>"),
+        ("plan/AR/config/x.yml", "rabbit_pass: hunter2hunter2\n"),
+        ("tools/x/log.txt", "Authorization: Bearer hunter2hunter2hunter2.x"),
+        ("tools/x/log.txt", "authorization: Basic aHVudGVyMmh1bnRlcjI6eA=="),
+        ("tools/x/log.txt", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.c2lnbmF0dXJlaHVudGVyMg"),
+        ("tools/x/env", "AWS_SECRET_ACCESS_KEY=hunter2hunter2/hunter2hunter2"),
+        ("tools/x/env", "id AKIAHUNTER2HUNTER234"),
+        ("tools/x/env", "ghp_hunter2hunter2hunter2hunter2hunter2h"),
+        ("tools/x/env", "AccountName=x;AccountKey=hunter2hunter2=="),
+        ("tools/x/run.sh", "curl -s -u admin:hunter2 http://192.0.2.1"),
+        ("tools/x/run.json", '["curl", "-u", "admin:hunter2"]'),
+        ("tools/x/run.sh", "mysql -h 192.0.2.1 -uroot -phunter2 -e 'show databases'"),
+        ("tools/x/run.sh", "openstack user create --password hunter2hunter2 demo"),
+        ("tools/x/env", "pass: hunter2hunter2"),
+        ("tools/x/env.json", '{"token": "hunter2hunter2"}'),
+        ("tools/x/env", "OS_TOKEN=hunter2hunter2"),
+        ("tools/x/log.txt", "console at http://192.0.2.1/vnc?token=hunter2hunter2"),
+        ("tools/x/log.txt", "Bearer hunterhunterhunterhunter"),
+        ("tools/x/log.txt", "Authorization: Basic aHVudGVy"),
+        ("tools/x/env", "password: none-of-hunter2"),
+        ("tools/x/env", "password: trueblood-hunter2"),
+        ("tools/x/env", "password: $hunter2Hunter"),
+        ("tools/x/env", "password: $6$hunter2$hunter2"),
+        ("tools/x/env", "passwd: ab1"),
+        ("tools/x/env.json", '{"admin_pass": "ab1", "x": 1}'),
+        ("tools/x/run.sh", "docker login -u me -p hunter2 192.0.2.1"),
+        ("tools/x/run.sh", "mysql -pab"),
+        ("tools/x/run.sh", "openstack user create --password ab1 demo"),
+        ("tools/x/log.txt", "GET http://:hunter2@192.0.2.1/"),
+        ("tools/x/log.txt", "GET https://me:p@192.0.2.1/"),
         ("journal.jsonl", '{"error": "connect to mysql://nova:hunter2hunter2@10.0.0.1/nova"}'),
     ],
 )
@@ -104,6 +137,36 @@ def test_what_looks_like_a_secret_is_refused_and_not_told(run, tmp_path, name, t
         results.bundle(run, tmp_path / "x.tar.gz")
     assert name in str(refused.value) and "hunter2" not in str(refused.value)
     assert not list(tmp_path.glob("*.tar.gz"))
+
+
+def test_a_run_that_goes_on_writing_makes_a_whole_bundle(run, tmp_path):
+    """What a file had when it was looked at is what is packed, with its checksum."""
+    results.write_all(run)
+    over = threading.Event()
+
+    def write():
+        while not over.wait(0.002):
+            with (run.path / "journal.jsonl").open("a") as journal:
+                journal.write('{"event": "beat"}\n')
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        packed = results.bundle(run, tmp_path / "x.tar.gz")
+    finally:
+        over.set()
+        writer.join()
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(packed.path, tmp_path / "elsewhere")
+    results.unbundle(tmp_path / "elsewhere" / "x.tar.gz", tmp_path / "elsewhere")
+
+
+def test_words_that_begin_as_tokens_do_cost_no_time(run, tmp_path):
+    """Each of them was read to the end of the file, for a minute in all."""
+    run.write_text("tools/slow.json", "eyJaaaaaaaaaa-" * 40_000)
+    begin = time.process_time()
+    assert list(secrets.suspects(run.path / "tools/slow.json")) == []
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("where", ["tools/rally/out.json", "tools/rally/out.json.gz", "samples.parquet"])
@@ -122,6 +185,14 @@ def test_a_known_secret_is_refused_wherever_it_stands(run, tmp_path, where):
 
 def test_templates_blanks_and_stars_are_no_secrets(tmp_path):
     text = 'password: \'{{ x }}\'\npassword: ***\npassword: null\n"password": ""\npassword=$PASS\npasswords.yml: kept\n'
+    text += (
+        "ssh -p 2222 mysql\nmysql -p -e x\ncurl -u $USER:$PASS x\nbasic authentication\nauthority bearer\nby_pass: on\n"
+    )
+    text += 'password=${PASS}\npassword: $password\npassword=$1\npassword: None\npassword: no\n"password": true}\n'
+    text += "in one pass: everything is read\na token: what Keystone gives\ntoken_cache: cached\n'token': null\n"
+    text += "docker run -p 80:80 login\ndocker login -p $PASS x\npass: 3\ntoken issue: 98.1 ms\nhttp://host:80/a@b\n"
+    text += "OS_TOKEN=\ntoken: {{ x }}\nsecret: ***\nbasic internationalization\nuser create --password with care\n"
+    text += "mysql -p{{ x }}\nopenstack --password *** x\ntoken bearer of the house\nport: 8080 --user 1000\n"
     (tmp_path / "x.yml").write_text(text)
     assert secrets.suspects(tmp_path / "x.yml") == []
     assert [found for path in (TOP / "results" / "sample").rglob("*") if path.is_file()
@@ -152,18 +223,14 @@ def test_the_verb_knows_the_secrets_of_the_cloud(run, own_cache, capsys, signals
     assert ended.value.code == 5 and "tools/note.txt" in told and "sesame" not in told
 
 
-def test_readme_has_every_column_with_its_unit(wide, tmp_path):
-    archive = results.bundle(wide[0], tmp_path / "x.tar.gz").path
-    folder = results.unbundle(archive, tmp_path)
-    text = (folder.path / "README.md").read_text()
-    for name, column in (schema.SAMPLE_COLUMNS | schema.WAN_COLUMNS).items():
-        assert f"| `{name}` | {column.type} | {column.unit or '–'} |" in text
-    assert "| `duration_s` | double | s | yes |" in text
-    for path in folder.path.rglob("*.csv"):
-        with path.open(newline="") as file:
-            unknown = [name for name in next(csv.reader(file)) if columns.meaning(name) is None]
-        assert unknown == [], path
-        assert f"## {path.relative_to(folder.path)}" in text
+@pytest.mark.parametrize("name", ["x" * 300, "x/../..", 7, None])
+def test_a_strangers_run_names_no_path_of_this_machine(run, own_cache, capsys, signals, name):
+    run.write_text("experiment.yaml", yaml.safe_dump({**run.read_yaml("experiment.yaml"), "name": name}))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bundle", str(run.path)])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.count("\n") == 1
+    assert told.startswith(f"error: {run.path}/experiment.yaml: name: ")
 
 
 def test_report_works_from_the_archive_on_another_machine(run, tmp_path):
@@ -185,21 +252,134 @@ def test_report_works_from_the_archive_on_another_machine(run, tmp_path):
     assert (folder / "report.html").exists()
 
 
-def test_what_is_no_bundle_or_was_changed_is_a_clear_error(run, tmp_path):
+def packed(path, folder, name=None, without=()):
+    """An archive of a folder by hand, as a stranger makes one."""
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, arcname=name or folder.name, filter=lambda one: one if one.name not in without else None)
+    return path
+
+
+@pytest.fixture
+def apart(run, tmp_path):
+    """A bundle unpacked, to be changed and packed again, and an empty folder to unpack it in."""
+    for name in ("apart", "into"):
+        (tmp_path / name).mkdir()
+    return results.unbundle(results.bundle(run).path, tmp_path / "apart").path, tmp_path / "into"
+
+
+def test_what_is_no_bundle_or_was_changed_is_a_clear_error(apart, tmp_path):
+    folder, into = apart
     (tmp_path / "x.tar.gz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="cannot be unpacked"):
-        results.unbundle(tmp_path / "x.tar.gz", tmp_path)
-    folder = results.unbundle(results.bundle(run).path, tmp_path / "..")
-    (folder.path / "fits.csv").write_text("changed\n")
-    with tarfile.open(tmp_path / "y.tar.gz", "w:gz") as archive:
-        archive.add(folder.path, arcname="y")
+        results.unbundle(tmp_path / "x.tar.gz", into)
+    for without in (["SHA256SUMS"], ["samples.parquet"]):
+        with pytest.raises(InputError, match="not an archive that"):
+            results.unbundle(packed(tmp_path / "z.tar.gz", folder, without=[f"{folder.name}/{without[0]}"]), into)
+    with pytest.raises(InputError, match=r"points\.json is missing in it"):
+        results.unbundle(packed(tmp_path / "y.tar.gz", folder, without=[f"{folder.name}/points.json"]), into)
+    (folder / "fits.csv").write_text("changed\n")
     with pytest.raises(InputError, match=r"fits\.csv is not the file that was bundled"):
-        results.unbundle(tmp_path / "y.tar.gz", tmp_path)
-    assert not (tmp_path / "y").exists()
-    with tarfile.open(tmp_path / "z.tar.gz", "w:gz") as archive:
-        archive.add(folder.path / "fits.csv", arcname="z/fits.csv")
+        results.unbundle(packed(tmp_path / "y.tar.gz", folder), into)
+    assert not list(into.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("points.json", "{}"),
+        ("provenance.json", '{"x": "\\ud800"}'),
+        ("experiment.yaml", 'name: "\\ud800"'),
+        ("figures", "a file"),
+        ("wan.parquet", "no table"),
+    ],
+)
+def test_a_refused_archive_leaves_nothing(apart, tmp_path, name, text):
+    """What is wrong with a run that is unpacked is found before it is put beside the archive."""
+    folder, into = apart
+    if (folder / name).is_dir():
+        shutil.rmtree(folder / name)
+    (folder / name).write_text(text)
+    with (folder / "SHA256SUMS").open("w") as sums:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS"):
+            sums.write(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n")
+    with pytest.raises(InputError, match=rf"^{tmp_path}/y\.tar\.gz/{name}: ") as refused:
+        results.unbundle(packed(tmp_path / "y.tar.gz", folder), into)
+    assert "tmp-unbundle" not in str(refused.value) and not list(into.iterdir())
+
+
+def test_folders_of_the_archive_alone_are_not_made(apart, tmp_path):
+    """An archive's own folders could stand where its run's files would: one comes with the files in it."""
+    folder, into = apart
+    for name in ("parts/x", "parts/y/samples.parquet", "phases.csv", "figures/latency_vs_rtt.svg.new"):
+        (folder / name).mkdir(parents=True)
+    unpacked = results.unbundle(packed(tmp_path / "y.tar.gz", folder), into)
+    assert not list(unpacked.path.glob("parts")) and not (unpacked.path / "phases.csv").exists()
+
+
+def test_what_the_list_of_checksums_cannot_hold_is_left_out(run, tmp_path):
+    os.mkfifo(run.path / "tools" / "pipe")
+    run.write_text("tools/line\nbreak", "x")
+    made = results.bundle(run, tmp_path / "x.tar.gz")
+    assert {"'tools/pipe'", "'tools/line\\nbreak'"} <= set(made.left_out)
+    (tmp_path / "into").mkdir()
+    results.unbundle(made.path, tmp_path / "into")
+
+
+@pytest.mark.parametrize("name", [".ssh", "mrkolla", "results", "x-20260101T000000Z.tar"])
+def test_the_archive_cannot_choose_what_folder_it_becomes(apart, tmp_path, name):
+    folder, into = apart
     with pytest.raises(InputError, match="not an archive that"):
-        results.unbundle(tmp_path / "z.tar.gz", tmp_path)
+        results.unbundle(packed(tmp_path / "y.tar.gz", folder, name), into)
+    assert not list(into.iterdir())
+
+
+def test_a_file_that_is_not_listed_is_refused(apart, tmp_path):
+    folder, into = apart
+    (folder / "parts").mkdir()
+    (folder / "parts" / "more").write_text("what no checksum covers")
+    with pytest.raises(InputError, match=r"'parts/more' is in it and not in its SHA256SUMS"):
+        results.unbundle(packed(tmp_path / "y.tar.gz", folder), into)
+
+
+@pytest.mark.parametrize(
+    "line", ["../../../../proc/kmsg", "/proc/kmsg", "a/../b", "", "./fits.csv", "no checksum", "\x1b[2J"]
+)
+def test_a_checksum_of_a_file_elsewhere_is_refused(apart, tmp_path, line):
+    folder, into = apart
+    with (folder / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  {line}\n" if line != "no checksum" else "fits.csv\n")
+    with pytest.raises(InputError, match="names no file of it") as refused:
+        results.unbundle(packed(tmp_path / "y.tar.gz", folder), into)
+    assert str(refused.value).isprintable()
+
+
+def test_a_folder_that_is_there_wins_only_when_it_holds_the_same(run, tmp_path):
+    archive = results.bundle(run).path
+    assert results.unbundle(archive, archive.parent).path == run.path  # the run that it was made of, beside it
+    (tmp_path / "into").mkdir()
+    folder = results.unbundle(archive, tmp_path / "into")
+    (folder.path / "report.html").write_text("made anew")
+    assert results.unbundle(archive, tmp_path / "into").path == folder.path
+    folder.write_text("points.json", "[]")
+    with pytest.raises(InputError, match=r"is there and is not what .* holds \(points\.json differs\)"):
+        results.unbundle(archive, tmp_path / "into")
+    shutil.rmtree(folder.path)
+    folder.path.mkdir()
+    with pytest.raises(InputError, match="is there and is not what"):
+        results.unbundle(archive, tmp_path / "into")
+
+
+def test_a_bundle_is_named_as_a_run(run, tmp_path):
+    """Its name may come from the samples, which a stranger can have made: it is no path."""
+    other = run.path.rename(run.path.with_name("copy"))
+    assert results.bundle(other).path.name == f"{run.run}.tar.gz"
+    (other / "samples.parquet").unlink()
+    shutil.rmtree(other / "parts")
+    synthetic_rows = synthetic.rows("p", 20, samples=8, operations=OPERATIONS)
+    renamed = results.RunFolder(other)
+    renamed.append_point("p", synthetic_rows)
+    with pytest.raises(InputError, match="a bundle has its run's name"):
+        results.bundle(renamed)
 
 
 def test_a_run_without_samples_is_a_clear_error(tmp_path):

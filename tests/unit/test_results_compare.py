@@ -3,75 +3,188 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
-from mrkolla import cli, results
-from mrkolla.errors import InputError
-from mrkolla.results import comparison, synthetic, tables
+from mrkolla import results
+from mrkolla.base.errors import InputError
+from mrkolla.cli import main as cli
+from mrkolla.results import comparison, tables, words
+from tests import synthetic
 
 SAMPLE = Path(__file__).parents[2] / "results" / "sample"
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_validate", "glance_cached_token")}
 
 
 @pytest.fixture(scope="module")
-def halves():
-    """The real run's samples by parity of their iteration: two halves that were measured interleaved."""
-    samples = results.RunFolder.open(SAMPLE).read_samples()
-    return tuple(samples[samples["iteration"] % 2 == parity] for parity in (0, 1))
+def real():
+    """The real run's samples: two repetitions of five round trips, 100 rounds each."""
+    return results.RunFolder.open(SAMPLE).read_samples()
+
+
+@pytest.fixture(scope="module")
+def halves(real):
+    """Its samples by parity of their iteration: two halves that were measured interleaved."""
+    return tuple(real[real["iteration"] % 2 == parity] for parity in (0, 1))
+
+
+def made_up(count: int, between: float, *, seed: int, rtts=(0, 50, 200), operations=synthetic.OPERATIONS, slow=1.0):
+    """A run's samples: each point and operation is off as a whole by ``between`` (SD, share of the service time).
+
+    Its Keystone and services take ``slow`` times as long.
+    """
+    rng = np.random.default_rng(seed)
+    frames = []
+    for repetition in range(1, count + 1):
+        for rtt in rtts:
+            one = pd.DataFrame(synthetic.rows(f"{rtt}-{repetition}", rtt, samples=4, warmup=1, repetition=repetition,
+                                              operations=operations, seed=seed))  # fmt: skip
+            for name, (k, service, *_) in operations.items():
+                mine = one["scenario"] == name
+                away_s = k * one.loc[mine, "rtt_measured_ms"] / 1e3
+                own_s = one.loc[mine, "duration_s"] - away_s
+                one.loc[mine, "duration_s"] = away_s + slow * own_s + rng.normal(0, between * service) / 1e3
+            frames.append(one)
+    return pd.concat(frames)
 
 
 def keep(frame: pd.DataFrame, results_dir: Path, name: str) -> Path:
     """A run folder with these samples."""
     run = results.RunFolder.create(results_dir, name)
-    frame = frame.drop(columns=["run", "schema_version"])
+    frame = frame.drop(columns=["run", "schema_version"], errors="ignore")
     for point, rows in frame.groupby("point", observed=True):
         records = rows.astype(object).where(rows.notna(), None).to_dict("records")
         run.append_point(str(point), records)
     return run.path
 
 
+def test_repetitions_of_a_real_run_do_not_differ(real):
+    """Compared by sample, 11 of 70 changed."""
+    one, two = (real[real["repetition"] == r] for r in (1, 2))
+    found = results.compare(one, two)
+    assert len(found.table) == 56 and found.only_a == found.only_b == []
+    assert len(found.changes) == 0, found.changes
+    assert set(found.table["verdict"]) == {comparison.TOO_FEW}, "a single point says nothing of points"
+    assert "no change, 56 not enough repetitions (56 comparisons, Holm correction at 0.05" in results.verdict(found)
+
+
 def test_halves_of_a_real_run_do_not_differ(halves):
     found = results.compare(*halves)
-    assert len(found.table) == 70 and found.only_a == found.only_b == []
     assert len(found.changes) == 0, found.changes
-    assert results.verdict(found).startswith("no change (70 comparisons, Holm correction at 0.05")
+
+
+def test_a_run_against_itself_finds_nothing(real):
+    found, splits = results.against_itself(real)
+    assert len(found.changes) == 0 and splits == [0] * 20
+    with pytest.raises(InputError, match="one repetition cannot be compared with itself"):
+        results.against_itself(real[real["repetition"] == 1])
 
 
 @pytest.mark.parametrize("correction", ["holm", "fdr_bh"])
-def test_a_shift_of_ten_percent_is_found(halves, correction):
-    one, two = halves
-    shifted = two["scenario"].str.startswith("token")
-    found = results.compare(
-        one, two.assign(duration_s=two["duration_s"] * np.where(shifted, 1.1, 1)), correction=correction
-    )
-    changes = found.changes
-    assert set(changes["change"]) == {"slower"}
-    assert set(changes["scenario"]) == {n for n in two["scenario"].unique() if n.startswith("token")}
-    # 30 comparisons were shifted; the noisiest (7 ms of scatter on 14 ms) may hide it.
-    assert len(changes) >= 24
-    assert changes["ratio"].median() == pytest.approx(1.1, abs=0.01)
-    held = (changes["ratio_low"] <= 1.1) & (changes["ratio_high"] >= 1.1)
-    assert held.mean() > 0.85
+def test_corrections_are_those_of_statsmodels(correction):
+    p = np.random.default_rng(1).random(30) ** 4
+    expected = multipletests(p, method=correction)[1]
+    assert comparison._corrected(p, correction) == pytest.approx(expected)
 
 
-def test_faster_is_told_and_a_shift_below_the_threshold_is_not(halves):
-    one, two = halves
-    found = results.compare(one, two.assign(duration_s=two["duration_s"] / 1.3))
-    assert set(found.changes["change"]) == {"faster"} and len(found.changes) > 55
-    assert not len(results.compare(one, two.assign(duration_s=two["duration_s"] * 1.1), threshold=0.5).changes)
+@pytest.mark.parametrize("between", [0.0, 0.03])
+def test_a_run_against_itself_rarely_finds_anything(between):
+    """At most one in 20 runs, whatever differs from point to point."""
+    found = [results.against_itself(made_up(6, between, seed=seed, operations=OPERATIONS))[1] for seed in range(20)]
+    assert {len(splits) for splits in found} == {10}
+    assert sum(splits[0] > 0 for splits in found) <= 3  # of 20 at 5 %; more has a probability under 0.02
+    assert sum(count > 0 for splits in found for count in splits) <= 0.1 * sum(map(len, found))
 
 
-def test_false_findings_are_as_rare_as_they_should_be():
-    found = 0
-    for seed in range(30):
-        two = [pd.DataFrame([r for rtt in (0, 50) for r in synthetic.rows("p", rtt, samples=60, seed=seed * 2 + i)])
-               for i in (0, 1)]  # fmt: skip
-        found += len(results.compare(*two, threshold=0).changes) > 0
-    assert found <= 5  # of 30 at 5 %; more has a probability under 0.01
+@pytest.mark.parametrize("correction", ["holm", "fdr_bh"])
+def test_a_slowdown_of_ten_percent_is_found_with_the_default_repetitions(correction):
+    a, b = (made_up(6, 0.01, seed=seed, slow=slow) for seed, slow in ((1, 1.0), (2, 1.1)))
+    found = results.compare(a, b, correction=correction)
+    services = found.changes[found.changes["level"].isna()]
+    assert len(services) == 14 and set(services["change"]) == {"slower"}, "each operation, over all round trips"
+    assert services["ratio"].median() == pytest.approx(1.1, abs=0.01)
+    held = (services["ratio_low"] <= 1.1) & (services["ratio_high"] >= 1.1)
+    assert held.sum() >= 11
+    # At 200 ms most of a latency is the link's, so it is not slower by more than 5 %.
+    far = found.table[(found.table["scenario"] == "token_validate") & (found.table["level"] == 200)]
+    assert set(far["change"]) == {""}
+    assert set(results.compare(b, a, correction=correction).changes["change"]) == {"faster"}
+    assert not len(results.compare(a, b, threshold=0.5, correction=correction).changes)
+
+
+def test_one_service_that_is_slower_is_found_among_those_that_are_not():
+    a, b = (made_up(6, 0.01, seed=seed) for seed in (3, 4))
+    slow = made_up(6, 0.01, seed=4, slow=1.1)
+    mine = b["scenario"] == "glance_cached_token"
+    found = results.compare(a, pd.concat([b[~mine], slow[slow["scenario"] == "glance_cached_token"]]))
+    assert set(found.changes["scenario"]) == {"glance_cached_token"}
+    others = found.table[found.table["level"].isna() & (found.table["scenario"] != "glance_cached_token")]
+    assert (others["verdict"] == comparison.SAME).mean() > 0.8
+
+
+def test_a_change_at_one_round_trip_alone_is_found():
+    a, b = (made_up(6, 0.01, seed=seed) for seed in (5, 6))
+    late = (b["scenario"] == "token_validate") & (b["rtt_asked_ms"] == 200)
+    found = results.compare(a, b.assign(duration_s=b["duration_s"] + np.where(late, 0.2, 0)))
+    here = found.changes[found.changes["level"].notna()]
+    assert set(here["scenario"]) == {"token_validate"} and set(here["level"]) == {200}
+
+
+def test_too_few_repetitions_are_told_and_how_many_would_do():
+    a, b = (made_up(3, 0.2, seed=seed, slow=slow) for seed, slow in ((1, 1.0), (2, 1.1)))
+    found = results.compare(a, b)
+    assert not len(found.changes)
+    rows = found.table[found.table["verdict"] == comparison.TOO_FEW]
+    assert len(rows) > 50 and (rows["needed"].dropna() > 3).all() and rows["needed"].notna().mean() > 0.9
+    text = tables.render(comparison.grid(found, everything=True).rich(), 300)
+    assert "not enough repetitions (about " in text
+
+
+def test_what_differs_within_and_between_points_is_told_apart():
+    one = {"token_validate": synthetic.OPERATIONS["token_validate"]}
+    still, moving = (made_up(8, between, seed=1, operations=one) for between in (0.0, 0.1))
+    row = results.compare(still, still).table.query("level == 0").iloc[0]
+    assert row["between"] < 0.02 and 0.005 < row["within"] < 0.04
+    row = results.compare(moving, moving).table.query("level == 0").iloc[0]
+    assert 0.05 < row["between"] < 0.15 and row["within"] < 0.04
+
+
+def test_failures_that_come_in_heaps_are_no_change():
+    """One point of twelve had a stall: counted by operation, that were a change with p = 1e-6."""
+    one = {"token_validate": synthetic.OPERATIONS["token_validate"]}
+    frames = []
+    for r in range(1, 7):
+        rows = pd.DataFrame(synthetic.rows(f"p{r}", 50, samples=50, warmup=0, repetition=r, operations=one))
+        frames.append(rows[rows["origin_region"] == "OSR1"])
+    a = pd.concat(frames)
+    stalled = (a["point"] == "p3") & (a["iteration"] < 40)
+    assert not len(results.compare(a, a.assign(error=np.where(stalled, "timeout", None))).changes)
+    spread = a["iteration"] % 50 < 7
+    assert set(results.compare(a, a.assign(error=np.where(spread, "timeout", None))).changes["change"]) == {
+        "fails more"
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        *((0, "0 %"), (1, "100 %"), (0.995, "> 99 %"), (0.1, "10 %"), (0.034, "3.4 %"), (0.0025, "0.25 %")),
+        *((1e-6, "< 0.01 %"), (0.9999, "> 99 %"), (math.nan, "–")),
+    ],
+)
+def test_shares_have_no_exponent(share, said):
+    assert words.percent(share) == said
+
+
+def test_round_trips_have_no_exponent():
+    assert [words.ms(value) for value in (0, 0.5, 50.0, 12345678.0, 0.36060000000000003, 1e-9)] == [
+        *("0", "0.5", "50", "12345678", "0.361", "0")
+    ]
 
 
 def test_more_failures_are_a_change():
@@ -81,8 +194,42 @@ def test_more_failures_are_a_change():
     assert set(results.compare(*frames[::-1]).changes["change"]) == {"fails less"}
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9, 1.0])
+def test_an_operation_that_fails_always_is_a_change_as_one_that_fails_often_is(share):
+    one = pd.DataFrame(synthetic.rows("p", 50, samples=40, operations=OPERATIONS))
+    one = one[~one["warmup"]].assign(iteration=lambda rows: rows["iteration"] - rows["iteration"].min())
+    one = one[one["iteration"] < 40]
+    broken = (one["scenario"] == "token_validate") & (one["iteration"] % 10 < 10 * share)
+    two = one.assign(error=np.where(broken, "503 Service Unavailable", None))
+    found = results.compare(one, two)
+    changes = found.changes
+    assert set(changes["scenario"]) == {"token_validate"}
+    assert set(changes["change"]) == {"fails more"} and len(changes) == 2
+    assert changes["failed_b"].tolist() == pytest.approx([share] * 2)
+    assert set(results.compare(two, one).changes["change"]) == {"fails less"}
+    text = tables.render(comparison.grid(found).rich(), 200)
+    assert "fails more" in text and "nan" not in text
+    assert json.loads(json.dumps(found.to_dict()))["changes"] == 2
+
+
+def test_a_run_of_which_nothing_succeeded_is_compared_too():
+    one = pd.DataFrame(synthetic.rows("p", 50, samples=20, operations=OPERATIONS))
+    found = results.compare(one, one.assign(error="the cloud does not answer"))
+    assert set(found.changes["change"]) == {"fails more"} and len(found.changes) == 4
+    assert not len(results.compare(*[one.assign(error="the cloud does not answer")] * 2).changes)
+
+
+def test_the_verdict_says_what_one_run_lacks():
+    one = pd.DataFrame(synthetic.rows("p", 50, operations=OPERATIONS))
+    told = results.verdict(results.compare(one, one[one["scenario"] == "token_validate"]))
+    assert told.startswith("no change, 2 not enough repetitions, 2 in A alone (2 comparisons")
+
+
 def test_constant_durations_are_compared_too():
-    frame = pd.DataFrame(synthetic.rows("p", 50, samples=20, operations=OPERATIONS)).assign(duration_s=0.1)
+    points = [
+        pd.DataFrame(synthetic.rows(f"p{r}", 50, samples=20, operations=OPERATIONS, repetition=r)) for r in (1, 2, 3)
+    ]
+    frame = pd.concat(points).assign(duration_s=0.1)
     assert not len(results.compare(frame, frame.copy()).changes)
     assert len(results.compare(frame, frame.assign(duration_s=0.12)).changes) == 4
 
@@ -90,7 +237,7 @@ def test_constant_durations_are_compared_too():
 def test_what_only_one_run_has_is_told():
     both = [pd.DataFrame(synthetic.rows("p", rtt, operations=OPERATIONS)) for rtt in (0, 50)]
     found = results.compare(pd.concat(both), both[0])
-    assert len(found.table) == 4 and found.only_b == []
+    assert len(found.table) == 4 and found.only_b == [] and found.table["level"].notna().all()
     assert sorted(found.only_a)[0] == "glance_cached_token from OSR1 at 50 ms"
     with pytest.raises(InputError, match="nothing to compare"):
         results.compare(*both)
@@ -110,24 +257,38 @@ def verb(*argv: str) -> int:
     return ended.value.code
 
 
-def test_exit_codes_table_and_json(halves, tmp_path, capsys, signals):
-    a = keep(halves[0], tmp_path, "a")
-    b = keep(halves[1], tmp_path, "b")
-    slow = keep(halves[1].assign(duration_s=halves[1]["duration_s"] * 1.1), tmp_path, "slow")
+def test_exit_codes_table_and_json(tmp_path, capsys, signals):
+    a = keep(made_up(6, 0.01, seed=1), tmp_path, "a")
+    b = keep(made_up(6, 0.01, seed=2), tmp_path, "b")
+    slow = keep(made_up(6, 0.01, seed=2, slow=1.1), tmp_path, "slow")
     assert verb("compare", str(a), str(b)) == 0
     assert "no change" in capsys.readouterr().out
     assert verb("compare", "a", "slow", "--results", str(tmp_path)) == 10
     out = capsys.readouterr().out
     assert "slower" in out and "Holm" in out and "token_validate" in out
     assert verb("compare", str(a), str(slow), "--json", "--threshold", "5 %") == 10
-    told = json.loads(capsys.readouterr().out)
-    assert told["changes"] >= 30 and told["comparisons"] == 70 and told["correction"] == "holm"
+    out = capsys.readouterr().out
+    assert verb("compare", str(a), str(slow), "--format", "json", "--threshold", "5 %") == 10
+    assert capsys.readouterr().out == out
+    told = json.loads(out)
+    assert told["changes"] >= 14 and told["comparisons"] == 56 and told["correction"] == "holm"
     assert told["table"][0]["change"] == "slower" and told["table"][0]["action"] is None
     assert verb("compare", str(a), str(slow), "--threshold", "60%") == 0
     capsys.readouterr()
     assert verb("compare", str(a), str(slow), "--threshold", "much") == 2
     assert "--threshold 'much'" in capsys.readouterr().err
     assert verb("compare", str(a), "gone") == 2
+
+
+def test_a_run_against_itself_from_the_command_line(tmp_path, capsys, signals):
+    run = str(keep(made_up(4, 0.01, seed=1), tmp_path, "a"))
+    assert verb("compare", "--aa", run) == 0
+    assert "0 of 3 ways to split the repetitions find a change where there is none" in capsys.readouterr().out
+    assert verb("compare", run, "--aa", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["splits"] == [0, 0, 0]
+    for argv in ([run], ["--aa", run, run]):
+        assert verb("compare", *argv) == 2
+        assert "give two runs, or one and --aa" in capsys.readouterr().err
 
 
 def test_differing_configuration_is_shown(tmp_path):

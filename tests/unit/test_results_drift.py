@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mrkolla import results
-from mrkolla.results import RunFolder, synthetic
+from mrkolla.results import RunFolder
+from tests import synthetic
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import pytest
 from scipy.stats import bootstrap, ks_2samp, theilslopes
 
 from mrkolla import results
-from mrkolla.errors import InputError
-from mrkolla.results import stats, synthetic
+from mrkolla.base.errors import InputError
+from mrkolla.results import stats
 from mrkolla.results.describe import findings
+from tests import synthetic
 
 RTTS = (0, 20, 50, 100, 200)
 
@@ -69,15 +70,79 @@ def test_quantiles_are_those_of_the_samples(analysis):
         assert row[name] == pytest.approx(1000 * mine["duration_s"].quantile(q), rel=1e-12)
 
 
-def test_warmup_and_failed_samples_are_left_out_and_counted():
+def test_warmup_is_left_out_and_failed_samples_are_counted():
     samples = frame(errors=0.2)
     analysis = results.analyse(samples)
     fit = fit_of(analysis, "token_validate")
     mine = samples.query("scenario == 'token_validate' and origin_region == 'OSR1'")
     errors = int((mine["error"].notna() & ~mine["warmup"]).sum())
     assert (fit["n_warmup"], fit["n_errors"], fit["n"]) == (25, errors, 1000 - errors)
-    assert fit["note"] == f"{errors} failed, left out"
+    assert fit["note"] == f"{errors} failed: slower than all"
     assert fit["k"] == pytest.approx(1.01, abs=0.02)  # a warm-up sample lasts ten times as long
+
+
+def test_a_failed_operation_is_slower_than_all_others():
+    one = pd.DataFrame(synthetic.rows("p", 50, regions=("OSR1",), samples=100, warmup=0))
+    one = one[one["scenario"] == "token_validate"].sort_values("duration_s").reset_index(drop=True)
+    ms = one["duration_s"].to_numpy() * 1e3
+    # The fastest thirty fail, by an error that came at once.
+    failed = results.analyse(one.assign(error=["HTTP 503"] * 30 + [None] * 70))
+    row = failed.levels.iloc[0]
+    assert (row["n"], row["n_errors"]) == (70, 30)
+    assert row["median_ms"] == pytest.approx((ms[79] + ms[80]) / 2)
+    assert row["p25_ms"] == pytest.approx(np.quantile(ms[30:], 24.75 / 69))
+    assert row[["p75_ms", "p95_ms", "p99_ms"]].isna().all(), "among those that failed"
+    half = results.analyse(one.assign(error=["HTTP 503"] * 60 + [None] * 40)).levels.iloc[0]
+    assert np.isnan(half["median_ms"])
+
+
+def test_an_rtt_at_which_half_failed_is_in_no_fit():
+    samples = frame(samples=40)
+    far = (samples["scenario"] == "token_validate") & (samples["rtt_asked_ms"] == 200) & (samples["iteration"] % 3 > 0)
+    analysis = results.analyse(samples.assign(error=np.where(far, "timeout", None)))
+    fit = fit_of(analysis, "token_validate")
+    assert fit["n_rtts"] == 4 and fit["k"] == pytest.approx(1.01, abs=0.1)
+    assert "slower than all" in fit["note"]
+
+
+def test_what_a_closed_loop_did_not_start_is_said():
+    samples = frame(samples=40)
+    assert not [text for text in findings(results.analyse(samples)) if "stood still" in text]
+    one = (
+        (samples["scenario"] == "token_validate") & (samples["iteration"] == 20) & (samples["origin_region"] == "OSR1")
+    )
+    stuck = samples.assign(error=np.where(one, "timeout", None), duration_s=samples["duration_s"].where(~one, 30.0))
+    (said,) = [text for text in findings(results.analyse(stuck)) if "stood still" in text]
+    own = stuck[(stuck["origin_region"] == "OSR1") & ~stuck["warmup"]]
+    good = own[own["error"].isna()]
+    assert said.startswith(f"In OSR1 clients stood still for 150 s of {own['duration_s'].sum():.0f} s")
+    assert f"about {150 / good['duration_s'].sum() * len(good):.0f} that would have met" in said
+
+
+def test_a_few_failures_do_not_hide_an_interval():
+    fit = fit_of(results.analyse(frame(errors=0.02)), "token_validate")
+    assert fit["k_low"] < 1.01 < fit["k_high"]
+
+
+def test_from_three_passes_the_interval_of_k_holds_what_changes_between_points():
+    one = {"token_validate": synthetic.OPERATIONS["token_validate"]}
+    rng, held, narrow = np.random.default_rng(5), 0, 0
+    for seed in range(60):
+        frames = []
+        for r in range(1, 5):
+            for rtt in RTTS:
+                rows = synthetic.rows(f"{rtt}-{r}", rtt, samples=20, regions=("OSR1",), operations=one, seed=seed,
+                                      repetition=r)  # fmt: skip
+                of_point = pd.DataFrame(rows)
+                of_point["duration_s"] += rng.normal(0, 0.01)
+                frames.append(of_point)
+        samples = pd.concat(frames)
+        fit = results.analyse(samples, resamples=200).fits.iloc[0]
+        held += fit["k_low"] <= 1.01 <= fit["k_high"]
+        once = results.analyse(samples[samples["repetition"] <= 2], resamples=200).fits.iloc[0]
+        narrow += once["k_low"] <= 1.01 <= once["k_high"]
+    assert held >= 51, "of 95 % of 60; fewer has a probability under 0.01"
+    assert narrow < held - 8, "the samples' scatter alone is too narrow: that is why"
 
 
 def test_one_rtt_gives_no_slope_and_says_so():

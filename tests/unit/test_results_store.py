@@ -7,19 +7,22 @@ import gzip
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mrkolla import results
-from mrkolla.errors import CheckError, InputError
-from mrkolla.results import facts, schema, synthetic
+from mrkolla.base.errors import CheckError, InputError
+from mrkolla.results import facts, schema
 from mrkolla.results.secrets import SHORTEST
+from tests import synthetic
 
 FEW = {"token_validate": synthetic.OPERATIONS["token_validate"]}
 
@@ -140,13 +143,15 @@ def test_half_written_part_is_ignored_and_cleared(run):
 def test_a_killed_writer_leaves_whole_points(run):
     script = """
 import sys
-from mrkolla.results import RunFolder, synthetic
+from mrkolla.results import RunFolder
+from tests import synthetic
 run = RunFolder(sys.argv[1])
 for i in range(1000):
     run.append_point(f"p{i}", synthetic.rows(f"p{i}", 20, samples=20))
     print(i, flush=True)
 """
-    writer = subprocess.Popen([sys.executable, "-c", script, str(run.path)], stdout=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-c", script, str(run.path)]
+    writer = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     try:
         for _ in range(3):
             writer.stdout.readline()
@@ -306,3 +311,60 @@ def test_revision_of_a_checkout_and_of_none(tmp_path):
     inner = tmp_path / "venv" / "mrkolla"  # installed within somebody's own repository
     inner.mkdir(parents=True)
     assert facts.revision(inner) is None
+
+
+# -- what a power cut may take -----------------------------------------------------------------------------------
+
+
+def test_a_point_is_on_the_disk_before_it_is_kept(run, monkeypatch):
+    order: list[str] = []
+    sync, place = os.fsync, os.replace
+
+    def synced(handle):
+        order.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        sync(handle)
+
+    def placed(old, new):
+        order.append(f"placed {os.path.basename(new)}")
+        place(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", placed)
+    run.append_point("p1", few("p1"))
+    at = order.index("placed p1")
+    assert {"samples.parquet", "wan.parquet"} <= set(order[:at])
+    assert {"parts", run.path.name} <= set(order[at:])
+    order.clear()
+    run.consolidate()
+    assert [one.startswith(".tmp-") for one in order if not one.startswith("placed")] == [True, False] * 2
+    assert order.index("placed samples.parquet") < order.index("placed wan.parquet")
+
+
+@pytest.mark.parametrize("harm", ["gone", "empty"])
+def test_a_done_point_without_its_samples_is_lost(run, harm):
+    for name in ("p1", "p2"):
+        part = run.append_point(name, few(name))
+        run.keep_point({"point": name, "status": "done"})
+    assert [point["status"] for point in run.points()] == ["done", "done"]
+    assert run.holds("p2")
+    if harm == "gone":
+        shutil.rmtree(part)
+    else:
+        (part / "samples.parquet").write_bytes(b"")
+    assert not run.holds("p2")
+    assert [point["status"] for point in run.points()] == ["done", "lost"]
+    assert "--run" in run.points()[1]["reason"]
+    # Measured again it is there again; what was lost is no state that is kept.
+    run.keep_point({"point": "p3", "status": "refused"})
+    run.append_point("p2", few("p2"))
+    assert [point["status"] for point in run.points()] == ["done", "done", "refused"]
+
+
+def test_two_that_join_at_once_do_not_meet(run):
+    for number in range(6):
+        run.append_point(f"p{number}", few(f"p{number}"))
+    code = "import sys; from mrkolla.results import RunFolder\nfor n in range(15): RunFolder(sys.argv[1]).consolidate()"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(run.path)]) for _ in range(2)]
+    assert [one.wait(120) for one in both] == [0, 0]
+    assert len(run.read_samples()["point"].unique()) == 6
+    assert not list(run.path.glob(".tmp-*"))

@@ -22,21 +22,24 @@ def test_it_is_a_run_of_the_experiment_that_is_shipped(run):
     assert {point["status"] for point in run.points()} == {"done"}
 
 
-def test_two_hundred_samples_of_each_operation_at_each_round_trip(run):
+def test_each_operation_was_seen_as_often_at_each_round_trip_from_each_region(run):
     samples = run.read_samples()
     kept = samples[~samples["warmup"]]
-    assert len(kept) == 14_000
     assert kept["error"].isna().all()
-    assert set(kept.groupby(["scenario", "origin_region", "rtt_asked_ms"], observed=True).size()) == {200}
+    sizes = kept.groupby(["scenario", "origin_region", "rtt_asked_ms"], observed=True).size()
+    assert len(sizes) == 7 * 2 * 3
+    assert sizes.nunique() == 1 and sizes.min() >= 20
 
 
 def test_what_a_token_costs(run):
     fits = results.analyse(run.read_samples()).fits
-    k = fits.groupby("scenario", observed=True)["k"].mean()
-    assert k["token_validate"] == pytest.approx(1.02, abs=0.02)
-    assert k["glance_fresh_token"] == pytest.approx(1.02, abs=0.02)
+    # Of the wire, where it is known.
+    k = fits["k_wire"].fillna(fits["k"]).groupby(fits["scenario"]).mean()
+    assert k["token_validate"] == pytest.approx(1, abs=0.01)
+    assert k["glance_fresh_token"] == pytest.approx(1, abs=0.03)
     assert k["glance_cached_token"] == pytest.approx(0, abs=0.02)
-    assert k["token_issue_new_connection"] - k["token_issue_kept_connection"] == pytest.approx(1, abs=0.1)
+    assert k["token_issue_new_connection"] == pytest.approx(2, abs=0.01)
+    assert k["token_issue_kept_connection"] == pytest.approx(1, abs=0.01)
 
 
 def test_it_holds_no_path_of_the_machine_that_made_it():

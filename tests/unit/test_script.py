@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import mrkolla
-from mrkolla import errors, script
-from mrkolla.script import Options
+from mrkolla.base import errors, shell
+from mrkolla.experiment import script
+from mrkolla.experiment.script import Options
 
 TOP = Path(__file__).parents[2]
 
@@ -109,7 +110,8 @@ def test_a_mistake_in_the_program_keeps_its_traceback():
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
-    code = "from mrkolla.script import main\ndef body():\n    for n in range(100000): print('x' * 80)\nmain(body)"
+    code = "from mrkolla.experiment.script import main\ndef body():\n"
+    code += "    for n in range(100000): print('x' * 80)\nmain(body)"
     argv = [sys.executable, "-c", code]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TOP) as process:
         process.stdout.readline()
@@ -129,7 +131,7 @@ def test_up_takes_a_path_or_options_and_refuses_before_it_makes_anything(tmp_pat
     with pytest.raises(errors.InputError, match="'nope': neither a folder nor a run"):
         mrkolla.up("x.yaml", run="nope")
     assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
-    assert not own_cache.exists()
+    assert not own_cache.exists() or not any(own_cache.iterdir())
 
 
 def test_the_package_is_light_until_it_is_used():
@@ -139,3 +141,136 @@ def test_the_package_is_light_until_it_is_used():
     with pytest.raises(AttributeError):
         _ = mrkolla.no_such_name
     assert {"Cloud", "main", "options", "up"} <= set(mrkolla.__all__)
+
+
+# -- the terminal, the streams, the folder -----------------------------------------------------------------------
+
+
+def ended(code: str, **kwargs) -> subprocess.CompletedProcess:
+    argv = [
+        sys.executable,
+        "-c",
+        f"import os, pty, sys, time\nfrom mrkolla.experiment.script import main\n{code}\nmain(body)",
+    ]
+    env = os.environ | {"PYTHONPATH": str(TOP)}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env, **({"cwd": TOP} | kwargs))
+
+
+def test_a_closed_terminal_ends_nothing(tmp_path):
+    code = f"""
+from mrkolla.base.progress import Progress
+
+def body():
+    terminal, ours = pty.openpty()
+    os.dup2(ours, 1), os.dup2(ours, 2), os.close(ours)
+    sys.stdout.flush()
+    with Progress(live=True) as progress, progress.step("cloud", "deploy"):
+        os.close(terminal)
+        os.kill(os.getpid(), 1)
+        assert os.system("kill -1 $$; exit 3") == 3 << 8  # nor what it runs
+        time.sleep(1)
+    print("the tables")
+    sys.stdout.flush()
+    open({str(tmp_path / "done")!r}, "w").close()
+"""
+    done = ended(code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "1 2", "0 1 2"])
+def test_closed_streams_are_no_files_of_the_work(tmp_path, closed):
+    code = """
+def body():
+    with open("data", "w") as data:
+        os.system("echo told; echo warned >&2")
+        print("shown"), print("wrong", file=sys.stderr)
+        data.write("whole")
+"""
+    script_file = tmp_path / "x.py"
+    script_file.write_text(f"import os, sys\nfrom mrkolla.experiment.script import main\n{code}\nmain(body)")
+    line = f"{sys.executable} x.py {' '.join(f'{n}>&-' for n in closed.split())}"
+    env = os.environ | {"PYTHONPATH": str(TOP)}
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "data").read_text() == "whole"
+
+
+def test_what_the_terminal_has_no_character_for_is_no_error():
+    code = "def body():\n    os.environ.clear()\n    print('a \u2212 b \u2502')"
+    argv = ["sh", "-c", 'PYTHONIOENCODING=ascii exec "$0" "$@"', sys.executable, "-c"]
+    text = f"import os\nfrom mrkolla.experiment.script import main\n{code}\nmain(body)"
+    done = subprocess.run([*argv, text], capture_output=True, text=True, cwd=TOP, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a ? b ?\n", "")
+
+
+def test_a_full_disk_under_the_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, "-c", "from mrkolla.experiment.script import main\nmain(lambda: print('x'))"]
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, cwd=TOP, timeout=60)
+    assert done.returncode == 3
+    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+def test_a_path_that_can_be_nothings_is_one_line_that_names_it(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for path in (tmp_path / ("x" * 300), tmp_path / "file" / "below", tmp_path / "loop"):
+        assert script.guarded(path.read_text) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"error: {path}: ") and line.count("\n") == 1
+    assert script.guarded(lambda: (tmp_path / "file").rename(tmp_path / ("y" * 300))) == 2
+    assert f"error: {tmp_path}/yyy" in capsys.readouterr().err
+
+
+def test_an_empty_option_of_a_script_is_no_default():
+    for argv in (["--results", ""], ["--run", ""], [""]):
+        with pytest.raises(errors.InputError, match=r"^two\.py: '.*' is empty"):
+            script.options("experiments/two.py", argv=argv)
+
+
+def test_a_working_directory_that_was_removed_is_one_line(tmp_path):
+    here = tmp_path / "gone"
+    here.mkdir()
+    code = "def body():\n    pass\nos.rmdir(os.getcwd())"
+    done = ended(code, cwd=here)
+    assert done.returncode == 3
+    assert done.stderr == "error: the working directory is not there any more: cd to one that is\n"
+
+
+def test_an_interruption_ends_what_other_threads_run(tmp_path):
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from mrkolla.base import shell
+
+def body():
+    log = Path(sys.argv[1])
+    with ThreadPoolExecutor(2) as pool:  # as images, Kolla's environment and the guest are built
+        tasks = [pool.submit(shell.stream, ["sh", "-c", "echo on; sleep 60"], log, timeout=90) for _ in range(2)]
+        tasks[0].result()
+"""
+    argv = [sys.executable, "-c", f"import sys\nfrom mrkolla.experiment.script import main\n{code}\nmain(body)"]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        log = tmp_path / f"log{number}"
+        with subprocess.Popen([*argv, log], cwd=TOP, stderr=subprocess.PIPE, text=True) as process:
+            until(lambda log=log: log.exists() and log.read_text().count("on") == 2)
+            begin = time.monotonic()
+            process.send_signal(number)
+            said = process.stderr.read()
+            assert process.wait(30) == 130
+        assert time.monotonic() - begin < 5, "it is to take 2 s; 5 on a busy machine"
+        assert said.startswith("interrupted (")
+
+
+def until(true, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_is_begun_to_clean_up_after_an_interruption_runs_to_its_end(tmp_path):
+    shell.interrupt()
+    assert shell.stream(["sh", "-c", "sleep 0.5; exit 7"], tmp_path / "log", timeout=30) == 7

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from mrkolla.base.errors import BenchError, InputError
+from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, make_tool, shaker_hosts, shaker_play
-from mrkolla.bench.shaker import FIGURES, Shaker
+from mrkolla.bench.shaker import Shaker
+from mrkolla.bench.shaker_table import FIGURES
 from mrkolla.config.bench import ShakerOptions
-from mrkolla.errors import BenchError, InputError
-from mrkolla.placement import PlacedHost, Region
-from mrkolla.remote import Host
+from mrkolla.config.placement import PlacedHost, Region
 from mrkolla.results.schema import SCHEMA_VERSION, to_table
 from tests.unit.test_shaker_records import SCRIPT, output, record, tcp
 from tests.unit.test_shaker_scenario import PAIR
@@ -252,8 +253,17 @@ def test_a_program_that_cannot_be_had_is_told_with_its_package(monkeypatch):
         shaker_hosts.need_programs(here, Host("one", "192.0.2.1"), {"netserver"})
 
 
-def test_heat_is_asked_for_in_one_line_where_there_is_none(monkeypatch):
-    monkeypatch.setattr(shaker_hosts, "_has_endpoint", lambda ctx, region, service: False)
+def test_a_missed_sla_is_a_warning(plays, monkeypatch):
+    bad = [{"record": "0", "expression": "stats.bandwidth.avg > 1", "state": "FAIL"}]
+    monkeypatch.setattr(shaker_play, "run", lambda *_: shaker_play.Heard(plays.output, bad, "<html>", "log"))
+    warned: list[str] = []
+    list(Shaker(pairs=["OSR1:AR"]).run(context(warn=warned.append), POINT, OSRS[:1]))
+    (text,) = warned
+    assert text.startswith("shaker: ")
+    assert text.endswith("TCP: SLA missed: stats.bandwidth.avg > 1 (FAIL)")
+
+
+def test_heat_is_asked_for_in_one_line_where_there_is_none():
     with pytest.raises(BenchError) as refused:
         Shaker(scenarios=["heat_l2"]).prepare(context())
     assert "\n" not in str(refused.value)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mrkolla.base.errors import InputError
+from mrkolla.base.remote import Host
 from mrkolla.bench import shaker_scenario
 from mrkolla.bench.shaker_scenario import Placed
-from mrkolla.errors import InputError
-from mrkolla.remote import Host
 
 PAIR = {
     "title": "A pair",

@@ -10,23 +10,24 @@ import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 
-from mrkolla import cache, config
+from mrkolla import config
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError
+from mrkolla.base.progress import Progress
+from mrkolla.base.remote import Host
 from mrkolla.bench.accesslog import balancers, control_hosts
 from mrkolla.check.endpoints import expected_endpoints
-from mrkolla.cloud import Cloud
-from mrkolla.errors import InputError
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from mrkolla.kolla import addresses
-from mrkolla.placement import AR, OSR, PlacedHost, Region
-from mrkolla.progress import Progress
 from mrkolla.providers.local import testbed
-from mrkolla.remote import Host
 
 SHAPES = Path(__file__).parents[2] / "configs" / "shapes.yaml"
 PUBLIC, VIP, OSR1 = "198.19.177.9", "198.19.177.10", "198.19.178.10"
 
 
-def cloud_of(experiment: config.Experiment) -> Cloud:
-    return Cloud(experiment, Progress(file=io.StringIO()), Path())
+def cloud_of(experiment: config.Experiment) -> DeployedCloud:
+    return DeployedCloud(experiment, Progress(file=io.StringIO()), Path())
 
 
 def globals_of(folder: Path, region: str) -> dict:
@@ -39,7 +40,7 @@ def no_ip_vs(monkeypatch):
 
 
 @pytest.fixture
-def shapes(tmp_path, no_ip_vs) -> tuple[Cloud, Path]:
+def shapes(tmp_path, no_ip_vs) -> tuple[DeployedCloud, Path]:
     """The shipped shapes on a kernel without ip_vs, and their plan."""
     cloud = cloud_of(config.load(SHAPES))
     return cloud, cloud.write_plan(tmp_path / "plan")

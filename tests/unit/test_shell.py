@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from mrkolla import shell
-from mrkolla.errors import DeployError, LackError
+from mrkolla.base import shell
+from mrkolla.base.errors import DeployError, LackError
 
 
 def sh(script: str) -> list[str]:
@@ -136,7 +137,7 @@ def test_what_a_killed_process_left_running_is_ended(tmp_path, monkeypatch, igno
     pidfile, child = tmp_path / "pid", tmp_path / "child"
     script = f"{trap}sleep 60 & echo $! > {child}; while true; do sleep 0.1; done"
     starter = (
-        "import sys, pathlib; from mrkolla import shell;"
+        "import sys, pathlib; from mrkolla.base import shell;"
         "shell.stream(['sh', '-c', sys.argv[1]], pathlib.Path(sys.argv[2] + '.log'), timeout=60,"
         " pidfile=pathlib.Path(sys.argv[2]))"
     )
@@ -200,3 +201,20 @@ def test_must_raises_with_the_line_that_matters(tmp_path):
     with pytest.raises(DeployError, match="x failed: status 7; log"):
         shell.must(sh("exit 7"), log, timeout=10, what="x")
     shell.must(sh("echo E: not this; exit 0"), log, timeout=10, what="x")
+
+
+def test_a_thread_that_steps_back_takes_its_processes_with_it_and_nobody_else():
+    with ThreadPoolExecutor(1, initializer=shell.step_back) as pool:
+        said = pool.submit(subprocess.run, ["nice"], capture_output=True, text=True).result().stdout
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert int(said) == max(own, 10)
+    assert own == os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group processes by session")
+def test_the_session_of_a_thread_that_steps_back_yields_to_other_sessions(tmp_path):
+    lines = []
+    with ThreadPoolExecutor(1, initializer=shell.step_back) as pool:
+        look = sh("sleep 0.3; cat /proc/self/autogroup")
+        pool.submit(shell.must, look, tmp_path / "log", timeout=10, what="x", line=lines.append).result()
+    assert lines[0].endswith(f"nice {max(os.getpriority(os.PRIO_PROCESS, 0), 10)}")

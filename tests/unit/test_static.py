@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mrkolla import config
-from mrkolla.cli import main
-from mrkolla.errors import InputError, LackError
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.cli.main import main
 from mrkolla.kolla import plan
 from mrkolla.providers import prepare
 from mrkolla.providers.static import configuration, testbed

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla.errors import WanError
-from mrkolla.remote import Host
+from mrkolla.base.errors import WanError
+from mrkolla.base.remote import Host
 from mrkolla.wan import Asked, OneWay, PlainLink, PlainRegion, PlainWan, Wan, open_links, plainhosts_fleet
 from mrkolla.wan.link import BACK, OUT
 from mrkolla.wan.plainhosts import _to_dict
@@ -110,6 +110,16 @@ def test_open_links_gives_the_kind_that_the_links_are(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "wan.json").write_text(json.dumps({"version": 1, "driver": "nfqueue", "store": {"net": NET}}))
     assert type(open_links([], tmp_path / "c")) is PlainWan
+
+
+def test_a_host_that_was_left_already_can_be_left_again(tmp_path, monkeypatch):
+    """Its programs went with the links: that there is nobody to ask is no error."""
+    monkeypatch.setattr(plainhosts_fleet, "FOLDER", str(tmp_path / "gone"))
+    monkeypatch.setattr(Host, "ssh", lambda self, *argv: list(argv))
+    (tmp_path / "lease").write_text("99999999999\n")
+    store = {"owner": "o", "net": NET}
+    NfQueueHosts(tmp_path).stop([], store)
+    assert store == {}
 
 
 def test_a_host_out_of_reach_is_no_error_once_its_lease_has_run_out(tmp_path, monkeypatch):

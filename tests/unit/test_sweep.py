@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import yaml
 
 from mrkolla import config
+from mrkolla.base.errors import InputError
 from mrkolla.config import Point
-from mrkolla.errors import InputError
-from mrkolla.sweep import upcoming
+from mrkolla.experiment.sweep import upcoming
 
 POINTS = [Point(f"p{number}", {"OSR1": 0.0}, 1) for number in range(4)]
 BASE = {"name": "x", "release": "2025.1", "testbed": {"kind": "local"}, "regions": [{"name": "OSR1"}]}
@@ -46,18 +47,42 @@ def sweep(**keys) -> list[Point]:
     return config.from_dict({**BASE, "sweep": {"rtt_ms": [0, 50], "repetitions": 2, **keys}}).points()
 
 
-def test_settings_change_least_and_a_variant_begins_and_ends_with_one_point():
-    points = sweep(keystone=[{}, {"token_cache": 0}, {"hash_rounds": 4}], drift=True)
-    settings = [point.settings for point in points]
-    changes = [one for one, before in zip(settings[1:], settings, strict=False) if one != before]
-    assert len(changes) == 2
-    assert set(settings) == {None, "token_cache 0", "hash_rounds 4"}
+def test_repetitions_lie_outside_keystones_settings():
+    points = sweep(keystone=[{}, {"token_cache": 0}, {"hash_rounds": 4}], repetitions=3)
+    assert [point.repetition for point in points] == [1] * 6 + [2] * 6 + [3] * 6
+    for first in range(0, 18, 6):
+        settings = [point.settings for point in points[first : first + 6]]
+        assert set(settings) == {None, "token_cache 0", "hash_rounds 4"}
+        changes = [one for one, before in zip(settings[1:], settings, strict=False) if one != before]
+        assert len(changes) == 2, "within a repetition they change least"
+
+
+def test_a_variant_ends_with_its_first_point():
+    points = sweep(keystone=[{}, {"token_cache": 0}], drift=True)
     again = [point for point in points if point.again]
-    assert len(again) == 3
+    assert len(again) == 2
     for point in again:
-        first = next(one for one in points if one.id == point.again)
-        assert (first.rtt_ms, first.settings) == (point.rtt_ms, point.settings)
-        assert settings[points.index(first) - 1] != first.settings or points.index(first) == 0
+        own = [one for one in points if one.settings == point.settings]
+        assert own[-1] is point and own[0].id == point.again and own[0].rtt_ms == point.rtt_ms
+
+
+TWO = {**BASE, "regions": [{"name": "OSR1"}, {"name": "OSR2"}]}
+
+
+def test_crossed_round_trips_are_tied_to_no_other_regions():
+    keys = {"rtt_ms": [0, 20, 50, 100, 200], "repetitions": 40, "crossed": True}
+    points = config.from_dict({**TWO, "sweep": keys}).points()
+    assert len({point.id for point in points}) == len(points) == 200
+    for r in range(1, 41):
+        own = [point.rtt_ms for point in points if point.repetition == r]
+        for osr in ("OSR1", "OSR2"):
+            assert sorted(rtt[osr] for rtt in own) == [0, 20, 50, 100, 200], "every round trip once a pass"
+    pairs = np.array([[point.rtt_ms[osr] for osr in ("OSR1", "OSR2")] for point in points])
+    assert abs(np.corrcoef(pairs.T)[0, 1]) < 0.25
+    fewer = config.from_dict({**TWO, "sweep": {**keys, "repetitions": 3}}).points()
+    assert fewer == points[:15], "more repetitions leave the earlier ones as they are"
+    together = config.from_dict({**TWO, "sweep": {**keys, "crossed": False}}).points()
+    assert all(len(set(point.rtt_ms.values())) == 1 for point in together)
 
 
 FAKE = {**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "fake_computes": 2}]}

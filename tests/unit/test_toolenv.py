@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla import cache
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.remote import Host
 from mrkolla.bench import toolenv_host
 from mrkolla.bench.toolenv import LOCKS, Target, ToolEnvironment, host_target, with_interpreter
-from mrkolla.errors import InputError, LackError
-from mrkolla.remote import Host
 
 
 @pytest.mark.parametrize("text", ["rally", "rally>=5", "rally==5.*", "rally==5.1.1,>5", "not a requirement !"])
@@ -134,7 +134,7 @@ def test_what_the_host_says_when_it_cannot_is_an_error(tmp_path):
 
 
 def test_a_host_with_an_old_python_is_refused(monkeypatch):
-    from mrkolla import remote
+    from mrkolla.base import remote
 
     done = subprocess.CompletedProcess([], 0, "3.9 x86_64\n", "")
     monkeypatch.setattr(remote, "run", lambda *a, **k: done)

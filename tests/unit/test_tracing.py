@@ -113,14 +113,15 @@ def test_a_point_leaves_its_log_its_counts_and_its_traces(tmp_path):
         "tracing/p.json",
     ]
     drawn = draw_slowest(tmp_path / "tracing", tmp_path / "figures")
-    assert [path.name for path in drawn] == ["timeline-p.svg", "timeline-p.pdf"]
+    assert [path.name for path in drawn] == ["timeline-p.svg", "timeline-p.pdf", "timeline-p.png"]
     assert all(path.stat().st_size > 1000 for path in drawn)
     observe(log, samples, "AR", [OSR1], "q", tmp_path)
     assert not (tmp_path / "tracing" / "q.json").exists()
 
 
 def test_operations_that_ran_alone_tell_more_than_slower_ones_among_others(tmp_path):
-    entry = {"tool": "rally", "scenario": "s", "keystone_ms": 1.0}
+    entry = {"tool": "rally", "scenario": "s", "keystone_ms": 1.0, "origin_region": "OSR1", "spans": []}
+    entry |= {"token_cache": None, "rtt_ms": None}
     entries = [
         {**entry, "concurrency": number, "duration_ms": ms} for number, ms in [(4, 900.0), (1, 100.0), (1, 200.0)]
     ]

@@ -12,9 +12,9 @@ from enoslib.infra import enos_vagrant
 from jinja2 import Environment, FileSystemLoader
 
 from mrkolla import config, providers
-from mrkolla.cli import main
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.cli.main import main
 from mrkolla.config.vagrant import VagrantTestbed
-from mrkolla.errors import InputError, LackError
 from mrkolla.kolla import plan
 from mrkolla.providers import plain, prepare
 from mrkolla.providers.vagrant import box, libvirt, look, place, provider, testbed
@@ -394,8 +394,8 @@ def test_built_images_are_fed_through_registries(vagrant):
 
 def test_a_cloud_whose_disks_are_elsewhere_is_not_saved(vagrant, experiment):
     with pytest.raises(InputError, match=r"testbed vagrant cannot be saved: 'mrkolla stop' and 'start' keep it"):
-        providers.refuse_save(vagrant())
-    providers.refuse_save(experiment())
+        providers.testbed("vagrant").refuse_save(vagrant())
+    providers.testbed("local").refuse_save(experiment())
 
 
 def test_what_was_not_started_is_neither_running_nor_destroyed(vagrant):
@@ -464,3 +464,29 @@ def test_a_box_is_built_by_root_alone(monkeypatch):
     monkeypatch.setattr(box.shutil, "which", lambda program: None if program == "qemu-img" else program)
     with pytest.raises(LackError, match=r"apt-get install qemu-utils"):
         box.need()
+
+
+# -- another cloud of that name ----------------------------------------------------------------------------------
+
+
+def test_machines_that_are_not_on_record_are_refused_by_name(vagrant, stand_in, own_cache, monkeypatch, tmp_path):
+    stand_in("vagrant box", "debian/trixie64 (libvirt, 13.1, (amd64))\n")
+    there = ["machine mrk.demo.ar-control1", "network mrk.demo"]
+    monkeypatch.setattr(libvirt, "remains", lambda cloud, machines: there)
+    for refuse in (testbed.foresee, lambda given, folder: testbed.reserve(given, None, folder / "log", print)):
+        with pytest.raises(LackError, match=r"libvirt has machine mrk\.demo\.ar-control1, network mrk\.demo, and this"):
+            refuse(vagrant(box="debian/trixie64"), tmp_path)
+    assert not own_cache.exists() or not any(own_cache.iterdir())
+
+
+def test_what_came_while_a_box_was_built_is_not_undone(vagrant, stand_in, own_cache, monkeypatch, tmp_path):
+    there: list[str] = []
+    undone: list[str] = []
+    monkeypatch.setattr(libvirt, "remains", lambda cloud, machines: there)
+    monkeypatch.setattr(libvirt, "clear", lambda cloud, machines: undone.append(cloud))
+    monkeypatch.setattr(testbed, "foresee", lambda *a: None)
+    monkeypatch.setattr(testbed, "_have_box", lambda *a: there.append("machine mrk.demo.ar-control1"))
+    monkeypatch.setattr(testbed, "_call", lambda *a: undone.append("vagrant"))
+    with pytest.raises(LackError, match="and this cache has no record of such a cloud"):
+        testbed.reserve(vagrant(), None, tmp_path / "log", print)
+    assert undone == []

@@ -9,12 +9,28 @@ import socket
 import struct
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from mrkolla.errors import InputError, LackError, WanError
-from mrkolla.wan import EchoServer, LocalLink, Rtt, Ticker, Wan, echo, links_up, measure, netem, tolerance_ms, verify
+from mrkolla.base.errors import InputError, LackError, WanError
+from mrkolla.wan import (
+    EchoServer,
+    Ends,
+    LocalLink,
+    Meter,
+    Rtt,
+    Ticker,
+    Wan,
+    echo,
+    links_up,
+    measure,
+    netem,
+    tcp,
+    tolerance_ms,
+    verify,
+)
 from mrkolla.wan import wan as wan_module
 from mrkolla.wan.delayline import Line, packet_length
 from mrkolla.wan.driver import Driver
@@ -46,7 +62,9 @@ def test_a_round_trip_becomes_two_halves_less_the_base():
         ({"rtt_ms": "5"}, "rtt_ms is '5'"),
         ({"rtt_ms": 5, "jitter_ms": 6}, "jitter_ms"),
         ({"loss_percent": 100}, "loss_percent"),
-        ({"bandwidth_mbit": 0}, "bandwidth_mbit"),
+        ({"bandwidth_mbit": 0}, r"bandwidth_mbit is 0, but links have 0\.1 to 100,000"),
+        ({"bandwidth_mbit": 1e-9}, r"bandwidth_mbit is 1e-09, but links have 0\.1 to"),
+        ({"bandwidth_mbit": 1e9}, r"bandwidth_mbit is 1e\+09, but links have"),
         ({"rtt_ms": 1e6}, "at most"),
     ],
 )
@@ -290,9 +308,16 @@ class Fake(Driver):
         return list(self.wrong)
 
 
+class Drivers(dict):
+    """As the registry of drivers, without entry points."""
+
+    def spared(self, name, method):
+        return nullcontext()
+
+
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(wan_module, "DRIVERS", {"fake": Fake})
+    monkeypatch.setattr(wan_module, "DRIVERS", Drivers(fake=Fake))
     for name, value in (("there", {}), ("wrong", ()), ("deaf", False), ("missing", None)):
         monkeypatch.setattr(Fake, name, value)
     return Fake
@@ -400,8 +425,8 @@ def test_echoes_are_counted_and_the_server_ends(port):
     with EchoServer("here", "127.0.0.1", port, launcher=here) as server:
         process = server._remote.process
         rtt = measure("here", "127.0.0.1", count=50, interval_s=0.002, port=port, launcher=here)
-        with pytest.raises(WanError, match=r"cannot bind 127\.0\.0\.1"):
-            EchoServer("here", "127.0.0.1", port, launcher=here).__enter__()
+    with pytest.raises(WanError, match=r"cannot bind 192\.0\.2\.1"):
+        EchoServer("here", "192.0.2.1", port, launcher=here).__enter__()
     assert (rtt.sent, rtt.lost, len(rtt.samples_ms)) == (50, 0, 50)
     assert 0 < rtt.median_ms < 20
     assert process.returncode == 0
@@ -420,6 +445,40 @@ def test_ticker_goes_on_until_its_context_ends(port):
     assert ticker.error is None
     assert abs(seen[0][0].timestamp() - time.time()) < 60
     assert all(rtt is not None and rtt > 0 for _, rtt in seen)
+
+
+def test_a_meter_stays_and_measures_again_and_ticks_between(port):
+    with EchoServer("here", "127.0.0.1", port, launcher=here) as server, Meter("here", launcher=here) as meter:
+        first = meter.measure("127.0.0.1", 50, 0.002, port)
+        with meter.ticking("127.0.0.1", 0.02, port) as ticks:
+            end = time.monotonic() + 20
+            while len(ticks.samples) < 4 and time.monotonic() < end:
+                time.sleep(0.02)
+        seen = list(ticks.samples)
+        second = meter.measure("127.0.0.1", 20, 0.002, port)
+        assert meter.alive() and server.alive()
+    for rtt, count in ((first, 50), (second, 20)):
+        assert (rtt.sent, rtt.lost, len(rtt.samples_ms)) == (count, 0, count)
+        assert 0 < rtt.median_ms < 20
+    assert len(seen) >= 4 and ticks.samples == seen and ticks.error is None
+    assert not meter.alive() and not server.alive()
+
+
+def test_a_meter_without_an_answer_says_so_and_goes_on(port, hasty):
+    with Meter("here", launcher=here) as meter:
+        with pytest.raises(WanError, match="no echo from"):
+            meter.measure("127.0.0.1", 5, 0.01, port)
+        with meter.ticking("127.0.0.1", 0.02, port) as ticks:
+            end = time.monotonic() + 20
+            while ticks.error is None and time.monotonic() < end:
+                time.sleep(0.02)
+        assert "no echo from" in ticks.error
+        with EchoServer("here", "127.0.0.1", port, launcher=here):
+            assert meter.measure("127.0.0.1", 5, 0.01, port).sent == 5
+        meter._remote.process.kill()
+        meter._remote.process.wait()
+        with pytest.raises(WanError, match="status -9"):
+            meter.measure("127.0.0.1", 5, 0.01, port)
 
 
 @pytest.fixture
@@ -469,3 +528,74 @@ def test_a_host_without_python_is_said(port):
         measure("here", "127.0.0.1", count=5, port=port, launcher=bare)
     with pytest.raises(WanError, match="python3: not found"), EchoServer("here", "127.0.0.1", port, launcher=bare):
         pass
+
+
+# TCP at the links' ends
+
+
+class Netns:
+    """A host's routes and sysctls as iproute2 has them; the real ones are in tests/integration."""
+
+    def __init__(self, route="default via 10.0.1.1 dev eth0 proto static"):
+        self.route, self.replaced = route, 0
+
+    def run(self, argv, **_):
+        if argv[0] == "cat":
+            return "bbr\n1\n"
+        if argv[:3] == ["ip", "route", "show"]:
+            return f"{self.route} \n" if self.route else ""
+        if argv[:3] == ["ip", "route", "replace"]:
+            if argv[-1] == "vegas":
+                raise WanError("Error: Unknown tcp congestion algorithm.")
+            self.route = " ".join(argv[3:])
+            self.replaced += 1
+            return ""
+        if "link" in argv:
+            return json.dumps([{"ifname": "eth0", "qdisc": "noqueue"}])
+        words = self.route.split()
+        metric = [{"congestion": words[words.index("congctl") + 1]}] if "congctl" in words else []
+        return json.dumps([{"dst": "default", "dev": "eth0", "metrics": metric}])
+
+
+@pytest.fixture
+def hosts(monkeypatch):
+    found = {"ar": Netns(), "osr1": Netns("default via 10.0.2.1 dev eth0 proto static metric 7 initcwnd 12 linkdown")}
+    monkeypatch.setattr(tcp, "command", lambda argv: found[argv[0]].run(argv[1:]))
+    return found
+
+
+def ends(hosts, asked):
+    return Ends.of(lambda: {name: [name] for name in hosts}, asked)
+
+
+def test_tcp_goes_with_the_links_and_all_else_of_the_route_stays(fake, hosts, tmp_path):
+    wan = Wan([ONE], tmp_path, ends=ends(hosts, None))
+    wan.start()
+    wan.start()
+    assert hosts["osr1"].route == "default via 10.0.2.1 dev eth0 proto static metric 7 initcwnd 12 congctl cubic"
+    assert [host.replaced for host in hosts.values()] == [1, 1]
+    wan.watchdog()
+    assert tcp.look(hosts["ar"].run) == tcp.Tcp("cubic", True, None, "noqueue")
+    hosts["ar"].route = "default via 10.0.1.1 dev eth0 proto static"  # the host was booted again
+    with pytest.raises(WanError, match=r"host ar: TCP is bbr, not cubic by its route: `mrkolla wan start`"):
+        wan.watchdog()
+    wan.stop()
+    assert hosts["osr1"].route == "default via 10.0.2.1 dev eth0 proto static metric 7 initcwnd 12"
+
+
+def test_tcp_of_hosts_that_are_left_alone(hosts):
+    for left in (ends(hosts, "host"), Ends.of(None, None), Ends.of(None, "host")):
+        left.put()
+        left.take_back()
+        assert left.problems() == []
+    assert [host.replaced for host in hosts.values()] == [0, 0]
+    with pytest.raises(InputError, match=r"wan\.tcp: reno can be had on local hosts alone"):
+        Ends.of(None, "reno")
+
+
+def test_tcp_that_cannot_be_had_names_the_host(hosts):
+    with pytest.raises(WanError, match="host ar: Error: Unknown tcp"):
+        ends(hosts, "vegas").put()
+    hosts["ar"].route = ""
+    with pytest.raises(WanError, match="host ar: there is no default route"):
+        ends(hosts, "reno").put()

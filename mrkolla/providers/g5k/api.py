@@ -22,11 +22,11 @@ from enoslib.infra.enos_g5k.error import DeployError as EnosDeployError
 from enoslib.infra.enos_g5k.provider import G5k, G5kBase
 from grid5000.exceptions import Grid5000Error
 
-from mrkolla import placement
-from mrkolla.config import Experiment
+from mrkolla.base import yamltext
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.config import Experiment, placement
 from mrkolla.config.base import suggest
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
-from mrkolla.errors import InputError, LackError
 from mrkolla.providers.g5k.place import check_regions
 
 Say = Callable[[str], None]
@@ -44,15 +44,15 @@ class Provider(G5k):
 
 @dataclass(frozen=True)
 class Where:
-    """The site and cluster of a region, once it is clear that they exist."""
+    """The site and cluster of a region, once it is clear that they exist; ``cluster`` None: any of the site's."""
 
     site: str
-    cluster: str
+    cluster: str | None
 
 
 @contextmanager
 def asking(what: str) -> Iterator[None]:
-    """What Grid'5000's API answers to ``what``, in words when it fails (:class:`~mrkolla.errors.LackError`)."""
+    """What Grid'5000's API answers to ``what``, in words when it fails (LackError)."""
     try:
         yield
     except InvalidReservationTime as late:
@@ -93,7 +93,7 @@ def client() -> Any:
     path = _file()
     if path.exists():
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yamltext.read(path.read_text())
         except (OSError, yaml.YAMLError) as broken:
             raise InputError(f"{path}: cannot be read ({str(broken).splitlines()[0]}): correct it") from broken
         if not isinstance(values, dict):
@@ -106,7 +106,7 @@ def client() -> Any:
 def survey(experiment: Experiment) -> dict[str, Where]:
     """Region -> where it is, asked of the API: before anything is reserved.
 
-    Raises :class:`~mrkolla.errors.InputError` for a site or cluster that does not exist, a region without a place, or
+    Raises InputError for a site or cluster that does not exist, a region without a place, or
     more hosts than there are.
     """
     check_regions(experiment)
@@ -122,8 +122,9 @@ def survey(experiment: Experiment) -> dict[str, Where]:
         return alive[cluster]
 
     for region in placement.region_names(experiment):
-        where = locate(experiment.testbed, region, known)
-        if where.cluster is None:
+        where = locate(experiment.testbed_as(G5kTestbed), region, known)
+        cluster = where.cluster
+        if cluster is None:
             fits = [c for c in known[where.site] if there(where.site, c) - taken[c] >= need[region]]
             if not fits:
                 most = max((there(where.site, c) - taken[c] for c in known[where.site]), default=0)
@@ -131,15 +132,15 @@ def survey(experiment: Experiment) -> dict[str, Where]:
                     f"region {region} needs {need[region]} hosts of one cluster; at site {where.site} no cluster has"
                     f" more than {most} left: name another site, or fewer hosts"
                 )
-            where = Where(where.site, max(fits, key=lambda c: there(where.site, c) - taken[c]))
-        taken[where.cluster] += need[region]
-        if taken[where.cluster] > there(where.site, where.cluster):
+            cluster = max(fits, key=lambda c: there(where.site, c) - taken[c])
+        taken[cluster] += need[region]
+        if taken[cluster] > there(where.site, cluster):
             raise LackError(
-                f"cluster {where.cluster} at {where.site} has {there(where.site, where.cluster)} living nodes; the"
-                f" experiment wants {taken[where.cluster]} of it or more: use another cluster for some region"
+                f"cluster {cluster} at {where.site} has {there(where.site, cluster)} living nodes; the"
+                f" experiment wants {taken[cluster]} of it or more: use another cluster for some region"
                 " (testbed.regions)"
             )
-        found[region] = where
+        found[region] = Where(where.site, cluster)
     return found
 
 
@@ -166,7 +167,7 @@ def locate(testbed: G5kTestbed, region: str, clusters: dict[str, list[str]]) -> 
         raise InputError(f"testbed: region {region} has neither site nor cluster: add 'site: NAME' ({_some(clusters)})")
     if place.site is not None and place.site not in clusters:
         raise InputError(f"{key}.site: there is no site '{place.site}'; {suggest(place.site, clusters)}")
-    if place.cluster is None:
+    if place.site is not None and place.cluster is None:
         return Where(place.site, None)
     sites = [site for site, there in clusters.items() if place.cluster in there]
     if not sites:
@@ -189,19 +190,19 @@ def user() -> str:
 
 def job_name(experiment: Experiment) -> str:
     """By which the experiment's jobs are found again."""
-    return experiment.testbed.job_name or f"mrkolla-{experiment.name}"
+    return experiment.testbed_as(G5kTestbed).job_name or f"mrkolla-{experiment.name}"
 
 
 def configuration(experiment: Experiment, where: dict[str, Where], public_key: Path | None = None) -> en.G5kConf:
     """enoslib's configuration: a group a region, its network, and a subnet for the VIPs at each site."""
-    bed = experiment.testbed
+    bed = experiment.testbed_as(G5kTestbed)
     types = [*bed.job_type, *(["deploy"] if bed.environment and "deploy" not in bed.job_type else [])]
     values: dict[str, Any] = {"job_name": job_name(experiment), "walltime": bed.walltime, "queue": bed.queue}
     values |= {key: value for key in ("project", "reservation") if (value := getattr(bed, key))}
     if bed.environment:
         values |= {"env_name": bed.environment, "key": str(public_key)}
     conf = en.G5kConf.from_settings(job_type=types, **values)
-    networks = {}
+    networks: dict[str, en.G5kNetworkConf] = {}
     for site in sorted({place.site for place in where.values()}):
         # One VLAN that reaches every site, or a network of each site's own.
         network = en.G5kNetworkConf(id=f"net-{site}", roles=["mrkolla"], type=bed.network, site=site)

@@ -6,14 +6,15 @@ a region: each region's hosts have a link layer of their own, on which tenants' 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mrkolla.config import Experiment
-from mrkolla.placement import OSR, Region
+from mrkolla.config.placement import OSR, Region
 from mrkolla.providers import prepare
 from mrkolla.providers.local import testbed as local
-from mrkolla.providers.prepare import feed
+from mrkolla.providers.prepare import registry
 
 #: The number of the first region's VXLAN.
 FIRST = 7000
@@ -23,7 +24,7 @@ def equip(
     cloud: str,
     regions: Sequence[Region],
     interfaces: Mapping[str, str],
-    registries: Sequence[str],
+    registries: Collection[str],
     record: Path,
     say: Callable[[str], None],
 ) -> dict[str, bool]:
@@ -33,21 +34,21 @@ def equip(
     containers, whose limits cannot be raised) and ``openvswitch`` (all kernels have it). Raises LackError, DeployError.
     """
     hosts = [placed.host for region in regions for placed in region.hosts]
-    wires = {}
+    wires: dict[str, tuple[int, tuple[str, ...]]] = {}
     for number, region in enumerate(regions):
         own = [placed.host for placed in region.hosts] if region.kind == OSR else []
         wires |= {h.name: (FIRST + number, tuple(o.address for o in own if o is not h)) for h in own}
-    values = {
-        "cloud": cloud,
-        "names": {host.name: host.address for host in hosts},
-        "interface": dict(interfaces),
-        "wires": wires,
-        "vips": {region.balancers[0].name: region.vip for region in regions},
-        "registries": tuple(sorted({*registries})),
-    }
-    found = prepare.facts(hosts, prepare.Needs(**values))
+    needs = prepare.Needs(
+        cloud,
+        {host.name: host.address for host in hosts},
+        interface=dict(interfaces),
+        wires=wires,
+        vips={region.balancers[0].name: region.vip for region in regions},
+        registries=tuple(sorted({*registries})),
+    )
+    found = prepare.facts(hosts, needs)
     contained = any(facts["container"] != "none" for facts in found.values())
-    prepare.prepare(hosts, prepare.Needs(**values, contained=contained), record, say)
+    prepare.prepare(hosts, replace(needs, contained=contained), record, say)
     return {
         "contained": contained,
         "openvswitch": all(facts["kernel"]["openvswitch"] for facts in found.values()),
@@ -56,7 +57,7 @@ def equip(
 
 def kolla_globals(experiment: Experiment, region: Region, interface: str, kind: Mapping[str, bool]) -> dict:
     """Kolla's variables for a region of such hosts; containers need what those of the local testbed need."""
-    values = {"enable_keepalived": False, "prechecks_enable_host_ntp_checks": False}
+    values: dict = {"enable_keepalived": False, "prechecks_enable_host_ntp_checks": False}
     if kind.get("contained"):
         values = local.kolla_globals(experiment, region)
     if region.kind == OSR:
@@ -67,16 +68,4 @@ def kolla_globals(experiment: Experiment, region: Region, interface: str, kind: 
         }
         if not kind.get("openvswitch", True):
             values["ovs_datapath"] = "netdev"
-    return values | feed.kolla_globals(experiment, region) | {"network_interface": interface}
-
-
-def kolla_config(region: Region) -> dict[str, str]:
-    """Files of ``node_custom_config`` for such hosts: path -> content."""
-    if region.kind != OSR:
-        return {}
-    return {
-        "neutron.conf": f"[DEFAULT]\nglobal_physnet_mtu = {prepare.WIRE_MTU}\n",
-        "neutron/ml2_conf.ini": (
-            f"[ml2]\npath_mtu = {prepare.WIRE_MTU}\n\n[ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:100:1999\n"
-        ),
-    }
+    return values | registry.kolla_globals(experiment, region) | {"network_interface": interface}

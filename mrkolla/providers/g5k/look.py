@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 from mrkolla import batch
+from mrkolla.base.errors import MrkollaError
 from mrkolla.batch.estimate import as_time
 from mrkolla.config.testbeds import G5kTestbed
-from mrkolla.errors import MrkollaError
 from mrkolla.providers.prepare import Seen
 
 _HERE = "this machine"

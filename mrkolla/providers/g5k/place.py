@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from mrkolla import placement
+from mrkolla.base.errors import InputError, LackError
 from mrkolla.batch.job import node_order
-from mrkolla.config import Experiment
+from mrkolla.config import Experiment, placement
 from mrkolla.config.base import suggest
-from mrkolla.errors import InputError, LackError
-from mrkolla.placement import HostWanted
+from mrkolla.config.placement import HostWanted
+from mrkolla.config.testbeds import G5kTestbed
 
 #: Of a network of free addresses, the number of the first that becomes a VIP: those before are left to gateways.
 FIRST_VIP = 10
@@ -32,9 +32,9 @@ class NodeName:
 
 
 def check_regions(experiment: Experiment) -> None:
-    """Raise :class:`~mrkolla.errors.InputError` when ``testbed.regions`` names a region that there is not."""
+    """Raise InputError when ``testbed.regions`` names a region that there is not."""
     names = placement.region_names(experiment)
-    for name in experiment.testbed.regions:
+    for name in experiment.testbed_as(G5kTestbed).regions:
         if name not in names:
             raise InputError(f"testbed.regions: unknown region '{name}'; {suggest(name, names)}")
 
@@ -43,7 +43,7 @@ def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, st
     """Host name -> node. The same nodes in any order give the same hosts.
 
     Regions that ask for a cluster choose first, then those that ask for a site, then the others. Raises
-    :class:`~mrkolla.errors.LackError`, saying what is missing where, when the nodes do not suffice; ``whose`` names
+    LackError, saying what is missing where, when the nodes do not suffice; ``whose`` names
     the job in that message.
     """
     check_regions(experiment)
@@ -51,7 +51,7 @@ def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, st
     found: dict[str, str] = {}
     hosts = placement.wanted(experiment)
     for host in sorted(hosts, key=lambda host: _freedom(experiment, host)):
-        place = experiment.testbed.place(host.region)
+        place = experiment.testbed_as(G5kTestbed).place(host.region)
         fits = [
             node
             for node in free
@@ -65,12 +65,12 @@ def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, st
 
 
 def _freedom(experiment: Experiment, host: HostWanted) -> int:
-    place = experiment.testbed.place(host.region)
+    place = experiment.testbed_as(G5kTestbed).place(host.region)
     return 0 if place.cluster else 1 if place.site else 2
 
 
 def _missing(experiment: Experiment, hosts: list[HostWanted], nodes: list[str], host: HostWanted, whose: str) -> str:
-    place = experiment.testbed.place(host.region)
+    place = experiment.testbed_as(G5kTestbed).place(host.region)
     there = Counter(NodeName.of(name).cluster for name in set(nodes))
     seen = ", ".join(f"{count} of cluster {name}" for name, count in sorted(there.items())) or "none"
     where = f" of cluster {place.cluster}" if place.cluster else f" at site {place.site}" if place.site else ""
@@ -90,10 +90,11 @@ def vips(experiment: Experiment, subnets: dict[str | None, list[str]], sites: di
     region's site (``subnets``: site -> networks; ``sites``: region -> site; None where sites are not known).
     """
     found: dict[str, str] = {}
+    testbed = experiment.testbed_as(G5kTestbed)
     names = placement.region_names(experiment)
     for index, name in enumerate(names):
-        networks = [experiment.testbed.vips] if experiment.testbed.vips else subnets.get(sites.get(name)) or []
-        if own := experiment.testbed.place(name).vip:
+        networks = [testbed.vips] if testbed.vips else subnets.get(sites.get(name)) or []
+        if own := testbed.place(name).vip:
             found[name] = own
         elif networks:
             found[name] = str(_address(IPv4Network(networks[0]), index))

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from mrkolla import remote
-from mrkolla.errors import LackError
+from mrkolla.base import remote
+from mrkolla.base.errors import LackError
+from mrkolla.base.remote import Host
+from mrkolla.base.shell import last_words
 from mrkolla.providers.g5k.state import Node
-from mrkolla.remote import Host
 
 #: Seconds until every node must answer: those that were just deployed boot first.
 ANSWER_S = 180.0
@@ -34,7 +35,7 @@ def addresses(nodes: list[str]) -> dict[str, str]:
     found = {}
     for node in nodes:
         try:
-            found[node] = socket.getaddrinfo(node, 22, socket.AF_INET, socket.SOCK_STREAM)[0][4][0]
+            found[node] = str(socket.getaddrinfo(node, 22, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
         except OSError as unknown:
             raise LackError(
                 f"the node {node} is not known here ({unknown.strerror or unknown}): run mrkolla on a front end of"
@@ -59,7 +60,7 @@ def make_key(path: Path) -> str:
 def pin(nodes: dict[str, str], file: Path, say: Callable[[str], None]) -> None:
     """Write the host keys of ``nodes`` (name -> address) to ``file``, in place of what it had.
 
-    Raises :class:`~mrkolla.errors.LackError`, naming the nodes, when some do not answer within :data:`ANSWER_S`.
+    Raises LackError, naming the nodes, when some do not answer within :data:`ANSWER_S`.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     end = time.monotonic() + ANSWER_S
@@ -81,10 +82,10 @@ def pin(nodes: dict[str, str], file: Path, say: Callable[[str], None]) -> None:
     file.write_text("".join(f"{line}\n" for address in nodes.values() for line in lines[address]))
 
 
-def open_root(hosts: list[Host], user: str) -> None:
-    """Let mrkolla's key log in as root on ``hosts``, as the owner of their job (``sudo-g5k``, or ``sudo``).
+def open_root(hosts: list[Host], key: Path, user: str) -> None:
+    """Let mrkolla's ``key`` log in as root on ``hosts``, as the owner of their job (``sudo-g5k``, or ``sudo``).
 
-    Raises :class:`~mrkolla.errors.LackError` for a host on which ``user`` may not log in, or may not become root.
+    Raises LackError for a host on which ``user`` may not log in, or may not become root.
     """
 
     def one(host: Host) -> None:
@@ -92,14 +93,13 @@ def open_root(hosts: list[Host], user: str) -> None:
             return
         remote.forget(host)
         own = Host(host.name, host.address, user=user, known_hosts=host.known_hosts)
-        public = make_key(host.key)
+        public = make_key(key)
         done = remote.run(own, ["sh", "-ec", _OPEN], input=public, timeout=90, check=False)
         if done.returncode == 255:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise LackError(f"{host.name} ({host.address}): user {user} cannot log in by SSH: {said}")
+            raise LackError(f"{host.name} ({host.address}): user {user} cannot log in by SSH: {last_words(done)}")
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-            raise LackError(f"{host.name} ({host.address}): user {user} cannot become root (sudo-g5k, sudo): {said}")
+            what = "cannot become root (sudo-g5k, sudo)"
+            raise LackError(f"{host.name} ({host.address}): user {user} {what}: {last_words(done)}")
         remote.run(host, ["true"])
 
     with ThreadPoolExecutor(16) as pool:

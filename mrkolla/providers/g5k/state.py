@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mrkolla import cache
-from mrkolla.errors import InputError
+from mrkolla.base import cache, files
+from mrkolla.base.errors import InputError
 
 _VERSION = 1
 
@@ -48,29 +47,24 @@ class Reserved:
         """Whether these are the nodes of a job that mrkolla itself runs in."""
         return all(site is None for site, _ in self.jobs)
 
+    @property
+    def of_sites(self) -> list[tuple[str, int]]:
+        """The jobs that were reserved through the API, by site."""
+        return [(site, number) for site, number in self.jobs if site is not None]
+
     def names(self) -> str:
         """The jobs, for a person."""
         return ", ".join(f"{number} at {site}" if site else str(number) for site, number in self.jobs)
 
 
-def folder(name: str) -> Path:
-    """Where the state of the cloud ``name`` is kept."""
-    return cache.root() / f"cloud-{name}"
-
-
 def key(name: str) -> Path:
     """The private key by which mrkolla reaches the cloud's hosts."""
-    return folder(name) / "ssh" / "id_ed25519"
-
-
-def known_hosts(name: str) -> Path:
-    """The host keys that were pinned when the hosts were reserved."""
-    return folder(name) / "ssh" / "known_hosts"
+    return cache.cloud(name) / "ssh" / "id_ed25519"
 
 
 def load(name: str) -> Reserved | None:
     """What is recorded for the cloud ``name``, None when nothing is."""
-    path = folder(name) / "g5k.json"
+    path = cache.cloud(name) / "g5k.json"
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -88,15 +82,11 @@ def load(name: str) -> Reserved | None:
 
 def save(name: str, reserved: Reserved) -> None:
     """Record ``reserved``, readable by its owner alone."""
-    path = folder(name) / "g5k.json"
+    path = cache.cloud(name) / "g5k.json"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        json.dump({"version": _VERSION, **asdict(reserved)}, out, indent=1)
-    new.replace(path)
+    files.write(path, json.dumps({"version": _VERSION, **asdict(reserved)}, indent=1), 0o600)
 
 
 def forget(name: str) -> None:
     """Remove the record."""
-    (folder(name) / "g5k.json").unlink(missing_ok=True)
+    (cache.cloud(name) / "g5k.json").unlink(missing_ok=True)

@@ -15,22 +15,25 @@ from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from mrkolla import batch, cache, placement, remote
+from mrkolla import batch
+from mrkolla.base import cache, remote
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.journal import Journal
+from mrkolla.base.remote import Host
 from mrkolla.batch.estimate import as_time, estimate, refuse_short
 from mrkolla.batch.job import Job
 from mrkolla.batch.oar import delete as oardel
 from mrkolla.batch.oar import state as oar_state
-from mrkolla.config import Experiment
-from mrkolla.config.testbeds import walltime_s
-from mrkolla.errors import InputError, LackError
-from mrkolla.journal import Journal
-from mrkolla.placement import AR, OSR, PlacedHost, Region
+from mrkolla.config import Experiment, placement
+from mrkolla.config.placement import AR, OSR, PlacedHost, Region
+from mrkolla.config.testbeds import G5kTestbed, walltime_s
 from mrkolla.providers import prepare as prepare_hosts
 from mrkolla.providers.g5k import equip, place, reach, state
 from mrkolla.providers.g5k.look import doctor
 from mrkolla.providers.g5k.state import Reserved
-from mrkolla.providers.prepare import feed
-from mrkolla.remote import Host
+from mrkolla.providers.plain import known_hosts, kolla_config
+from mrkolla.providers.plain import need_ssh as need
+from mrkolla.providers.prepare import registry
 from mrkolla.wan import PlainLink, PlainRegion
 from mrkolla.wan.plainhosts import need as need_driver
 from mrkolla.wan.real import refuse_below_real
@@ -72,14 +75,7 @@ def regions(experiment: Experiment) -> list[Region]:
 
 
 def _host(cloud: str, name: str, address: str) -> Host:
-    return Host(name, address, key=state.key(cloud), known_hosts=state.known_hosts(cloud))
-
-
-def need() -> None:
-    """Raise LackError when this machine lacks the SSH client, which is all that it needs."""
-    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
-        if not shutil.which(program):
-            raise LackError(f"{program} is not installed: apt-get install openssh-client")
+    return Host(name, address, key=state.key(cloud), known_hosts=known_hosts(cloud))
 
 
 def prepare(log: Path, say: Say) -> None:
@@ -98,7 +94,7 @@ def foresee(experiment: Experiment, results: Path) -> None:
         place.assign(experiment, list(job.nodes), f"job {job.id}")
     ends = job.ends if job else _running_until(experiment)
     if ends is None:
-        refuse_short(found, walltime_s(experiment.testbed.walltime))
+        refuse_short(found, walltime_s(experiment.testbed_as(G5kTestbed).walltime))
         return
     left = ends - time.time()
     least = found.least_s if found.points and (job or found.deploy_s is None) else 0.0
@@ -125,21 +121,13 @@ def deadline(experiment: Experiment) -> float | None:
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
     """Have the hosts: those of the job around this process, else reserved through the API. Then root may log in.
 
-    ``images``: built images, which a registry on the AR's first host is fed with. Raises
-    :class:`~mrkolla.errors.InputError`, :class:`~mrkolla.errors.LackError` and
-    :class:`~mrkolla.errors.DeployError`; then no job is left behind.
+    Raises InputError, LackError and DeployError; then no job is left behind.
     """
-
-    def fill() -> None:
-        if images is not None:
-            feed.feed(experiment, regions(experiment), images, state.folder(experiment.name), log, say)
-
     job = batch.current()
     if job is not None:
         _use_job(experiment, job, say)
-        fill()
     else:
-        _use_api(experiment, fill, say)
+        _use_api(experiment, say)
 
 
 def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
@@ -148,14 +136,14 @@ def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
     _settle(experiment, reserved, nodes, {None: _subnets_of_job(job)}, getpass.getuser(), say)
 
 
-def _use_api(experiment: Experiment, fill: Callable[[], None], say: Say) -> None:
+def _use_api(experiment: Experiment, say: Say) -> None:
     from mrkolla.providers.g5k import api
 
     say("sites and clusters")
     where = api.survey(experiment)
     reach.make_key(state.key(experiment.name))
     conf = api.configuration(experiment, where, state.key(experiment.name).with_suffix(".pub"))
-    made = api.reserve(conf, experiment.testbed.wait_s, say)
+    made = api.reserve(conf, experiment.testbed_as(G5kTestbed).wait_s, say)
     reserved = Reserved(jobs=list(made.jobs), ends=made.ends)
     with api.undone(api.Provider(conf), made.fresh):
         left = made.ends - time.time()
@@ -164,7 +152,6 @@ def _use_api(experiment: Experiment, fill: Callable[[], None], say: Say) -> None
         nodes = place.assign(experiment, list(made.nodes), f"job {reserved.names()}")
         try:
             _settle(experiment, reserved, nodes, made.subnets, api.user(), say, made.nodes)
-            fill()
         except BaseException:
             if made.fresh:
                 state.forget(experiment.name)
@@ -198,10 +185,10 @@ def _settle(
     fresh = before is None or before.jobs != reserved.jobs
     addresses = reach.addresses([(names or {}).get(node, node) for node in nodes.values()])
     found = {name: addresses[(names or {}).get(node, node)] for name, node in nodes.items()}
-    reach.pin(found, state.known_hosts(cloud), say)
+    reach.pin(found, known_hosts(cloud), say)
     hosts = {name: _host(cloud, name, address) for name, address in found.items()}
     say("root's accounts")
-    reach.open_root(list(hosts.values()), user)
+    reach.open_root(list(hosts.values()), state.key(cloud), user)
     reserved.hosts = {name: reach.look(host, nodes[name]) for name, host in hosts.items()}
     reserved.vips, reserved.routed = _vips(experiment, reserved, subnets)
     placed = {h.name: h for h in placement.wanted(experiment)}
@@ -209,7 +196,7 @@ def _settle(
     for name in placement.region_names(experiment):
         first = next(h for h in placed.values() if h.region == name and "control" in h.roles).name
         owners[reserved.vips[name]] = (hosts[first], reserved.hosts[first].interface)
-    record = state.folder(cloud) / "prepared.json"
+    record = cache.cloud(cloud) / "prepared.json"
     if fresh:
         _begin_anew(cloud)
         # Where nodes are not installed anew for each job, an earlier one's cloud may still be on them.
@@ -217,7 +204,7 @@ def _settle(
     state.save(cloud, reserved)
     interfaces = {node.name: node.interface for node in reserved.hosts.values()}
     placed_in = regions(experiment)
-    from_where = feed.registries_of(experiment, placed_in).values()
+    from_where = registry.of_regions(experiment, placed_in).values()
     reserved.kind = equip.equip(cloud, placed_in, interfaces, from_where, record, say)
     state.save(cloud, reserved)
     need_driver(_plain(placed_in), experiment.wan.driver)
@@ -247,14 +234,14 @@ def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[di
 
 def _begin_anew(cloud: str) -> None:
     """On other hosts than before nothing is deployed, whatever the cloud's journal says."""
-    path = state.folder(cloud) / "journal.jsonl"
+    path = cache.cloud(cloud) / "journal.jsonl"
     if path.exists():
         with Journal(path) as journal:
             journal.invalidate(*(step.name for step in journal.steps()))
-    (state.folder(cloud) / "prepared.json").unlink(missing_ok=True)
-    (state.folder(cloud) / "fed").unlink(missing_ok=True)
+    (cache.cloud(cloud) / "prepared.json").unlink(missing_ok=True)
+    (cache.cloud(cloud) / "fed").unlink(missing_ok=True)
     for name in ("gates", "wan"):
-        cache.remove(state.folder(cloud) / name)
+        cache.remove(cache.cloud(cloud) / name)
 
 
 def links(experiment: Experiment) -> list[PlainLink]:
@@ -293,7 +280,7 @@ def seen(name: str) -> dict[str, bool] | None:
     else:
         from mrkolla.providers.g5k import api
 
-        runs = all(state == "running" for state in api.states(reserved.jobs).values())
+        runs = all(said == "running" for said in api.states(reserved.of_sites).values())
     return dict.fromkeys(reserved.hosts, runs)
 
 
@@ -318,7 +305,7 @@ def destroy(name: str) -> None:
     hosts = [_host(name, node.name, node.address) for node in reserved.hosts.values()]
     job = batch.current()
     here = reserved.inside and job is not None and reserved.jobs == [(None, job.id)]
-    problems = prepare_hosts.undo(hosts, state.folder(name) / "prepared.json") if here else []
+    problems = prepare_hosts.undo(hosts, cache.cloud(name) / "prepared.json") if here else []
     if problems:
         raise LackError(f"{len(problems)} things are left on hosts, run it again: {'; '.join(problems[:3])}")
     for host in hosts:
@@ -326,7 +313,7 @@ def destroy(name: str) -> None:
     if not reserved.inside:
         from mrkolla.providers.g5k import api
 
-        api.delete_jobs(reserved.jobs)
+        api.delete_jobs(reserved.of_sites)
     elif not here:
         for _, number in reserved.jobs:
             oardel(number)
@@ -340,8 +327,3 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     node = nodes.get(region.control.address)
     interface = node.interface if node else "not-reserved-yet"
     return equip.kolla_globals(experiment, region, interface, reserved.kind if reserved else {})
-
-
-def kolla_config(region: Region) -> dict[str, str]:
-    """Files of ``node_custom_config`` that such hosts need."""
-    return equip.kolla_config(region)

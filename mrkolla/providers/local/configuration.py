@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 from enoslib.infra.configuration import BaseConfiguration
+from jsonschema.validators import validator_for
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.providers.local.constants import DEFAULT_NETWORK, FIRST_HOST, GATEWAY
 from mrkolla.providers.local.schema import SCHEMA
 
@@ -60,6 +61,8 @@ class LocalConf(BaseConfiguration):
     ``registries`` are HOST:PORT reached without TLS."""
 
     _SCHEMA = SCHEMA
+    # Without it the base class looks at the schema itself each time too, a quarter of a second.
+    _VALIDATOR_FUNC = validator_for(SCHEMA)
 
     def __init__(self) -> None:
         super().__init__()

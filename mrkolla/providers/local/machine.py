@@ -3,7 +3,7 @@
 Its root is an overlay: the shared root file system below, the host's own changes above. Docker's folder lies beside,
 on the real file system (Docker cannot stack its overlays on another); the one large image layer in it is a read-only
 mount of the cache. All mounts live in the mount namespace of the host's own processes, so a host that ends, however it
-ends, leaves none.
+ends, leaves none. All its processes are in one control group, so that they can be frozen together.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from mrkolla.errors import DeployError
+from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.shell import started
 from mrkolla.providers.local import network
 from mrkolla.providers.local.command import call
 from mrkolla.providers.local.configuration import LocalConf, MachineConfiguration, NetworkConfiguration
-from mrkolla.providers.local.constants import STOP_TIMEOUT
-from mrkolla.shell import started
+from mrkolla.providers.local.constants import PREFIX, STOP_TIMEOUT
+from mrkolla.providers.local.group import Group, hierarchy
+from mrkolla.providers.local.network import Router
 
 # systemd-nspawn forbids these to a container by default; Docker inside needs them.
 _SYSCALLS = "@keyring bpf add_key keyctl"
@@ -43,7 +45,13 @@ class Machine:
     @property
     def index(self) -> int:
         """A number that no other host has, and that stays when others come and go."""
-        return int(IPv4Address(self.spec.address)) - int(IPv4Network(self.conf.network).network_address)
+        return int(IPv4Address(self.address)) - int(IPv4Network(self.conf.network).network_address)
+
+    @property
+    def address(self) -> str:
+        """Its address: a configuration that is finalized gives each machine one."""
+        assert self.spec.address is not None
+        return self.spec.address
 
     @property
     def network(self) -> NetworkConfiguration:
@@ -83,14 +91,14 @@ class Machine:
         if not path.with_suffix(".pub").exists():  # the last that ssh-keygen writes
             path.unlink(missing_ok=True)
             call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.spec.name, "-f", str(path))
-        line = f"{self.spec.address} {' '.join(path.with_suffix('.pub').read_text().split()[:2])}\n"
+        line = f"{self.address} {' '.join(path.with_suffix('.pub').read_text().split()[:2])}\n"
         if line not in (known_hosts.read_text() if known_hosts.exists() else ""):
             with known_hosts.open("a") as out:
                 out.write(line)
 
     def _networkd(self, folder: Path) -> None:
         net = self.network
-        lines = ["[Match]", "Name=eth0", "", "[Network]", f"Address={self.spec.address}/{net.subnet.prefixlen}"]
+        lines = ["[Match]", "Name=eth0", "", "[Network]", f"Address={self.address}/{net.subnet.prefixlen}"]
         lines += [f"Address={address}/32" for address in self.spec.extra_addresses]
         lines += [f"Gateway={net.gateway}", "LinkLocalAddressing=no", "IPv6AcceptRA=no", ""]
         (folder / "10-eth0.network").write_text("\n".join(lines))
@@ -135,12 +143,40 @@ class Machine:
             return None
         return int(inits[0]) if inits else None
 
-    def start(self, router: network.Router, binds: list[tuple[Path, str]]) -> None:
+    @property
+    def group(self) -> Group | None:
+        """The control group that all processes of this host are in; None where the machine has none to give."""
+        there = hierarchy()
+        return Group(there / f"{PREFIX}-{self.conf.name}-{self.spec.name}") if there else None
+
+    def paused(self) -> bool:
+        """Whether the host runs, and stands still."""
+        group = self.group
+        return group is not None and group.frozen() and self.pid() is not None
+
+    def need_group(self) -> Group:
+        """Its control group, with its processes in it; raises LackError when they are in no group of their own."""
+        group = self.group
+        if group is None:
+            raise LackError("this machine has no control groups of version 2 to write: hosts cannot be paused on it")
+        if not group.holds():
+            raise LackError(
+                f"host {self.spec.name} has no control group of its own: 'mrkolla stop' and 'mrkolla start' give it one"
+            )
+        return group
+
+    def resume(self) -> None:
+        """Let the host go on if it was paused."""
+        if self.group is not None:
+            self.group.ask(freeze=False)
+
+    def start(self, router: Router, binds: list[tuple[Path, str]]) -> None:
         """Start the host unless it runs; ``binds`` are folders of the machine mounted read-only at a path inside.
 
-        Raises :class:`~mrkolla.errors.DeployError` with the console's last line when its init does not come up.
+        Raises DeployError with the console's last line when its init does not come up.
         """
         if self.pid() is not None:
+            self.resume()
             self._plug(router, None)
             return
         veths = [f"--network-veth-extra=h{self.index}-0:eth0"]
@@ -156,10 +192,15 @@ class Machine:
         if Path("/dev/kvm").exists():
             nspawn.append("--bind=/dev/kvm")
         layers = f"lowerdir={self.rootfs},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
+        group = self.group
+        if group is not None:
+            group.remove()  # of a host that was killed from outside
+            group.path.mkdir()
         # The overlay is mounted in a mount namespace of the host's own, so that it ends with the host.
-        script = 'mount -t overlay overlay -o "$1" "$2" && shift 2 && exec "$@"'
+        script = '{ test -z "$1" || echo $$ > "$1/cgroup.procs"; } && mount -t overlay overlay -o "$2" "$3" && shift 3'
         argv = ["nsenter", f"--net={router.path}", "unshare", "--mount", "--propagation", "slave"]
-        argv += ["sh", "-c", script, "sh", layers, str(self.folder / "root"), *nspawn]
+        argv += ["sh", "-c", f'{script} && exec "$@"', "sh", str(group.path) if group else "", layers]
+        argv += [str(self.folder / "root"), *nspawn]
         with self.console.open("ab") as console:
             process = subprocess.Popen(
                 argv,
@@ -173,7 +214,7 @@ class Machine:
         self._pidfile.write_text(json.dumps(mark))
         self._plug(router, process)
 
-    def _plug(self, router: network.Router, process: subprocess.Popen | None) -> None:
+    def _plug(self, router: Router, process: subprocess.Popen | None) -> None:
         """Wait for the host's init, which comes after its interfaces, and plug these in.
 
         Without ``process`` the host runs already: whoever started it may have been killed before it did this.
@@ -199,6 +240,7 @@ class Machine:
         clean = True
         if pid is not None:
             if leader is not None and patience > 0:
+                self.resume()
                 os.kill(leader, _POWEROFF)
             if not _gone(pid, patience):
                 clean = False
@@ -208,6 +250,8 @@ class Machine:
                 if not _gone(pid, 30):
                     raise DeployError(f"host {self.spec.name}: process {pid} cannot be ended")
         self._pidfile.unlink(missing_ok=True)
+        if self.group is not None:
+            self.group.remove()
         return clean
 
 

@@ -9,17 +9,20 @@ own way in (deployments, a person's SSH) is the uplink, which no driver touches.
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from mrkolla.cache import digest
-from mrkolla.errors import LackError
+from mrkolla.base.cache import cloud, digest, root
+from mrkolla.base.errors import LackError
 from mrkolla.providers.local.command import call
 from mrkolla.providers.local.configuration import LocalConf, NetworkConfiguration
 from mrkolla.providers.local.constants import GATEWAY, PREFIX
 
 UPLINK = "uplink"
+#: What the mark of a router's owner begins with.
+_OWNER = "mrkolla "
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Router:
     def path(self) -> Path:
         return Path("/run/netns") / self.netns
 
-    def ip(self, *arguments: str, check: bool = True):
+    def ip(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``ip`` inside the namespace."""
         return call("ip", "-n", self.netns, *arguments, check=check)
 
@@ -56,16 +59,56 @@ def external_bridge(number: int) -> str:
     return f"x{number}"
 
 
+def owner(name: str) -> str | None:
+    """Whose the router of the testbed ``name`` is: the path of a cache; None when there is no such router.
+
+    The loopback of its namespace says so: that is there as long as the namespace is, and no longer. One that says
+    nothing was cut off while it was made, or is of an earlier version: it is that of the cache that knows the testbed.
+    """
+    router = Router.of(name)
+    if not router.path.exists():
+        return None
+    said = router.ip("-j", "link", "show", "dev", "lo", check=False).stdout
+    mark = json.loads(said)[0].get("ifalias", "") if said.strip() else ""
+    if mark.startswith(_OWNER):
+        return mark.removeprefix(_OWNER)
+    return _here() if (cloud(name) / "testbed.json").exists() else ""
+
+
+def _here() -> str:
+    """This cache's path as a mark of the kernel's can hold it: at most 255 bytes."""
+    path = str(root())
+    return path if len(path.encode()) < 240 else f"{path[:60]}...{digest(path)}"
+
+
+def is_ours(name: str) -> bool:
+    """Whether there is a router of the testbed ``name``, and it is this cache's."""
+    return owner(name) == _here()
+
+
+def refuse_other(name: str) -> None:
+    """Raise LackError when the testbed ``name`` of another cache runs on this machine: names are this machine's."""
+    whose = owner(name)
+    if whose is None or whose == _here():
+        return
+    there = f"MRKOLLA_CACHE={whose} mrkolla destroy --name {name}" if whose else f"ip netns del {Router.of(name).netns}"
+    raise LackError(
+        f"a cloud '{name}' of {f'another cache ({whose})' if whose else 'no known cache'} runs on this machine: give"
+        f" this experiment another name, or end that cloud ('{there}')"
+    )
+
+
 def up(conf: LocalConf) -> Router:
     """Make the router and what hangs on it, unless it is there.
 
-    Raises :class:`~mrkolla.errors.LackError` when something else on this machine has the same addresses.
+    Raises LackError when something else on this machine has the same name or addresses.
     """
     router = Router.of(conf.name)
+    refuse_other(conf.name)
     if not router.path.exists():
         _refuse_conflict(conf, router)
         call("ip", "netns", "add", router.netns)
-    router.ip("link", "set", "lo", "up")
+    router.ip("link", "set", "lo", "alias", f"{_OWNER}{_here()}", "up")
     router.sysctl("net.ipv4.ip_forward", "1")
     router.sysctl("net.ipv4.conf.all.send_redirects", "0")
     router.sysctl("net.ipv4.conf.default.rp_filter", "0")
@@ -137,8 +180,10 @@ def remove(conf: LocalConf, network: NetworkConfiguration) -> None:
 
 
 def down(name: str) -> None:
-    """Remove the router of the testbed ``name`` with all interfaces; nothing happens when there is none."""
+    """Remove the router of the testbed ``name`` with all interfaces; nothing happens when there is none of ours."""
     router = Router.of(name)
+    if router.path.exists() and not is_ours(name):
+        return
     if call("ip", "link", "show", router.device, check=False).returncode == 0:
         call("ip", "link", "del", router.device)
     if router.path.exists():

@@ -5,23 +5,47 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from enoslib.infra.provider import Provider
-from enoslib.objects import DefaultNetwork, Host, Networks, Roles
+from enoslib.objects import DefaultNetwork, Networks, Roles
+from jsonschema import ValidationError
 
-from mrkolla import cache, remote
-from mrkolla.errors import LackError
+from mrkolla.base import cache, files, remote, shell
+from mrkolla.base.enos import to_enoslib
+from mrkolla.base.errors import InputError, LackError
 from mrkolla.providers.local import network, rootfs
 from mrkolla.providers.local.command import call
-from mrkolla.providers.local.configuration import LocalConf
+from mrkolla.providers.local.configuration import LocalConf, MachineConfiguration
 from mrkolla.providers.local.constants import BOOT_TIMEOUT
 from mrkolla.providers.local.machine import Machine, copy_docker
 
 Say = Callable[[str], None]
+#: Freeze the groups in $1, copy disks (pairs: folder of a host, folder to copy to), let the groups go on whatever came.
+_COPY = """
+GROUPS=$1; shift
+all() { for group in $GROUPS; do echo $1 > "$group/cgroup.freeze"; done; }
+trap 'all 0' EXIT; trap 'exit 1' TERM INT HUP
+all 1
+for group in $GROUPS; do
+    tries=0
+    until grep -q '^frozen 1' "$group/cgroup.events"; do
+        tries=$((tries + 1)); test $tries -lt 500 || { echo "$group does not stand still" >&2; exit 1; }
+        sleep 0.02
+    done
+done
+copies=
+while test $# -gt 0; do
+    cp -a --reflink=auto --sparse=always "$1/upper" "$1/docker" "$2" & copies="$copies $!"
+    shift 2
+done
+for copy in $copies; do wait $copy || exit 1; done
+"""
 
 
 class LocalNetwork(DefaultNetwork):
@@ -46,30 +70,34 @@ class Local(Provider):
                 print(en.run_command("uname -a", roles=roles))
     """
 
-    def __init__(self, provider_conf: LocalConf, name: str | None = None, log: Path | None = None, say: Say = print):
+    def __init__(
+        self, provider_conf: LocalConf, name: str | None = None, log: Path | None = None, say: Say = print
+    ) -> None:
         super().__init__(provider_conf, name=name)
-        self.folder = cloud_folder(provider_conf.name)
+        self.folder = cache.cloud(provider_conf.name)
         self.log = log or self.folder / "build.log"
         self.say = say
 
     # -- enoslib's contract --------------------------------------------------------------------------------------
 
-    def init(self, force_deploy: bool = False, start_time: int | None = None, **kwargs) -> tuple[Roles, Networks]:
+    def init(self, force_deploy: bool = False, start_time: int | None = None, **kwargs: Any) -> tuple[Roles, Networks]:
         """Start all hosts (those that run are left alone) and wait until each answers by SSH with Docker up.
 
-        ``force_deploy`` makes them anew. Raises :class:`~mrkolla.errors.LackError` and
-        :class:`~mrkolla.errors.DeployError`.
+        ``force_deploy`` makes them anew. Raises LackError and
+        DeployError.
         """
         require()
+        network.refuse_other(self.provider_conf.name)
         if force_deploy:
             self.destroy()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._save()
         base = rootfs.ensure(self.log, self.say)
+        cache.use(self.folder, [base, *([Path(self.provider_conf.images)] if self.provider_conf.images else [])])
         router = network.up(self.provider_conf)
         machines = self.machines(base)
         key = self._key()
-        names = {machine.spec.name: machine.spec.address for machine in machines}
+        names = {machine.spec.name: machine.address for machine in machines}
 
         def bring_up(machine: Machine) -> None:
             machine.create(key.with_suffix(".pub").read_text(), self.known_hosts, names)
@@ -90,7 +118,7 @@ class Local(Provider):
         """True when every host runs."""
         return self.folder.is_dir() and all(machine.pid() is not None for machine in self.machines())
 
-    def destroy(self, wait: bool = False, **kwargs) -> None:
+    def destroy(self, wait: bool = False, **kwargs: Any) -> None:
         """End all hosts at once and remove everything that ``init`` made, also after a crash."""
         require()
         machines = self.machines()
@@ -119,7 +147,7 @@ class Local(Provider):
     def host(self, machine: Machine) -> remote.Host:
         """How to reach a machine by SSH."""
         key = self.folder / "ssh" / "id_ed25519"
-        return remote.Host(machine.spec.name, machine.spec.address, key=key, known_hosts=self.known_hosts)
+        return remote.Host(machine.spec.name, machine.address, key=key, known_hosts=self.known_hosts)
 
     def stop(self) -> list[str]:
         """Shut all hosts down in good order, keep their disks; returns the names of those that had to be killed."""
@@ -130,6 +158,46 @@ class Local(Provider):
             list(pool.map(lambda machine: remote.forget(self.host(machine)), machines))
         network.down(self.provider_conf.name)
         return [machine.spec.name for machine, went in zip(machines, clean, strict=True) if not went]
+
+    def pause(self) -> None:
+        """Have all processes of all hosts stand still; those that do already are left so.
+
+        Raises LackError where that cannot be done, and then all go on.
+        """
+        require()
+        groups = [machine.need_group() for machine in self.machines() if machine.pid() is not None]
+        try:
+            for group in groups:
+                group.ask(freeze=True)
+            for group in groups:
+                group.wait_frozen()
+        except BaseException:
+            for group in groups:
+                group.ask(freeze=False)
+            raise
+
+    def resume(self) -> None:
+        """Let all hosts that were paused go on."""
+        require()
+        for machine in self.machines():
+            machine.resume()
+
+    def copy_disks(self, target: Path) -> None:
+        """Copy what hosts changed, each into ``target``/NAME, while all of them stand still (some seconds).
+
+        The copy is what a power cut would have left, of all hosts at one moment. They go on also when this process is
+        killed meanwhile. Raises LackError.
+        """
+        require()
+        running = [machine for machine in self.machines() if machine.pid() is not None]
+        groups = [str(machine.need_group().path) for machine in running]
+        argv = ["sh", "-c", _COPY, "sh", " ".join(groups)]
+        for machine in running:
+            (target / machine.spec.name).mkdir(parents=True)
+            argv += [str(machine.folder), str(target / machine.spec.name)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=900, start_new_session=True)
+        if done.returncode != 0:
+            raise LackError(f"copying the hosts' disks failed: {shell.last_words(done)}")
 
     def remove(self, network_id: str) -> None:
         """End the hosts of the network with that id, and remove them and it; all others go on undisturbed.
@@ -149,7 +217,7 @@ class Local(Provider):
         network.remove(conf, net)
         for machine in gone:
             cache.remove(machine.folder)
-        self._forget_keys({machine.spec.address for machine in gone})
+        self._forget_keys({machine.address for machine in gone})
         conf.machines = [machine for machine in conf.machines if machine.network != network_id]
         conf.networks = [other for other in conf.networks if other.id != network_id]
         self._save()
@@ -158,20 +226,18 @@ class Local(Provider):
         if not self.known_hosts.exists():
             return
         lines = self.known_hosts.read_text().splitlines(keepends=True)
-        new = self.known_hosts.with_suffix(".new")
-        new.write_text("".join(line for line in lines if line.split(maxsplit=1)[0] not in addresses))
-        new.replace(self.known_hosts)
+        files.write(self.known_hosts, "".join(line for line in lines if line.split(maxsplit=1)[0] not in addresses))
 
     def wait(self, machines: list[Machine], timeout: float = BOOT_TIMEOUT) -> None:
         """Wait until each host answers by SSH and its Docker is up.
 
-        Raises :class:`~mrkolla.errors.LackError` naming host, address and console log after ``timeout`` seconds.
+        Raises LackError naming host, address and console log after ``timeout`` seconds.
         """
-        end = time.monotonic() + timeout
+        end, before = time.monotonic() + timeout, shell.interruptions()
 
         def ready(machine: Machine) -> None:
             last = "no answer"
-            while time.monotonic() < end:
+            while time.monotonic() < end and shell.interruptions() == before:
                 try:
                     remote.run(self.host(machine), ["systemctl", "is-active", "docker"], timeout=15)
                     return
@@ -192,23 +258,12 @@ class Local(Provider):
         return key
 
     def _save(self) -> None:
-        path = self.folder / "testbed.json"
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(self.provider_conf.to_dict(), indent=1))
-        new.replace(path)
+        files.write(self.folder / "testbed.json", json.dumps(self.provider_conf.to_dict(), indent=1))
 
     def _roles(self, machines: list[Machine]) -> Roles:
         roles = Roles()
         for machine in machines:
-            host = self.host(machine)
-            options = f"-o UserKnownHostsFile={host.known_hosts} -o StrictHostKeyChecking=yes"
-            made = Host(
-                host.address,
-                alias=host.name,
-                user=host.user,
-                keyfile=str(host.key),
-                extra={"ansible_ssh_common_args": options},
-            )
+            made = to_enoslib(self.host(machine))
             for role in machine.spec.roles:
                 roles[role] += [made]
         return roles
@@ -223,12 +278,7 @@ class Local(Provider):
         return networks
 
 
-def cloud_folder(name: str) -> Path:
-    """Where the state of the testbed ``name`` is kept."""
-    return cache.root() / f"cloud-{name}"
-
-
-def load(name: str, **kwargs) -> Local | None:
+def load(name: str, **kwargs: Any) -> Local | None:
     """The testbed ``name`` as another process left it, None when there is none."""
     there = saved(name)
     return None if there is None else Local(LocalConf.from_dictionary(there), **kwargs)
@@ -236,12 +286,54 @@ def load(name: str, **kwargs) -> Local | None:
 
 def saved(name: str) -> dict | None:
     """The configuration of the testbed ``name`` as it was last started, as a dict; None when there is none."""
-    path = cloud_folder(name) / "testbed.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read(cache.cloud(name))
+
+
+def read(folder: Path) -> dict | None:
+    """:func:`saved`, of a cloud's folder. Raises InputError when what is there is no such configuration."""
+    path = folder / "testbed.json"
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        found = json.loads(path.read_text())
+        LocalConf.validate(found)
+    except FileNotFoundError:
+        return None
+    except (ValueError, ValidationError) as broken:
+        why = str(broken).splitlines()[0]
+        raise InputError(
+            f"{path} is not a testbed's configuration ({why}): restore it from a copy, or end its hosts with 'mrkolla"
+            f" destroy --name {folder.name.partition('-')[2]}'"
+        ) from broken
+    return found
+
+
+def end(name: str) -> None:
+    """Remove all hosts of the testbed ``name``, their disks and their network; nothing happens when there is none.
+
+    A configuration that cannot be read any more does not matter: each host's folder says what runs, and the network
+    goes by its name.
+    """
+    folder = cache.cloud(name)
+    try:
+        provider = load(name)
+    except InputError:
+        require()
+        conf = LocalConf()
+        conf.name = name
+        for host in sorted(folder.glob("hosts/*")):
+            Machine(conf, MachineConfiguration(host.name, [], ""), host, Path("/")).stop(0)
+        network.down(name)
+        cache.remove(folder)
+        return
+    if provider is not None:
+        provider.destroy()
+    else:
+        network.down(name)
 
 
 def require() -> None:
-    """Raise :class:`~mrkolla.errors.LackError` unless this process may, and this machine can, start local hosts."""
+    """Raise LackError unless this process may, and this machine can, start local hosts."""
     if os.geteuid() != 0:
         raise LackError("the local testbed needs root (namespaces, mounts): run this as root, or use sudo")
     for program, package in (("systemd-nspawn", "systemd-container"), ("nsenter", "util-linux"), ("ip", "iproute2")):

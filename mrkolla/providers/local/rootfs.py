@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla import cache, debian
+from mrkolla.base import cache, debian
 from mrkolla.providers.local.constants import HOST_PACKAGES
 
 _LIMITS = "[Service]\nLimitNOFILE=20000\nLimitNPROC=infinity\nOOMScoreAdjust=0\n"
@@ -37,10 +37,10 @@ _MASKED = (
 def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of the hosts' root, built on the first call (a minute, 0.5 GB).
 
-    Raises :class:`~mrkolla.errors.LackError` (no mmdebstrap, no disk) or
-    :class:`~mrkolla.errors.DeployError` (no network).
+    Raises LackError (no mmdebstrap, no disk) or
+    DeployError (no network).
     """
-    mark = cache.digest(HOST_PACKAGES, _FILES, _MASKED, debian.SUITE)
+    mark = cache.digest(HOST_PACKAGES, _FILES, _MASKED, debian.SUITE, debian.UNREAD)
     return cache.entry("host", debian.SUITE, mark, lambda folder: _build(folder, log, detail)) / "root"
 
 
@@ -58,7 +58,7 @@ def _build(folder: Path, log: Path, detail: Callable[[str], None]) -> None:
         f'chroot "$1" systemctl -q mask {" ".join(_MASKED)}',
         'rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/machine-id" "$1/etc/resolv.conf"',
         'touch "$1/etc/machine-id"',
-        'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/*',
         'mkdir -p "$1/var/lib/docker" "$1/lib/modules"',
     ]
-    debian.build(folder / "root", HOST_PACKAGES, log, hooks=hooks, detail=detail, what="the hosts' root file system")
+    what = "the hosts' root file system"
+    debian.build(folder / "root", HOST_PACKAGES, log, hooks=hooks, exclude=debian.UNREAD, detail=detail, what=what)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from mrkolla import cache, placement
-from mrkolla.config import Experiment
-from mrkolla.errors import InputError, LackError
-from mrkolla.placement import AR, OSR, PlacedHost, Region
-from mrkolla.providers.local import network, rootfs
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.remote import Host
+from mrkolla.config import Experiment, placement
+from mrkolla.config.placement import AR, OSR, PlacedHost, Region
+from mrkolla.config.testbeds import LocalTestbed
+from mrkolla.providers import contained
+from mrkolla.providers.local import boot, network, rootfs
 from mrkolla.providers.local.configuration import LocalConf
 from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, OTHER_GIB, PUBLIC_VIP, VIP
-from mrkolla.providers.local.provider import Local, cloud_folder, load, require, saved
-from mrkolla.remote import Host
+from mrkolla.providers.local.provider import Local, end, load, require, saved
 from mrkolla.wan import LocalLink
 
 Say = Callable[[str], None]
+#: Kolla's runs were seen to give the same files on such hosts when they are accelerated.
+ACCELERATES = True
 
 
 def configuration(experiment: Experiment, images: Path | None = None) -> LocalConf:
@@ -26,7 +31,7 @@ def configuration(experiment: Experiment, images: Path | None = None) -> LocalCo
 
     A region that is there keeps its addresses, whichever others came or went since.
     """
-    conf = LocalConf.from_settings(name=experiment.name, network=experiment.testbed.network)
+    conf = LocalConf.from_settings(name=experiment.name, network=experiment.testbed_as(LocalTestbed).network)
     conf.images = str(images) if images else None
     if experiment.images.registry:
         conf.registries = [experiment.images.registry]
@@ -91,7 +96,7 @@ def _subnets_in_use(conf: LocalConf) -> dict[str, IPv4Network]:
 def regions(experiment: Experiment) -> list[Region]:
     """The regions with their hosts. Addresses follow from the configuration, so no host has to run."""
     conf = configuration(experiment)
-    ssh = cloud_folder(experiment.name) / "ssh"
+    ssh = cache.cloud(experiment.name) / "ssh"
     roles = {host.name: host.roles for host in placement.wanted(experiment)}
     placed = []
     for net in conf.networks:
@@ -109,30 +114,34 @@ def regions(experiment: Experiment) -> list[Region]:
     return placed
 
 
-def kolla_globals(experiment: Experiment, region: Region) -> dict:
-    """What Kolla's run for ``region`` must know of hosts like these (containers on one machine)."""
+def _workers(region: Region) -> int:
     # All hosts share the machine's cores: the one Keystone gets as many workers, an OSR half. Not by the number of
     # OSRs: one that joins must not change the others.
     cores = os.cpu_count() or 1
-    workers = cores if region.kind == AR else cores // 2
-    values = {
+    return max(1, min(5, cores if region.kind == AR else cores // 2))
+
+
+def kolla_globals(experiment: Experiment, region: Region) -> dict:
+    """What Kolla's run for ``region`` must know of hosts like these (containers on one machine)."""
+    values = contained.kolla_globals(region) | {
         "enable_keepalived": keeps_alive(experiment, region.name),
         # Debian reads /etc/sysctl.conf, where Kolla writes, no more when it boots: HAProxy could not bind a VIP that
         # another host has, once its host was started again.
         "kolla_sysctl_conf_path": "/etc/sysctl.d/90-kolla.conf",
         "network_interface": "eth0",
-        # Containers of containers cannot raise their limits above those of the machine.
-        "default_container_dimensions_docker": {},
-        "qemu_max_files": 0,
-        "qemu_max_processes": 0,
         "prechecks_enable_host_os_checks": False,
         "prechecks_enable_host_ntp_checks": False,
         "docker_disable_default_network": True,
-        "openstack_service_workers": max(1, min(5, workers)),
+        "openstack_service_workers": _workers(region),
         "openstack_service_rpc_workers": 1,
-        "haproxy_max_connections": 4000,
-        "mariadb_innodb_log_file_size_mb": 96,
-        "default_container_healthcheck_interval": 60,
+        # Health checks fork a process or more in each container, some of them for seconds; those of all containers of
+        # all hosts share the cores that the measured operations need. `mrkolla check` asks the services itself.
+        "enable_container_healthchecks": False,
+        # What is waited for comes up within a second or two here.
+        "service_ks_register_delay": 1,
+        "service_ks_register_retries": 60,
+        "service_rabbitmq_delay": 1,
+        "service_rabbitmq_retries": 60,
     }
     if region.kind == OSR:
         values |= {
@@ -142,13 +151,6 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
             "ovs_datapath": "netdev",
             "neutron_tenant_network_types": "vlan",
             "enable_neutron_provider_networks": True,
-            "nova_libvirt_default_dimensions": {},
-            "neutron_agents_wrappers": False,
-            **{  # these sysctls exist in the machine's own network namespace alone
-                f"neutron_l3_agent_host_ipv{family}_neigh_gc_thresh{number}": "KOLLA_SKIP"
-                for family in (4, 6)
-                for number in (1, 2, 3)
-            },
         }
     return values
 
@@ -158,6 +160,9 @@ def kolla_config(region: Region) -> dict[str, str]:
     small = "[mysqld]\ninnodb_buffer_pool_size = 256M\nmax_connections = 1000\nperformance_schema = OFF\n"
     files = {"galera.cnf": small}
     if region.kind == OSR:
+        if _workers(region) == 1:
+            # Glance serves without a parent process, whose wait for its one child asks a hundred times a second.
+            files["glance/glance-api.conf"] = "[DEFAULT]\nworkers = 0\n"
         files["neutron/ml2_conf.ini"] = "[ml2_type_vlan]\nnetwork_vlan_ranges = physnet1:100:1999\n"
     return files
 
@@ -172,10 +177,25 @@ def need() -> None:
     require()
 
 
+def refuse_other(name: str) -> None:
+    """Raise LackError when the cloud of that name on this machine is another cache's."""
+    network.refuse_other(name)
+
+
+def has_remains(name: str) -> bool:
+    """Whether a network of the cloud ``name``, made by this cache, is there: a folder removed by hand leaves it."""
+    return network.is_ours(name)
+
+
+def foresee(experiment: Experiment, results: Path) -> None:
+    """Raise LackError, before anything is built, when another cache's cloud has the name."""
+    refuse_other(experiment.name)
+
+
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
     """Start the hosts of ``experiment`` (those that run are left alone) and wait until they answer.
 
-    Raises :class:`~mrkolla.errors.InputError` when a cloud of that name has other hosts.
+    Raises InputError when a cloud of that name has other hosts.
     """
     conf = configuration(experiment, images)
     there = load(conf.name)
@@ -214,6 +234,13 @@ def seen(name: str) -> dict[str, bool] | None:
     return {machine.spec.name: machine.pid() is not None for machine in provider.machines()}
 
 
+def enter(name: str) -> dict[str, list[str]]:
+    """The hosts of the cloud ``name`` that run -> what a command line in its network namespace begins with."""
+    provider = load(name)
+    leaders = {machine.spec.name: machine.leader() for machine in provider.machines()} if provider else {}
+    return {host: ["nsenter", f"--net=/proc/{pid}/ns/net", "--"] for host, pid in leaders.items() if pid is not None}
+
+
 def power_off(experiment: Experiment) -> list[str]:
     """Shut all hosts down; returns the names of those that had to be killed."""
     provider = load(experiment.name)
@@ -226,6 +253,65 @@ def power_on(experiment: Experiment, log: Path, say: Say) -> None:
     if provider is None:
         raise InputError(f"there is no cloud '{experiment.name}' to start: 'mrkolla up' deploys one")
     provider.init()
+
+
+def paused(name: str) -> list[str]:
+    """Names of the hosts of the cloud ``name`` that run and stand still."""
+    provider = load(name)
+    return [machine.spec.name for machine in provider.machines() if machine.paused()] if provider else []
+
+
+def pause(experiment: Experiment) -> None:
+    """Have all processes of all hosts stand still; raises LackError where the machine cannot."""
+    provider = load(experiment.name)
+    if provider is not None:
+        provider.pause()
+
+
+def resume(experiment: Experiment) -> None:
+    """Let hosts that were paused go on, and wait until they answer."""
+    provider = load(experiment.name)
+    if provider is not None:
+        provider.resume()
+        provider.wait(provider.machines())
+
+
+def fault(experiment: Experiment, host: str, do: str) -> tuple[list[list[str]], list[list[str]]]:
+    """The commands that ``kill`` or ``freeze`` a whole host, and those that take it back, which may be run twice."""
+    provider = load(experiment.name)
+    if provider is None:
+        raise LackError(f"the hosts of '{experiment.name}' are gone: mrkolla up")
+    machine = next(one for one in provider.machines() if one.spec.name == host)
+    if do == "freeze":
+        file = machine.need_group().path / "cgroup.freeze"
+        # A host that was killed meanwhile has no such file, and does not stand still.
+        return [["sh", "-c", f"echo 1 > {file}"]], [["sh", "-c", f"test ! -e {file} || echo 0 > {file}"]]
+    if do != "kill":
+        raise InputError(f"a host cannot be made to {do}: kill and freeze are what there is")
+    victims = [str(pid) for pid in (machine.leader(), machine.pid()) if pid is not None]
+    # The second may end with the first. Whether the host is gone is seen.
+    script = 'for pid; do kill -KILL "$pid"; done 2>/dev/null; true'
+    return [["sh", "-c", script, "sh", *victims]], [
+        [sys.executable, str(Path(boot.__file__).resolve()), experiment.name]
+    ]
+
+
+def copy_disks(experiment: Experiment, target: Path) -> None:
+    """Copy what each host changed on its disk to ``target``/hosts/NAME, of all hosts at one moment; they go on."""
+    provider = load(experiment.name)
+    if provider is None:
+        raise InputError(f"there is no cloud '{experiment.name}' to copy: 'mrkolla up' deploys one")
+    provider.copy_disks(target / "hosts")
+
+
+def disks_need(experiment: Experiment, images: Path | None) -> list:
+    """What a copy of the hosts' disks means nothing without: digests of what lies below them (JSON)."""
+    base = rootfs.ensure(cache.cloud(experiment.name) / "build.log")
+    # Two builds of one recipe, made on different days, have other packages and layers.
+    files = [base / "var/lib/dpkg/status"]
+    if images is not None:
+        files += [images / "layers.json", images / "docker/image/overlay2/repositories.json"]
+    return [base.parent.name, cache.digest(*files)]
 
 
 def need_room(experiment: Experiment, name: str) -> None:
@@ -257,8 +343,4 @@ def release(experiment: Experiment, name: str) -> None:
 
 def destroy(name: str) -> None:
     """Remove all hosts of the cloud ``name``, their disks and their network."""
-    provider = load(name)
-    if provider is not None:
-        provider.destroy()
-    else:
-        network.down(name)
+    end(name)

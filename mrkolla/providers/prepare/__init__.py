@@ -8,14 +8,13 @@ undo(hosts, record)                           # at the end
 
 from mrkolla.providers.prepare.hostkeys import pin, refuse_open_key
 from mrkolla.providers.prepare.look import WIRE, WIRE_MTU, Needs, Seen, facts, judge, lacking
-from mrkolla.providers.prepare.ready import as_enoslib, prepare, sweep, undo
+from mrkolla.providers.prepare.ready import prepare, sweep, undo
 
 __all__ = [
     "WIRE",
     "WIRE_MTU",
     "Needs",
     "Seen",
-    "as_enoslib",
     "facts",
     "judge",
     "lacking",

@@ -15,7 +15,8 @@ import sys
 import time
 
 before = json.loads(sys.argv[1])
-removed, failed = {}, []
+removed = {}  # type: dict[str, int]
+failed = []  # type: list[str]
 
 
 def said(*argv, timeout=300):
@@ -76,7 +77,9 @@ if shutil.which("docker") and docker_is_needed():
         call("systemctl", "disable", "--now", *map(os.path.basename, units))
     for path in units:
         os.unlink(path)
-    volumes, images, before_docker = set(), set(), list(failed)
+    volumes = set()  # type: set[str]
+    images = set()  # type: set[str]
+    before_docker = list(failed)
     for attempt in range(4):
         # Docker 20.10 was seen to call a container gone whose image it then called in use by it.
         time.sleep(3 * attempt)

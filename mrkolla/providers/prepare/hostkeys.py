@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrkolla.errors import LackError
-from mrkolla.remote import Host
+from mrkolla.base import files
+from mrkolla.base.errors import LackError
+from mrkolla.base.remote import Host
 
 
 def pin(hosts: Sequence[Host], target: Path, *, trusted: Path | None, scan: bool = False) -> None:
@@ -16,7 +16,7 @@ def pin(hosts: Sequence[Host], target: Path, *, trusted: Path | None, scan: bool
 
     They come from the file ``trusted`` (a person's own known_hosts); with ``scan`` those that are not in it are asked
     of the hosts now, which trusts the network this once. A key in ``target`` already is kept, never asked again.
-    Raises :class:`~mrkolla.errors.LackError` naming the hosts whose keys nobody knows, with what to do.
+    Raises LackError naming the hosts whose keys nobody knows, with what to do.
     """
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines, unknown = [], []
@@ -36,11 +36,7 @@ def pin(hosts: Sequence[Host], target: Path, *, trusted: Path | None, scan: bool
             else "log in once by hand to compare them, or set testbed.host_keys: scan"
         )
         raise LackError(f"the SSH host keys of {names} are not {where}: {how}")
-    new = target.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write("".join(f"{line}\n" for line in dict.fromkeys(lines)))
-    new.replace(target)
+    files.write(target, "".join(f"{line}\n" for line in dict.fromkeys(lines)), 0o600)
 
 
 def _address(host: Host) -> str:
@@ -69,7 +65,7 @@ def _ask(host: Host) -> list[str]:
 
 
 def refuse_open_key(key: Path) -> None:
-    """Raise :class:`~mrkolla.errors.LackError` unless ``key`` is a file that its owner alone can read."""
+    """Raise LackError unless ``key`` is a file that its owner alone can read."""
     if not key.is_file():
         raise LackError(f"the SSH key {key} is not there: give testbed.key the path of the private key")
     if key.stat().st_mode & 0o077:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mrkolla import remote
-from mrkolla.errors import LackError
-from mrkolla.remote import Host
+from mrkolla.base import remote, shell
+from mrkolla.base.errors import LackError
+from mrkolla.base.remote import Host
 
 HERE = Path(__file__).parent
 #: Raised where they are lower: every container of OpenStack watches files.
@@ -70,12 +70,17 @@ class Seen:
 def facts(hosts: Sequence[Host], needs: Needs) -> dict[str, dict]:
     """What every host says of itself (see ``host_facts.py``), asked at the same time.
 
-    A host without Python gets it (Debian, Ubuntu). Raises :class:`~mrkolla.errors.LackError` naming the host that
+    A host without Python gets it (Debian, Ubuntu). Raises LackError naming the host that
     cannot be reached, or not as root.
     """
     program = (HERE / "host_facts.py").read_text(encoding="utf-8")
-    asked = {"sysctl": sorted(SYSCTL), "programs": sorted(PROGRAMS), "modules": sorted(MODULES), "free": needs.free}
-    asked["disk"] = needs.docker_data
+    asked = {
+        "sysctl": sorted(SYSCTL),
+        "programs": sorted(PROGRAMS),
+        "modules": sorted(MODULES),
+        "free": needs.free,
+        "disk": needs.docker_data,
+    }
 
     def one(host: Host) -> dict:
         argv = ["python3", "-IB", "-", json.dumps(asked)]
@@ -84,9 +89,8 @@ def facts(hosts: Sequence[Host], needs: Needs) -> dict[str, dict]:
             _install_python(host)
             done = remote.run(host, argv, input=program, timeout=120, check=False)
         if done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             what = "cannot be reached by SSH" if done.returncode == 255 else "cannot be looked at"
-            raise LackError(f"{host.name} ({host.address}): {what}: {said[-1] if said else done.returncode}")
+            raise LackError(f"{host.name} ({host.address}): {what}: {shell.last_words(done)}")
         found = json.loads(done.stdout)
         found["time"]["ahead"] = found["time"]["now"] - time.time()  # less what the answer took to come
         if not found["root"]:
@@ -115,7 +119,7 @@ def judge(found: Mapping[str, Mapping], needs: Needs) -> list[Seen]:
     spread = max(clocks.values()) - min(clocks.values()) if clocks else 0.0
     seen += _addresses(found, needs)
     if spread > CLOCK_S:
-        late = min(clocks, key=clocks.get)
+        late = min(clocks, key=lambda name: clocks[name])
         seen.append(Seen(late, "clock", False, f"{spread:.1f} s behind another host's", "synchronise it (chrony)"))
     return seen
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import enoslib as en
 from enoslib.config import config_context
 
-from mrkolla import remote
-from mrkolla.errors import DeployError, LackError
+from mrkolla.base import files, remote
+from mrkolla.base.enos import to_enoslib
+from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.remote import Host
 from mrkolla.providers.prepare.look import (
     HERE,
     MODULES,
@@ -27,7 +29,6 @@ from mrkolla.providers.prepare.look import (
     judge,
     lacking,
 )
-from mrkolla.remote import Host
 
 Say = Callable[[str], None]
 DAEMON = "/etc/docker/daemon.json"
@@ -41,8 +42,8 @@ def prepare(hosts: Sequence[Host], needs: Needs, record: Path, say: Say = lambda
 
     May be repeated; changes nothing that is as it must be. ``record`` is a JSON file that says for each host what it
     was like before and what was done to it, and when: :func:`undo` goes by it. Raises
-    :class:`~mrkolla.errors.LackError` for what a person must mend, before anything is done;
-    :class:`~mrkolla.errors.DeployError` for what fails while it is done.
+    LackError for what a person must mend, before anything is done;
+    DeployError for what fails while it is done.
     """
     say("looking at hosts")
     found = facts(hosts, needs)
@@ -115,7 +116,7 @@ def daemon(there: str | None, needs: Needs, before: Mapping) -> dict:
     """Docker's settings: what a person set is kept, what Kolla needs is added.
 
     A Docker that was not there before gets no network of its own, since Kolla's containers are on the host's. Raises
-    :class:`~mrkolla.errors.LackError` for settings that are not JSON.
+    LackError for settings that are not JSON.
     """
     try:
         settings = json.loads(there) if there and there.strip() else {}
@@ -284,10 +285,10 @@ def _play(book: str, hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict
 def play(book: str, hosts: Sequence[Host], variables: dict, record: Path) -> None:
     """Run one of this package's playbooks by enoslib and add what it changed to the record.
 
-    Raises :class:`~mrkolla.errors.DeployError` with the failing task, its host and what it said.
+    Raises DeployError with the failing task, its host and what it said.
     """
     kept = _load(record)
-    roles = en.Roles({"hosts": [as_enoslib(host) for host in hosts]})
+    roles = en.Roles({"hosts": [to_enoslib(host) for host in hosts]})
     with _ANSIBLE, config_context(ansible_stdout="noop"):
         results = en.run_ansible([str(HERE / book)], roles=roles, extra_vars=variables, on_error_continue=True)
     failed = []
@@ -304,20 +305,6 @@ def play(book: str, hosts: Sequence[Host], variables: dict, record: Path) -> Non
         raise DeployError(f"preparing hosts failed: {failed[0]}")
 
 
-def as_enoslib(host: Host) -> en.Host:
-    """The host as enoslib reaches it: same key, same pinned host key."""
-    options = " ".join(f"-o {one}" for one in _options(host))
-    extra = {"ansible_ssh_common_args": options} if options else {}
-    keyfile = str(host.key) if host.key else None
-    return en.Host(host.address, alias=host.name, user=host.user, keyfile=keyfile, port=host.port, extra=extra)
-
-
-def _options(host: Host) -> list[str]:
-    if not host.known_hosts:
-        return ["BatchMode=yes"]
-    return [f"UserKnownHostsFile={host.known_hosts}", "StrictHostKeyChecking=yes", "BatchMode=yes"]
-
-
 def _load(record: Path) -> dict:
     try:
         return json.loads(record.read_text())
@@ -327,7 +314,4 @@ def _load(record: Path) -> dict:
 
 def _save(record: Path, kept: Mapping) -> None:
     record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = record.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(kept, indent=1))
-    new.replace(record)
+    files.write(record, json.dumps(kept, indent=1), 0o600)

@@ -1,18 +1,31 @@
-"""A registry of container images in each region, for hosts that cannot be given images in another way."""
+"""A registry of container images in each region, for hosts that cannot be given images in another way.
+
+Every region's hosts pull from the registry on their own first control host. The AR's holds all images; those of the
+OSRs fetch an image from there when it is first asked for, and keep it: then pulls stay inside the region.
+
+The network may read from it and nothing else: what is in it runs privileged on every host. It is written through
+:func:`writable`, by who may log in to its host.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-import yaml
 
-from mrkolla.errors import DeployError
+from mrkolla.base import remote, yamltext
+from mrkolla.base.errors import DeployError
+from mrkolla.base.remote import Host
+from mrkolla.config import Experiment
+from mrkolla.config.placement import Region
+from mrkolla.config.testbeds import registry_port
+from mrkolla.providers.prepare.look import HERE
 from mrkolla.providers.prepare.ready import play
-from mrkolla.remote import Host
 
 _UNIT = """# Made by mrkolla.
 [Unit]
@@ -29,10 +42,26 @@ WantedBy=multi-user.target
 """
 
 
-def start(source: Host, mirrors: Sequence[Host], port: int, record: Path) -> None:
-    """Start the registry at ``source`` and one that asks it at each of ``mirrors``, all on ``port``, without TLS.
+def of_regions(experiment: Experiment, regions: Sequence[Region]) -> dict[str, str]:
+    """Region -> HOST:PORT that its hosts pull from; empty for public images."""
+    source = experiment.images
+    if source.source == "public":
+        return {}
+    port = registry_port(experiment.testbed)
+    return {region.name: source.registry or f"{region.control.address}:{port}" for region in regions}
 
-    May be repeated. Raises :class:`~mrkolla.errors.DeployError` when one does not answer.
+
+def kolla_globals(experiment: Experiment, region: Region) -> dict:
+    """Kolla's variables for where the hosts of ``region`` pull the images that were built here from."""
+    if experiment.images.source != "build":
+        return {}
+    return {"docker_registry": of_regions(experiment, [region])[region.name], "docker_registry_insecure": True}
+
+
+def start(source: Host, mirrors: Sequence[Host], port: int, record: Path) -> None:
+    """Start the registry at ``source`` and one that asks it at each of ``mirrors``, all on ``port``, read-only.
+
+    May be repeated. Raises DeployError when one does not answer.
     """
     hosts = [source, *mirrors]
     todo = {
@@ -48,12 +77,45 @@ def config(host: Host, upstream: Host | None, port: int) -> str:
     values: dict = {
         "version": 0.1,
         "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": "/var/lib/mrkolla-registry"}, "delete": {"enabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": "/var/lib/mrkolla-registry"},
+            "maintenance": {"readonly": {"enabled": True}},
+        },
         "http": {"addr": f"{host.address}:{port}"},
     }
     if upstream is not None:
         values["proxy"] = {"remoteurl": f"http://{upstream.address}:{port}"}
-    return yaml.safe_dump(values, sort_keys=False)
+    return yamltext.write(values, sort_keys=False)
+
+
+@contextmanager
+def writable(host: Host, port: int) -> Iterator[str]:
+    """A registry on the loopback of ``host`` that takes images for the one that :func:`start` made there.
+
+    Gives its ``127.0.0.1:PORT``. It is there as long as the context, and ends with this process, however that ends.
+    Raises DeployError when it does not come up.
+    """
+    program = (HERE / "host_registry.py").read_text(encoding="utf-8")
+    process = remote.popen(host, ["python3", "-IB", "-c", program, str(port)])
+    assert process.stdin and process.stdout and process.stderr, "pipes"
+    try:
+        said = process.stdout.readline()
+        answer = json.loads(said) if said.startswith("{") else {}
+        if not answer.get("ready"):
+            if not said:
+                process.kill()
+            why = answer.get("error") or said.strip() or process.stderr.read().strip() or "no answer"
+            raise DeployError(f"{host.name}: its registry takes no images: {why.splitlines()[-1]}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def _wait(host: Host, port: int, timeout: float = 30) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mrkolla import placement
-from mrkolla.config import Experiment
+from mrkolla.base.errors import InputError
+from mrkolla.config import Experiment, placement
+from mrkolla.config.placement import AR, OSR, HostWanted, PlacedHost, Region
 from mrkolla.config.static import StaticHost, StaticRegion, StaticTestbed
-from mrkolla.errors import InputError
-from mrkolla.placement import AR, OSR, HostWanted, PlacedHost, Region
 from mrkolla.providers import plain
 from mrkolla.providers.plain import known_hosts
 from mrkolla.providers.prepare import Needs
@@ -17,7 +16,7 @@ from mrkolla.providers.static.provider import remote_host
 
 def placed_hosts(experiment: Experiment) -> Iterator[tuple[str, StaticRegion, list[tuple[HostWanted, StaticHost]]]]:
     """(region, its section, what is wanted and which host it gets). Raises InputError for a region without hosts."""
-    testbed: StaticTestbed = experiment.testbed
+    testbed = experiment.testbed_as(StaticTestbed)
     for name in placement.region_names(experiment):
         wanted = [host for host in placement.wanted(experiment) if host.region == name]
         if name not in testbed.regions:
@@ -37,7 +36,7 @@ def placed_hosts(experiment: Experiment) -> Iterator[tuple[str, StaticRegion, li
 
 def regions(experiment: Experiment) -> list[Region]:
     """The regions with their hosts, in the order of the file: control hosts, then network, then compute."""
-    testbed: StaticTestbed = experiment.testbed
+    testbed = experiment.testbed_as(StaticTestbed)
     found = []
     for name, section, pairs in placed_hosts(experiment):
         hosts = tuple(
@@ -51,7 +50,7 @@ def regions(experiment: Experiment) -> list[Region]:
 
 def needs(experiment: Experiment) -> Needs:
     """What preparing must make of the hosts."""
-    testbed: StaticTestbed = experiment.testbed
+    testbed = experiment.testbed_as(StaticTestbed)
     interface, external = {}, {}
     for _, section, pairs in placed_hosts(experiment):
         for _, host in pairs:
@@ -62,6 +61,7 @@ def needs(experiment: Experiment) -> Needs:
     outward = {one.host.name for region in placed for one in region.hosts if _outward(region, one)}
     return plain.needs(
         experiment,
+        testbed,
         placed,
         interface,
         external={name: device for name, device in external.items() if name in outward},

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import enoslib as en
 
+from mrkolla.base.enos import to_enoslib
+from mrkolla.base.remote import Host
 from mrkolla.config.static import StaticHost, StaticTestbed
-from mrkolla.remote import Host
 
 
 def remote_host(testbed: StaticTestbed, host: StaticHost, known_hosts: Path | None) -> Host:
@@ -32,18 +34,17 @@ def configuration(
     ``roles(region, host)`` gives others. Networks: those that a region is said to own, with its name as their role.
     """
     conf = en.StaticConf()
-    options = f"-o UserKnownHostsFile={known_hosts} -o StrictHostKeyChecking=yes -o BatchMode=yes"
     for name, region in testbed.regions.items():
         for host in region.hosts:
-            reached = remote_host(testbed, host, known_hosts)
+            reached = to_enoslib(remote_host(testbed, host, known_hosts))
             conf.add_machine(
                 address=reached.address,
-                alias=reached.name,
+                alias=reached.alias,
                 user=reached.user,
                 port=reached.port,
-                keyfile=str(reached.key),
+                keyfile=reached.keyfile,
                 roles=roles(name, host) if roles else [name],
-                extra={"ansible_ssh_common_args": options},
+                extra=reached.extra,
             )
         for cidr in region.networks:
             # enoslib wants a gateway and a DNS server, which nothing here uses: the first address stands for both.
@@ -52,6 +53,6 @@ def configuration(
     return conf
 
 
-def provider(testbed: StaticTestbed, known_hosts: Path, **kwargs) -> en.Static:
+def provider(testbed: StaticTestbed, known_hosts: Path, **kwargs: Any) -> en.Static:
     """enoslib's provider for the hosts of ``testbed``: ``init`` reserves nothing, since they are there."""
     return en.Static(configuration(testbed, known_hosts, **kwargs))

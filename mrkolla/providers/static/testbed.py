@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla import remote
+from mrkolla.base import cache, remote
+from mrkolla.base.errors import InputError, LackError, MrkollaError
+from mrkolla.base.remote import Host
 from mrkolla.config import Experiment
 from mrkolla.config.static import StaticTestbed
-from mrkolla.errors import InputError, LackError, MrkollaError
 from mrkolla.providers import plain
 from mrkolla.providers import prepare as hosts_of
-from mrkolla.providers.plain import cloud_folder, features_of, known_hosts, kolla_config
+from mrkolla.providers.plain import features_of, known_hosts, kolla_config
+from mrkolla.providers.plain import need_ssh as need
 from mrkolla.providers.prepare import Needs, Seen
-from mrkolla.providers.prepare.feed import feed
 from mrkolla.providers.static.kolla import kolla_globals
 from mrkolla.providers.static.place import needs, regions
 from mrkolla.providers.static.provider import provider, remote_host
-from mrkolla.remote import Host
 from mrkolla.wan import PlainLink, PlainRegion
 from mrkolla.wan.plainhosts import need as need_driver
 
@@ -33,13 +32,6 @@ __all__ = [
 Say = Callable[[str], None]
 #: Built images reach these hosts through a registry in each region.
 FEEDS = True
-
-
-def need() -> None:
-    """Raise LackError when this machine lacks what reaching hosts takes."""
-    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
-        if not shutil.which(program):
-            raise LackError(f"{program} is not installed: apt-get install openssh-client")
 
 
 def foresee(experiment: Experiment, results: Path) -> None:
@@ -56,7 +48,10 @@ def foresee(experiment: Experiment, results: Path) -> None:
 
 def doctor(testbed: StaticTestbed) -> list[Seen]:
     """What every host of the section ``testbed`` has and lacks; changes nothing. Hosts out of reach are told, too."""
-    hosts, interface, vips, features = [], {}, {}, {}
+    hosts = []
+    interface: dict[str, str] = {}
+    vips: dict[str, str] = {}
+    features: dict[str, frozenset[str]] = {}
     # Which region is the AR stands in the experiment; the first one is, in a file that is written as people do.
     for number, region in enumerate(testbed.regions.values()):
         vips[region.hosts[0].name] = region.vip
@@ -79,13 +74,14 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
         docker_data=testbed.docker_data,
         disk_gb=testbed.disk_gb,
     )
-    found, seen = {}, []
+    found: dict[str, dict] = {}
+    seen = []
     known = testbed.path(testbed.known_hosts)
     for host in hosts:
         # Nothing is pinned by looking: the person's own file is what counts.
         reached = remote_host(testbed, host, known)
         try:
-            hosts_of.refuse_open_key(reached.key)
+            hosts_of.refuse_open_key(testbed.path(host.key or testbed.key))
             found |= hosts_of.facts([reached], wanted)
         except MrkollaError as wrong:
             seen.append(Seen(host.name, "SSH", False, str(wrong), "see docs/static.md"))
@@ -101,11 +97,11 @@ def _hosts(experiment: Experiment) -> list[Host]:
 
 def _pinned(experiment: Experiment) -> list[Host]:
     """The hosts, with their SSH keys pinned for this cloud."""
-    testbed: StaticTestbed = experiment.testbed
+    testbed = experiment.testbed_as(StaticTestbed)
     hosts = _hosts(experiment)
-    for key in sorted({host.key for host in hosts}):
+    for key in sorted({host.key for host in hosts if host.key}):
         hosts_of.refuse_open_key(key)
-    cloud_folder(experiment.name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    cache.cloud(experiment.name).mkdir(mode=0o700, parents=True, exist_ok=True)
     trusted = testbed.path(testbed.known_hosts)
     if testbed.host_keys == "known" and not _load(experiment.name):
         # Nothing was done to them yet: what the person trusts today counts, not what was pinned when only looking.
@@ -121,19 +117,16 @@ def prepare(log: Path, say: Say) -> None:
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
     """Prepare the hosts of ``experiment``; what is as it must be is left alone.
 
-    ``images``: built images, which a registry on the AR's first host is fed with. Raises LackError,
-    InputError (another cloud of that name has other hosts) and DeployError.
+    Raises LackError, InputError (another cloud of that name has other hosts) and DeployError.
     """
     _refuse_other_hosts(experiment)
     hosts = _pinned(experiment)
     _save(experiment.name, hosts)
     # enoslib gives the roles and networks that any script of its users can go on with.
-    provider(experiment.testbed, known_hosts(experiment.name)).init()
-    record = cloud_folder(experiment.name) / "prepared.json"
+    provider(experiment.testbed_as(StaticTestbed), known_hosts(experiment.name)).init()
+    record = cache.cloud(experiment.name) / "prepared.json"
     hosts_of.prepare(hosts, needs(experiment), record, say)
     need_driver(_plain(experiment), experiment.wan.driver)
-    if images is not None:
-        feed(experiment, regions(experiment), images, cloud_folder(experiment.name), log, say)
 
 
 def _refuse_other_hosts(experiment: Experiment) -> None:
@@ -143,7 +136,7 @@ def _refuse_other_hosts(experiment: Experiment) -> None:
 
 def _plain(experiment: Experiment) -> tuple[PlainRegion, ...]:
     """The regions as links between hosts see them."""
-    networks = experiment.testbed.regions
+    networks = experiment.testbed_as(StaticTestbed).regions
     return tuple(
         PlainRegion(
             region.name,
@@ -186,7 +179,7 @@ def destroy(name: str) -> None:
     hosts = _load(name)
     if not hosts:
         return
-    problems = hosts_of.undo(hosts, cloud_folder(name) / "prepared.json")
+    problems = hosts_of.undo(hosts, cache.cloud(name) / "prepared.json")
     for host in hosts:
         remote.forget(host)
     if problems:
@@ -195,7 +188,7 @@ def destroy(name: str) -> None:
 
 
 def _file(name: str) -> Path:
-    return cloud_folder(name) / "static.json"
+    return cache.cloud(name) / "static.json"
 
 
 def _save(name: str, hosts: list[Host]) -> None:

@@ -14,8 +14,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla import bootdisk, cache, debian, shell
-from mrkolla.errors import DeployError, LackError
+from mrkolla.base import bootdisk, cache, debian, files, shell
+from mrkolla.base.errors import DeployError, LackError
 from mrkolla.providers.local.constants import HOST_PACKAGES
 
 Say = Callable[[str], None]
@@ -73,7 +73,7 @@ def name() -> str:
 
 
 def need() -> None:
-    """Raise :class:`~mrkolla.errors.LackError` when this machine cannot build a box."""
+    """Raise LackError when this machine cannot build a box."""
     bootdisk.need()
     programs = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"}
     if missing := sorted(package for program, package in programs.items() if not shutil.which(program)):
@@ -86,7 +86,7 @@ def ensure(public_key: str, log: Path, say: Say = lambda text: None) -> Path:
     """The box's file, built on the first call (two minutes, 0.6 GB).
 
     ``public_key``: that by which Vagrant logs in at first (the well-known one, which it then replaces). Raises
-    :class:`~mrkolla.errors.LackError` and :class:`~mrkolla.errors.DeployError`.
+    LackError and DeployError.
     """
     return cache.entry("box", debian.SUITE, mark(), lambda folder: _build(folder, public_key, log, say)) / "mrkolla.box"
 
@@ -130,15 +130,12 @@ def _build(folder: Path, public_key: str, log: Path, say: Say) -> None:
     argv = ["qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", str(disk), str(image)]
     shell.must(argv, log, timeout=900, what="qemu-img", pidfile=folder / "qemu-img.pid")
     disk.unlink()
-    # Packed under another name: a box is whole or is not there.
-    new = folder / "new.box"
-    with tarfile.open(new, "w") as tar:
+    with files.replaced(folder / "mrkolla.box") as new, tarfile.open(new, "w") as tar:
         for file, text in _box_files().items():
             (folder / file).write_text(text)
             tar.add(folder / file, file)
         tar.add(image, image.name)
     image.unlink()
-    new.rename(folder / "mrkolla.box")
 
 
 def _box_files() -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Sequence
 
-from mrkolla.errors import LackError
+from mrkolla.base.errors import LackError
 from mrkolla.providers.vagrant.provider import domain, networks
 
 #: vagrant-libvirt's own choice of a storage pool.
@@ -30,7 +30,7 @@ def _virsh(*argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def virsh(*argv: str) -> str:
-    """What virsh printed; raises :class:`~mrkolla.errors.LackError` with libvirt's own words."""
+    """What virsh printed; raises LackError with libvirt's own words."""
     done = _virsh(*argv)
     if done.returncode != 0:
         raise LackError(f"libvirt ({uri()}): virsh {' '.join(argv)}: {_said(done)}")
@@ -98,7 +98,7 @@ def _disks(domains: set[str]) -> set[str]:
 def clear(cloud: str, machines: Sequence[str]) -> None:
     """Remove machines, their disks and networks that Vagrant has left, as after a crash.
 
-    Raises :class:`~mrkolla.errors.LackError` naming what is there still.
+    Raises LackError naming what is there still.
     """
     for what in remains(cloud, machines):
         kind, name = what.split(" ", 1)

@@ -11,16 +11,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import mrkolla
+from mrkolla.base.errors import LackError
 from mrkolla.config import Experiment
 from mrkolla.config.vagrant import BUILD, VagrantTestbed
-from mrkolla.doctor import kvm_refused
-from mrkolla.errors import LackError
+from mrkolla.providers.kvm import kvm_refused
+from mrkolla.providers.plain import need_ssh
 from mrkolla.providers.prepare import Seen
 from mrkolla.providers.vagrant import box, libvirt
 from mrkolla.providers.vagrant.place import machines
 
-_LIST = Path(mrkolla.__file__).parent / "vagrant-packages.txt"
+_LIST = Path(__file__).parents[2] / "vagrant-packages.txt"
 _HERE = "this machine"
 _PYTHON = "python-vagrant"
 
@@ -38,7 +38,7 @@ def environment(backend: str) -> dict[str, str]:
 
 
 def vagrant(*argv: str, backend: str = "libvirt") -> str:
-    """What a short command of Vagrant's printed; raises :class:`~mrkolla.errors.LackError` with its own words."""
+    """What a short command of Vagrant's printed; raises LackError with its own words."""
     line = ["vagrant", *argv]
     try:
         done = subprocess.run(
@@ -85,9 +85,7 @@ def lacking(backend: str) -> list[str]:
 
 def need() -> None:
     """Raise LackError when this machine lacks what every use of Vagrant takes."""
-    for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
-        if not shutil.which(program):
-            raise LackError(f"{program} is not installed: apt-get install openssh-client")
+    need_ssh()
     if not shutil.which("vagrant"):
         raise LackError(_install(lacking("libvirt")))
     if not importlib.util.find_spec("vagrant"):

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mrkolla import placement
-from mrkolla.config import Experiment
+from mrkolla.base import cache
+from mrkolla.base.errors import InputError
+from mrkolla.base.remote import Host
+from mrkolla.config import Experiment, placement
+from mrkolla.config.placement import AR, OSR, HostWanted, PlacedHost, Region
 from mrkolla.config.vagrant import VagrantSize, VagrantTestbed
-from mrkolla.errors import InputError
-from mrkolla.placement import AR, OSR, HostWanted, PlacedHost, Region
 from mrkolla.providers import plain
 from mrkolla.providers.prepare import Needs
-from mrkolla.remote import Host
 
 #: In a region's /24: its virtual address and its first machine. The first of all addresses is this machine's own.
 VIP, FIRST_HOST = 10, 11
@@ -41,12 +41,12 @@ class Machine:
 
 def folder(cloud: str) -> Path:
     """Where Vagrant runs for the cloud: its Vagrantfile and keys are there."""
-    return plain.cloud_folder(cloud) / "vagrant"
+    return cache.cloud(cloud) / "vagrant"
 
 
 def machines(experiment: Experiment) -> list[Machine]:
     """The machines of ``experiment``, the AR's first. Raises InputError for more than a region has addresses for."""
-    testbed: VagrantTestbed = experiment.testbed
+    testbed = experiment.testbed_as(VagrantTestbed)
     found = []
     for index, region in enumerate(placement.region_names(experiment)):
         subnet = testbed.subnet(index)
@@ -63,7 +63,7 @@ def machines(experiment: Experiment) -> list[Machine]:
 
 def size_of(experiment: Experiment, host: HostWanted) -> VagrantSize:
     """How large a host is to be: by its region, then by its first role."""
-    sizes = experiment.testbed.sizes
+    sizes = experiment.testbed_as(VagrantTestbed).sizes
     if host.region == experiment.admin_region.name:
         return sizes.ar
     role = next(role for role in ("control", "network", "compute") if role in host.roles)
@@ -72,7 +72,8 @@ def size_of(experiment: Experiment, host: HostWanted) -> VagrantSize:
 
 def host(experiment: Experiment, machine: Machine, key: Path | None = None) -> Host:
     """How a machine is reached: as root, by the key that Vagrant made for it and the host key pinned for its cloud."""
-    key = key or folder(experiment.name) / _KEY.format(machine.name, experiment.testbed.backend)
+    backend = experiment.testbed_as(VagrantTestbed).backend
+    key = key or folder(experiment.name) / _KEY.format(machine.name, backend)
     return Host(machine.name, machine.address, key=key, known_hosts=plain.known_hosts(experiment.name))
 
 
@@ -81,7 +82,7 @@ def regions(experiment: Experiment, keys: Mapping[str, Path] | None = None) -> l
     every = machines(experiment)
     placed = []
     for index, name in enumerate(placement.region_names(experiment)):
-        subnet = experiment.testbed.subnet(index)
+        subnet = experiment.testbed_as(VagrantTestbed).subnet(index)
         own = tuple(
             PlacedHost(host(experiment, one, (keys or {}).get(one.name)), frozenset(one.roles))
             for one in every
@@ -96,4 +97,4 @@ def needs(experiment: Experiment, interface: Mapping[str, str]) -> Needs:
     """What preparing must make of the machines; ``interface``: name -> the one with its address."""
     placed = regions(experiment)
     names = {one.host.name: interface.get(one.host.name, INTERFACE) for region in placed for one in region.hosts}
-    return plain.needs(experiment, placed, names)
+    return plain.needs(experiment, experiment.testbed_as(VagrantTestbed), placed, names)

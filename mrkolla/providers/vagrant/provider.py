@@ -28,7 +28,7 @@ def networks(cloud: str) -> tuple[str, str]:
 
 def dictionary(experiment: Experiment, box: str, emulated: bool) -> dict:
     """The provider's configuration as enoslib's own dictionary. ``emulated``: libvirt's machines run without KVM."""
-    testbed: VagrantTestbed = experiment.testbed
+    testbed = experiment.testbed_as(VagrantTestbed)
     rows = [
         {
             "roles": [one.region, *one.roles],
@@ -54,7 +54,7 @@ def configuration(experiment: Experiment, box: str, emulated: bool) -> VagrantCo
 
 
 def _network(experiment: Experiment, machine: Machine) -> str:
-    testbed: VagrantTestbed = experiment.testbed
+    testbed = experiment.testbed_as(VagrantTestbed)
     # By this name services register: it must be that of this address, not of the loopback's.
     options = [f'ip: "{machine.address}"', f'netmask: "{testbed.lan.netmask}"', "hostname: true"]
     if testbed.backend == "libvirt":
@@ -68,7 +68,7 @@ def _network(experiment: Experiment, machine: Machine) -> str:
 
 
 def _extra(experiment: Experiment, emulated: bool) -> str:
-    testbed: VagrantTestbed = experiment.testbed
+    testbed = experiment.testbed_as(VagrantTestbed)
     lines = [
         'config.vm.synced_folder ".", "/vagrant", disabled: true',
         "config.vm.box_check_update = false",
@@ -85,7 +85,7 @@ def _libvirt(experiment: Experiment, emulated: bool) -> list[str]:
     settings = {
         "default_prefix": domain(experiment.name, ""),
         "management_network_name": networks(experiment.name)[0],
-        "management_network_address": str(experiment.testbed.management),
+        "management_network_address": str(experiment.testbed_as(VagrantTestbed).management),
         "graphics_type": "none",
     }
     if emulated:

@@ -16,7 +16,7 @@ import vagrant
 from enoslib.infra.enos_vagrant.configuration import Configuration
 
 
-def up(provider):
+def up(provider: en.Vagrant) -> None:
     roles, _ = provider.init()
     hosts = {}
     for host in {host.alias: host for group in roles.values() for host in group}.values():
@@ -27,11 +27,11 @@ def up(provider):
     new.replace("hosts.json")
 
 
-def halt(provider):
+def halt(provider: en.Vagrant) -> None:
     vagrant.Vagrant(root=os.getcwd(), quiet_stdout=False, quiet_stderr=False).halt()
 
 
-def destroy(provider):
+def destroy(provider: en.Vagrant) -> None:
     provider.destroy()
 
 

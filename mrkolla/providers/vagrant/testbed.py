@@ -11,19 +11,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mrkolla import cache, remote, shell
+from mrkolla.base import cache, remote, shell
+from mrkolla.base.errors import DeployError, InputError, LackError, MrkollaError
+from mrkolla.base.remote import Host
 from mrkolla.config import Experiment
+from mrkolla.config.placement import Region
 from mrkolla.config.vagrant import BUILD, VagrantTestbed
-from mrkolla.errors import DeployError, InputError, LackError, MrkollaError
-from mrkolla.placement import Region
 from mrkolla.providers import plain
 from mrkolla.providers import prepare as hosts_of
 from mrkolla.providers.plain import kolla_config
 from mrkolla.providers.prepare import Seen
-from mrkolla.providers.prepare.feed import feed
 from mrkolla.providers.vagrant import box, libvirt, look, place, provider
 from mrkolla.providers.vagrant.look import need
-from mrkolla.remote import Host
 from mrkolla.wan import PlainLink, PlainRegion
 from mrkolla.wan.plainhosts import need as need_driver
 
@@ -59,8 +58,10 @@ def foresee(experiment: Experiment, results: Path) -> None:
     """Raise one clear error for all that stops the experiment on this machine, before anything is started."""
     need()
     if state := _load(experiment.name):
-        _refuse_other(experiment, state)
-    elif wrong := hosts_of.lacking(look.look(experiment.testbed, experiment)):
+        _refuse_other_hosts(experiment, state)
+        return
+    _refuse_unrecorded(experiment)
+    if wrong := hosts_of.lacking(look.look(experiment.testbed_as(VagrantTestbed), experiment)):
         raise wrong
 
 
@@ -109,9 +110,8 @@ def prepare(log: Path, say: Say) -> None:
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
     """Start and prepare the machines of ``experiment``; what runs and is as it must be is left alone.
 
-    ``images``: built images, which a registry on the AR's first machine is fed with. Raises LackError,
-    InputError (another cloud of that name has other machines) and DeployError; what a first start that failed has left
-    is removed.
+    Raises LackError, InputError (another cloud of that name has other machines) and DeployError; what a first start
+    that failed has left is removed.
     """
     fresh = _load(experiment.name) is None
     foresee(experiment, log.parent)
@@ -123,11 +123,9 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
                 _undo(experiment.name, failed)
             raise
     hosts = _hosts(experiment)
-    record = plain.cloud_folder(experiment.name) / "prepared.json"
-    hosts_of.prepare(hosts, place.needs(experiment, _load(experiment.name)["interfaces"]), record, say)
+    record = cache.cloud(experiment.name) / "prepared.json"
+    hosts_of.prepare(hosts, place.needs(experiment, _need_state(experiment)["interfaces"]), record, say)
     need_driver(_plain(experiment), experiment.wan.driver)
-    if images is not None:
-        feed(experiment, regions(experiment), images, plain.cloud_folder(experiment.name), log, say)
 
 
 def _undo(cloud: str, failed: BaseException) -> None:
@@ -140,14 +138,17 @@ def _undo(cloud: str, failed: BaseException) -> None:
 
 def _start(experiment: Experiment, log: Path, say: Say) -> None:
     """Have all machines up, reached by their own keys, with their host keys pinned; and record all that."""
-    testbed: VagrantTestbed = experiment.testbed
+    testbed = experiment.testbed_as(VagrantTestbed)
     emulated = look.emulated(testbed)
-    state = _load(experiment.name) or _begin(experiment, emulated)
+    known = _load(experiment.name)
+    state = known or _begin(experiment, emulated)
+    if state["box"] == box.name():
+        _have_box(log, say)
+    if known is None:
+        _refuse_unrecorded(experiment)  # once more: a box takes minutes
     # A region may have joined. On record before anything is started: a crash must not lose who they are.
     state["machines"] = [one.as_dict() for one in place.machines(experiment)]
     plain.save(_file(experiment.name), state)
-    if state["box"] == box.name():
-        _have_box(log, say)
     folder = place.folder(experiment.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     plain.save(folder / "conf.json", provider.dictionary(experiment, state["box"], state["emulated"]))
@@ -168,7 +169,7 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
 
 
 def _begin(experiment: Experiment, emulated: bool) -> dict:
-    testbed: VagrantTestbed = experiment.testbed
+    testbed = experiment.testbed_as(VagrantTestbed)
     # Keys of machines that are gone tell nothing of new ones.
     plain.known_hosts(experiment.name).unlink(missing_ok=True)
     name = box.name() if testbed.box == BUILD else testbed.box
@@ -295,7 +296,7 @@ def destroy(name: str) -> None:
     shell.end_leftover(folder / "vagrant.pid")
     failed = None
     if (folder / "Vagrantfile").exists():
-        log = plain.cloud_folder(name) / "vagrant-destroy.log"
+        log = cache.cloud(name) / "vagrant-destroy.log"
         try:
             _call("destroy", name, len(state["machines"]) * _EACH_S, backend, log, lambda text: None)
         except DeployError as wrong:
@@ -329,7 +330,7 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     """What Kolla's run for ``region`` must know of such machines."""
     state = _load(experiment.name)
     interface = (state["interfaces"] if state else {}).get(region.control.name, place.INTERFACE)
-    return plain.kolla_globals(experiment, region, interface)
+    return plain.kolla_globals(experiment, experiment.testbed_as(VagrantTestbed), region, interface)
 
 
 def _plain(experiment: Experiment) -> tuple[PlainRegion, ...]:
@@ -349,7 +350,7 @@ def links(experiment: Experiment) -> list[PlainLink]:
 
 
 def _file(name: str) -> Path:
-    return plain.cloud_folder(name) / "vagrant.json"
+    return cache.cloud(name) / "vagrant.json"
 
 
 def _load(name: str) -> dict | None:
@@ -367,6 +368,21 @@ def _load(name: str) -> dict | None:
     return state
 
 
-def _refuse_other(experiment: Experiment, state: Mapping) -> None:
+def _refuse_unrecorded(experiment: Experiment) -> None:
+    """Raise LackError when libvirt has what this cloud's would be called: it is another's, and stays as it is."""
+    if experiment.testbed_as(VagrantTestbed).backend != "libvirt":
+        return  # VirtualBox gets a name of its own for each machine
+    try:
+        there = libvirt.remains(experiment.name, [one.name for one in place.machines(experiment)])
+    except LackError:
+        return  # of what is wrong with libvirt itself, doctor's look tells more
+    if there:
+        raise LackError(
+            f"libvirt has {', '.join(there)}, and this cache has no record of such a cloud: give this experiment"
+            " another name, or destroy that cloud with the cache that it was made with (MRKOLLA_CACHE)"
+        )
+
+
+def _refuse_other_hosts(experiment: Experiment, state: Mapping) -> None:
     before = {row["name"]: row for row in state["machines"]}
     plain.refuse_other_hosts(experiment.name, before, {one.name: one.as_dict() for one in place.machines(experiment)})

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import mrkolla
+from mrkolla.results.explained import split
 from mrkolla.results.figures import latency
 from mrkolla.results.figures.files import write_figures
 from mrkolla.results.gathering import Gathered
@@ -37,13 +37,14 @@ def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Itera
     A process that could not do it (killed for memory, say, or stuck) is no failure: they are drawn here then, and what
     is wrong with them is raised.
     """
+    splitted = split(analysis)
     if len(os.sched_getaffinity(0)) < 2 or len(latency.panels(analysis)) <= WORTH_IT:
-        write_figures(folder, analysis, found)
+        write_figures(folder, analysis, found, splitted)
         yield
         return
-    top = str(Path(mrkolla.__file__).parents[1])
+    top = str(Path(__file__).parents[3])
     with tempfile.TemporaryFile() as given:
-        pickle.dump((folder.path, _thin(analysis), found), given, protocol=pickle.HIGHEST_PROTOCOL)
+        pickle.dump((folder.path, _thin(analysis), found, splitted), given, protocol=pickle.HIGHEST_PROTOCOL)
         given.seek(0)
         child = subprocess.Popen(
             [sys.executable, "-m", __name__],
@@ -58,7 +59,7 @@ def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Itera
         child.kill()
         status = child.wait()
     if status:
-        write_figures(folder, analysis, found)
+        write_figures(folder, analysis, found, splitted)
 
 
 def _thin(analysis: Analysis) -> Analysis:
@@ -67,10 +68,10 @@ def _thin(analysis: Analysis) -> Analysis:
     return replace(
         analysis,
         draws=np.empty((len(analysis.levels), 0), np.float32),
-        gathered=Gathered(gathered.keys, [], gathered.errors, gathered.rows),
+        gathered=Gathered(gathered.keys, [], [], gathered.errors, gathered.rows),
     )
 
 
 if __name__ == "__main__":
-    path, drawn, of_links = pickle.load(sys.stdin.buffer)
-    write_figures(RunFolder.open(path), drawn, of_links)
+    path, drawn, *tables = pickle.load(sys.stdin.buffer)
+    write_figures(RunFolder.open(path), drawn, *tables)

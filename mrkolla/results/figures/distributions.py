@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results.attribution import throughput
 from mrkolla.results.figures import style
 from mrkolla.results.figures.latency import PAGE, Panel, fewer, panels, regions_of, top, wrapped
@@ -35,7 +35,7 @@ def _legend(figure: Figure, analysis: Analysis, regions: Sequence[str], columns:
     lines = [Line2D([], [], color=c) for c in ramp(len(rtts))]
     names = [f"{rtt:g} ms" for rtt in rtts]
     if len(regions) > 1:
-        lines += [Line2D([], [], color="#444444", linestyle=DASHES[i]) for i in range(len(regions))]
+        lines += [Line2D([], [], color="#444444", linestyle=look(i)["linestyle"]) for i in range(len(regions))]
         names += list(regions)
     figure.legend(lines, names, loc="upper left", ncols=_in_a_row(columns), title="asked RTT, region",
                   title_fontsize=7.3, alignment="left")  # fmt: skip

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mrkolla.results import attribution, phases
+from mrkolla.results import attribution, faults, load, phases
+from mrkolla.results.explained import residuals
 from mrkolla.results.figures import distributions, latency, links, parts, style
+from mrkolla.results.figures import faults as faulty
+from mrkolla.results.figures import load as loads
 from mrkolla.results.figures import phases as watched
+from mrkolla.results.figures import residuals as off
+from mrkolla.results.figures import split as splits
 from mrkolla.results.stats import STEPS, Analysis
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import to_csv
 from mrkolla.results.topology import regions_of_run
 
 _FORMS = ("pdf", "svg")
-_SHOWN = ("latency_vs_rtt", "wan_rtt", "phases")  # as PNG too: for a README, or a page that takes no SVG
+# As PNG too: for a README, or a page that takes no SVG.
+_SHOWN = ("latency_vs_rtt", "residuals", "wan_rtt", "phases", "faults_survival")
 
 
-def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> list[str]:
+def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame, split: pd.DataFrame) -> list[str]:
     """Write all figures of a run below ``figures/``, with their numbers; gives the names of the files written.
 
-    ``found`` is :func:`mrkolla.results.links.link_table`. What has nothing to draw is not written. Of more operations
-    than one page holds, ``latency_vs_rtt`` has those that pay most; all are in ``latency_vs_rtt_all.pdf``, a page a
-    dozen.
+    ``found`` is :func:`mrkolla.results.links.link_table`, ``split`` :func:`mrkolla.results.explained.split`. What has
+    nothing to draw is not written. Of more operations than one page holds, ``latency_vs_rtt`` has those that pay most;
+    all are in ``latency_vs_rtt_all.pdf``, a page a dozen.
     """
     levels = analysis.levels
     whole = levels["action"].isna()
@@ -49,6 +56,12 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) ->
             written.append("figures/latency_vs_rtt_all.pdf")
         write("ecdf", lambda: distributions.ecdf_figure(analysis), _steps(analysis))
         write("heat_map", lambda: distributions.heat_figure(analysis), distributions.heat_table(analysis))
+        off_by = residuals(analysis)
+        if len(off_by):
+            write("residuals", lambda: off.residual_figure(analysis), off_by)
+        if len(split):
+            named = {name: f"part_{name}" for name in splits.PARTS}
+            write("split", lambda: splits.split_figure(split), split.rename(columns=named))
     if not whole.all():
         write("latency_vs_rtt_actions", lambda: latency.latency_figure(analysis, actions=True), levels[~whole])
         shares = attribution.shares(analysis)
@@ -59,14 +72,36 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) ->
         write("throughput", lambda: distributions.throughput_figure(analysis), speeds)
     if (found["rtt_asked_ms"].notna() & found["median_ms"].notna()).any():
         write("wan_rtt", lambda: links.wan_figure(found), found)
-    if known := folder.read_json(phases.FILE, []):
-        series = phases.series(folder)
-        if len(series):
-            write("phases", lambda: watched.phases_figure(known, series), series)
+    busy = load.load(folder)
+    if len(busy):
+        dots = load.latencies(folder)
+        write("load", lambda: loads.load_figure(busy, dots), busy.rename(columns={"time": "begin_ns"}))
+    for name, make, table in (*_of_phases(folder), *_of_faults(folder)):
+        write(name, make, table)
     regions = regions_of_run(folder)
     if {region["kind"] for region in regions} >= {"AR", "OSR"}:
         write("topology", lambda: links.topology_figure(regions, found), None)
     return written
+
+
+def _of_phases(folder: RunFolder) -> Iterator[tuple[str, Callable[[], Figure], pd.DataFrame | None]]:
+    """(name, what draws it, its numbers) of the figure of a region that was watched, if one was."""
+    if known := folder.read_json(phases.FILE, []):
+        series = phases.series(folder)
+        if len(series):
+            yield "phases", partial(watched.phases_figure, known, series), series
+
+
+def _of_faults(folder: RunFolder) -> Iterator[tuple[str, Callable[[], Figure], pd.DataFrame | None]]:
+    """(name, what draws it, its numbers) of two figures for each fault that operations were measured around."""
+    every = faults.faults_of(folder)
+    samples = faults.samples_of(folder) if every else None
+    for number, fault in enumerate(every, 1):
+        own = faults.during(fault, samples, every)
+        if len(own):
+            of = "" if number == 1 else f"_{number}"
+            yield f"faults_survival{of}", partial(faulty.survival_figure, fault, own), faults.survival(own)
+            yield f"faults_timeline{of}", partial(faulty.timeline_figure, folder, fault, own), None
 
 
 def _steps(analysis: Analysis) -> pd.DataFrame:

@@ -11,15 +11,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results.figures import style
 from mrkolla.results.figures.style import COLOURS, DASHES, MARKERS, MOST_IN_LEGEND, STYLE, key, key_lines
 from mrkolla.results.stats import Analysis, labels, levels_of
-from mrkolla.results.words import number, slope_text
+from mrkolla.results.words import k_wire_text, number, slope_text
 
 _PANEL = ["tool", "scenario", "action", "token_cache", "settings", "concurrency"]
 PAGE = 12  # panels that can be read on one page
 _WIDEST_LEGEND = 46  # characters that fit in a panel
+WIRE = " Dots: without the time at Keystone; their slope is k of the wire."
 
 
 Panel = tuple[str, pd.DataFrame]
@@ -79,6 +80,12 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
         text = f"{who}: {slope_text(fit)}"
         if len(text) > _WIDEST_LEGEND:
             text = text.replace(": ", ":\n", 1)
+        if not math.isnan(fit["k_wire"]):
+            text += f"\nwire: {k_wire_text(fit)} RTT"
+            axes.plot(
+                rows["rtt_measured_ms"], rows["wire_ms"], ".", color=colour, markersize=3.5, linestyle=":",
+                linewidth=0.9, zorder=2,
+            )  # fmt: skip
         lines += 1 + text.count("\n")
         x, y = rows["rtt_measured_ms"], rows["median_ms"]
         axes.fill_between(x, rows["p25_ms"], rows["p75_ms"], color=colour, alpha=0.13, linewidth=0)
@@ -130,17 +137,27 @@ def latency_figure(
     with matplotlib.rc_context(STYLE):
         above = 0.17 * key_lines(3.35 * min(columns, len(shown)), regions)
         lines = max(wrapped(title).count("\n") + 1 for title, _ in shown) + (len(regions) > MOST_IN_LEGEND)
-        figure, grid = style.panels(len(shown), columns, 2.65, above=above, lines=lines)
+        percent = f"{100 * analysis.confidence:g} %"
+        shown_wire = analysis.fits["k_wire"].notna().any()
+        more = f" Shown: {len(shown)} of {len(found)} operations." if len(shown) < len(found) else ""
+        note = textwrap.wrap(
+            f"Marker: median, bar: its {percent} bootstrap interval, band: middle half of the samples, "
+            f"line: Theil-Sen fit with k and its {percent} interval.{WIRE if shown_wire else ''}{more}",
+            width=60 * min(columns, len(shown)),
+        )
+        figure, grid = style.panels(len(shown), columns, 2.65, above=above, lines=lines, note=len(note))
         for axes, (title, fits) in zip(grid, shown, strict=True):
             draw_panel(axes, analysis, title, fits, regions)
         key(figure, regions)
-        percent = f"{100 * analysis.confidence:g} %"
-        more = f" Shown: {len(shown)} of {len(found)} operations." if len(shown) < len(found) else ""
         figure.supxlabel(
-            f"Marker: median, bar: its {percent} bootstrap interval, band: middle half of the samples, "
-            f"line: Theil-Sen fit with k and its {percent} interval.{more}",
-            fontsize=7.5, color="#555555", x=0.01, y=0.04 / figure.get_figheight(), ha="left", va="bottom",
-        )  # fmt: skip
+            "\n".join(note),
+            fontsize=7.5,
+            color="#555555",
+            x=0.01,
+            y=0.04 / figure.get_figheight(),
+            ha="left",
+            va="bottom",
+        )
     return figure
 
 

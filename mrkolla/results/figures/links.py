@@ -12,9 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results.figures.style import COLOURS, MARKERS, STYLE
-from mrkolla.results.links import tolerance_ms
 from mrkolla.results.words import number
 
 _PHASES = {"before": "<", "during": "o", "after": ">"}
@@ -37,7 +36,7 @@ def _box(axes: Axes, x: float, y: float, size: tuple[float, float], colour: str,
     step = 0.155
     first = y + step * (len(lines) - 1) / 2
     for place, line in enumerate(lines):
-        how = {"fontsize": 7.4, "color": "#444444"} if place else {"fontsize": 9, "fontweight": "bold"}
+        how: dict[str, Any] = {"fontsize": 7.4, "color": "#444444"} if place else {"fontsize": 9, "fontweight": "bold"}
         axes.text(x + width / 2, first - place * step, line, ha="center", va="center", **how)
 
 
@@ -101,7 +100,7 @@ def wan_figure(links: pd.DataFrame) -> Figure:
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
         widest = max(asked[-1], 1.0)
         left.plot([0, widest], [0, widest], color="#999999", linewidth=0.8, zorder=1)
-        half = [tolerance_ms(value) for value in asked]
+        half = list(links.groupby("rtt_asked_ms")["tolerance_ms"].max().loc[asked])
         right.bar(range(len(asked)), [2 * h for h in half], bottom=[-h for h in half], width=0.92, color="#ededed",
                   zorder=1)  # fmt: skip
         right.axhline(0, color="#999999", linewidth=0.8, zorder=2)

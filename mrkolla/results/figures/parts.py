@@ -6,7 +6,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results.attribution import REST, shares
 from mrkolla.results.figures.style import COLOURS, STYLE
 from mrkolla.results.stats import Analysis
@@ -58,7 +58,7 @@ def parts_figure(analysis: Analysis) -> Figure:
         axes.set_yticks(range(len(bars)), cut, fontsize=7)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("round trips to the AR: k of a part × times an iteration does it; grey: outside the parts")
-        axes.xaxis.label.set_size(7.5)
+        axes.xaxis.label.set_fontsize(7.5)
     return figure
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrkolla.errors import InputError
+from mrkolla.base.errors import InputError
 from mrkolla.results.figures.style import COLOURS, STYLE
 
 _BANDS = ("#f1f1f1", "#ffffff")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES = ["-", "--", "-.", ":"]
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -49,7 +50,7 @@ _UNDATED = {
 }
 
 
-def look(number: int) -> dict[str, object]:
+def look(number: int) -> dict[str, Any]:
     """Colour, marker and dashes of the region with this number."""
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -77,23 +78,27 @@ def key_lines(width: float, regions: Sequence[str]) -> int:
     return math.ceil(len(regions) / math.ceil(width)) if len(regions) > MOST_IN_LEGEND else 0
 
 
-def panels(count: int, columns: int, height: float, *, above: float, lines: int) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, columns: int, height: float, *, above: float, lines: int, note: int = 1
+) -> tuple[Figure, list[Axes]]:
     """A figure of ``count`` panels in ``columns``, each ``height`` inches with its labels, and their axes in order.
 
-    ``above``: inches kept for a legend; ``lines``: of the longest title. The margins are the same for all panels, so
-    they are set here: a layout engine would measure every text of dozens of panels to find the same.
+    ``above``: inches kept for a legend; ``lines``: of the longest title; ``note``: of what stands below all.
+    The margins are the same for all panels, so they are set here: a layout engine would measure every text of dozens of
+    panels to find the same.
     """
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     title = 0.15 * lines + 0.12
-    size = (3.35 * columns, (height + title - 0.27) * rows + above + 0.2)
+    foot = 0.07 + 0.13 * note
+    size = (3.35 * columns, (height + title - 0.27) * rows + above + foot)
     figure = Figure(figsize=size)
     grid = figure.subplots(rows, columns, squeeze=False)
     left, right, below = 0.64, 0.1, 0.48  # inches around the axes of a panel
     inner = (3.35 - left - right, height - 0.27 - below)
     figure.subplots_adjust(
         left=left / size[0], right=1 - right / size[0], wspace=(left + right) / inner[0],
-        bottom=(below + 0.2) / size[1], top=1 - (above + title) / size[1], hspace=(below + title) / inner[1],
+        bottom=(below + foot) / size[1], top=1 - (above + title) / size[1], hspace=(below + title) / inner[1],
     )  # fmt: skip
     for axes in grid.flat[count:]:
         axes.set_visible(False)

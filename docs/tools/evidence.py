@@ -1,0 +1,383 @@
+#!/usr/bin/env python3
+"""Makes what the documentation shows of runs: results/sample, docs/figures, and the tables that runs fill.
+
+    python docs/tools/evidence.py --sample RUN     # a new run of configs/two_regions.yaml
+    python docs/tools/evidence.py --links FILE     # what tests/bench/bench_wan.py --json FILE wrote
+    python docs/tools/evidence.py --rally RUN      # a new run of experiments/latency_sweep.py
+    python docs/tools/evidence.py --join RUN       # a new run of experiments/region_join.py
+    python docs/tools/evidence.py                  # all of it again from the runs that are kept
+
+A table stands in a page between ``<!-- evidence: NAME -->`` and ``<!-- end -->``. docs/data/evidence.json says which
+run made what, and the digest of the code that measured it. tests/unit/test_evidence.py fails when a table is not what
+this makes, when the sample's figures are not what today's code draws, or when the code that measures has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+TOP = Path(__file__).parents[2]
+sys.path[:0] = [str(TOP), str(Path(__file__).parent)]
+
+from mrkolla.base.errors import InputError  # noqa: E402 (of this checkout)
+from mrkolla.results import RunFolder, analyse, write_all  # noqa: E402
+from mrkolla.results.explained import predicted  # noqa: E402
+from mrkolla.results.stats import Analysis  # noqa: E402
+from mrkolla.results.words import k_text, k_wire_text, ms, number  # noqa: E402
+
+SAMPLE, FIGURES, DATA = TOP / "results/sample", TOP / "docs/figures", TOP / "docs/data"
+RECORD = DATA / "evidence.json"
+PAGES = ("README.md", "docs/results.md", "docs/validation.md")
+# What of a run folder the sample is: no logs, no parts, no inventories (they name the machine's folders).
+_KEPT = ("*.json", "*.jsonl", "experiment.yaml", "samples.parquet", "wan.parquet", "tools/accesslog/*", "tools/hosts/*",
+         "tools/probe/*", "tools/tracing/*", "plan/edits.yaml", "plan/*/globals.yml", "plan/*/config/**/*")  # fmt: skip
+# The code that a number of a run hangs on: what makes samples, and what the links are made of.
+_LINKS = ("mrkolla/wan/*.py",)
+_COUNTS = ("mrkolla/bench/accesslog*.py", "mrkolla/bench/keystone_count.py", "mrkolla/kolla/httplog.py", *_LINKS)
+_PROBE = ("mrkolla/bench/probe*.py", *_COUNTS)
+MEASURES = {
+    "results/sample": _PROBE,
+    "docs/data/links.json": _LINKS,
+    "docs/figures/latency_sweep.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/middleware*.py", *_COUNTS),
+    "docs/figures/timeline.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/tracing.py", *_COUNTS),
+    "docs/figures/region_join.png": _PROBE,
+}
+#: Drawn from the code alone; tests of their own hold them.
+DRAWN = ("docs/figures/rooms.svg", "docs/figures/two_regions.svg")
+WORDS = {
+    "token_issue_new_connection": "token, new connection",
+    "token_issue_kept_connection": "token, kept connection",
+    "token_validate": "validate a token",
+    "glance_fresh_token": "list images at the OSR's own Glance, token not seen before",
+    "glance_cached_token": "the same, token in the cache",
+    "neutron_fresh_token": "list networks at the OSR's own Neutron, token not seen before",
+    "neutron_cached_token": "the same, token in the cache",
+}
+_TABLE = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def digest(patterns: Iterable[str], read: Mapping[str, bytes] | None = None) -> str:
+    """SHA-256 of the files that ``patterns`` name: of ``read`` (path -> bytes), by default of this checkout."""
+    found = hashlib.sha256()
+    names = set(read) if read is not None else {
+        str(path.relative_to(TOP)) for pattern in patterns for path in TOP.glob(pattern)
+    }  # fmt: skip
+    for name in sorted(names):
+        found.update(f"{name}\0".encode() + (read[name] if read is not None else (TOP / name).read_bytes()) + b"\0")
+    return found.hexdigest()
+
+
+def digest_at(commit: str, patterns: Iterable[str]) -> str:
+    """:func:`digest` of the files as they were at ``commit``.
+
+    Raises:
+        InputError: the repository has no such commit.
+    """
+    names = _git("ls-tree", "-r", "--name-only", commit, "mrkolla/").split()
+    names = [name for name in names if any(PurePosixPath(name).match(pattern) for pattern in patterns)]
+    return digest((), {name: _git("show", f"{commit}:{name}").encode() for name in names})
+
+
+def _git(*argv: str) -> str:
+    done = subprocess.run(["git", "-C", str(TOP), *argv], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"git {' '.join(argv[:3])}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def of_run(run: RunFolder, what: str) -> dict[str, Any]:
+    """The record of what a run made: its name, version, revision, and the digest of the code that measured it.
+
+    Raises:
+        InputError: the run's revision is not known, had uncommitted changes, or measured otherwise than this checkout.
+    """
+    made = run.read_json("provenance.json", {})
+    revision = made.get("revision") or {}
+    if not revision.get("commit") or revision.get("dirty"):
+        raise InputError(
+            f"{run.path}: provenance.json: revision: no commit, or with uncommitted changes: measure again"
+        )
+    record = {"run": run.run, "made": made.get("made"), "mrkolla": made.get("mrkolla"), "commit": revision["commit"]}
+    record["measured_by"] = digest_at(revision["commit"], MEASURES[what])
+    if record["measured_by"] != digest(MEASURES[what]):
+        raise InputError(f"{run.path}: the code that measures has changed since {record['commit'][:12]}: measure again")
+    return record
+
+
+def take(run: RunFolder, into: Path = SAMPLE) -> None:
+    """Keep ``run`` as the sample, with statistics, figures and report made by this checkout.
+
+    Raises:
+        InputError: not a whole run, or a file of it names a folder of the machine.
+    """
+    if any(point.get("status", "done") != "done" for point in run.points()):
+        raise InputError(f"{run.path}: not every point is done")
+    run.join()
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / run.run
+        for pattern in _KEPT:
+            for path in run.path.glob(pattern):
+                target = made / path.relative_to(run.path)
+                if path.is_file():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, target)
+        for path in made.rglob("*"):
+            if path.is_file() and (b"/root/" in (data := path.read_bytes()) or b"/tmp/" in data or b"/home/" in data):
+                raise InputError(f"{run.path / path.relative_to(made)}: names a folder of this machine: not for others")
+        write_all(made)
+        if into.exists():
+            shutil.rmtree(into)
+        shutil.copytree(made, into)
+
+
+def _rows(*cells: Iterable[Any]) -> list[str]:
+    return [f"| {' | '.join(map(str, row))} |" for row in cells]
+
+
+def _k_of(fits: list[dict[str, Any]]) -> str:
+    return ", ".join(k_text(fit) if math.isnan(fit["k_wire"]) else k_wire_text(fit) for fit in fits)
+
+
+def _trips(fits: list[dict[str, Any]]) -> str:
+    return "–" if math.isnan(fits[0]["predicted"]) else f"{fits[0]['predicted']:.3g}"
+
+
+def _by_operation(analysis: Analysis) -> dict[str, list[dict[str, Any]]]:
+    fits = analysis.fits[analysis.fits["action"].isna()]
+    fits = fits.assign(predicted=predicted(fits))
+    return {
+        name: sorted(fits[fits["scenario"] == name].to_dict("records"), key=lambda fit: fit["origin_region"])
+        for name in WORDS
+        if (fits["scenario"] == name).any()
+    }
+
+
+def k_table(analysis: Analysis) -> list[str]:
+    """README: k of each operation beside what is predicted."""
+    found = _by_operation(analysis)
+    wire = analysis.fits["k_wire"].notna().any()
+    regions = ", in ".join(sorted(analysis.fits["origin_region"].unique()))
+    what = "k of the wire" if wire else "k"
+    head = [
+        "operation, from an OSR",
+        "predicted",
+        f"{what} in {regions} (95 % interval)",
+        *(["verdict"] if wire else []),
+    ]
+    rows = []
+    for name, of in found.items():
+        verdict = ", ".join(dict.fromkeys(fit["verdict"] for fit in of))
+        rows.append([WORDS[name], _trips(of), _k_of(of), *([verdict] if wire else [])])
+    return _rows(head, ["---"] * len(head), *rows)
+
+
+def costs_table(analysis: Analysis) -> list[str]:
+    """Results: service time, predicted, k of the wire, k of the total."""
+    found = _by_operation(analysis)
+    wire = analysis.fits["k_wire"].notna().any()
+    regions = ", ".join(sorted(analysis.fits["origin_region"].unique()))
+    head = ["operation, from an OSR", "service time", "predicted round trips"]
+    head += [f"k of the wire: {regions}"] if wire else []
+    head += [f"k of the total (95 % interval): {regions}"]
+    rows = []
+    for name, of in found.items():
+        service = sum(fit["service_ms"] for fit in of) / len(of)
+        row = [WORDS[name], f"{number(service, 0)} ms", _trips(of)]
+        row += [", ".join(map(k_wire_text, of))] if wire else []
+        rows.append([*row, ", ".join(map(k_text, of))])
+    return _rows(head, ["---"] * len(head), *rows)
+
+
+def ran(run: RunFolder, analysis: Analysis) -> list[str]:
+    """What the sample is, in a sentence."""
+    made = run.read_json("provenance.json", {})
+    machine = made.get("machine") or {}
+    keys = analysis.gathered.keys
+    kept, failed = int(keys["n"].sum() + keys["n_errors"].sum()), int(keys["n_errors"].sum())
+    points = run.points()
+    refused = sum(point.get("status", "done") != "done" for point in points)
+    rtts = ", ".join(ms(level) for level in sorted(analysis.levels["level"].unique()))
+    said = (
+        f"Run `{run.run}`, mrkolla {made.get('mrkolla')} at `{(made.get('revision') or {}).get('commit', '?')[:12]}`,"
+        f" OpenStack {run.read_yaml('experiment.yaml', {}).get('release')}, {machine.get('cores_usable', '?')} cores"
+        f" ({machine.get('cpu_model', '?')}): {kept:,} operations at {rtts} ms in {len(points)} points, of which"
+        f" {refused or 'none'} refused; {failed or 'no'} operation{'s' if failed > 1 else ''} failed."
+    )  # fmt: skip
+    return textwrap.wrap(said, 125, break_on_hyphens=False)
+
+
+def links_rows(links: list[dict[str, float]]) -> list[str]:
+    """The link's round trip and what TCP carries over it."""
+    head = ["round trip asked of a link", *(f"{ms(row['asked_ms'])} ms" for row in links)]
+    return _rows(
+        head, ["---"] * len(head),
+        ["measured: median of 400 echoes", *(f"{number(row['median_ms'])} ms" for row in links)],
+        ["one TCP stream over it (cubic)", *(f"{number(row['mbit'], 0)} Mbit/s" for row in links)],
+    )  # fmt: skip
+
+
+def published(source: str, operation: str) -> dict[str, dict[str, str]]:
+    """The rows of docs/data/published.csv of one source and operation, by their factor."""
+    with (DATA / "published.csv").open(newline="", encoding="utf-8") as lines:
+        return {
+            row["factor"]: row
+            for row in csv.DictReader(lines)
+            if row["source"] == source and row["operation"] == operation
+        }
+
+
+def tcp_table(links: list[dict[str, float]]) -> list[str]:
+    """TCP throughput beside the Enos WAN study's."""
+    theirs = published("enos-wan-g5k", "TCP throughput")
+    rows = []
+    for row in links:
+        their = theirs.get(f"{row['asked_ms']:g}")
+        if their:
+            value = float(their["value"])
+            rows.append([f"{ms(row['asked_ms'])} ms", number(value, 0), number(row["mbit"], 0),
+                         f"{row['mbit'] / value:.2f}"])  # fmt: skip
+    return _rows(["round trip", "Enos, Grid'5000 (Mbit/s)", "mrkolla (Mbit/s)", "ratio"], ["---"] * 4, *rows)
+
+
+def tokens_table(analysis: Analysis) -> list[str]:
+    """Authenticate and validate: juice's means beside the sample's, and the round trips that each pays."""
+    rows = []
+    for database in ("mariadb", "galera", "cockroachdb"):
+        of = published("juice", f"authenticate+validate {database} high")
+        first, middle, last = (float(of[rtt]["value"]) for rtt in ("0.08", "100", "300"))
+        name = {"mariadb": "MariaDB", "galera": "Galera", "cockroachdb": "CockroachDB"}[database]
+        rows.append([f"juice: {name}, 9 instances, high load", "Keystone and its database", f"{first:g} s",
+                     f"{middle:g} s", f"{last:g} s (300 ms)", number((last - first) / 0.3, 1)])  # fmt: skip
+    parts = ("token_issue_new_connection", "token_validate")
+    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(parts)]
+    levels = analysis.levels[analysis.levels["action"].isna() & analysis.levels["scenario"].isin(parts)]
+    k = fits["k_wire"].where(fits["k_wire"].notna(), fits["k"])
+    for region in sorted(fits["origin_region"].unique()):
+        own = levels[levels["origin_region"] == region].groupby("level")["median_ms"].sum() / 1e3
+        at = [f"{own[level]:.2f} s" if level in own else "–" for level in (own.index.min(), 100.0)]
+        total = k[fits["origin_region"] == region].sum()
+        rows.append([f"mrkolla: one Keystone, from {region}", "client and Keystone", *at,
+                     f"{own.iloc[-1]:.2f} s ({ms(own.index.max())} ms)", number(total, 1)])  # fmt: skip
+    head = ["what", "the distance is between", "no distance", "100 ms", "furthest", "round trips paid"]
+    return _rows(head, ["---"] * len(head), *rows)
+
+
+def tables(sample: Path = SAMPLE) -> dict[str, list[str]]:
+    """Name -> lines of everything that a page takes from the runs that are kept."""
+    run = RunFolder.open(sample)
+    analysis = analyse(run).of_services
+    links = json.loads((DATA / "links.json").read_text())
+    return {
+        "k": k_table(analysis), "costs": costs_table(analysis), "ran": ran(run, analysis), "links": links_rows(links),
+        "tcp": tcp_table(links), "tokens": tokens_table(analysis),
+    }  # fmt: skip
+
+
+def filled(text: str, known: Mapping[str, list[str]]) -> str:
+    """``text`` with its tables as ``known`` has them.
+
+    Raises:
+        InputError: a table has a name that nothing is known by.
+    """
+    if wrong := {name for _, name, _ in _TABLE.findall(text)} - set(known):
+        raise InputError(f"<!-- evidence: {min(wrong)} -->: no such table; there are {', '.join(sorted(known))}")
+    return _TABLE.sub(lambda found: found[1] + "".join(f"{line}\n" for line in known[found[2]]) + found[3], text)
+
+
+def stale(record: Mapping[str, Mapping[str, Any]], what: str) -> str | None:
+    """Why ``what`` is not of this version; None: it is."""
+    of = record.get(what)
+    if of is None:
+        return f"{what}: no run is on record that made it"
+    if of["measured_by"] != digest(MEASURES[what]):
+        return f"{what}: the code that measures has changed since {of['run']} ({str(of.get('commit'))[:12]})"
+    path = TOP / what
+    if path.is_file() and of.get("sha256") != hashlib.sha256(path.read_bytes()).hexdigest():
+        return f"{what}: not as the command made it"
+    return None
+
+
+def main() -> int:
+    """Take what is given, and make everything that can be made."""
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--sample", metavar="RUN", help="becomes results/sample")
+    ask.add_argument("--links", metavar="FILE", type=Path, help="becomes docs/data/links.json")
+    ask.add_argument("--rally", metavar="RUN", help="latency_sweep.png and timeline.png")
+    ask.add_argument("--join", metavar="RUN", help="region_join.png")
+    given = ask.parse_args()
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    try:
+        if given.sample:
+            run = RunFolder.find(TOP / "results", given.sample)
+            record["results/sample"] = of_run(run, "results/sample")
+            take(run)
+        else:
+            write_all(SAMPLE)
+        # The report is a file of megabytes that anyone can make of the sample: its digest is kept.
+        record["results/sample"]["report"] = hashlib.sha256((SAMPLE / "report.html").read_bytes()).hexdigest()
+        if given.links:
+            record["docs/data/links.json"] = _links(given.links)
+        for name, figure, target in (
+            (given.rally, "latency_vs_rtt", "latency_sweep"), (given.rally, "timeline-*", "timeline"),
+            (given.join, "phases", "region_join"),
+        ):  # fmt: skip
+            if name:
+                record[f"docs/figures/{target}.png"] = _figure(name, figure, FIGURES / f"{target}.png")
+        known = tables()
+        for page in PAGES:
+            path = TOP / page
+            path.write_text(filled(path.read_text(), known))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    subprocess.run([sys.executable, "docs/tools/rooms.py"], cwd=TOP, check=True, env=_here())
+    drawn = [sys.executable, "-m", "mrkolla", "graph", "configs/two_regions.yaml", "-o", DRAWN[1]]
+    subprocess.run(drawn, cwd=TOP, check=True, env=_here())
+    RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    for what in MEASURES:
+        print(f"stale: {why}" if (why := stale(record, what)) else f"{what}: of this version")
+    return 0
+
+
+def _here() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TOP)}
+
+
+def _links(path: Path) -> dict[str, Any]:
+    rows = json.loads(path.read_text())
+    (DATA / "links.json").write_text(json.dumps(rows, indent=1) + "\n")
+    commit = _git("rev-parse", "HEAD").strip()
+    if _git("status", "--porcelain", "--", "mrkolla/wan").strip():
+        raise InputError("mrkolla/wan has uncommitted changes: commit them, and measure again")
+    measured_by = digest(MEASURES["docs/data/links.json"])
+    sha256 = hashlib.sha256((DATA / "links.json").read_bytes()).hexdigest()
+    return {"run": path.name, "commit": commit, "measured_by": measured_by, "sha256": sha256}
+
+
+def _figure(name: str, figure: str, target: Path) -> dict[str, Any]:
+    run = RunFolder.find(TOP / "results", name)
+    record = of_run(run, str(target.relative_to(TOP)))
+    write_all(run)
+    found = sorted((run.path / "figures").glob(f"{figure}.png"))
+    if not found:
+        raise InputError(f"{run.path}: figures/{figure}.png: there is none")
+    shutil.copyfile(found[-1], target)
+    return {**record, "sha256": hashlib.sha256(target.read_bytes()).hexdigest()}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Plug-ins for mrkolla: the testbed rack and the tool timed."""

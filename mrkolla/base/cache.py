@@ -1,0 +1,199 @@
+"""What is built once and kept outside the repository: host file systems, images, Kolla's environments, clouds.
+
+An entry is a folder ``KIND-NAME-DIGEST``. Its last file, ``.whole``, says that it is complete (a folder cannot be built
+under another name and moved: environments of Python hold their own path); a lock keeps two processes from building it
+twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrkolla.base import files, private, shell
+from mrkolla.base.errors import DeployError, LackError
+
+WHOLE = ".whole"
+_USES = "uses.json"
+KINDS = ("host", "images", "kolla", "sources", "guest", "box", "tools", "cloud", "saved", "deployed")
+# Not built by `entry`.
+_WHOLE_LIVES = ("cloud", "saved", "deployed")
+
+
+def root() -> Path:
+    """The cache's folder: ``$MRKOLLA_CACHE``, else ``$XDG_CACHE_HOME/mrkolla``, else ``~/.cache/mrkolla``.
+
+    Raises LackError when it cannot be made, or others can write it: programs in it are run.
+    """
+    named = os.environ.get("MRKOLLA_CACHE")
+    folder = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mrkolla"
+    return private.folder(folder.resolve(), "the cache", "set MRKOLLA_CACHE to a folder of your own")
+
+
+def cloud(name: str) -> Path:
+    """The folder of the cloud called ``name``: its hosts, plan, journal and all else that is known of it."""
+    return root() / f"cloud-{name}"
+
+
+def digest(*parts: object) -> str:
+    """Twelve hexadecimal digits that change when any of ``parts`` (JSON values, paths to files) does."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
+        total.update(b"\0")
+    return total.hexdigest()[:12]
+
+
+@contextmanager
+def locked(name: str, waiting: Callable[[str], None] | None = None, timeout: float = 3600) -> Iterator[None]:
+    """Hold the lock ``name`` of this cache; ``waiting`` is told once when another process has it.
+
+    Raises LackError after ``timeout`` seconds.
+    """
+    path = root() / f".{name}.lock"
+    with path.open("a+") as handle:
+        end, told, before = time.monotonic() + timeout, False, shell.interruptions()
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as held:
+                if time.monotonic() > end:
+                    raise LackError(f"another mrkolla has held {path} for {timeout:.0f} s: end it first") from held
+                if shell.interruptions() != before:
+                    raise LackError(f"interrupted while another mrkolla held {path}") from held
+                if waiting and not told:
+                    waiting(f"waiting for another mrkolla that builds {name}")
+                    told = True
+                time.sleep(0.5)
+        yield
+
+
+@contextmanager
+def unused(path: Path) -> Iterator[str | None]:
+    """None while the entry ``path`` is not being built and nobody begins to; else the reason why it must stay."""
+    kind = path.name.split("-")[0]
+    if kind in _WHOLE_LIVES:
+        yield None
+        return
+    name = path.name.rpartition("-")[0]
+    with (root() / f".{name}.lock").open("a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield "another mrkolla builds it"
+            return
+        yield None
+
+
+def need_disk(gigabytes: float, what: str) -> None:
+    """Raise LackError unless the cache's disk has ``gigabytes`` free for ``what``."""
+    free = shutil.disk_usage(root()).free / 1e9
+    if free < gigabytes:
+        raise LackError(
+            f"{what} needs {gigabytes:.0f} GB of disk and {root()} has {free:.1f} GB free: "
+            f"free some ('mrkolla cache --clear' removes what no cloud uses) or set MRKOLLA_CACHE to another disk"
+        )
+
+
+def entry(
+    kind: str, name: str, mark: str, build: Callable[[Path], None], *, waiting: Callable[[str], None] | None = None
+) -> Path:
+    """The folder of an entry, built by ``build(folder)`` when it is not there yet.
+
+    ``mark`` is the digest of everything that the entry is made from. What a build that
+    failed or was killed left behind is removed by the next, and its long commands (``FOLDER/*.pid``) are ended.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of cache entry {kind!r}")
+    folder = root() / f"{kind}-{name}-{mark}"
+    if (folder / WHOLE).exists():
+        return folder
+    with locked(f"{kind}-{name}", waiting):
+        if (folder / WHOLE).exists():
+            return folder
+        for left in folder.glob("*.pid"):
+            # The build's own process outlives a mrkolla that was killed.
+            shell.end_leftover(left)
+        remove(folder)
+        folder.mkdir()
+        try:
+            build(folder)
+        except OSError as broken:
+            raise DeployError(f"building {kind} {name} failed: {broken}") from broken
+        (folder / WHOLE).touch()
+    return folder
+
+
+def remove(path: Path) -> None:
+    """Remove a folder of the cache with all in it (``rm``: such trees hold odd modes and device nodes)."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if root() not in path.resolve().parents:
+        raise ValueError(f"{path} is not in the cache")
+    busy = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    inside = [mount for mount in busy if mount.startswith(f"{path.resolve()}/")]
+    if inside:
+        raise DeployError(f"{inside[0]} is mounted: 'umount' it, then remove {path}")
+    done = subprocess.run(["rm", "-rf", "--one-file-system", str(path)], capture_output=True, text=True, timeout=900)
+    if done.returncode != 0:
+        raise DeployError(f"{path} could not be removed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def use(cloud: Path, paths: Iterable[Path]) -> None:
+    """Write down that the cloud in the folder ``cloud`` rests on the entries that ``paths`` are, or are in."""
+    names = {path.relative_to(root()).parts[0] for path in paths if root() in path.parents}
+    known = _rests_on(cloud)
+    if not names <= known:
+        files.write(cloud / _USES, json.dumps(sorted(known | names)))
+
+
+def _rests_on(cloud: Path) -> set[str]:
+    try:
+        found = json.loads((cloud / _USES).read_text())
+    except (OSError, ValueError, RecursionError):
+        return set()
+    # Anything else says nothing, as if it was not written down.
+    return set(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else set()
+
+
+def used() -> dict[str, str]:
+    """The names of the entries that clouds, or saved ones, rest on; each with why it must stay."""
+    found: dict[str, str] = {}
+    for cloud in sorted([*root().glob("cloud-*"), *root().glob("saved-*")]):
+        names = _rests_on(cloud)
+        if not names and (cloud / "testbed.json").exists():
+            # Hosts on this machine whose mrkolla did not write it down yet: it may be any.
+            names = {path.name for kind in ("host", "images") for path in root().glob(f"{kind}-*")}
+        found |= dict.fromkeys(names, f"{cloud.name} rests on it")
+    return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of ``mrkolla cache``: name, size on disk in bytes, age in seconds, whether its build was finished."""
+
+    path: Path
+    size: int
+    age: float
+    whole: bool
+
+
+def entries() -> list[Entry]:
+    """All entries of the cache, by name."""
+    found = []
+    for path in sorted(root().iterdir()):
+        if path.is_dir() and path.name.split("-")[0] in KINDS:
+            du = subprocess.run(["du", "-sx", "--block-size=1", str(path)], capture_output=True, text=True, timeout=300)
+            size = int(du.stdout.split()[0]) if du.stdout else 0
+            found.append(Entry(path, size, time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
+    return found

@@ -1,0 +1,64 @@
+"""Files that are there whole or not at all, and still there after a power cut."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write(path: Path, data: str | bytes, mode: int = 0o644) -> None:
+    """Put ``data`` (text as UTF-8) in place of whatever ``path`` is; on the disk when this returns.
+
+    The file never has a wider ``mode``. Of two processes that write it at once, one's file stays, whole. Raises
+    OSError, with what was there left alone.
+    """
+    with replaced(path, mode) as new:
+        new.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def make(path: Path, data: str | bytes, mode: int = 0o644) -> bool:
+    """:func:`write` where nothing is at ``path``: of several processes that do it at once, one makes it.
+
+    False: it was there, and is left alone.
+    """
+    try:
+        with _placed(path, mode, os.link) as new:
+            new.write_bytes(data.encode() if isinstance(data, str) else data)
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def replaced(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """A new file beside ``path`` to be filled inside; it takes the place of ``path`` at the end, unless that fails."""
+    with _placed(path, mode, os.replace) as new:
+        yield new
+
+
+@contextmanager
+def _placed(path: Path, mode: int, place: Callable[[Path, Path], None]) -> Iterator[Path]:
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)  # mode 0600
+    os.close(handle)
+    new = Path(name)
+    try:
+        yield new
+        new.chmod(mode)
+        settle(new)
+        place(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    settle(path.parent)
+
+
+def settle(*paths: Path) -> None:
+    """Have files, or the names in folders, on the disk before this returns."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,184 @@
+"""What the command line does with results: compare two runs, bundle one, open a run or an archive of one."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrkolla.base import arguments
+from mrkolla.base.errors import InputError
+from mrkolla.cli.common import format_option, offer_runs, print_json, run_options
+from mrkolla.results.store import RunFolder
+
+if TYPE_CHECKING:
+    from mrkolla.results.comparison import Comparison
+
+CHANGED = 10  # exit code
+_ARCHIVES = (".tar.gz", ".tgz")
+
+
+def compare_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla compare``."""
+    first = parser.add_argument(
+        "run_a", metavar="RUN_A", help="the run to compare with: a folder, its name, or a bundle"
+    )
+    second = parser.add_argument("run_b", nargs="?", metavar="RUN_B", help="the run that may have changed")
+    parser.add_argument(
+        "--aa", action="store_true", help="compare RUN_A's odd repetitions with its even ones: what is found is false"
+    )
+    offer_runs(first, second)
+    parser.add_argument("--alpha", type=float, default=0.05, help="chance of a false finding (default: 0.05)")
+    parser.add_argument(
+        "--threshold", default="5%", help="largest change that counts as none, such as 5%% or 0.05 (default: 5%%)"
+    )
+    parser.add_argument("--correction", choices=["holm", "fdr_bh"], default="holm", help="for many comparisons")
+    parser.add_argument("--all", action="store_true", help="show what did not change too")
+    format_option(parser)
+    parser.add_argument("--json", dest="format", action="store_const", const="json", help="as --format json")
+    arguments.results_option(parser)
+
+
+def share(text: str) -> float:
+    """``5%``, ``5 %`` or ``0.05`` as 0.05.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        return float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"--threshold '{text}': give a share, such as 5% or 0.05") from None
+
+
+def compare(args: argparse.Namespace) -> int:
+    """What changed from one run to another, or within one (--aa); 10 when something did."""
+    from mrkolla.results.comparison import against_itself, itself_text
+    from mrkolla.results.comparison import compare as compared
+
+    if args.aa == (args.run_b is not None):
+        raise InputError("compare: give two runs, or one and --aa")
+    options = {"alpha": args.alpha, "threshold": share(args.threshold), "correction": args.correction}
+    if args.aa:
+        with opened(args.results, args.run_a) as run:
+            found, splits = against_itself(run, **options)
+        _show(found, args, f"Run: {run.name}", {"splits": splits})
+        if args.format != "json":
+            print(itself_text(splits, args.alpha))
+    else:
+        with opened(args.results, args.run_a) as a, opened(args.results, args.run_b) as b:
+            found = compared(a, b, **options)
+        _show(found, args, f"A: {found.name_a}\nB: {found.name_b}", {})
+    return CHANGED if len(found.changes) else 0
+
+
+def _show(found: Comparison, args: argparse.Namespace, names: str, more: dict[str, Any]) -> None:
+    from mrkolla.results.comparison import grid, verdict
+    from mrkolla.results.tables import render
+
+    if args.format == "json":
+        print_json(found.to_dict() | more)
+        return
+    print(names)
+    for key, one, two in found.differences:
+        print(f"differs: {key}: {one} | {two}")
+    shown = grid(found, everything=args.all)
+    if shown.rows:
+        print(f"\n{render(shown.rich())}")
+    for letter, only in (("A", found.only_a), ("B", found.only_b)):
+        if only:
+            rest = f" and {len(only) - 3} more" if len(only) > 3 else ""
+            print(f"only in {letter}: {', '.join(only[:3])}{rest}")
+    print(verdict(found))
+
+
+def report_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla report``."""
+    run_options(parser)
+    format_option(parser)
+
+
+def report(args: argparse.Namespace) -> int:
+    """Tables, figures and the report of a run, again."""
+    from mrkolla.results import latency_table, render, write_all
+
+    with opened(args.results, args.run, keep=True) as folder:
+        analysis, path = write_all(folder), folder.path / "report.html"
+        if args.format == "json":
+            fits = analysis.fits.astype(object).where(analysis.fits.notna(), None)
+            print_json({"run": folder.name, "report": path, "operations": fits.to_dict("records")})
+            return 0
+        print(render(latency_table(analysis)))
+        print(path)
+    return 0
+
+
+def bundle_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla bundle``."""
+    run = parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="the run: a folder or its name (default: the newest)"
+    )
+    offer_runs(run)
+    parser.add_argument(
+        "-o", "--output", type=arguments.path, metavar="FILE", help="the archive (default: NAME.tar.gz beside it)"
+    )
+    parser.add_argument("--logs", action="store_true", help="take the logs too")
+    arguments.results_option(parser)
+
+
+def bundle(args: argparse.Namespace) -> int:
+    """One archive of a run, without secrets."""
+    from mrkolla.results.bundling import bundle as bundled
+
+    run = RunFolder.find(args.results, args.run)
+    made = bundled(run, args.output, secrets=secrets_of(run), logs=args.logs)
+    for name in made.left_out:
+        print(f"left out: {name}")
+    print(f"{made.path} ({len(made.files)} files, {made.path.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+def secrets_of(run: RunFolder) -> list[str]:
+    """The secrets of the run's cloud, where this machine has them; [] elsewhere.
+
+    Raises:
+        InputError: the run, which may be a stranger's, has a name that is no experiment's.
+    """
+    from mrkolla import config
+    from mrkolla.base import cache
+    from mrkolla.kolla import passwords
+
+    experiment = run.read_yaml("experiment.yaml", {}) or {}
+    if "name" not in experiment:
+        return []
+    name = experiment["name"]
+    if wrong := config.wrong_name(name):
+        raise InputError(f"{run.path / 'experiment.yaml'}: name: {wrong}")
+    folder = cache.cloud(name)
+    known: list[str] = []
+    if (folder / "passwords.yml").is_file():
+        known += passwords.values(passwords.load(folder / "passwords.yml"))
+    if (folder / "bench-password").is_file():
+        known.append((folder / "bench-password").read_text())
+    return known
+
+
+@contextmanager
+def opened(results: Path, run: str | None, keep: bool = False) -> Iterator[RunFolder]:
+    """A run by name, folder or archive. An archive is unpacked: beside itself with ``keep``, else for the while."""
+    if run is None or not run.endswith(_ARCHIVES):
+        yield RunFolder.find(results, run)
+        return
+    from mrkolla.results.bundling import unbundle
+
+    archive = Path(run) if Path(run).exists() else Path(results) / run
+    if not archive.is_file():
+        raise InputError(f"{run}: no such archive")
+    if keep:
+        yield unbundle(archive, archive.parent)
+        return
+    with tempfile.TemporaryDirectory(prefix="mrkolla-run-") as folder:
+        yield unbundle(archive, folder)

@@ -1,0 +1,135 @@
+"""What a host and its containers are made of, as JSON. Stand-alone: standard library, Python 3.8, run on the host.
+
+Versions come from the programs and package managers inside the containers, numbers of workers from the processes that
+run. What a host does not tell is null, or left out.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+SYSCTLS = (
+    *("net.core.somaxconn", "net.core.rmem_max", "net.core.wmem_max", "net.core.default_qdisc"),
+    *("net.ipv4.tcp_congestion_control", "net.ipv4.tcp_slow_start_after_idle", "net.ipv4.tcp_rmem"),
+    *("net.ipv4.tcp_wmem", "net.ipv4.tcp_fastopen", "net.ipv4.tcp_tw_reuse", "net.ipv4.tcp_max_syn_backlog"),
+    *("net.ipv4.tcp_keepalive_time", "net.ipv4.ip_local_port_range", "net.ipv4.ip_nonlocal_bind", "vm.swappiness"),
+)
+#: Program -> containers that have it (the first that runs is asked), and what it is asked.
+PROGRAMS = {
+    "haproxy": (("haproxy",), ("haproxy", "-v")),
+    "mariadb": (("mariadb",), ("mariadbd", "--version")),
+    "rabbitmq": (("rabbitmq",), ("rabbitmqctl", "--version")),
+    "memcached": (("memcached",), ("memcached", "-V")),
+}
+#: Distributions of OpenStack's services, and a container of each.
+OPENSTACK = {
+    **{"keystone": "keystone", "glance": "glance_api", "nova": "nova_api", "neutron": "neutron_server"},
+    **{"placement": "placement_api"},
+}
+_ASK = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+_PYTHONS = ("/var/lib/kolla/venv/bin/python", "python3")
+
+
+def ran(*argv):
+    """What a command printed; None when it failed."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=40, check=False)
+        if done.returncode == 0:
+            return done.stdout.decode(errors="replace").strip()
+    return None
+
+
+def text(path):
+    """A file's text, without its end; None when it cannot be read."""
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def containers():
+    """Those that run: name -> {"image", "digest", "pid"}."""
+    names = (ran("docker", "ps", "--quiet") or "").split()
+    if not names:
+        return {}
+    form = '{"name":{{json .Name}},"image":{{json .Config.Image}},"digest":{{json .Image}},"pid":{{.State.Pid}}}'
+    lines = (ran("docker", "inspect", "--format", form, *names) or "").splitlines()
+    return {one.pop("name").lstrip("/"): one for one in sorted(map(json.loads, lines), key=lambda one: one["name"])}
+
+
+def children():
+    """Process -> (its name, its children)."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        stat = text(f"/proc/{pid}/stat")
+        if stat:
+            name, _, rest = stat[stat.index("(") + 1 :].rpartition(")")
+            found.setdefault(int(rest.split()[1]), []).append((int(pid), name))
+    return found
+
+
+def processes(pid, tree):
+    """How many processes of each name are below ``pid``."""
+    counts, left = {}, [pid]
+    while left:
+        for child, name in tree.get(left.pop(), ()):
+            counts[name] = counts.get(name, 0) + 1
+            left.append(child)
+    return dict(sorted(counts.items()))
+
+
+def openstack(known):
+    """Service -> version, as Python's own records in its container have it."""
+    found = {}
+    for name, container in OPENSTACK.items():
+        for python in _PYTHONS if container in known else ():
+            if said := ran("docker", "exec", container, python, "-c", _ASK, name):
+                found[name] = said
+                break
+    return found
+
+
+def packages(known):
+    """The Debian packages in the images: their number, a digest of all versions; None for images that have none."""
+    for name in known:
+        said = ran("docker", "exec", name, "dpkg-query", "-W", "-f", "${Package} ${Version}\n")
+        if said:
+            lines = sorted(said.splitlines())
+            return {"number": len(lines), "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+    return None
+
+
+def main():
+    """Print it."""
+    known, tree = containers(), children()
+    programs = {}
+    for program, (names, asked) in PROGRAMS.items():
+        for name in [name for name in names if name in known][:1]:
+            said = ran("docker", "exec", name, *asked)
+            programs[program] = said.splitlines()[0] if said else None
+    source = "/sys/devices/system/clocksource/clocksource0"
+    found = {
+        "kernel": os.uname().release,
+        "debian": text("/etc/debian_version"),
+        "python": sys.version.split()[0],
+        "docker": ran("docker", "version", "--format", "{{.Server.Version}}"),
+        "clock_source": text(f"{source}/current_clocksource"),
+        "clock_synchronized": ran("timedatectl", "show", "--property=NTPSynchronized", "--value"),
+        "sysctl": {name: text("/proc/sys/" + name.replace(".", "/")) for name in SYSCTLS},
+        "programs": programs,
+        "openstack": openstack(known),
+        "packages_in_images": packages(known),
+        "containers": {
+            name: {"image": one["image"], "digest": one["digest"], "processes": processes(one["pid"], tree)}
+            for name, one in known.items()
+        },
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Which region is asked for: its name, whether it is free, and its hosts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mrkolla.base.errors import InputError
+from mrkolla.cloud.members import JOINING, LEFT, Members
+from mrkolla.config import Experiment, Region, from_dict, load_region, one_form
+
+#: What may be asked of a region, besides a file that says all of it.
+OPTIONS = ("control", "network", "compute", "compute_driver", "fake_computes")
+
+
+def need_name(name: str, given: Experiment, members: Members) -> None:
+    """Raise InputError when no region can be called ``name`` here: Keystone, hosts, or another region say no.
+
+    The name of a region whose join was begun, or that left, is free for that very region.
+    """
+    try:
+        Region.model_validate({"name": name})
+    except ValidationError as wrong:
+        raise InputError(f"region join: {wrong.errors(include_url=False)[0]['msg']}") from None
+    known = members.all()
+    mine = known.get(name)
+    if mine is not None and mine.state in (JOINING, LEFT):
+        return
+    for other in (given.admin_region.name, *(region.name for region in given.regions), *known):
+        if one_form(other) == one_form(name):
+            alike = "" if other == name else f" ('{other}': too alike for host names)"
+            raise InputError(f"region join: the name '{name}' is taken by a region of this cloud{alike}: take another")
+
+
+def asked(
+    name: str, given: Experiment, members: Members, file: Path | None = None, **options: Any
+) -> tuple[Region, bool]:
+    """The region to join, and whether anything was said of its shape (else it is the default one).
+
+    What neither ``options`` (:data:`OPTIONS`; None: not said) nor ``file`` (one region's keys) say is as it was when
+    a join of that name was begun, else as the experiment file has the region, else as the first OSR has it. Raises
+    InputError.
+    """
+    said = {key: value for key, value in options.items() if value is not None}
+    if unknown := sorted(set(said) - set(OPTIONS)):
+        raise InputError(f"region join: unknown option {', '.join(unknown)}; there are {', '.join(OPTIONS)}")
+    given_keys = {**(load_region(file, name) if file is not None else {}), **said}
+    begun = members.get(name)
+    known = begun.region if begun is not None and begun.region is not None else None
+    listed = next((region for region in given.regions if region.name == name), None)
+    first = members.in_force(given).regions[0]
+    base = (known or listed or first).model_dump(mode="json")
+    if given_keys.get("compute_driver", "fake") != "fake":
+        base["fake_computes"] = None
+    values = {**base, **given_keys, "name": name}
+    try:
+        return Region.model_validate(values, context={"files": False}), bool(set(given_keys) - {"name"})
+    except ValidationError as wrong:
+        lines = [
+            f"region join {name}: {'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
+            for one in wrong.errors(include_url=False)
+        ]
+        raise InputError("\n".join(lines)) from None
+
+
+def need_fit(region: Region, members: Members, given: Experiment) -> None:
+    """Raise InputError when the cloud with ``region`` would be no valid experiment (addresses, folders)."""
+    whole = members.in_force(given).model_dump(mode="json")
+    others = [one for one in whole["regions"] if one["name"] != region.name]
+    rtts = [{**entry, region.name: 0.0} if isinstance(entry, dict) else entry for entry in whole["sweep"].pop("rtt_ms")]
+    whole["sweep"]["rtt_ms"] = rtts
+    from_dict({**whole, "regions": [*others, region.model_dump(mode="json")]}, f"region join {region.name}")
+
+
+def words(region: Region) -> str:
+    """The shape of a region in a few words."""
+    parts = [f"{getattr(region, role)} {role}" for role in ("control", "network", "compute") if getattr(region, role)]
+    fakes = f" ({region.fake_computes} services)" if region.fake_computes else ""
+    return f"{', '.join(parts)}, {region.compute_driver}{fakes}"

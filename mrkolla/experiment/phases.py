@@ -1,0 +1,181 @@
+"""One region watched while the cloud around it changes: the probe runs there, without a pause, through named phases.
+
+    with cloud.watched("OSR1", point) as watch:
+        with watch.phase("before"):
+            time.sleep(120)
+        with watch.phase("join"):
+            cloud.join("OSR3")
+    phases.report(cloud)
+
+Each phase is kept as a point of its own, ``POINT-PHASE``; an operation belongs to the phase in which it started.
+``phases.json`` in the run folder says when each phase was; what is made of it: :mod:`mrkolla.results.phases`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from mrkolla.base.errors import BenchError, InputError, MrkollaError, WanError
+from mrkolla.bench import BenchPoint, make_tool
+from mrkolla.config import Point, ProbeOptions
+from mrkolla.results import phases, render
+
+if TYPE_CHECKING:
+    from mrkolla.experiment.cloud import Cloud
+
+#: More rounds than any phase can have: the probe goes on until it is told to end.
+_ENDLESS, _MOST_S = 1_000_000, 24 * 3600.0
+_FIRST_S, _LAST_S = 180.0, 120.0
+#: It has no end, so it is one operation after the other, whatever the file says.
+_CLOSED = {"rate": None, "admin": False}
+
+
+class Watch:
+    """The probe in the OSR ``region``, from entering this context to leaving it; made by ``cloud.watched``.
+
+    All links have wan.deploy_rtt_ms, measured before, during and after. Raises WanError when a link is off and
+    BenchError when the probe does not start. A probe that ends early makes the point fail, which ``report`` tells.
+    """
+
+    def __init__(self, cloud: Cloud, region: str, point: Point) -> None:
+        self._cloud, self._point = cloud, point
+        self._region = cloud.deployed.region(region)
+        probe = next((entry for entry in cloud.experiment.bench if isinstance(entry, ProbeOptions)), ProbeOptions())
+        self._tool = make_tool({**probe.model_dump(), "samples": _ENDLESS, "max_s": _MOST_S, **_CLOSED})
+        self._phases: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._stop, self._first = threading.Event(), threading.Event()
+        self._failed: str | None = None
+        self._stack = ExitStack()
+        self._thread = threading.Thread(target=self._probe, name=f"watch-{region}", daemon=True)
+        self._links: Any = None
+
+    # -- while it runs -------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        with ExitStack() as stack:
+            self._links = stack.enter_context(self._cloud.wan(self._cloud.experiment.wan.deploy_rtt_ms))
+            if self._links.refused is not None:
+                raise WanError(self._links.refused)
+            self._thread.start()
+            if not self._first.wait(_FIRST_S):
+                self._stop.set()
+                raise BenchError(f"{self._region.name}: the probe gave no sample within {_FIRST_S:.0f} s")
+            if self._failed:
+                raise BenchError(self._failed)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(timeout=_LAST_S)
+        if self._thread.is_alive():
+            self._failed = self._failed or f"{self._region.name}: the probe did not end within {_LAST_S:.0f} s"
+        with ExitStack() as stack:
+            stack.callback(self._keep, error)  # last, once the links were measured again
+            stack.push(self._stack.pop_all())
+
+    def _probe(self) -> None:
+        cloud, region = self._cloud, self._region
+        measured = {name: rtt.median_ms for name, rtt in self._links.before.items()}
+        what = BenchPoint(self._point.id, self._links.rtt_ms, measured, self._point.repetition)
+        rows = self._tool.run(cloud.context, what, [region])
+        try:
+            for row in rows:
+                self._rows.append(row)
+                if not row["warmup"]:
+                    self._first.set()
+                if self._stop.is_set():
+                    break
+        except MrkollaError as broken:
+            self._failed = str(broken)
+        finally:
+            if isinstance(rows, Generator):
+                rows.close()
+            self._first.set()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """What happens inside is the phase ``name``. Raises InputError for a name that was used before."""
+        if name in {known["phase"] for known in self._phases}:
+            raise InputError(f"phase '{name}' was there before: each phase of a point has a name of its own")
+        entry = {"phase": name, "begin": time.time_ns(), "end": None, "done": False}
+        self._phases.append(entry)
+        with self._cloud.progress.step("watch", f"{self._point.id} {name}"):
+            try:
+                yield
+                entry["done"] = True
+            finally:
+                entry["end"] = time.time_ns()
+
+    # -- what is kept --------------------------------------------------------------------------------------------
+
+    def _keep(self, error: BaseException | None) -> None:
+        cloud, links, point = self._cloud, self._links, self._point
+        reason = links.refused or self._failed or (str(error) or type(error).__name__ if error else None)
+        status = "refused" if links.refused else "failed" if reason else "done"
+        entries, parts = [], by_phase(self._rows, self._phases)
+        for place, (phase, rows) in enumerate(zip(self._phases, parts, strict=True)):
+            name = f"{point.id}-{phase['phase']}"
+            for row in rows:
+                row |= {"point": name, "rtt_measured_ms": links.measured(self._region.name)}
+            echoes = [row for row in links.rows() if _belongs(row, place, self._phases)]
+            cloud.folder.append_point(name, rows, echoes)
+            cloud.keep_point(replace(point, id=name), links, status, reason)
+            entries.append(
+                {
+                    "point": name,
+                    "of": point.id,
+                    "region": self._region.name,
+                    "rtt_ms": max(point.rtt_ms.values()),
+                    "repetition": point.repetition,
+                    **phase,
+                }
+            )
+        others = [known for known in cloud.folder.read_json(phases.FILE, []) if known["of"] != point.id]
+        cloud.folder.write_json(phases.FILE, [*others, *entries])
+        if status == "done":
+            seconds = round(time.monotonic() - self._began, 1)
+            kept = [entry["point"] for entry in entries]
+            cloud.done(point, kept, {"samples": len(self._rows), "seconds": seconds})
+        else:
+            cloud.progress.warn(f"point {point.id} is {status}: {reason}")
+
+
+def by_phase(rows: list[dict[str, Any]], phases: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows that started in each phase; one lasts until the next begins, and what came before all is warm-up."""
+    found: list[list[dict[str, Any]]] = [[] for _ in phases]
+    begins = [phase["begin"] for phase in phases]
+    for row in rows if phases else []:
+        place = int(np.searchsorted(begins, row["start"], side="right")) - 1
+        found[max(place, 0)].append(row if place >= 0 else {**row, "warmup": True})
+    return found
+
+
+def _belongs(echo: dict[str, Any], place: int, phases: list[dict[str, Any]]) -> bool:
+    if echo["phase"] != "during":
+        return place == (0 if echo["phase"] == "before" else len(phases) - 1)
+    when = echo["time"]
+    sent = when if isinstance(when, int) else int(when.timestamp() * 1e9)
+    begins = [phase["begin"] for phase in phases]
+    return max(int(np.searchsorted(begins, sent, side="right")) - 1, 0) == place
+
+
+def report(cloud: Cloud) -> Path:
+    """Make the report, which has the phases in a section of their own; their tables are printed at the end.
+
+    Raises what ``cloud.report`` raises.
+    """
+    data = phases.table(cloud.folder)
+    texts = [render(made.rich()) for made in (phases.changes(cloud.folder), phases.grid(data))] if len(data) else []
+    return cloud.report(tables=texts)

@@ -1,0 +1,259 @@
+"""The links while a point lasts: set, measured before, during and after, watched; refused when they do not hold.
+
+What measures them stays on the hosts from point to point (:mod:`mrkolla.wan.keeper`), so that changing a round trip
+takes about a second.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+from mrkolla.base.errors import MrkollaError, WanError
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config import Point
+from mrkolla.config.faults import disturbed
+from mrkolla.config.placement import Region
+from mrkolla.wan import Asked, Rtt, Wan, tolerance_ms, verify
+from mrkolla.wan.keeper import TRIES, TRIES_AFTER, During, EchoKeeper, EchoPath, patiently
+from mrkolla.wan.real import expected
+
+
+@dataclass
+class Links:
+    """The links at one point: what was asked, and what was measured before, during and after.
+
+    ``refused`` says why the point does not count (None: it does). ``before`` and ``after`` are by OSR. ``filled``: the
+    load fills the links on purpose.
+    """
+
+    rtt_ms: dict[str, float]
+    before: dict[str, Rtt] = field(default_factory=dict)
+    after: dict[str, Rtt] = field(default_factory=dict)
+    between: dict[str, Rtt] = field(default_factory=dict)
+    during: During | None = None
+    filled: bool = False
+    times: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    refused: str | None = None
+    failed: str | None = None
+    point: Point | None = None
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    _ends: list[Callable[[], None]] = field(default_factory=list)
+
+    @contextmanager
+    def ends(self, load: Callable[[], None]) -> Iterator[None]:
+        """While the context lasts, ``load`` is called (from another thread) when links break: going on is useless."""
+        self._ends.append(load)
+        try:
+            yield
+        finally:
+            self._ends.remove(load)
+
+    def broke(self, why: str) -> None:
+        """Refuse the point while its load runs, and end that."""
+        self.refused = self.refused or why
+        for load in list(self._ends):
+            load()
+
+    def measured(self, osr: str) -> float:
+        """The median of all echoes before and after, in ms."""
+        rtts = [phase[osr] for phase in (self.before, self.after) if osr in phase]
+        return statistics.median([sample for rtt in rtts for sample in rtt.samples_ms])
+
+    def numbers(self, osr: str) -> dict[str, float | int | str]:
+        """Medians and 99th percentiles of a link, in ms, before, during and after; by how much a median might be off.
+
+        Of the time of the load also the drift, what connecting by TCP and an HTTP exchange took, and what the driver
+        counted meanwhile: packets, those dropped, those that it let go late.
+        """
+        numbers: dict[str, float | int | str] = {"tolerance_ms": tolerance_ms(self.rtt_ms[osr])}
+        for phase, found in (("before", self.before), ("after", self.after)):
+            if osr in found:
+                numbers[f"{phase}_median_ms"] = found[osr].median_ms
+                numbers[f"{phase}_p99_ms"] = found[osr].p99_ms
+        if self.during is not None:
+            numbers |= self.during.numbers(osr)
+            if osr in self.during.after:
+                state = self.during.after[osr]
+                numbers |= {"driver": state.driver, "base_ms": state.base_ms}
+            for name, count in self.during.counted(osr).items():
+                numbers[f"driver_{name}"] = count
+        return numbers
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All echoes, as rows of ``wan.parquet``."""
+        rows = []
+        for phase, found in (("before", {**self.before, **self.between}), ("after", self.after)):
+            for name, rtt in found.items():
+                start = self.times.get(phase, time.time())
+                rows += [
+                    {"region": name, "phase": phase, "time": int((start + i * rtt.interval_s) * 1e9), "rtt_ms": ms}
+                    for i, ms in enumerate(rtt.samples_ms)
+                ]
+        for name, ticks in (self.during.ticks if self.during else {}).items():
+            known = {"region": name, "phase": "during"}
+            rows += [{**known, "time": when, "rtt_ms": ms} for when, ms in ticks.samples]
+            rows += [
+                {**known, "time": when, "rtt_ms": ms, "way": "tcp", "exchange_ms": whole}
+                for when, ms, whole in ticks.exchanges
+            ]
+        return rows
+
+
+class LinkKeeper:
+    """Puts round trips on a cloud's links and measures them."""
+
+    def __init__(self, cloud: DeployedCloud, progress: Progress) -> None:
+        self._cloud, self._progress = cloud, progress
+        #: OSR -> its round trip with nothing added, ms.
+        self._real: dict[str, float] = {}
+        self._echoes = EchoKeeper()
+        #: OSRs whose links have a point's round trip.
+        self._held: set[str] = set()
+
+    def ready(self) -> None:
+        """Start the links with nothing added and measure what they have by themselves."""
+        cloud = self._cloud
+        wan = cloud.wan()
+        with self._progress.step("wan", "links") as step:
+            wan.start()
+            step.detail("echoes")
+            self._stand()
+            for region in cloud.osrs:
+                wan.set(region.name)
+                base = wan.calibrate(region.name, region.control, cloud.admin.public)
+                self._real[region.name] = base.median_ms
+                step.detail(f"{region.name}: base round trip {base.median_ms:.3f} ms")
+
+    def _stand(self) -> None:
+        """See that every host has its echoes: servers at the address that the AR's clients use, and at each OSR's, on
+        every host that may have it; a client on each OSR's first control host. What died or left is let go."""
+        servers = [(host, region.public) for region in self._cloud.regions for host in region.balancers]
+        self._echoes.stand(servers, [region.control for region in self._cloud.osrs])
+
+    def close(self) -> None:
+        """End what stays on the hosts between points, and take the last point's round trip off the links.
+
+        Both come back when they are needed.
+        """
+        with suppress(MrkollaError):  # the cloud may be gone, and its links with it
+            wan = self._cloud.wan() if self._held else None
+            while wan and self._held:
+                wan.set(self._held.pop(), self._cloud.experiment.wan.deploy_rtt_ms)
+        self._held.clear()
+        self._echoes.close()
+
+    @contextmanager
+    def hold(self, rtt_ms: dict[str, float] | float) -> Iterator[Links]:
+        """Put ``rtt_ms`` (ms, by OSR or for all) on the links while the context lasts.
+
+        The round trip is measured before, four times a second during (by TCP twice), and after, and all of it is
+        judged. A link that is off, be it for seconds, has the point refused (``links.refused``), never averaged; one
+        that breaks under the load (a dead driver) also ends that, see :meth:`Links.ends`. A link that the experiment's
+        faults are done to is judged before and after alone.
+        """
+        cloud = self._cloud
+        names = [region.name for region in cloud.osrs]
+        asked = dict(rtt_ms) if isinstance(rtt_ms, dict) else dict.fromkeys(names, float(rtt_ms))
+        links = Links(asked)
+        aside = disturbed(cloud.experiment.faults, cloud.admin.name, names)
+        wan = cloud.wan()
+        self._settle(wan, links)
+        with ExitStack() as stack:
+            if links.refused is None:
+                paths = [self._path(region, links) for region in self._linked(links) if region.name not in aside]
+                try:
+                    links.during = stack.enter_context(self._echoes.during(wan, paths, links.broke))
+                except WanError as gone:
+                    links.refused = str(gone)
+            yield links
+        if links.during is None:
+            return
+        for osr in aside:  # what the driver dropped there was asked for
+            links.during.after.pop(osr, None)
+        verdict = links.during.verdict(links.filled)
+        links.warnings += verdict.warnings
+        if verdict.wrong:
+            links.refused = links.refused or verdict.wrong[0]
+        if links.refused is None:
+            try:
+                # Once more where it is off: the load may just have ended.
+                links.after = patiently(TRIES_AFTER, lambda: self._measured(links, "after"))
+            except WanError as off:
+                links.refused = str(off)
+
+    def _linked(self, links: Links) -> list[Region]:
+        """The OSRs that ``links`` are of: one that joined meanwhile is not."""
+        return [region for region in self._cloud.osrs if region.name in links.rtt_ms]
+
+    def _asked(self, links: Links, osr: str) -> Asked:
+        """All that is asked of the link of ``osr``."""
+        of = self._cloud.experiment.wan
+        return Asked(links.rtt_ms[osr], of.jitter_ms, of.loss_percent, of.bandwidth_mbit)
+
+    def _settle(self, wan: Wan, links: Links) -> None:
+        """Put on the links what is asked, and measure; what died meanwhile is started again before another try."""
+
+        def settled() -> dict[str, Rtt]:
+            for name in links.rtt_ms:
+                self._held.add(name)
+                wan.set(name, **asdict(self._asked(links, name)))
+            return self._measured(links, "before")
+
+        def told(off: WanError, number: int) -> None:
+            self._progress.warn(f"{off} (try {number} of {TRIES})")
+            with suppress(WanError):  # the next try says what is wrong
+                wan.start()
+
+        try:
+            links.before = patiently(TRIES, settled, told)
+        except WanError as off:
+            told(off, TRIES)
+            links.refused = str(off)
+
+    def _measured(self, links: Links, phase: str) -> dict[str, Rtt]:
+        self._stand()
+        return self._measure(links, phase)
+
+    def _path(self, region: Region, links: Links) -> EchoPath:
+        """From an OSR to the AR."""
+        link, admin = self._asked(links, region.name), self._cloud.admin
+        wanted_ms = expected(link.rtt_ms, self._real.get(region.name, 0.0))
+        return EchoPath(region.name, region.control, admin.public, link, wanted_ms)
+
+    def _measure(self, links: Links, phase: str) -> dict[str, Rtt]:
+        """The round trip of every link, each judged; before the load also those between OSRs, two links apart."""
+        cloud, found = self._cloud, {}
+        links.times[phase] = time.time()
+        linked = self._linked(links)
+        asked = {region.name: self._asked(links, region.name) for region in linked}
+        pairs = list(combinations(linked, 2)) if phase == "before" else []
+        between = [asked[one.name].after(asked[other.name]) for one, other in pairs]
+        paths = [self._path(region, links) for region in linked]
+        paths += [
+            EchoPath(f"{one.name} to {other.name}", one.control, other.vip, path, path.rtt_ms)
+            for (one, other), path in zip(pairs, between, strict=True)
+        ]
+        rtts = self._echoes.measure(paths)
+        for path, rtt in zip(paths[: len(linked)], rtts[: len(linked)], strict=True):
+            found[path.name] = rtt
+            what = f"{path.name} to {cloud.admin.name}, {phase}"
+            links.warnings += verify(path.wanted_ms, rtt, what, path.asked)
+        for (one, other), through, rtt in zip(pairs, between, rtts[len(linked) :], strict=True):
+            # Two OSRs are two links apart: measured and recorded, not judged.
+            links.between[f"{one.name}-{other.name}"] = rtt
+            try:
+                links.warnings += verify(through.rtt_ms, rtt, f"{one.name} to {other.name}", through)
+            except WanError as off:
+                links.warnings.append(str(off))
+        return found
+
+
+__all__ = ["LinkKeeper", "Links"]

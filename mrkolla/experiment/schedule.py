@@ -1,0 +1,91 @@
+"""The faults of a point: begun at their times once the load has begun, seen, ended, kept in ``faults.json``."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mrkolla.base.errors import FaultError, MrkollaError
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config import FaultOptions
+from mrkolla.results import RunFolder
+from mrkolla.results.names import FAULTS as FILE
+
+_LAST_S = 600.0
+#: How long before its time a fault is made ready: where it is done, and how it is seen.
+_READY_S = 20.0
+_writing = threading.Lock()
+
+
+def keep(folder: RunFolder, entry: dict[str, Any]) -> None:
+    """Add what became of a fault to ``faults.json`` of a run folder; one of the same point, and so far, is replaced."""
+    with _writing:
+        same = ("point", "told", "at_s")
+        others = [
+            known
+            for known in folder.read_json(FILE, [])
+            if not known["point"] or any(known[key] != entry[key] for key in same)
+        ]
+        folder.write_json(FILE, [*others, entry])
+
+
+class Schedule:
+    """The faults of one point, as a context around its load; :meth:`start` says that the load has begun.
+
+    ``refused`` says why the point does not count: a fault could not be made, or was not seen to begin or end.
+    """
+
+    def __init__(self, cloud: DeployedCloud, asked: Sequence[FaultOptions], folder: RunFolder, point: str) -> None:
+        self._cloud, self._asked, self._folder, self._point = cloud, asked, folder, point
+        self.refused: str | None = None
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._begin_ns: int | None = None
+
+    def __enter__(self) -> Schedule:
+        return self
+
+    def start(self) -> None:
+        """The load has begun: from now on ``at_s`` is counted."""
+        if self._threads:
+            return
+        self._begin_ns = time.time_ns()
+        self._threads = [
+            threading.Thread(target=self._hold, args=(asked, time.monotonic() + asked.at_s), daemon=True)
+            for asked in self._asked
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        until = time.monotonic() + _LAST_S
+        for thread in self._threads:
+            thread.join(timeout=max(0.0, until - time.monotonic()))
+        if self._asked and not self._threads:
+            self.refused = "the load did not begin, and so no fault did"
+
+    def _hold(self, asked: FaultOptions, when: float) -> None:
+        def wait(until: float) -> None:
+            if self._stop.wait(max(0.0, until - time.monotonic())):
+                raise FaultError(f"{asked.told()}: the load ended before it began")
+
+        it = None
+        try:
+            wait(when - _READY_S)
+            with self._cloud.fault(asked, lambda: wait(when)) as it:
+                while not it.wait(0.5) and not self._stop.is_set():
+                    pass
+                if self._stop.is_set() and asked.lasts_s and it.holders and not it.wait(0.0):
+                    self.refused = f"{asked.told()}: the load ended before it did"
+        except MrkollaError as failed:
+            self.refused = str(failed)
+        except Exception as broken:  # noqa: BLE001 - in a thread it would be silence, and the point would count
+            self.refused = f"{asked.told()}: {type(broken).__name__}: {broken}"
+        if it is not None:
+            keep(self._folder, {**it.entry, "point": self._point, "at_s": asked.at_s, "load_begin": self._begin_ns})
+
+
+__all__ = ["FILE", "Schedule", "keep"]

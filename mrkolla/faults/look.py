@@ -1,0 +1,71 @@
+"""How a container of a host is: its state, and which of its ports answer. Prints one JSON object.
+
+Sent to a host's Python by :mod:`mrkolla.faults.places`. Stand-alone: standard library, Python 3.8 or later.
+
+    look.py NAME [PORT ...]     {"state", "pid", "started", "ports": {"PORT": "answers", "silent" or "refused"}}
+
+Without PORTs, those that processes of the container listen at. A port is asked by a line of HTTP, which gets some bytes
+back from what speaks HTTP, MySQL, AMQP or memcached's protocol; "silent": it is open, and nothing came within a second.
+"""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+
+WAIT_S = 1.0
+Slow = socket.timeout
+
+
+def call(*argv):
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+
+
+def listening(name):
+    """The TCP ports at which processes of the container listen (its network is the host's): address and port."""
+    pids = set(call("docker", "top", name, "-eo", "pid").stdout.split()[1:])
+    found = set()
+    for line in call("ss", "-ltnpH").stdout.splitlines():
+        if pids & set(re.findall(r"pid=(\d+)", line)):
+            found.add(line.split()[3])
+    return sorted(found)
+
+
+def asked(where):
+    """What the port ``ADDRESS:PORT`` does with a line of HTTP."""
+    address, _, port = where.rpartition(":")
+    address = re.sub(r"%.*", "", address).strip("[]")
+    address = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    try:
+        with socket.create_connection((address, int(port)), timeout=WAIT_S) as wire:
+            wire.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            wire.settimeout(WAIT_S)
+            return "answers" if wire.recv(1) else "silent"
+    except ConnectionRefusedError:
+        return "refused"
+    except ConnectionResetError:
+        return "answers"  # by hanging up: somebody is there
+    except Slow:
+        return "silent"
+    except OSError:
+        return "refused"
+
+
+def main(argv):
+    name = argv[1]
+    said = call("docker", "inspect", "-f", "{{json .State}}", name)
+    if said.returncode != 0:
+        there = call("docker", "ps", "-a", "--format", "{{.Names}}")
+        if there.returncode != 0:
+            sys.exit((there.stderr.strip() or "no docker").splitlines()[-1])
+        print(json.dumps({"state": None, "there": sorted(there.stdout.split())}))
+        return
+    state = json.loads(said.stdout)
+    ports = argv[2:] or (listening(name) if state["Status"] == "running" else [])
+    found = {"state": state["Status"], "pid": state["Pid"], "started": state["StartedAt"]}
+    print(json.dumps(dict(found, ports={where: asked(where) for where in ports})))
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,92 @@
+"""What this machine has and lacks for hosts on it, and the command that mends each lack."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from mrkolla.base import cache
+from mrkolla.base.errors import LackError
+from mrkolla.base.plugins import Finding
+from mrkolla.providers.kvm import kvm_refused
+from mrkolla.wan import choose
+
+_LIST = Path(__file__).parents[1] / "system-packages.txt"
+#: GB of disk for a cold start (images while they are built, then three regions), GB of memory for three regions.
+DISK_GB, MEMORY_GB = 20, 12
+
+
+def packages() -> list[tuple[str, str, str]]:
+    """(package, program or file, what for) of everything that mrkolla needs from Debian."""
+    rows = [line.split(None, 2) for line in _LIST.read_text().splitlines() if line and not line.startswith("#")]
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def look() -> list[Finding]:
+    """Look at this machine for the testbed ``local``; changes nothing."""
+    findings = [_root(), _python(), *_programs(), _disk(), _memory(), _kernel_namespaces(), _overlay(), _wan(), _kvm()]
+    return findings
+
+
+def _root() -> Finding:
+    is_root = os.geteuid() == 0
+    return Finding("root", is_root, "yes" if is_root else f"user {os.geteuid()}", "run as root, or with sudo")
+
+
+def _python() -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("Python", good, platform.python_version(), "install Python 3.11 or later")
+
+
+def _programs() -> list[Finding]:
+    findings = []
+    missing = []
+    for package, program, _ in packages():
+        there = program == "-" or (Path(program).exists() if program.startswith("/") else shutil.which(program))
+        if not there:
+            missing.append(package)
+    seen = "all there" if not missing else f"missing: {', '.join(missing)}"
+    findings.append(Finding("packages", not missing, seen, f"apt-get install {' '.join(missing)}"))
+    return findings
+
+
+def _disk() -> Finding:
+    folder = cache.root()
+    free = shutil.disk_usage(folder).free / 1e9
+    mend = "free some ('mrkolla cache' shows what it holds), or set MRKOLLA_CACHE to another disk"
+    return Finding("disk", free >= DISK_GB, f"{free:.0f} GB free in {folder} ({DISK_GB} wanted)", mend)
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    enough = total >= MEMORY_GB
+    return Finding("memory", enough, f"{total:.0f} GB ({MEMORY_GB} wanted)", "use fewer regions or computes")
+
+
+def _kernel_namespaces() -> Finding:
+    argv = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    seen = "work" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["refused"])[-1]
+    return Finding("namespaces", done.returncode == 0, seen, "use a machine (not a locked-down container)")
+
+
+def _overlay() -> Finding:
+    there = "overlay" in Path("/proc/filesystems").read_text().split()
+    return Finding("overlayfs", there, "in the kernel" if there else "not in the kernel", "modprobe overlay")
+
+
+def _wan() -> Finding:
+    try:
+        return Finding("WAN driver", True, choose("auto").name)
+    except LackError as lack:
+        return Finding("WAN driver", False, str(lack), "see above")
+
+
+def _kvm() -> Finding:
+    if refused := kvm_refused():
+        return Finding("KVM", None, f"no ({refused}): guests run in QEMU's emulation, compute_driver: qemu")
+    return Finding("KVM", None, "the kernel makes virtual machines: compute_driver may be kvm")

@@ -1,0 +1,73 @@
+"""What is left of a latency once all that is predicted is taken away: residuals, and the split in its parts.
+
+- Predicted is what was counted: each round trip to the AR (requests, new connections, TLS handshakes), times the
+  measured round trip; where Keystone's own time is known, it is taken away too. What is left is the client and the
+  region's own services, which do not know how far the AR is: it stays the same at every round trip, or the prediction
+  lacks something. The residual is its difference to the median at the lowest round trip, in ms.
+- The split has parts that add up to the mean duration: the wire (predicted round trips x measured round trip), Keystone
+  at the AR, and the rest: client, the region's own services, and what the prediction lacks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mrkolla.results import split as columns
+from mrkolla.results.gathering import GROUP
+from mrkolla.results.stats import Analysis
+
+
+def predicted(fits: pd.DataFrame) -> pd.Series:
+    """Predicted round trips of each row of ``fits``: those counted, or better where a better prediction is known."""
+    return fits["predicted"].fillna(fits["counted"]) if "predicted" in fits else fits["counted"]
+
+
+def residuals(analysis: Analysis) -> pd.DataFrame:
+    """A row per operation, region and point, whole iterations that were counted alone.
+
+    Columns: GROUP, point, repetition, rtt_asked_ms, rtt_measured_ms, median_ms, wire_ms, predicted (round trips), of
+    ("wire": without Keystone's time; "total": that is not known), not_predicted_ms.
+    """
+    fits = analysis.fits[analysis.fits["action"].isna()]
+    known = fits[GROUP].assign(predicted=predicted(fits), wired=fits["k_wire"].notna())
+    points = analysis.points[analysis.points["action"].isna() & (analysis.points["n"] > 0)]
+    table = points.merge(known[known["predicted"].notna()], on=GROUP, how="inner")
+    y = table["wire_ms"].where(table["wired"], table["median_ms"])
+    left = y - table["predicted"] * table["rtt_measured_ms"]
+    lowest = table.groupby(GROUP, dropna=False, observed=True)["rtt_measured_ms"].transform("min")
+    # Points at one asked round trip are measured a little apart.
+    first = left.where(table["rtt_measured_ms"] <= lowest + 1)
+    by = [table[name] for name in GROUP]
+    table["not_predicted_ms"] = left - first.groupby(by, dropna=False, observed=True).transform("median")
+    table["of"] = np.where(table["wired"], "wire", "total")
+    names = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms", "median_ms", "wire_ms", "predicted"]
+    return table[table["not_predicted_ms"].notna()][[*names, "of", "not_predicted_ms"]].reset_index(drop=True)
+
+
+def split(analysis: Analysis) -> pd.DataFrame:
+    """Mean duration by part: a row per operation, region and asked round trip, whole iterations.
+
+    That of :mod:`mrkolla.results.split` where the samples have its columns. Else GROUP, level, mean_ms, wire_ms,
+    keystone_ms, rest_ms (the last three add up to mean_ms), where the time at Keystone and the round trips are known.
+    """
+    fine = columns.split(analysis)
+    if len(fine):
+        return fine
+    gathered = analysis.gathered
+    keys = gathered.keys
+    counted = pd.Series([len(one) for one in gathered.wires], keys.index, dtype=float)
+    keep = keys["action"].isna() & (keys["keystone_s_n"] > 0) & (counted > 0)
+    by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
+    own = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), n=counted)[keep]
+    own["rest_ms"] = [gathered.wires[place].sum() for place in own.index]
+    own["keystone_ms"] = 1e3 * own["keystone_s_sum"] / own["keystone_s_n"] * own["n"]
+    own["wire_ms"] = own["rtt_measured_ms"] * own["n"]
+    sums = own.groupby([*GROUP, "level"], dropna=False, observed=True)[["n", "wire_ms", "keystone_ms", "rest_ms"]].sum()
+    means = sums.div(sums["n"], axis=0).reset_index()
+    fits = analysis.fits[GROUP].assign(predicted=predicted(analysis.fits))
+    means = means.merge(fits[fits["predicted"].notna()], on=GROUP, how="inner")
+    means["mean_ms"] = means["rest_ms"] + means["keystone_ms"]
+    means["wire_ms"] *= means["predicted"]
+    means["rest_ms"] -= means["wire_ms"]
+    return means[[*GROUP, "level", "mean_ms", "wire_ms", "keystone_ms", "rest_ms"]]

@@ -1,0 +1,231 @@
+"""What a fault did: each operation before, while it lasted and after, how it failed, when it was back.
+
+From ``faults.json``, the samples (whose ``outcome`` tells done, refused and hung apart) and the access logs of a run.
+Times are by the clock of the machine that made the run, so of local hosts exact; of others as their clocks agree.
+
+Words are those of OpenStack's reliability tests: the *recovery time* of an operation is the time from the end of the
+fault until it works again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mrkolla.base.errors import InputError
+from mrkolla.results.names import FAULTS as FILE
+from mrkolla.results.names import part_name
+from mrkolla.results.store import RunFolder
+from mrkolla.results.tables import Grid
+from mrkolla.results.topology import regions_of_run
+
+TABLE = "faults.csv"
+OUTCOMES = ("done", "refused", "hung")
+BEFORE, AFTER = "before", "after"
+#: Where the windows within a fault begin, s: a minute, and Kolla's token cache (5 minutes).
+EDGES_S = (0.0, 60.0, 300.0)
+#: So many operations in a row must be done for an operation to be back.
+IN_A_ROW = 3
+#: Seconds of one step of a share over time.
+STEP_S = 10.0
+#: Of a fault that belongs to no point, samples so long before and after it count.
+AROUND_S = 600.0
+COLUMNS = ["fault", "point", "origin_region", "operation", "window", "started", *OUTCOMES, "how", "median_ms"]
+COLUMNS += ["down_s", "back_after_s"]
+_READ = ["point", "origin_region", "scenario", "warmup", "start", "duration_s", "error", "outcome", "status"]
+
+
+def faults_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The faults of a run that were there, the first to begin first; those that were refused are left out."""
+    known = [one for one in folder.read_json(FILE, []) if one["begin"] and one["end"] and not one["refused"]]
+    return sorted(known, key=lambda one: one["begin"])
+
+
+def samples_of(folder: RunFolder) -> pd.DataFrame:
+    """All samples but warm-up, refused points too, with ``outcome`` filled in where it was not told (done, refused)."""
+    try:
+        rows = folder.read_samples(_READ, refused=True)
+    except InputError:  # nothing was measured
+        return pd.DataFrame(columns=[*_READ, "ns"])
+    rows = rows[~rows["warmup"].astype(bool)].copy()
+    told = rows["error"].isna().map({True: "done", False: "refused"})
+    rows["outcome"] = rows["outcome"].astype(object).where(rows["outcome"].notna(), told)
+    rows["ns"] = rows["start"].astype("datetime64[ns, UTC]").astype("int64")
+    return rows.sort_values("ns", kind="stable")
+
+
+def during(fault: Mapping[str, Any], samples: pd.DataFrame, others: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
+    """The samples that ``fault`` is told by, with ``at_s``: when they started, s since it began.
+
+    Those of its point (of one that belongs to none: :data:`AROUND_S` around it), after the last of ``others`` that
+    ended before it, and before the first that began after it.
+    """
+    around = 0 if fault["point"] else AROUND_S * 1e9
+    same = [one for one in others if one["point"] == fault["point"]]
+    low = max((one["end"] for one in same if one["end"] <= fault["begin"]), default=0)
+    high = min((one["begin"] for one in same if one["begin"] >= fault["end"]), default=math.inf)
+    low, high = max(low, fault["begin"] - around if around else 0), min(high, fault["end"] + (around or math.inf))
+    own = samples[samples["point"] == fault["point"]] if fault["point"] else samples
+    own = own[(own["ns"] >= low) & (own["ns"] < high)]
+    return own.assign(at_s=(own["ns"] - fault["begin"]) / 1e9)
+
+
+def windows(lasts_s: float) -> list[tuple[str, float, float]]:
+    """(name, from, to), s since the fault began, of a fault that lasts so long."""
+    edges = [edge for edge in EDGES_S if edge < lasts_s] + [lasts_s]
+    inner = [(f"{low:g}–{high:.0f} s", low, high) for low, high in itertools.pairwise(edges)]
+    return [(BEFORE, -math.inf, 0.0), *inner, (AFTER, lasts_s, math.inf)]
+
+
+def recovery(own: pd.DataFrame, lasts_s: float) -> tuple[float, float]:
+    """(down, back after) of one operation, in s; (NaN, NaN) when none failed since the fault began.
+
+    It is back with the first, after the end of the fault, of :data:`IN_A_ROW` in a row that were done: infinity when it
+    was not by the end of the load. It was down from the start of the first that failed until then.
+    """
+    since = own[own["at_s"] >= 0]
+    good, at = (since["outcome"] == "done").to_numpy(), since["at_s"].to_numpy()
+    if good.all():
+        return math.nan, math.nan
+    first = at[~good][0]
+    for place in np.flatnonzero((at >= lasts_s) & (at > first)):
+        if good[place : place + IN_A_ROW].sum() == IN_A_ROW:
+            return float(at[place] - first), float(at[place] - lasts_s)
+    return math.inf, math.inf
+
+
+def _how(own: pd.DataFrame) -> str:
+    """How what was not done failed: ``hung 12, 503 4, no connection 1``."""
+    bad = own[own["outcome"] != "done"]
+    words = [
+        "hung" if outcome == "hung" else "no connection" if pd.isna(status) else f"{int(status)}"
+        for outcome, status in zip(bad["outcome"], bad["status"], strict=True)
+    ]
+    return ", ".join(f"{word} {count}" for word, count in pd.Series(words, dtype=object).value_counts().items())
+
+
+def table(folder: RunFolder) -> pd.DataFrame:
+    """A row per fault, region, operation and window: :data:`COLUMNS`; ``done``, ``refused`` and ``hung`` are counts."""
+    samples, rows, every = samples_of(folder), [], faults_of(folder)
+    for fault in every:
+        lasts_s = (fault["end"] - fault["begin"]) / 1e9
+        whole = during(fault, samples, every)
+        for (region, operation), own in whole.groupby(["origin_region", "scenario"], observed=True):
+            down_s, back_s = recovery(own, lasts_s)
+            for name, low, high in windows(lasts_s):
+                some = own[(own["at_s"] >= low) & (own["at_s"] < high)]
+                counts = {outcome: int((some["outcome"] == outcome).sum()) for outcome in OUTCOMES}
+                good = some.loc[some["outcome"] == "done", "duration_s"].to_numpy(dtype=float) * 1e3
+                rows.append(
+                    {
+                        **{"fault": fault["told"], "point": fault["point"], "origin_region": region},
+                        **{"operation": operation, "window": name, "started": len(some), **counts, "how": _how(some)},
+                        "median_ms": float(np.median(good)) if len(good) else math.nan,
+                        **{"down_s": down_s, "back_after_s": back_s},
+                    }
+                )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def grids(folder: RunFolder) -> list[Grid]:
+    """A table a fault: operation and region, share done in each window and how the rest failed, back after."""
+    data, found = table(folder), []
+    for fault in faults_of(folder):
+        own = data[(data["fault"] == fault["told"]) & (data["point"].fillna("") == (fault["point"] or ""))]
+        names = list(dict.fromkeys(own["window"]))
+        rows = []
+        for (operation, region), some in own.groupby(["operation", "origin_region"], observed=True, sort=True):
+            by = some.set_index("window")
+            ends = [_seconds(by[name].iloc[0]) for name in ("down_s", "back_after_s")]
+            rows.append([str(operation), str(region), *(_cell(by.loc[name]) for name in names), *ends])
+        title = " ".join([fault["told"], *([f"({fault['point']})"] if fault["point"] else [])])
+        title = f"{title}: done, and how the rest failed"
+        head = ["operation", "from", *names, "down for (s)", "back after (s)"]
+        found.append(Grid(title, head, rows, frozenset({2 + len(names), 3 + len(names)})))
+    return found
+
+
+def _cell(row: pd.Series) -> str:
+    if not row["started"]:
+        return "–"
+    share = f"{row['done'] / row['started']:.0%} of {row['started']}"
+    return f"{share} ({row['how']})" if row["how"] else share
+
+
+def _seconds(value: float) -> str:
+    return "–" if math.isnan(value) else "not by the end" if math.isinf(value) else f"{value:.1f}"
+
+
+def timing_grid(folder: RunFolder) -> Grid:
+    """When each fault began and ended, and when that was seen; those that were refused, and why."""
+
+    def late(one: Mapping[str, Any], seen: str, what: str) -> str:
+        return f"{(one[seen] - one[what]) / 1e9:.2f}" if one[seen] and one[what] else "–"
+
+    rows = [
+        [
+            one["told"],
+            one["point"] or "–",
+            f"{(one['end'] - one['begin']) / 1e9:.1f}" if one["begin"] and one["end"] else "–",
+            late(one, "seen_begin", "begin"),
+            late(one, "seen_end", "end"),
+            f"refused: {one['refused']}" if one["refused"] else str(one["why"]),
+        ]
+        for one in folder.read_json(FILE, [])
+    ]
+    head = ["fault", "point", "lasted (s)", "seen after (s)", "seen over after (s)", "ended by"]
+    return Grid("Faults", head, rows, frozenset({2, 3, 4}))
+
+
+def survival(own: pd.DataFrame, step_s: float = STEP_S) -> pd.DataFrame:
+    """The share of operations done, refused and hung over time: a row per region, operation and step in which any
+    started. ``own`` is what :func:`during` gives; ``at_s`` is the middle of the step, s since the fault began."""
+    own = own.assign(step=np.floor(own["at_s"] / step_s))
+    keys = ["origin_region", "scenario", "step"]
+    counts = own.groupby([*keys, "outcome"], observed=True).size().unstack("outcome", fill_value=0)
+    counts = counts.reindex(columns=OUTCOMES, fill_value=0)
+    shares = counts.div(counts.sum(axis=1), axis=0).reset_index()
+    shares.insert(2, "at_s", (shares.pop("step") + 0.5) * step_s)
+    return shares.rename(columns={"scenario": "operation"})
+
+
+def admin_requests(folder: RunFolder, fault: Mapping[str, Any]) -> pd.DataFrame:
+    """Requests a second at the AR, from the point's access log: ``at_s`` (whole seconds since the fault began),
+    ``requests``; without a log no rows. What was tried again and again while the AR could not be reached comes here."""
+    path = folder.path / "tools" / "accesslog" / f"{part_name(fault['point'] or 'none')}.parquet"
+    admin = [region["name"] for region in regions_of_run(folder) if region["kind"] == "AR"]
+    if not path.exists() or not admin:
+        return pd.DataFrame(columns=["at_s", "requests"])
+    log = pd.read_parquet(path, columns=["region", "start_ns"])
+    at = np.floor((log.loc[log["region"] == admin[0], "start_ns"] - fault["begin"]) / 1e9).astype(int)
+    counts = at.value_counts()
+    every = range(counts.index.min(), counts.index.max() + 1) if len(counts) else ()
+    return pd.DataFrame({"at_s": list(every), "requests": [int(counts.get(second, 0)) for second in every]})
+
+
+def findings(folder: RunFolder) -> list[str]:
+    """A sentence per fault: what went on working in its region all through it, and what did not."""
+    data, said = table(folder), []
+    for fault in faults_of(folder):
+        own = data[(data["fault"] == fault["told"]) & (data["point"].fillna("") == (fault["point"] or ""))]
+        own = own[(own["origin_region"] == fault["region"]) & ~own["window"].isin([BEFORE, AFTER])]
+        by = own.groupby("operation", observed=True)[["started", "done"]].sum()
+        by = by[by["started"] > 0]
+        if not len(by):
+            continue
+        kept = _named(by[by["done"] == by["started"]].index)
+        lost = _named(by[by["done"] == 0].index)
+        partly = _named(by[(by["done"] > 0) & (by["done"] < by["started"])].index)
+        parts = [(kept, "went on without a failure"), (partly, "failed in part"), (lost, "did not work at all")]
+        words = "; ".join(f"{names} {what}" for names, what in parts if names)
+        said.append(f"While it lasted ({fault['told']}), in {fault['region']}: {words}.")
+    return said
+
+
+def _named(operations: Sequence[str]) -> str:
+    return ", ".join(str(name).replace("_", " ") for name in operations)

@@ -1,0 +1,152 @@
+"""The slowest operation of each kind in each point, with its requests: what a point of a figure leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mrkolla.base.errors import InputError
+from mrkolla.results.gathering import GROUP, combinations
+from mrkolla.results.store import RunFolder
+from mrkolla.results.toolfiles import telling, traces_of
+
+_KEYS = [*GROUP, "point"]
+_OF = ["start", "duration_s", "keystone_s", "wire_s", "keystone_requests", "keystone_connections"]
+_LOG = pa.schema(
+    [("region", pa.string()), ("start_ns", pa.int64()), ("end_ns", pa.int64()), ("source", pa.string()),
+     ("new", pa.bool_()), ("agent", pa.string()), ("method", pa.string()), ("path", pa.string()),
+     ("status", pa.int64())]
+)  # fmt: skip
+_LOADS = ("mrkolla-", "rally")
+MOST_REQUESTS = 12
+# Both are what the same two lines of the same log say, to the microsecond.
+_SAME_NS = 2_000
+
+
+def slowest(run: RunFolder, scenarios: Collection[str]) -> pd.DataFrame:
+    """The slowest good sample of each group and point, of whole iterations of ``scenarios``: GROUP, point and times.
+
+    Columns: GROUP, point, start (ns), duration_s, keystone_s, wire_s, keystone_requests, keystone_connections.
+    """
+    best: dict[tuple, dict[str, Any]] = {}
+    wanted = pa.array(sorted(scenarios), pa.string())
+    for batch in run.batches("samples", [*_KEYS, *_OF, "warmup", "error"]):
+        keep = pc.and_(pc.and_(pc.invert(batch["warmup"]), pc.is_null(batch["error"])), pc.is_null(batch["action"]))
+        own = batch.filter(pc.and_(keep, pc.is_in(batch["scenario"].cast(pa.string()), wanted)))
+        if not len(own):
+            continue
+        codes, keys = combinations(own, _KEYS)
+        durations = own["duration_s"].to_numpy()
+        order = np.lexsort((durations, codes))
+        last = order[np.append(np.flatnonzero(np.diff(codes[order])), len(order) - 1)]
+        for key, row in zip([keys[code] for code in codes[last]], own.select(_OF).take(last).to_pylist(), strict=True):
+            if key not in best or row["duration_s"] > best[key]["duration_s"]:
+                best[key] = row
+    rows = [{**dict(zip(_KEYS, key, strict=True)), **row} for key, row in best.items()]
+    table = pd.DataFrame(rows, columns=[*_KEYS, *_OF])
+    table["start"] = pd.to_datetime(table["start"], utc=True).astype("datetime64[ns, UTC]").astype("int64")
+    return table
+
+
+class Requests:
+    """The requests of an operation: from its trace where it was traced, else from the access log of its point."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._tools = run.path / "tools"
+        self._traces: dict[str, list[dict[str, Any]]] = {}
+        self._logs: dict[str, pd.DataFrame | None] = {}
+
+    def of(self, sample: dict[str, Any]) -> list[dict[str, Any]]:
+        """The requests of ``sample`` (a row of :func:`slowest`) by their start, at most :data:`MOST_REQUESTS`.
+
+        Each has where, what, from_ms, ms and status. Empty: not known. Of a trace, of another operation of its kind
+        where this one was not traced.
+
+        Raises:
+            InputError: a file of traces, or a log, cannot be read.
+        """
+        point = sample["point"]
+        if point not in self._traces:
+            path = self._path("tracing", f"{point}.json")
+            self._traces[point] = traces_of(path) if path else []
+        same = [
+            one for one in self._traces[point]
+            if all(one[name] == sample[name] for name in ("tool", "scenario", "origin_region"))
+        ]  # fmt: skip
+        if same:
+            trace = min(same, key=lambda one: (abs(one["duration_ms"] / 1e3 - sample["duration_s"]) > 1e-6, *(
+                -value for value in telling(one))))  # fmt: skip
+            spans = [_row(s["region"], s, s["start_ms"], s["end_ms"] - s["start_ms"], s["new_connection"])
+                     for s in trace["spans"]]  # fmt: skip
+            return _shown(spans)
+        log = self._log(point)
+        return [] if log is None or pd.isna(sample["keystone_s"]) else _shown(_logged(log, sample))
+
+    def _log(self, point: str) -> pd.DataFrame | None:
+        if point not in self._logs:
+            path = self._path("accesslog", f"{point}.parquet")
+            self._logs = {point: _read(path) if path else None}  # one at a time: they are large
+        return self._logs[point]
+
+    def _path(self, folder: str, name: str) -> Path | None:
+        path = self._tools / folder / name
+        return path if path.name == name and "\0" not in name and path.is_file() else None
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path, columns=_LOG.names).cast(_LOG)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a readable access log: {str(error).splitlines()[0]}") from error
+    if any(column.null_count for column in table.columns):
+        raise InputError(f"{path}: not a readable access log: it has empty cells")
+    return table.to_pandas()
+
+
+def _logged(log: pd.DataFrame, sample: dict[str, Any]) -> list[dict[str, Any]]:
+    """Requests of the log that are surely this operation's.
+
+    Those at the AR from one source are, when they took together, to the microsecond, what the operation spent at
+    Keystone; those at its own region, when they bear a load generator's name.
+    """
+    begin, end = sample["start"], sample["start"] + round(sample["duration_s"] * 1e9)
+    middle = (log["start_ns"] + log["end_ns"]) // 2
+    own = log[(middle >= begin) & (middle <= end)]
+    at_home = own[(own["region"] == sample["origin_region"]) & own["agent"].str.startswith(_LOADS)]
+    found = [at_home]
+    away = own[own["region"] != sample["origin_region"]]
+    for _, of_source in away.groupby("source"):
+        if abs(_union_ns(of_source) - round(sample["keystone_s"] * 1e9)) <= _SAME_NS:
+            found.append(of_source)
+            break
+    else:
+        if sample["keystone_s"] > 0:
+            return []
+    return [_row(one.region, {"method": one.method, "path": one.path, "status": one.status},
+                 (one.start_ns - begin) / 1e6, (one.end_ns - one.start_ns) / 1e6, one.new)
+            for one in pd.concat(found).itertuples()]  # fmt: skip
+
+
+def _union_ns(rows: pd.DataFrame) -> int:
+    whole = covered = 0
+    for begin, end in sorted(zip(rows["start_ns"], rows["end_ns"], strict=True)):
+        whole += max(0, end - max(begin, covered))
+        covered = max(covered, end)
+    return whole
+
+
+def _row(where: str, of: dict[str, Any], from_ms: float, took_ms: float, new: bool) -> dict[str, Any]:
+    what = f"{of['method']} {of['path']}{' (new connection)' if new else ''}"
+    return {"where": where, "what": what, "from_ms": round(from_ms, 1), "ms": round(took_ms, 1), "status": of["status"]}
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept = sorted(rows, key=lambda row: -row["ms"])[:MOST_REQUESTS]
+    return sorted(kept, key=lambda row: row["from_ms"])

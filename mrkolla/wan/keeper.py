@@ -1,0 +1,269 @@
+"""Keeps what measures links on their hosts: before, during and after load, with the same echoes for whoever asks.
+
+    keeper = EchoKeeper()
+    keeper.stand([(ar_host, vip)], [osr_host])
+    (rtt,) = keeper.measure([path])
+    with keeper.during(wan, [path]) as during:
+        ...                                   # load
+    during.verdict()
+
+Servers and clients stay from one measurement to the next, and all hosts measure at once: a link is verified within
+about a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mrkolla.base.errors import MrkollaError, WanError
+from mrkolla.wan import judge
+from mrkolla.wan.link import Asked, LinkState
+from mrkolla.wan.measure import EchoServer, Launcher, Meter, Rtt, Ticks
+from mrkolla.wan.wan import Wan
+from mrkolla.wan.watch import Watch
+
+#: So often a link that is off is set and measured before load, and measured after it, until it is refused: cores that
+#: others use too lengthen a round trip for a moment.
+TRIES, TRIES_AFTER, PAUSE_S = 3, 2, 3.0
+_ECHOES = 200
+_AT_ONCE = 16
+# Links whose last echoes were all lost for so long carry nothing.
+_SILENT_S = 5.0
+# Packets that a driver may drop unasked, as a share of all, before what was measured meanwhile is refused.
+_MOST_DROPPED = 0.01
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class EchoPath:
+    """What is measured: from ``source`` (a host) to ``address``, whose round trip must be ``wanted_ms``.
+
+    ``asked``: all that is asked of the link or links between them; ``name``: the path in messages.
+    """
+
+    name: str
+    source: Any
+    address: str
+    asked: Asked
+    wanted_ms: float
+
+
+@dataclass
+class During:
+    """What was seen of some paths while load ran, growing; ``error`` says what ended it early (None: nothing)."""
+
+    paths: Sequence[EchoPath]
+    ticks: dict[str, Ticks] = field(default_factory=dict)
+    error: str | None = None
+    #: The drivers' counters before and after: OSR -> state.
+    before: dict[str, LinkState] = field(default_factory=dict)
+    after: dict[str, LinkState] = field(default_factory=dict)
+
+    def verdict(self, filled: bool = False) -> judge.Verdict:
+        """Whether the links were as asked all the time; ``filled``: the load filled them on purpose."""
+        verdict = judge.Verdict([self.error] if self.error else [])
+        for path in self.paths:
+            ticks = self.ticks[path.name]
+            verdict.warnings += [ticking for ticking in [ticks.error] if ticking]
+            for what, echoes, woken_ms in _ways(path, ticks):
+                found = judge.judge(what, echoes, path.wanted_ms, path.asked, filled, woken_ms)
+                verdict.wrong += found.wrong
+                verdict.warnings += found.warnings
+        for osr, state in self.after.items():
+            asked, counted = state.asked, self.counted(osr)
+            if not counted.get("dropped") or asked.loss_percent:
+                continue
+            dropped, packets = counted["dropped"], counted["packets"]
+            said = f"link of {osr}: {dropped} of {packets} packets were dropped, but no loss was asked"
+            many = dropped > _MOST_DROPPED * packets and not filled and asked.bandwidth_mbit is None
+            (verdict.wrong if many else verdict.warnings).append(said)
+        return verdict
+
+    def counted(self, osr: str) -> dict[str, int]:
+        """What the driver of a link counted in both directions meanwhile: ``packets``, ``dropped``, ``late``."""
+        states = [states[osr] for states in (self.before, self.after) if osr in states]
+        ends = [end for state in states for end in (state.out, state.back) if end]
+        if len(ends) != 4:
+            return {}
+        found = {
+            name: sum(getattr(end, name) for end in ends[2:]) - sum(getattr(end, name) for end in ends[:2])
+            for name in ("packets", "dropped", "late")
+        }
+        return found if min(found.values()) >= 0 else {}  # a driver that began anew counts anew
+
+    def numbers(self, name: str) -> dict[str, float]:
+        """Of a path, in ms: median, 99th percentile and drift of echoes and of connecting by TCP; of HTTP exchanges."""
+        if name not in self.ticks:
+            return {}
+        ticks = self.ticks[name]
+        whole = [(when, took) for when, _, took in ticks.exchanges]
+        connecting = [(when, connect) for when, connect, _ in ticks.exchanges]
+        exchange = judge.numbers(whole, "http")
+        return {
+            **judge.numbers(ticks.samples),
+            **judge.numbers(connecting, "tcp"),
+            **{key: value for key, value in exchange.items() if key != "http_drift_ms"},
+        }
+
+    def _look(self) -> str | None:
+        """What is wrong already, and no load's doing; None: nothing."""
+        for path in self.paths:
+            ticks = self.ticks[path.name]
+            for what, echoes, _ in _ways(path, ticks):
+                if soon := judge.too_soon(what, echoes, path.wanted_ms, path.asked):
+                    return soon
+            last = ticks.samples[-round(_SILENT_S / judge.ECHO_S) :]
+            if len(last) >= _SILENT_S / judge.ECHO_S and all(rtt is None for _, rtt in last):
+                return f"{path.name}, during: no echo came back for {_SILENT_S:g} s"
+        return None
+
+
+def _ways(path: EchoPath, ticks: Ticks) -> list[tuple[str, judge.Echoes, float]]:
+    """The ways in which a path is measured, in words, with the round trips of each and what waking adds to them (ms).
+
+    Echoes (UDP); connecting by TCP; a request and its response, once connected.
+    """
+    exchanges = list(ticks.exchanges)
+    connecting = [(when, connect) for when, connect, _ in exchanges]
+    ways: list[tuple[str, judge.Echoes, float]] = [
+        (f"{path.name}, during, echo", list(ticks.samples), 0.0),
+        (f"{path.name}, during, TCP", connecting, judge.WOKEN_MS),
+    ]
+    if path.asked.bandwidth_mbit is None:  # there a response takes time by its size
+        answers = [
+            (when, took - connect) for when, connect, took in exchanges if took is not None and connect is not None
+        ]
+        ways.append((f"{path.name}, during, HTTP", answers, judge.WOKEN_MS))
+    return ways
+
+
+class EchoKeeper:
+    """Echo servers and clients that stay on hosts. ``launcher`` starts them: see :mod:`mrkolla.wan.measure`."""
+
+    def __init__(self, launcher: Launcher | None = None) -> None:
+        self._launcher = launcher
+        #: (host, address) -> echo server; host -> echo client.
+        self.servers: dict[tuple[str, str], EchoServer] = {}
+        self.meters: dict[str, Meter] = {}
+
+    def stand(self, servers: Iterable[tuple[Any, str]], sources: Iterable[Any]) -> None:
+        """See that a server answers at each (host, address) and each source has a client; the others are let go.
+
+        Raises WanError when one cannot be had.
+        """
+        serving = {(host.name, address): host for host, address in servers}
+        asking = {host.name: host for host in sources}
+        standing: list[tuple[dict[Any, Any], Mapping[Any, Any]]] = [(self.servers, serving), (self.meters, asking)]
+        for known, wanted in standing:
+            for key in [key for key, one in known.items() if key not in wanted or not one.alive()]:
+                _let_go(known.pop(key))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            begun: list[tuple[dict[Any, Any], Any, Future[Any]]] = [
+                (self.servers, key, pool.submit(self._server, host, key[1]))
+                for key, host in serving.items()
+                if key not in self.servers
+            ]
+            begun += [
+                (self.meters, key, pool.submit(self._meter, host))
+                for key, host in asking.items()
+                if key not in self.meters
+            ]
+        failed = None
+        for known, key, one in begun:
+            try:
+                known[key] = one.result()
+            except WanError as lack:
+                failed = lack
+        if failed is not None:
+            raise failed
+
+    def _server(self, host: Any, address: str) -> EchoServer:
+        return EchoServer(host, address, launcher=self._launcher).__enter__()
+
+    def _meter(self, host: Any) -> Meter:
+        return Meter(host, launcher=self._launcher)
+
+    def close(self) -> None:
+        """End all of them; :meth:`stand` brings them back."""
+        kept = [*self.meters.values(), *self.servers.values()]
+        self.meters.clear()
+        self.servers.clear()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(_let_go, kept))
+
+    def measure(self, paths: Sequence[EchoPath]) -> list[Rtt]:
+        """The round trip of each path: all hosts at once, each host one path after the other. Raises WanError."""
+        by_host: dict[str, list[int]] = defaultdict(list)
+        for number, path in enumerate(paths):
+            by_host[path.source.name].append(number)
+        found: dict[int, Rtt] = {}
+
+        def from_host(name: str) -> None:
+            for number in by_host[name]:
+                path = paths[number]
+                found[number] = self.meters[name].measure(path.address, _ECHOES, path.asked.echo_every_s())
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            begun = {name: pool.submit(from_host, name) for name in by_host}
+        failed = None
+        for name, one in begun.items():
+            try:
+                one.result()
+            except WanError as lack:
+                failed = lack
+                _let_go(self.meters.pop(name))  # what it says next may be late
+        if failed is not None:
+            raise failed
+        return [found[number] for number in range(len(paths))]
+
+    @contextmanager
+    def during(
+        self, wan: Wan, paths: Sequence[EchoPath], tell: Callable[[str], None] = lambda error: None
+    ) -> Iterator[During]:
+        """Echoes and HTTP exchanges over ``paths``, one a host, and a look after the links, while the context lasts.
+
+        ``tell`` is called, from another thread, with what makes going on useless: a driver that is dead or not as
+        asked, a round trip that is too short, a link that carries nothing. Raises WanError when echoes cannot begin.
+        """
+        during = During(paths)
+        with ExitStack() as stack:
+            for path in paths:
+                every_s = max(judge.ECHO_S, path.asked.echo_every_s())
+                ticking = self.meters[path.source.name].ticking(path.address, every_s, http_s=judge.HTTP_S)
+                during.ticks[path.name] = stack.enter_context(ticking)
+            during.before = _states(wan)
+            watch = stack.enter_context(Watch(wan, also=during._look, tell=tell))
+            yield during
+            stack.close()
+            during.error = watch.error
+            during.after = _states(wan)
+
+
+def _states(wan: Wan) -> dict[str, LinkState]:
+    with suppress(MrkollaError):  # whoever watches them says it
+        return {state.osr: state for state in wan.status()}
+    return {}
+
+
+def patiently(
+    tries: int, work: Callable[[], _T], told: Callable[[WanError, int], None] = lambda off, number: None
+) -> _T:
+    """What ``work`` gives; done so many times in all where it raises WanError. ``told`` hears of each but the last."""
+    for number in range(1, tries):
+        try:
+            return work()
+        except WanError as off:
+            told(off, number)
+            time.sleep(PAUSE_S)
+    return work()
+
+
+def _let_go(one: EchoServer | Meter) -> None:
+    one.__exit__(None, None, None)

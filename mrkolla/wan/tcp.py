@@ -1,0 +1,136 @@
+"""TCP at the ends of the links: the congestion control of the hosts towards other regions is part of what a link is.
+
+It decides what a long way costs a response: BBR, which many machines have, paces a response of 4.9 kB so that it takes
+3.5 % of a round trip longer than cubic or reno. In a network namespace of its own a host takes unrestricted algorithms
+alone by sysctl, but any by its route, so the default route says it: traffic inside a region stays as it is. Where hosts
+are not mrkolla's to change, TCP is recorded and left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from mrkolla.base import remote
+from mrkolla.base.errors import InputError, LackError, WanError
+from mrkolla.wan.driver import command
+
+HOST, DEFAULT = "host", "cubic"
+_SYSCTL = "/proc/sys/net/ipv4"
+# What iproute2 says of a route's state, and does not take back.
+_STATES = {"linkdown", "dead", "offload", "trap"}
+
+Run = Callable[[list[str]], str]
+
+
+@dataclass(frozen=True)
+class Tcp:
+    """What governs the connections of a host to other regions. ``initial_window``: segments; None: the kernel's own."""
+
+    congestion_control: str
+    slow_start_after_idle: bool
+    initial_window: int | None
+    queue: str | None
+
+
+def look(run: Run) -> Tcp:
+    """What is in force at a host, of which ``run`` runs a command and returns its output."""
+    own, idle = run(["cat", f"{_SYSCTL}/tcp_congestion_control", f"{_SYSCTL}/tcp_slow_start_after_idle"]).split()
+    route: dict = next(iter(json.loads(run(["ip", "-j", "route", "show", "default"]) or "[]")), {})
+    metrics = {key: value for metric in route.get("metrics", ()) for key, value in metric.items()}
+    links = json.loads(run(["ip", "-j", "link", "show", "dev", route["dev"]])) if "dev" in route else [{}]
+    return Tcp(metrics.get("congestion", own), idle == "1", metrics.get("initcwnd"), links[0].get("qdisc"))
+
+
+def put(run: Run, algorithm: str | None) -> None:
+    """Have a host use ``algorithm`` for what leaves by its default route (None: the host's own again)."""
+    words, before = _route(run)
+    if algorithm != before:
+        run(["ip", "route", "replace", *words, *(["congctl", algorithm] if algorithm else [])])
+
+
+def _route(run: Run) -> tuple[list[str], str | None]:
+    """A host's default route in iproute2's words, without the algorithm that it says, and that. Raises WanError."""
+    lines = run(["ip", "route", "show", "default"]).splitlines()
+    if not lines:
+        raise WanError("there is no default route")
+    words = [word for word in lines[0].split() if word not in _STATES]
+    if "congctl" not in words:
+        return words, None
+    place = words.index("congctl")
+    return [*words[:place], *words[place + 2 :]], words[place + 1]
+
+
+class Ends:
+    """The hosts at the ends of the links, entered from outside. ``algorithm`` None: they are left as they are.
+
+    ``enter`` gives the hosts that run: name -> what a command line in its network namespace begins with.
+    """
+
+    def __init__(self, enter: Callable[[], Mapping[str, Sequence[str]]] = dict, algorithm: str | None = None) -> None:
+        self._enter, self.algorithm = enter, algorithm
+
+    @classmethod
+    def of(cls, enter: Callable[[], Mapping[str, Sequence[str]]] | None, asked: str | None) -> Ends:
+        """For what the experiment file asks (``wan.tcp``); ``enter`` is None where the hosts cannot be entered.
+
+        Raises InputError when hosts that cannot be entered are to have an algorithm.
+        """
+        if enter is None:
+            if asked not in (None, HOST):
+                raise InputError(f"wan.tcp: {asked} can be had on local hosts alone: say host, or leave it out")
+            return cls()
+        return cls(enter, None if asked == HOST else asked or DEFAULT)
+
+    def put(self) -> None:
+        """Put the algorithm in force at every host. Raises WanError that names the host."""
+        self._each(lambda run: put(run, self.algorithm))
+
+    def take_back(self) -> None:
+        """Leave the hosts as they were."""
+        if self.algorithm is not None:
+            self._each(lambda run: put(run, None))
+
+    def problems(self) -> list[str]:
+        """Hosts where another algorithm is in force, a line each."""
+        found: list[str] = []
+
+        def check(run: Run) -> None:
+            if self.algorithm != _route(run)[1]:
+                there = look(run).congestion_control
+                raise WanError(f"TCP is {there}, not {self.algorithm} by its route: `mrkolla wan start`")
+
+        try:
+            self._each(check)
+        except WanError as wrong:
+            found.append(str(wrong))
+        return found
+
+    def _each(self, work: Callable[[Run], None]) -> None:
+        for name, prefix in (self._enter() if self.algorithm is not None else {}).items():
+            try:
+                work(partial(_within, prefix))
+            except WanError as failed:
+                raise WanError(f"host {name}: {failed}") from failed
+
+
+def _within(prefix: Sequence[str], argv: Sequence[str]) -> str:
+    """Run ``argv`` in the network that ``prefix`` enters."""
+    return command([*prefix, *argv])
+
+
+def recorded(hosts: Iterable[remote.Host]) -> dict[str, dict]:
+    """What is in force at each host, seen from inside, for a run's provenance: host -> fields of :class:`Tcp`."""
+
+    def of(host: remote.Host) -> dict:
+        try:
+            return asdict(look(lambda argv: remote.run(host, argv).stdout))
+        except (LackError, ValueError) as unseen:  # not reached, or tools that say it in another form
+            return {"unknown": str(unseen)}
+
+    hosts = list(hosts)
+    with ThreadPoolExecutor(16) as pool:
+        return dict(zip([host.name for host in hosts], pool.map(of, hosts), strict=True))

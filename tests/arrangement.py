@@ -1,0 +1,77 @@
+"""Which tests run beside which, and in what order, where several processes run them (``pytest -n``, pytest-xdist).
+
+One process has the real cloud, from its images to its end. One has all that starts hosts, links or services of its own,
+which share addresses and names; that waits more than it works. Who is done first has the unit tests. Without ``-n`` the
+order is the same, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import PurePath
+
+import pytest
+
+CLOUD, HOSTS = "cloud", "hosts"
+
+#: The order of a cloud's life, and then those that have clouds of their own (there is memory for one at a time).
+_CLOUD = ("test_two_regions", "test_measuring", "test_region_join", "test_pairs", "test_destroy", "test_shapes")
+_CLOUD += ("test_static_two_regions", "test_oar_two_regions")
+#: What needs the images comes when they are there; what measures round trips when the cores are least busy.
+_HOSTS = ("test_claims", "test_newton", "test_probe_keystone", "test_region_keystone", "test_releases", "test_wheel")
+_HOSTS += ("test_edits_fake",)
+_HOSTS += ("test_report_browser",)
+_HOSTS += ("test_middleware_keystone", "test_middleware_keepalive", "test_rally_keystone", "test_browser", "test_local")
+_HOSTS += ("test_local_pause", "test_faults_hosts", "test_images", "test_toolbox", "test_accelerated")
+_HOSTS += (
+    "test_registry",
+    "test_oar",
+    "test_shaker",
+    "test_tcp",
+    "test_links",
+    "test_link_sabotage",
+    "test_faults",
+    "test_plain_links",
+    "test_measured_wan",
+    "test_region_hosts",
+)
+_HOSTS += ("test_static_hosts", "test_measured_wan_static", "test_vagrant", "test_plugins")
+#: Unit tests that compare with the installed release: those before install it.
+_INSTALLED = ("test_edits", "test_images", "test_names")
+#: The longest first, so that no process has one of them alone in the end.
+_UNIT = ("test_results_wide", "test_results_report", "test_results_bundle", "test_results_attribution")
+_UNIT += ("test_results_compare", "test_results_stats", "test_cli")
+
+Place = tuple[int, str, int, str]
+
+
+def place(file: PurePath, whole: bool) -> Place:
+    """What to sort a file's tests by: number and name of the group, the file's place in it, the file.
+
+    ``whole``: other tests than the unit tests run, too.
+    """
+    name = file.stem
+    if name in _CLOUD:
+        return 0, CLOUD, _CLOUD.index(name), name
+    if not _is_unit(file):
+        return 1, HOSTS, _HOSTS.index(name) if name in _HOSTS else 0, name
+    if whole and name in _INSTALLED:
+        return 1, HOSTS, len(_HOSTS), name
+    return 2 + (_UNIT.index(name) if name in _UNIT else len(_UNIT)), name, 0, name
+
+
+def _is_unit(file: PurePath) -> bool:
+    return file.parent.name == "unit"
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Sort ``items``; a file's tests stay in their order."""
+    whole = not all(_is_unit(item.path) for item in items)
+    items.sort(key=lambda item: place(item.path, whole))
+
+
+def groups(names: Iterable[str]) -> dict[str, str]:
+    """Test -> its group, of all tests of a run."""
+    files = {name: PurePath(name.partition("::")[0]) for name in names}
+    whole = not all(map(_is_unit, files.values()))
+    return {name: place(file, whole)[1] for name, file in files.items()}

@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Kolla's n+1 runs, timed three ways on fresh hosts, each region's with its CPU time.
+
+``mrkolla``: side by side, as `mrkolla up` does them. ``alone``: the AR and one OSR, accelerated, one after the other.
+``by hand``: stock runs, one after the other.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mrkolla import config
+from mrkolla.base.journal import read_steps
+from mrkolla.base.progress import Progress
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.cloud.deploying import deploy
+from mrkolla.experiment import script
+from mrkolla.kolla import run
+from mrkolla.providers.local import load
+
+FILE = Path(__file__).parents[1] / "e2e" / "two_regions.yaml"
+
+
+@dataclass
+class Cost:
+    """Seconds: by the clock; of CPU on the deploying side, and on the hosts."""
+
+    wall: float
+    control: float
+    hosts: float
+
+    @property
+    def cpu(self) -> float:
+        return self.control + self.hosts
+
+    def __str__(self) -> str:
+        return f"{self.wall:5.0f} s, CPU {self.cpu:5.0f} s (control side {self.control:.0f}, hosts {self.hosts:.0f})"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        together = _deploy(Path(folder, "mrkolla"))
+        alone = _one_by_one(Path(folder, "alone"), accelerate=True, only=("AR", "OSR1"))
+        stock = _one_by_one(Path(folder, "by-hand"), accelerate=False, only=("AR", "OSR1", "OSR2"))
+    by_hand = sum(cost.wall for cost in stock.values())
+    print(f"  n+1 runs: mrkolla {together.wall:.0f} s, by hand {by_hand:.0f} s, ratio {together.wall / by_hand:.2f}")
+    print(f"  CPU: mrkolla {together.cpu:.0f} s, by hand {sum(cost.cpu for cost in stock.values()):.0f} s")
+    for region, cost in alone.items():
+        wall, cpu = cost.wall / stock[region].wall, cost.cpu / stock[region].cpu
+        print(f"  {region} alone, accelerated against stock: {wall:.2f} of the time, {cpu:.2f} of the CPU")
+
+
+def _cloud(folder: Path, accelerate: bool) -> DeployedCloud:
+    experiment = config.load(FILE)
+    experiment = experiment.model_copy(
+        update={"kolla": experiment.kolla.model_copy(update={"accelerate": accelerate})}, deep=True
+    )
+    return DeployedCloud(experiment, Progress(), folder)
+
+
+def _deploy(folder: Path) -> Cost:
+    cloud = _cloud(folder, accelerate=True)
+    cloud.destroy()
+    try:
+        cloud.build()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        deploy(cloud, fresh=True)
+        control = _children(before)
+        steps = [step for step in read_steps(cloud.folder / "journal.jsonl") if step.seconds is not None]
+        begins = [_seconds(step.started) for step in steps]
+        wall = max(b + step.seconds for b, step in zip(begins, steps, strict=True)) - min(begins)
+        cost = Cost(wall, control, _hosts(cloud))
+        print(f"  side by side: {cost}", flush=True)
+        return cost
+    finally:
+        cloud.destroy()
+
+
+def _one_by_one(folder: Path, *, accelerate: bool, only: tuple[str, ...]) -> dict[str, Cost]:
+    cloud = _cloud(folder, accelerate)
+    costs = {}
+    try:
+        env, built = cloud.build()
+        cloud.write_plan()
+        cloud.testbed.reserve(cloud.experiment, built, cloud.logs / "hosts.log", lambda text: None)
+        playbook = env.share / "ansible" / "mrkolla-register-region.yml"
+        for name in only:
+            before, begin, hosts = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic(), _hosts(cloud)
+            if name != "AR":
+                register = ["deploy", "--playbook", str(playbook)]
+                log, variables = cloud.logs / f"register-{name}.log", {"mrkolla_region": name}
+                run.kolla(env, cloud.plan, "AR", register, log, variables=variables, accelerated=accelerate)
+            log = cloud.logs / f"kolla-{name}.log"
+            run.kolla(env, cloud.plan, name, ["deploy"], log, accelerated=accelerate)
+            costs[name] = Cost(time.monotonic() - begin, _children(before), _hosts(cloud) - hosts)
+            print(f"  {folder.name}: {name} {costs[name]}", flush=True)
+    finally:
+        cloud.destroy()
+    return costs
+
+
+def _children(before: resource.struct_rusage) -> float:
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _hosts(cloud: DeployedCloud) -> float:
+    """CPU seconds of all hosts since they started."""
+    total = 0
+    for machine in load(cloud.experiment.name).machines():
+        stat = dict(line.split() for line in (machine.group.path / "cpu.stat").read_text().splitlines())
+        total += int(stat["usage_usec"])
+    return total / 1e6
+
+
+def _seconds(iso: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(iso).timestamp()
+
+
+if __name__ == "__main__":
+    script.main(main)

@@ -1,0 +1,547 @@
+"""Faults: what is refused and in which words, the program that holds one, what is made of the samples around one."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from mrkolla import config, results
+from mrkolla.base.errors import FaultError, InputError
+from mrkolla.base.plugins import FAULTS
+from mrkolla.base.remote import Host
+from mrkolla.cli import main as cli
+from mrkolla.config.faults import CutOptions, RestartOptions, disturbed
+from mrkolla.experiment.schedule import Schedule, keep
+from mrkolla.faults import Act, Scene, agent, hold, records
+from mrkolla.faults.hold import entry
+from mrkolla.faults.links import drops
+from mrkolla.results import RunFolder, faults
+from mrkolla.results.figures.faults import survival_figure, timeline_figure
+from mrkolla.wan import PlainLink, PlainRegion
+
+BASE = """\
+name: demo
+release: "2025.1"
+testbed: {kind: local}
+regions: [{name: OSR1}, {name: OSR2}]
+bench: [{tool: probe, rate: 1, samples: 600, warmup: 0}]
+faults:
+"""
+SECOND = 10**9
+NOW = 1_790_000_000 * SECOND
+
+
+# -- the experiment file -------------------------------------------------------------------------------------------
+
+
+def refusal(tmp_path, text: str, base: str = BASE) -> str:
+    path = tmp_path / "x.yaml"
+    path.write_text(base + text)
+    with pytest.raises(InputError) as caught:
+        config.load(path)
+    return str(caught.value).replace(f"{path}:", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{do: cut, region: OSR9, for_s: 9}", "region: there is no region 'OSR9'; known: AR, OSR1, OSR2"),
+        ("{do: cut, region: AR, for_s: 9}", "region: 'AR' is the admin region, which has no link; name"),
+        ("{do: cut, region: OSR1}", "for_s: key is missing (how long it lasts, s)"),
+        ("{do: cut, region: OSR1, for_s: 0}", "for_s: must be more than 0, not 0"),
+        ("{do: cut, region: OSR1, for_s: 9, wey: out}", "wey: unknown key 'wey'; did you mean 'way'?"),
+        ("{do: cut, region: OSR1, for_s: 9, way: up}", "way: must be one of both, out, back, not 'up'"),
+        ("{do: cutt, region: OSR1, for_s: 9}", "do: unknown do 'cutt'; did you mean 'cut'?"),
+        ("{do: degrade, region: OSR1, for_s: 9}", "do: needs rtt_ms, loss_percent or bandwidth_mbit;"),
+        ("{do: degrade, region: OSR1, for_s: 9, loss_percent: 100}", "loss_percent: must be less than 100"),
+        ("{do: kill, region: AR, for_s: 9}", "service: key is missing; give a service, or a host"),
+        ("{do: restart, region: AR, host: x}", "service: key is missing; a host is killed for a while"),
+        ("{do: restart, region: AR, service: x, for_s: 3}", "for_s: unknown key 'for_s'"),
+        (
+            "{do: cut, region: OSR1, at_s: 9, for_s: 60}\n  - {do: flap, region: OSR1, at_s: 69, for_s: 1}",
+            "8: faults[1].at_s: is on the link of OSR1 while faults[0] is; let one end before the other begins",
+        ),
+        (
+            "{do: cut, region: OSR1, at_s: 500, for_s: 100}",
+            "7: faults[0]: ends 600 s after the load began, which lasts 600 s: raise the probe's samples",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_one_line(tmp_path, text, said):
+    said = said if said[0].isdigit() else f"7: faults[0].{said}"
+    assert refusal(tmp_path, f"  - {text}").startswith(said)
+
+
+def test_a_schedule_needs_load_that_does_not_wait_and_a_job_that_is_as_long(tmp_path):
+    text = "  - {do: cut, region: OSR1, for_s: 9}"
+    said = refusal(tmp_path, text, BASE.replace("rate: 1, ", ""))
+    assert "faults: needs load that does not wait for answers: list the tool probe in bench, with a rate" in said
+    job = BASE.replace("{kind: local}", "{kind: g5k, site: rennes, cluster: paravance, walltime: '0:05:00'}")
+    said = refusal(tmp_path, "  - {do: cut, region: OSR1, at_s: 100, for_s: 300}", job)
+    assert said == "7: faults[0]: ends 400 s after the load began, and the whole job has 00:05:00"
+
+
+def test_two_links_at_once_and_one_after_the_other_are_allowed():
+    given = [
+        {"do": "cut", "region": "OSR1", "at_s": 10, "for_s": 60},
+        {"do": "cut", "region": "OSR2", "at_s": 10, "for_s": 60},
+        {"do": "cut", "region": "OSR1", "at_s": 80, "for_s": 60},
+        {"do": "kill", "region": "AR", "service": "keystone", "at_s": 10, "for_s": 60},
+    ]
+    values = {"name": "demo", "release": "2025.1", "testbed": {"kind": "local"}}
+    values |= {"regions": [{"name": "OSR1"}, {"name": "OSR2"}]}
+    values |= {"bench": [{"tool": "probe", "rate": 1, "samples": 600}], "faults": given}
+    made = config.from_dict(values)
+    assert [fault.told() for fault in made.faults][::3] == ["cut of OSR1, 60 s", "kill of keystone in AR, 60 s"]
+    assert made.digest() != config.from_dict({**values, "faults": given[:1]}).digest()
+
+
+def test_a_link_that_a_fault_is_done_to_is_not_judged_meanwhile():
+    def aside(**given) -> set[str]:
+        return disturbed([entry({"for_s": 5, **given})], "AR", ["OSR1", "OSR2"])
+
+    assert aside(do="degrade", region="OSR1", rtt_ms=5) == {"OSR1"}
+    assert aside(do="kill", region="AR", host="ar-control1") == {"OSR1", "OSR2"}
+    assert aside(do="freeze", region="OSR2", host="osr2-control1") == {"OSR2"}
+    assert aside(do="kill", region="AR", service="keystone", host="ar-control1") == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"do": "cutt"}, "unknown fault 'cutt'; known: cut, degrade, flap, freeze, kill, restart"),
+        ({"do": "kill", "region": "AR"}, "fault kill: service: key is missing; give a service, or a host"),
+        ({"do": "cut", "region": "OSR1", "forr": 3}, "fault cut: forr: unknown key 'forr'; did you mean 'for_s'?"),
+    ],
+)
+def test_what_a_script_asks_for_is_checked_as_the_file_is(given, said):
+    with pytest.raises(InputError) as caught:
+        entry(given)
+    assert str(caught.value) == said
+
+
+def test_each_fault_is_found_by_its_name():
+    assert list(FAULTS) == ["cut", "degrade", "flap", "freeze", "kill", "restart"]
+    assert [plugin.name for plugin in FAULTS.values()] == list(FAULTS)
+    assert entry({"do": "cut", "region": "OSR1"}).for_s == 86400
+    assert isinstance(entry({"do": "restart", "region": "AR", "service": "keystone"}), RestartOptions)
+
+
+# -- the program that holds one ------------------------------------------------------------------------------------
+
+
+def run_agent(folder: Path, **more):
+    """The agent, which has a file there while its fault is; lease and time as ``more`` says."""
+    file = folder / "fault"
+    parameters = {"begin": [["touch", str(file)]], "end": [["rm", "-f", str(file)]], "for_s": None, "lease_s": 30}
+    parameters |= more
+    pipe = subprocess.PIPE
+    argv = [sys.executable, agent.__file__, json.dumps(parameters)]
+    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True)
+    return process, file
+
+
+def ended(process) -> dict:
+    said = json.loads(process.stdout.read().splitlines()[-1])
+    process.wait(30)
+    return said
+
+
+def test_a_fault_is_over_when_its_time_is(tmp_path):
+    process, file = run_agent(tmp_path, for_s=0.5)
+    begun = json.loads(process.stdout.readline())["begun"]
+    assert file.exists()
+    said = ended(process)
+    assert (said["why"], said["remains"], file.exists()) == ("time", [], False)
+    assert 0.4 < said["ended"] - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        (lambda process: process.stdin.close(), "left"),
+        (lambda process: (process.stdin.write("end\n"), process.stdin.flush()), "asked"),
+        (lambda process: process.send_signal(signal.SIGTERM), "asked"),
+        (lambda process: None, "lease"),
+    ],
+)
+def test_a_fault_is_over_when_its_maker_is_gone_asks_or_does_not_renew_it(tmp_path, how, why):
+    process, file = run_agent(tmp_path, lease_s=1.5)
+    json.loads(process.stdout.readline())
+    how(process)
+    assert (ended(process)["why"], file.exists()) == (why, False)
+
+
+def test_a_fault_that_is_renewed_stays(tmp_path):
+    process, file = run_agent(tmp_path, lease_s=1.0)
+    json.loads(process.stdout.readline())
+    for _ in range(8):
+        time.sleep(0.25)
+        process.stdin.write("renew\n")
+        process.stdin.flush()
+    assert file.exists()
+    process.stdin.close()
+    assert ended(process)["why"] == "left"
+
+
+def test_a_fault_that_comes_and_goes_is_away_in_the_end(tmp_path):
+    process, file = run_agent(tmp_path, for_s=2.0, cycle=[0.3, 0.3])
+    json.loads(process.stdout.readline())
+    seen = []
+    while process.poll() is None:
+        seen.append(file.exists())
+        time.sleep(0.05)
+    assert {True, False} == set(seen) and not file.exists()
+    assert sum(one != other for one, other in itertools.pairwise(seen)) >= 4
+    assert ended(process)["remains"] == []
+
+
+def test_a_fault_that_cannot_begin_is_taken_back(tmp_path):
+    process, file = run_agent(tmp_path, begin=[["touch", str(tmp_path / "fault")], ["false"]])
+    assert json.loads(process.stdout.read())["failed"] == "'false' failed: status 1"
+    assert process.wait(10) == 1 and not file.exists()
+
+
+def local(folder: Path, patience_s: float | None = None) -> hold.Holder:
+    file = folder / "fault"
+    return hold.Holder(Act(None, [["touch", str(file)]], [["rm", "-f", str(file)]]), lambda *_: None, patience_s)
+
+
+def test_a_holder_takes_back_what_its_killed_program_did(tmp_path):
+    holder = local(tmp_path)
+    holder.wait_begun()
+    os.kill(holder._program.process.pid, signal.SIGKILL)
+    assert holder.wait_ended(20) and (tmp_path / "fault").exists()
+    holder.end()
+    assert not (tmp_path / "fault").exists() and holder.ended["why"] == "lost"
+
+
+def test_what_cannot_be_made_is_said(tmp_path):
+    holder = hold.Holder(Act(None, [["no-such-program"]], []), lambda *_: None, 1.0)
+    with pytest.raises(FaultError, match=r"this machine: the fault cannot be made: 'no-such-program'"):
+        holder.wait_begun()
+    holder._program.end()
+
+
+class Seen:
+    """A stand-in for what sees a fault: it says when it is told to."""
+
+    def __init__(self, begun=None, ended=None) -> None:
+        self._begun, self._ended = begun, ended
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def before(self):
+        return {}
+
+    def begun(self, since):
+        if self._begun:
+            raise FaultError(self._begun)
+        return {"seen": since}
+
+    def ended(self, since):
+        if self._ended:
+            raise FaultError(self._ended)
+        return {"seen": since}
+
+
+def stand_in(folder: Path, sight: Seen, **given):
+    """A fault that is a file in ``folder``."""
+    file = folder / "fault"
+    acts = [Act(None, [["touch", str(file)]], [["rm", "-f", str(file)]])]
+    asked = CutOptions(region="OSR1", **{"for_s": 60, **given})
+    scene = SimpleNamespace(launcher=lambda *_: None)
+    return SimpleNamespace(asked=asked, scene=scene, acts=lambda: acts, sight=lambda: sight)
+
+
+def test_a_fault_is_on_record_while_it_is_there_and_not_after(tmp_path):
+    with hold.held(stand_in(tmp_path, Seen()), tmp_path / "faults") as it:
+        [record] = records.read(tmp_path / "faults")
+        assert record.lives() and record.target == "link of OSR1" and (tmp_path / "fault").exists()
+        said, again = r"cut of OSR1, 60 s: cut of OSR1, 60 s is in force, by '.*' \(process", stand_in(tmp_path, Seen())
+        with pytest.raises(InputError, match=said), hold.held(again, tmp_path / "faults"):
+            pytest.fail("two at once")
+    assert list(records.read(tmp_path / "faults")) == [] and not (tmp_path / "fault").exists()
+    assert it.entry["why"] == "asked" and it.entry["refused"] is None
+    assert it.entry["begin"] <= it.entry["end"]
+
+
+@pytest.mark.parametrize("sight", [Seen(begun="it is not there"), Seen(ended="it is not over")])
+def test_a_fault_that_is_not_seen_is_refused_and_taken_back(tmp_path, sight):
+    with pytest.raises(FaultError, match="it is not"), hold.held(stand_in(tmp_path, sight), tmp_path / "faults"):
+        pass
+    assert not (tmp_path / "fault").exists() and list(records.read(tmp_path / "faults")) == []
+
+
+def test_a_fault_whose_process_is_gone_is_taken_back_and_one_that_lives_is_not(tmp_path):
+    act = Act(None, [], [["rm", "-f", str(tmp_path / "fault")]])
+    record = records.write(tmp_path / "faults", "cut of OSR1", "link of OSR1", "OSR1", [act])
+    (tmp_path / "fault").touch()
+    assert hold.settle(tmp_path / "faults", {}, lambda *_: None) == []
+    assert (tmp_path / "fault").exists()
+    record.path.write_text(json.dumps({**record.data, "started": 1}))
+    assert hold.settle(tmp_path / "faults", {}, lambda *_: None) == ["cut of OSR1"]
+    assert not (tmp_path / "fault").exists() and list(records.read(tmp_path / "faults")) == []
+
+
+def test_what_remains_stays_on_record(tmp_path, monkeypatch):
+    act = Act(None, [], [["false"]])
+    record = records.write(tmp_path, "cut of OSR1", "link of OSR1", "OSR1", [act])
+    record.path.write_text(json.dumps({**record.data, "started": 1}))
+    monkeypatch.setattr(hold, "_END_S", 1.0)
+    with pytest.raises(FaultError, match=r"cut of OSR1: this machine: it is not known whether the fault is over"):
+        hold.settle(tmp_path, {}, lambda *_: None)
+    assert [one.told for one in records.read(tmp_path)] == ["cut of OSR1"]
+
+
+def test_between_hosts_that_delay_themselves_each_drops_what_comes_from_the_other_side():
+    hosts = {name: Host(name, f"192.0.2.{number}", port=2222) for number, name in enumerate(("ar", "one", "two"), 1)}
+    regions = [PlainRegion("AR", (hosts["ar"],), ("192.0.2.100/32",))]
+    regions += [PlainRegion(name, (hosts[host],)) for name, host in (("OSR1", "one"), ("OSR2", "two"))]
+    link = PlainLink("OSR1", "AR", tuple(regions))
+    known = {"one": ["192.0.2.2", "10.0.0.1"]}
+    out = {"ar": ["10.0.0.1/32", "192.0.2.2/32"], "two": ["10.0.0.1/32", "192.0.2.2/32"]}
+    back = {"one": ["192.0.2.1/32", "192.0.2.100/32", "192.0.2.3/32"]}
+    for way, wanted in (("out", out), ("back", back), ("both", out | back)):
+        assert {host.name: networks for host, networks in drops(link, way, known).items()} == wanted
+    wan = SimpleNamespace(addresses=lambda: known)
+    scene = Scene([], {"OSR1": link}, lambda: wan, lambda host, do: ([], []))
+    [act] = FAULTS["cut"](entry({"do": "cut", "region": "OSR1", "way": "back"}), scene).acts()
+    assert act.host is hosts["one"] and act.begin[0][-4:] == ["2222", *back["one"]]
+    with pytest.raises(InputError, match="the link of OSR1 lies between hosts that delay it themselves"):
+        FAULTS["degrade"](entry({"do": "degrade", "region": "OSR1", "rtt_ms": 5}), scene).acts()
+    with pytest.raises(InputError, match="there is no link of 'OSR2', only of OSR1"):
+        FAULTS["cut"](entry({"do": "cut", "region": "OSR2"}), scene).acts()
+
+
+# -- the schedule of a point ---------------------------------------------------------------------------------------
+
+
+class FakeCloud:
+    """A stand-in for a deployed cloud: its faults last until their time is over."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.begun: list[float] = []
+
+    def fault(self, asked, ready):
+        cloud = self
+
+        class Context:
+            def __enter__(self):
+                ready()
+                if cloud.error:
+                    raise cloud.error
+                cloud.begun.append(time.monotonic())
+                over = time.monotonic() + asked.lasts_s
+                entry = fault_entry(told=asked.told())
+                self.it = SimpleNamespace(entry=entry, holders=[1], wait=lambda s: time.monotonic() > over)
+                return self.it
+
+            def __exit__(self, *_):
+                return None
+
+        return Context()
+
+
+def test_faults_come_at_their_times_once_the_load_has_begun(tmp_path):
+    folder, cloud = RunFolder.create(tmp_path, "demo"), FakeCloud()
+    asked = [CutOptions(region=name, at_s=at, for_s=0.1) for name, at in (("OSR1", 0.2), ("OSR2", 0.6))]
+    with Schedule(cloud, asked, folder, "p") as schedule:
+        time.sleep(0.3)
+        begin = time.monotonic()
+        schedule.start()
+        schedule.start()  # a second tool's load
+        time.sleep(2)
+    assert schedule.refused is None
+    assert [round(at - begin, 1) for at in cloud.begun] == [0.2, 0.6]
+    kept = sorted(folder.read_json("faults.json"), key=lambda one: one["at_s"])
+    assert [(one["point"], one["at_s"]) for one in kept] == [("p", 0.2), ("p", 0.6)]
+
+
+@pytest.mark.parametrize(
+    ("error", "start", "said"),
+    [
+        (FaultError("link of OSR1: echoes still come back"), True, "link of OSR1: echoes still come back"),
+        (None, False, "the load did not begin, and so no fault did"),
+        (ValueError("broken"), True, "cut of OSR1, 5 s: ValueError: broken"),
+        (None, True, "cut of OSR1, 5 s: the load ended before it did"),
+    ],
+)
+def test_a_fault_that_went_wrong_refuses_the_point(tmp_path, error, start, said):
+    folder = RunFolder.create(tmp_path, "demo")
+    with Schedule(FakeCloud(error), [CutOptions(region="OSR1", for_s=5)], folder, "p") as schedule:
+        if start:
+            schedule.start()
+            time.sleep(1)
+    assert schedule.refused == said
+
+
+# -- what is made of the samples -----------------------------------------------------------------------------------
+
+
+def sample(at_s: float, operation: str, outcome: str = "done", status: int | None = None, region: str = "OSR1") -> dict:
+    error = None if outcome == "done" else "x"
+    return {
+        **{"run": "r", "point": "p", "origin_region": region, "target_region": region, "tool": "probe"},
+        **{"scenario": operation, "action": None, "iteration": 0, "repetition": 1, "warmup": False, "concurrency": 1},
+        **{"token_cache": None, "start": int(NOW + at_s * SECOND), "duration_s": 0.01, "error": error},
+        **{"rtt_asked_ms": 50.0, "rtt_measured_ms": 50.0, "outcome": outcome, "status": status, "schema_version": 1},
+    }
+
+
+def fault_entry(begin_s: float = 0, end_s: float = 420, **more) -> dict:
+    times = {"begin": begin_s, "seen_begin": begin_s + 0.1, "end": end_s, "seen_end": end_s + 0.3}
+    entry = {"do": "cut", "told": "cut of OSR1, 420 s", "target": "link of OSR1", "region": "OSR1", "asked": {}}
+    entry |= {key: int(NOW + at * SECOND) for key, at in times.items()}
+    return {**entry, "why": "time", "seen": {}, "warnings": [], "refused": None, "point": "p", "at_s": 120.0, **more}
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    """A blackout as it was seen by hand: a cached token works until the cache ends, a fresh one hangs, Nova falls."""
+    run = RunFolder.create(tmp_path, "demo")
+    rows = []
+    for at in range(-100, 600, 10):
+        cut = 0 <= at < 420
+        rows.append(sample(at, "token_validate", "hung" if cut else "done"))
+        rows.append(sample(at, "glance_cached_token", "hung" if cut and at >= 300 else "done"))
+        falls = 30 <= at < 470
+        rows.append(sample(at, "nova_cached_token", "refused" if falls else "done", 503 if falls else None))
+        rows.append(sample(at, "glance_cached_token", region="OSR2"))
+    run.append_point("p", [{**row, "run": run.name} for row in rows])
+    run.write_json(faults.FILE, [fault_entry()])
+    return run
+
+
+def test_the_table_says_what_failed_how_and_when_it_was_back(folder):
+    data = faults.table(folder)
+    assert list(data.columns) == faults.COLUMNS
+    assert list(dict.fromkeys(data["window"])) == ["before", "0–60 s", "60–300 s", "300–420 s", "after"]
+    by = data.set_index(["origin_region", "operation", "window"])
+    assert by.loc[("OSR1", "glance_cached_token", "60–300 s"), ["started", "done"]].tolist() == [24, 24]
+    assert by.loc[("OSR1", "glance_cached_token", "300–420 s"), ["done", "hung", "how"]].tolist() == [0, 12, "hung 12"]
+    nova = by.loc[("OSR1", "nova_cached_token")]
+    assert nova.loc["0–60 s", ["done", "refused", "how"]].tolist() == [3, 3, "503 3"]
+    assert (nova.loc["after", "down_s"], nova.loc["after", "back_after_s"]) == (440, 50)
+    assert by.loc[("OSR1", "token_validate", "before"), "back_after_s"] == 0
+    assert math.isnan(by.loc[("OSR2", "glance_cached_token", "after"), "back_after_s"])
+
+
+def test_what_was_not_back_is_said(folder):
+    own = faults.during(fault_entry(), faults.samples_of(folder))
+    own = own[(own["scenario"] == "nova_cached_token") & (own["at_s"] < 480)]
+    assert faults.recovery(own, 420) == (math.inf, math.inf)
+
+
+def test_a_fault_is_told_by_what_lies_between_its_neighbours(folder):
+    every = [fault_entry(), fault_entry(500, 510), fault_entry(-60, -50), fault_entry(0, 9, point="q")]
+    own = faults.during(every[0], faults.samples_of(folder), every)
+    assert (own["at_s"].min(), own["at_s"].max()) == (-50, 490)
+    alone = fault_entry(0, 420, point=None)
+    folder.write_json(faults.FILE, [alone])
+    assert len(faults.during(alone, faults.samples_of(folder))) == 280
+
+
+def test_grids_and_findings(folder):
+    [grid] = faults.grids(folder)
+    rows = {(row[0], row[1]): row[2:] for row in grid.rows}
+    nova = [
+        "100% of 10",
+        "50% of 6 (503 3)",
+        "0% of 24 (503 24)",
+        "0% of 12 (503 12)",
+        "72% of 18 (503 5)",
+        "440.0",
+        "50.0",
+    ]
+    assert rows["nova_cached_token", "OSR1"] == nova
+    assert rows["glance_cached_token", "OSR2"][-2:] == ["–", "–"]
+    assert faults.findings(folder) == [
+        "While it lasted (cut of OSR1, 420 s), in OSR1: glance cached token, nova cached token failed in part;"
+        " token validate did not work at all."
+    ]
+    folder.write_json(faults.FILE, [fault_entry(), fault_entry(refused="it was not seen", end_s=1)])
+    timing = faults.timing_grid(folder)
+    assert timing.rows[0] == ["cut of OSR1, 420 s", "p", "420.0", "0.10", "0.30", "time"]
+    assert timing.rows[1][-1] == "refused: it was not seen"
+    assert len(faults.faults_of(folder)) == 1
+
+
+def test_the_survival_adds_up_and_is_drawn(folder):
+    own = faults.during(fault_entry(), faults.samples_of(folder))
+    shares = faults.survival(own)
+    assert shares[list(faults.OUTCOMES)].sum(axis=1).round(9).eq(1).all()
+    at = shares[(shares["operation"] == "token_validate") & (shares["hung"] == 1)]["at_s"]
+    assert (at.min(), at.max()) == (5, 415)
+    figure = survival_figure(fault_entry(), own)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["", ""] or len(figure.axes) == 6
+    log = folder.path / "tools" / "accesslog"
+    log.mkdir(parents=True)
+    frame = pd.DataFrame({"region": ["AR", "AR", "OSR1"], "start_ns": [NOW + SECOND, NOW + 3 * SECOND, NOW]})
+    frame.to_parquet(log / "p.parquet")
+    regions = [{"name": name, "kind": kind} for name, kind in (("AR", "AR"), ("OSR1", "OSR"))]
+    folder.write_json("provenance.json", {"regions": regions})
+    load = faults.admin_requests(folder, fault_entry())
+    assert load.to_dict("list") == {"at_s": [1, 2, 3], "requests": [1, 0, 1]}
+    assert len(timeline_figure(folder, fault_entry(), own).axes) == 3
+
+
+def test_the_report_has_it_and_so_do_its_files(folder):
+    # From the AR itself there is no link, and so no round trip that was asked for.
+    none = {"run": folder.name, "point": "q", "rtt_asked_ms": None, "rtt_measured_ms": 0.0}
+    folder.append_point("q", [{**sample(at, "token_validate", region="AR"), **none} for at in range(9)])
+    results.write_all(folder)
+    page = (folder.path / "report.html").read_text()
+    assert 'id="faults"' in page and "0% of 12 (hung 12)" in page
+    written = {path.name for path in (folder.path / "figures").glob("faults_*")}
+    assert {"faults_survival.pdf", "faults_survival.csv", "faults_timeline.svg"} <= written
+    assert pd.read_csv(folder.path / faults.TABLE)["started"].sum() == 280
+    archive = results.bundle(folder, folder.path.parent / "x.tar.gz").path
+    elsewhere = folder.path.parent / "elsewhere"
+    elsewhere.mkdir()
+    readme = (results.unbundle(archive, elsewhere).path / "README.md").read_text()
+    assert "## faults.csv" in readme and "| `back_after_s` | s | from the end of the fault" in readme
+
+
+def test_a_fault_that_is_measured_again_takes_the_place_of_the_first(folder):
+    keep(folder, fault_entry(1, 2))
+    keep(folder, fault_entry(5, 6, point=None))
+    keep(folder, fault_entry(7, 8, point=None))
+    assert [one["begin"] - NOW for one in folder.read_json(faults.FILE)] == [at * SECOND for at in (1, 5, 7)]
+
+
+# -- the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["cut"], "error: fault cut: name one REGION, not none"),
+        (["cut", "OSR1", "OSR2"], "error: fault cut: name one REGION, not 2"),
+        (["cut", "OSR1"], "error: fault cut: --for SECONDS is missing"),
+        (["kill", "AR", "--for", "5"], "error: fault kill: service: key is missing; give a service, or a host"),
+        (["cut", "OSR1", "--for", "5", "--set", "wey"], "error: fault cut: --set wey: write KEY=VALUE"),
+        (["cut", "OSR1", "--for", "5", "--rtt", "5"], "error: fault cut: rtt_ms: unknown key 'rtt_ms'"),
+    ],
+)
+def test_what_is_wrong_on_the_command_line_is_one_line(argv, said, capsys, signals):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fault", *argv])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(said)

@@ -1,0 +1,127 @@
+"""What hosts do each second: the program that reads it, here for real; the table; what bound a point."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from mrkolla.base.errors import InputError
+from mrkolla.bench import hostload_agent
+from mrkolla.bench.hostload import HostLoad
+from mrkolla.results import RunFolder, hosts
+from mrkolla.results.columns import table
+from tests.unit.test_point_links import SAMPLE
+
+SECOND = 10**9
+ROW = {
+    **{"region": "OSR1", "host": "osr1-control1", "time": 1_700_000_000 * SECOND, "cores": 2, "cpu_cores": 0.5},
+    **{"machine_cpu_cores": 1.0, "steal_cores": 0.1, "iowait_cores": 0.0, "cpu_pressure": 0.1, "memory_pressure": 0.0},
+    **{"io_pressure": 0.0, "memory_bytes": 1000, "disk_read_bytes_s": 1.0, "disk_written_bytes_s": 2.0},
+    **{"net_received_bytes_s": 3.0, "net_sent_bytes_s": 4.0},
+}
+
+
+def here(host, argv):
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *argv[1:]], stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    return RunFolder.create(tmp_path, "x")
+
+
+def test_a_host_that_works_is_seen_to_work(run):
+    regions = [SimpleNamespace(name="OSR1", hosts=[SimpleNamespace(host=SimpleNamespace(name="osr1-control1"))])]
+    load = HostLoad(here)
+    try:
+        load.begin(regions)
+        end = time.monotonic() + 3.5
+        while time.monotonic() < end:
+            pass
+        assert load.write(run.path, run.name, "p1") == []
+        load.begin(regions)
+        time.sleep(1.5)
+        load.write(run.path, run.name, "p2")
+    finally:
+        load.close()
+    frame = hosts.read(run)
+    assert set(frame["point"]) == {"p1", "p2"} and list(frame.columns) == list(hosts.COLUMNS)
+    first = frame[frame["point"] == "p1"]
+    assert len(first) >= 2
+    assert (first["machine_cpu_cores"] > 0.3).all(), "this very test uses a core"
+    assert (first["machine_cpu_cores"] <= first["cores"] * 1.2).all()
+    assert (frame["memory_bytes"] > 10_000_000).all()
+    assert (abs(frame["time"].astype("int64") - time.time_ns()) < 60 * SECOND).all()
+
+
+def test_a_host_that_says_nothing_is_a_warning(run):
+    regions = [SimpleNamespace(name="OSR1", hosts=[SimpleNamespace(host=SimpleNamespace(name="h"))])]
+    load = HostLoad(lambda host, argv: here(host, [argv[0], "-c", "import sys; sys.exit('no such thing')"]))
+    load.begin(regions)
+    for program in load._programs.values():
+        program.process.wait(timeout=20)
+    time.sleep(0.2)
+    assert load.write(run.path, run.name, "p") == ["OSR1: what h did is not known: no such thing"]
+    load.close()
+    assert len(hosts.read(run)) == 0
+
+
+def test_rates_of_counters():
+    names = [f"machine_{name}" for name in hostload_agent._CPU] + ["cpu_wait", "memory_wait", "io_wait"]
+    names += ["read", "written", "received", "sent"]
+    before = {**dict.fromkeys(names, 10.0), "own": None}
+    after = {**before, "machine_user": 13.0, "machine_steal": 11.0, "cpu_wait": 10.5, "sent": 2010.0}
+    row = hostload_agent.row(before, after, 2.0, 77)
+    wanted = {"cpu_cores": 1.5, "machine_cpu_cores": 1.5, "steal_cores": 0.5, "cpu_pressure": 0.25}
+    wanted |= {"net_sent_bytes_s": 1000.0, "memory_bytes": 77}
+    assert {name: row[name] for name in wanted} == wanted
+    assert set(row) == set(hosts.COLUMNS) - {"run", "point", "region", "host"}
+    own = hostload_agent.row({**before, "own": 1.0}, {**after, "own": 1.4}, 2.0, 77)
+    assert own["cpu_cores"] == pytest.approx(0.2) and own["machine_cpu_cores"] == 1.5
+
+
+def test_a_region_adds_its_hosts_and_has_the_worst_of_what_is_the_machine_s(run):
+    other = {**ROW, "host": "osr1-compute1", "cpu_cores": 0.25, "cpu_pressure": 0.7}
+    late = {**ROW, "time": ROW["time"] + SECOND}
+    hosts.write(run.path, run.name, "p", [ROW, other, late])
+    found = hosts.by_region(hosts.read(run))
+    assert found["cpu_cores"].tolist() == [0.75, 0.5]
+    assert found["machine_cpu_cores"].tolist() == [1.0, 1.0]
+    assert found["cpu_pressure"].tolist() == [0.7, 0.1]
+    assert found["disk_written_bytes_s"].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "wire_s", "bound"),
+    [
+        ({}, 0.04, "WAN"),
+        ({}, 0.01, "neither"),
+        ({"cpu_pressure": 0.6}, 0.01, "CPU"),
+        ({"machine_cpu_cores": 1.9}, 0.04, "both"),
+        ({}, None, None),
+    ],
+)
+def test_what_bound_a_point(run, row, wire_s, bound):
+    known = {"point": "p", "rtt_measured_ms": 40.0, "wire_s": wire_s}
+    run.append_point("p", [{**SAMPLE, **known}])
+    hosts.write(run.path, run.name, "p", [{**ROW, **row}])
+    (found,) = hosts.bound(run).to_dict("records")
+    assert found["bound"] == bound and found["steal"] == 0.1
+
+
+def test_a_run_without_the_table_and_one_with_another_file_in_its_place(run):
+    assert len(hosts.read(run)) == len(hosts.bound(run)) == 0
+    (run.path / hosts.FOLDER).mkdir(parents=True)
+    (run.path / hosts.FOLDER / "p.parquet").write_text("no table")
+    with pytest.raises(InputError, match=r"p\.parquet: cannot be read"):
+        hosts.read(run)
+
+
+def test_every_column_has_its_meaning():
+    assert len(table(hosts.COLUMNS)) == len(hosts.COLUMNS) + 2
+    assert all(column.meaning for column in hosts.COLUMNS.values())
