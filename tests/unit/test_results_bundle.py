@@ -90,6 +90,14 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
     assert len({e.mtime for e in entries}) == 1
 
 
+def test_the_code_of_a_picture_is_no_token(tmp_path):
+    picture = b'href="data:image/png;base64,\niVBORw0KGgoAAAA+gAAAAABn' + b"x" * 80 + b'=="'
+    (tmp_path / "figure.svg").write_bytes(picture)
+    assert secrets.suspects(tmp_path / "figure.svg") == []
+    (tmp_path / "figure.svg").write_bytes(picture + b" gAAAAABn" + b"x" * 80)
+    assert secrets.suspects(tmp_path / "figure.svg") == [(2, "a Keystone token")]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
