@@ -582,6 +582,88 @@ def test_a_plan_removes_nothing_but_a_plan(write, experiment, tmp_path):
         write(experiment(), "loop")
 
 
+MARKS = {
+    "no JSON": "not JSON",
+    "cut off": '["AR/globals.yml", ',
+    "nested too deeply": "[" * 100_000,
+    "no text": b"\xff\xfe",
+    "no list": '"passwords.yml"',
+    "a map": '{"edits.yaml": "notes.txt"}',
+    "no texts": "[1, null]",
+    "lists in it": '[["notes.txt"]]',
+    "a file that no plan has": '["edits.yaml", "notes.txt"]',
+    "a folder": '["edits.yaml", "OSR1"]',
+    "what is beside": '["edits.yaml", "../thesis.tex"]',
+    "what is above": '["edits.yaml", "OSR1/config/../../../thesis.tex"]',
+    "an absolute path": '["edits.yaml", "/etc/passwd"]',
+}
+
+
+@pytest.mark.parametrize("what", MARKS)
+def test_a_mark_that_is_damaged_or_forged_lets_nothing_be_removed(write, experiment, tmp_path, what):
+    folder = write(experiment())
+    (folder / "notes.txt").write_text("mine")
+    (tmp_path / "thesis.tex").write_text("mine")
+    text = MARKS[what]
+    (folder / plan.MARK).write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = files(tmp_path)
+    with pytest.raises(InputError) as refused:
+        write(experiment())
+    assert str(refused.value) == (
+        f"{folder / plan.MARK} is damaged, or none that mrkolla wrote: move {folder} elsewhere, or give a new folder"
+    )
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_a_mark_that_is_no_file_is_not_read(write, experiment, kind):
+    folder = write(experiment())
+    mark = folder / plan.MARK
+    mark.rename(folder.parent / "elsewhere")
+    make = {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("../elsewhere"), "folder": os.mkdir}
+    make[kind](mark)
+    with pytest.raises(InputError, match="plan is there and holds something else than a plan"):
+        write(experiment())
+    assert (folder / "edits.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["edits.yaml", "OSR1/globals.yml", "OSR1/config"])
+def test_a_link_in_place_of_a_plans_file_is_a_persons(write, experiment, tmp_path, name):
+    folder = write(experiment())
+    (folder / name).rename(tmp_path / "moved")
+    (folder / name).symlink_to(tmp_path / "moved")
+    with pytest.raises(InputError, match=rf"plan/{name} is not of the plan"):
+        write(experiment())
+    assert (folder / name).is_symlink() and (tmp_path / "moved").exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_removed(write, experiment, monkeypatch):
+    folder = write(experiment())
+    walk = os.scandir
+
+    def scandir(path):
+        if Path(path) == folder / "OSR1":
+            raise PermissionError(13, "Permission denied", str(path))
+        return walk(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match="plan/OSR1 cannot be read: Permission denied"):
+        write(experiment())
+    assert (folder / "OSR1" / "globals.yml").exists()
+
+
+def test_a_clouds_own_plan_that_is_a_link_takes_its_place_alone(experiment, tmp_path):
+    cloud = DeployedCloud(experiment(), Progress(file=io.StringIO()), tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    for target in ("mine", "nowhere"):
+        cloud.plan.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(cloud.plan, ignore_errors=True)
+        cloud.plan.symlink_to(tmp_path / target)
+        assert (cloud.write_plan() / "edits.yaml").exists() and not cloud.plan.is_symlink()
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "mine"
+
+
 def test_a_clouds_own_plan_is_replaced_whatever_is_there(experiment, tmp_path):
     cloud = DeployedCloud(experiment(), Progress(file=io.StringIO()), tmp_path)
     cloud.plan.mkdir(parents=True)
