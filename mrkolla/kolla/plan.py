@@ -211,9 +211,15 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     }
     values = dialect.spoken(which, region, every, values)
     own = _region_section(experiment, region)
+    secrets = {name for made in names(experiment.release)["passwords"].values() for name in made}
     where = "admin_region.kolla" if region.kind == AR else f"regions[{_index(experiment, region)}].kolla"
     for place, given in (("kolla", experiment.kolla.globals), (where, own.globals)):
         for key, value in given.items():
+            if key in secrets:
+                raise InputError(
+                    f"{place}.globals.{key}: mrkolla makes this secret, and Kolla takes that of plan/passwords.yml;"
+                    " remove it"
+                )
             for known, does in ((must, "derives"), (counted, "counts on")):
                 if key in known and wiring.contradicts(value, known[key]):
                     raise InputError(

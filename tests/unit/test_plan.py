@@ -448,6 +448,8 @@ WIRED = {
     "network_address_family": "ipv6",
     "kolla_container_engine": "podman",
     "default_user_domain_name": "Foo",
+    "default_project_domain_id": "foo",
+    "haproxy_enable_external_vip": "yes",
 }
 
 
@@ -465,6 +467,9 @@ def test_wiring_that_contradicts_what_mrkolla_counts_on_is_refused_in_the_plan(w
     *("database_address", "multiple_regions_names", "openstack_regions"),
     "haproxy_single_external_frontend_public_port",
     *("kolla_same_external_internal_vip", "admin_protocol", "nova_metadata_port", "keystone_admin_port"),
+    *("horizon_keystone_url", "nova_cell0_database_address", "nova_api_database_host", "keystone_database_address"),
+    *("placement_database_enable_tls_internal", "nova_legacy_public_endpoint", "keystone_service_endpoints"),
+    *("glance_ks_services", "service_ks_register_endpoint_region", "service_ks_register_auth", "nova_ks_users"),
 }))  # fmt: skip
 @pytest.mark.parametrize("section", ["kolla", "admin_region", "regions"])
 def test_what_regions_and_services_find_each_other_by_cannot_be_set(write, experiment, name, section):
@@ -478,8 +483,18 @@ def test_what_regions_and_services_find_each_other_by_cannot_be_set(write, exper
     assert "\n" not in str(refused.value) and str(refused.value).endswith("remove it")
 
 
+@pytest.mark.parametrize("name", ["rabbitmq_cluster_cookie", "nova_ssh_key", "rbd_secret_uuid"])
+def test_a_secret_by_any_name_is_mrkollas_to_make(write, experiment, name):
+    """One of passwords.yml is in force whatever globals.yml says, and this file goes to run folders."""
+    with pytest.raises(InputError) as refused:
+        write(experiment(regions=[{"name": "OSR1", "kolla": {"globals": {name: "hunter2"}}}]))
+    assert str(refused.value).startswith(f"regions[0].kolla.globals.{name}: mrkolla makes this secret")
+    assert "hunter2" not in str(refused.value)
+
+
 def test_other_ports_and_addresses_are_a_persons_own(planned):
     given = {"haproxy_stats_port": 1985, "nova_ssh_port": 8122, "memcached_port": 11212, "fluentd_syslog_port": 5141}
+    given |= {"service_ks_register_retries": 9, "keystone_ssh_port": 8024, "mariadb_backup_host": "x"}
     given |= {"network_address_family": "ipv4", "enable_neutron_port_forwarding": "yes", "mine_url": "http://x"}
     found = planned("OSR1", kolla={"globals": given})
     assert found.items() >= given.items()
@@ -487,10 +502,16 @@ def test_other_ports_and_addresses_are_a_persons_own(planned):
 
 def test_all_that_kolla_makes_endpoints_of_is_known(kolla_env, experiment, same_machine):
     """Kolla's own variables are followed from each endpoint down: none may pass that would move it."""
-    known = yaml.safe_load((kolla_env.share / "ansible" / "group_vars" / "all.yml").read_text())
-    kinds, services = "internal|public|admin", "keystone|horizon|glance|nova|placement|neutron"
-    waiting = [name for name in known if re.fullmatch(rf"({services})_({kinds})_(base_)?(url|endpoint)", name)]
-    assert len(waiting) >= 12
+    kinds, services = "internal|public|admin", ("keystone", "horizon", "glance", "nova", "placement", "neutron")
+    roles = [f"roles/{role}/defaults/main.yml" for role in services]
+    known: dict = {}
+    for name in ("group_vars/all.yml", *roles):
+        known |= yaml.safe_load((kolla_env.share / "ansible" / name).read_text())
+    endpoints = rf"({'|'.join(services)})_({kinds})_(base_)?(url|endpoint)"
+    registered = [name for name in known if name.endswith("_ks_services")]
+    known |= {name: [service["endpoints"] for service in known[name]] for name in registered}
+    waiting = [*registered, *(name for name in known if re.fullmatch(endpoints, name))]
+    assert len(registered) == 5 and len(waiting) >= 17
     followed: set[str] = set()
     while waiting:
         name = waiting.pop()
