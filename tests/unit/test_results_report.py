@@ -107,7 +107,7 @@ def many(tmp_path_factory):
 
 
 def held(folder, whose, what):
-    """Start a report of ``folder``; in the process with ``whose`` among its words ``os.WHAT`` waits, as for a slow disk."""
+    """Start a report of ``folder``; in the process with ``whose`` among its words ``os.WHAT`` waits."""
     (folder / "slow").mkdir()
     (folder / "slow" / "sitecustomize.py").write_text(
         f"import os, sys, time\nif {whose!r} in ' '.join(sys.orig_argv):\n    os.{what} = lambda *_: time.sleep(60)\n"
