@@ -515,7 +515,9 @@ def test_restoring_what_was_not_saved(refused, own_cache):
 
 
 def test_the_cache_is_shown_and_emptied_but_for_clouds(call, refused, own_cache):
-    cache.entry("guest", "trixie", "abc", lambda f: (f / "disk").write_bytes(b"x" * 5_000_000))
+    (own_cache / "guest-trixie-abc").mkdir(parents=True)
+    (own_cache / "guest-trixie-abc" / "disk").write_bytes(b"x" * 5_000_000)
+    (own_cache / "guest-trixie-abc" / ".whole").touch()
     (own_cache / "host-half-x").mkdir()
     (own_cache / "cloud-demo").mkdir()
     code, out, _ = call("cache")
