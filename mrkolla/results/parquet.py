@@ -169,7 +169,8 @@ def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Tabl
             nothing = pa.nulls(len(table), every[name].type)
             coded = every[name].type == pa.string() and path.name == "samples.parquet"
             table = table.append_column(name, nothing.dictionary_encode() if coded else nothing)
-    return table.select(wanted).replace_schema_metadata(None)
+    said = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+    return table.select(wanted).replace_schema_metadata(said)
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
