@@ -120,9 +120,9 @@ def held(folder, whose, what):
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core nothing is drawn apart")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("whose", "what"), [("figures.apart", "fsync"), ("mrkolla report", "fsync"), ("mrkolla report", "replace")]
+    ("whose", "what", "number"),
+    [("figures.apart", "fsync", signal.SIGTERM), ("mrkolla report", "replace", signal.SIGINT)],
 )
 def test_a_report_that_is_interrupted_leaves_the_one_before_whole(many, tmp_path, whose, what, number):
     folder = shutil.copytree(many, tmp_path / many.name)
