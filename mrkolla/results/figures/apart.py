@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mrkolla.base import shell
 from mrkolla.results.explained import split
 from mrkolla.results.figures import latency
 from mrkolla.results.figures.files import write_figures
@@ -80,4 +81,5 @@ def _thin(analysis: Analysis) -> Analysis:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     path, drawn, *tables = pickle.load(sys.stdin.buffer)
-    write_figures(RunFolder.open(path), drawn, *tables)
+    with shell.insistent():
+        write_figures(RunFolder.open(path), drawn, *tables)
