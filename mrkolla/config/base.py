@@ -174,7 +174,8 @@ class Choice:
             what = f"unknown {self.key} {_shown(kind)}; {suggest(kind, self.registry)}"
             refuse([problem(what, (self.key,), kind)])
         options: type[Model] = self.registry[kind].options
-        return options.model_validate(value, context=info.context)
+        with self.registry.blamed(kind, "cannot read its keys"):
+            return options.model_validate(value, context=info.context)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def validate(value: Any, info: core_schema.ValidationInfo) -> Model:

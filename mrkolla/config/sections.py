@@ -96,7 +96,9 @@ _SECRET = re.compile(
 
 
 def _is_value(value: Any) -> bool:
-    """Whether it is some text, or a number, which a password may be too."""
+    """Whether it is some text, or a number, which a password may be too, or a list with such."""
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(one, (str, int, float)) and _is_value(one) for one in value)
     return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value != ""
 
 

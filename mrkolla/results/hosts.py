@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mrkolla.base import files
-from mrkolla.base.errors import InputError
+from mrkolla.results import parquet
 from mrkolla.results.names import part_name
 from mrkolla.results.schema import Column
 from mrkolla.results.store import RunFolder
@@ -47,7 +47,7 @@ _WORST = (
     *("cores", "machine_cpu_cores", "steal_cores", "iowait_cores", "cpu_pressure", "memory_pressure", "io_pressure"),
     *("disk_read_bytes_s", "disk_written_bytes_s"),
 )
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [pa.field(name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in COLUMNS.items()]
 )
 #: What binds a point: in its middle second some task waited for a core for more than this share, or so much of the
@@ -62,7 +62,7 @@ def write(folder: Path, run: str, point: str, rows: Iterable[Mapping[str, Any]])
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {name: pa.array([row[name] for row in given], column.type) for name, column in COLUMNS.items()}
     with files.replaced(path) as new:
-        pq.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA), new, compression="zstd")
+        pq.write_table(pa.Table.from_pydict(columns, schema=SCHEMA), new, compression="zstd")
     return path
 
 
@@ -72,13 +72,8 @@ def read(folder: RunFolder) -> pd.DataFrame:
     Raises:
         InputError: a file of them cannot be read.
     """
-    tables = []
-    for path in sorted((folder.path / FOLDER).glob("*.parquet")):
-        try:
-            tables.append(pq.read_table(path, schema=_SCHEMA))
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    frame = pa.concat_tables([_SCHEMA.empty_table(), *tables]).to_pandas()
+    tables = [parquet.other(path, SCHEMA) for path in sorted((folder.path / FOLDER).glob("*.parquet"))]
+    frame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
     return frame.sort_values(["time", "host"], kind="stable").reset_index(drop=True)
 
 
@@ -132,4 +127,4 @@ def _wire_shares(folder: RunFolder) -> pd.DataFrame:
     return shares.rename(columns={"origin_region": "region"}).astype({"point": str, "region": str})
 
 
-__all__ = ["COLUMNS", "FOLDER", "bound", "by_region", "read", "write"]
+__all__ = ["COLUMNS", "FOLDER", "SCHEMA", "bound", "by_region", "read", "write"]

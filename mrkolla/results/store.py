@@ -332,7 +332,7 @@ class RunFolder:
         if not path.exists():
             return default
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(shapes.text(path))
         except (ValueError, RecursionError, OSError) as error:
             raise InputError(f"{path}: not JSON: {error}") from error
         return shapes.checked(name, value, path)
@@ -347,7 +347,7 @@ class RunFolder:
         if not path.exists():
             return default
         try:
-            value = yamltext.read(path.read_text())
+            value = yamltext.read(shapes.text(path))
         except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
             raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
         return shapes.checked(name, value, path)

@@ -100,6 +100,7 @@ BAD = [
     ("globals: {}", "globals: {database_pass: hunter2}", "x.yaml:6: kolla.globals.database_pass: ", "secret"),
     ("globals: {}", "globals: {mypassword: hunter2}", "x.yaml:6: kolla.globals.mypassword: ", "secret"),
     ("globals: {}", "globals: {aws_access_key: hunter2}", "x.yaml:6: kolla.globals.aws_access_key: ", "secret"),
+    ("globals: {}", "globals: {admin_password: [123456]}", "x.yaml:6: kolla.globals.admin_password: ", "secret"),
     ("globals: {}", "globals: {admin_password: 123456}", "x.yaml:6: kolla.globals.admin_password: ", "secret"),
     ("globals: {}", f"globals: {{a: {'[' * 60}{']' * 60}}}", "x.yaml:6: kolla.globals.a: ", "nested"),
     ("config: null", "config: nowhere", "x.yaml:6: kolla.config: ", "missing; give a folder, relative to this file"),

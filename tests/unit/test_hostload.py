@@ -118,7 +118,7 @@ def test_a_run_without_the_table_and_one_with_another_file_in_its_place(run):
     assert len(hosts.read(run)) == len(hosts.bound(run)) == 0
     (run.path / hosts.FOLDER).mkdir(parents=True)
     (run.path / hosts.FOLDER / "p.parquet").write_text("no table")
-    with pytest.raises(InputError, match=r"p\.parquet: cannot be read"):
+    with pytest.raises(InputError, match=r"p\.parquet: not a readable Parquet file"):
         hosts.read(run)
 
 

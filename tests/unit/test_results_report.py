@@ -11,7 +11,10 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +33,8 @@ from mrkolla.results import explained, links, live, tables, words
 from mrkolla.results.figures import apart, distributions, latency
 from tests import synthetic
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+TOP = Path(__file__).parents[2]
+NOTEBOOKS = TOP / "notebooks"
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
 
 
@@ -90,6 +94,48 @@ def test_figures_drawn_apart_are_the_same_also_when_the_process_could_not(run, m
     with apart.drawing(run, analysis, found):
         pass
     assert {p.name: p.read_bytes() for p in (run.path / "figures").iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A run with more operations than one page holds, which are drawn by a process of their own, and its report."""
+    one = synthetic.OPERATIONS["token_validate"]
+    operations = {f"operation_{number}": one for number in range(apart.WORTH_IT + 1)}
+    folder = synthetic.run(tmp_path_factory.mktemp("many"), rtts=(0, 50), samples=6, operations=operations)
+    results.write_all(folder)
+    return folder.path
+
+
+def held(folder, whose, what):
+    """Start a report of ``folder``; in the process with ``whose`` among its words ``os.WHAT`` waits."""
+    (folder / "slow").mkdir()
+    (folder / "slow" / "sitecustomize.py").write_text(
+        f"import os, sys, time\nif {whose!r} in ' '.join(sys.orig_argv):\n    os.{what} = lambda *_: time.sleep(60)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{folder / 'slow'}:{TOP}"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mrkolla", "report", "--run", str(folder)], cwd=TOP, env=env,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core nothing is drawn apart")
+@pytest.mark.parametrize(
+    ("whose", "what", "number"),
+    [("figures.apart", "fsync", signal.SIGTERM), ("mrkolla report", "replace", signal.SIGINT)],
+)
+def test_a_report_that_is_interrupted_leaves_the_one_before_whole(many, tmp_path, whose, what, number):
+    folder = shutil.copytree(many, tmp_path / many.name)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    process = held(folder, whose, what)
+    where, end = folder / "figures" if whose == "figures.apart" else folder, time.monotonic() + 120
+    while not (begun := list(where.glob(".tmp-*"))) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert begun and process.returncode == 130 and said.startswith("interrupted")
+    shutil.rmtree(folder / "slow")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_latency_table_has_the_numbers_of_the_data(analysis):
