@@ -69,12 +69,13 @@ class Comparison:
     """What changed from run A to run B.
 
     table: a row per operation, region and RTT in both runs, and one for all its RTTs (level NaN): GROUP, of (one of
-        :data:`OF`), level (asked RTT, ms), points_a, points_b, n_a, n_b (good samples), median_a_ms, median_b_ms (geometric means of the points'
-        medians, without round trips where level is NaN), ratio, ratio_low, ratio_high, within, between (standard
-        deviations of a point's logarithm), p, p_corrected, failed_a, failed_b (shares), failed_p, failed_p_corrected,
-        verdict (of the latency; "" where there is none), needed (points of each RTT and run that would do, about; NaN
-        where there are enough), change ("slower", "faster", "fails more", "fails less", joined by ", "; "" for none).
-        Sorted by how far the ratio is from 1, changes first.
+        :data:`OF`), level (asked RTT, ms), points_a, points_b, n_a, n_b (good samples), median_a_ms, median_b_ms
+        (geometric means of the points' medians, without round trips where level is NaN; of services their means),
+        ratio, ratio_low, ratio_high, within, between (standard deviations of a point's logarithm), p, p_corrected,
+        failed_a, failed_b (shares), failed_p, failed_p_corrected, verdict (of the latency; "" where there is none),
+        needed (points of each RTT and run that would do, about; NaN where there are enough), change ("slower",
+        "faster", "fails more", "fails less", joined by ", "; "" for none). Sorted by how far the ratio is from 1,
+        changes first.
     only_a, only_b: operations (with region and RTT) that only one run has.
     differences: what differs in the two experiment files: key, value in A, value in B.
     """
