@@ -144,6 +144,7 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], charts: _Charts) -> d
     said = precision_text(analysis.fits, sweep)
     has_parts = bool(len(tables.parts_grid(analysis).rows))
     splitted = split(analysis)
+    by_regions = figures.k_by_number(analysis)
 
     def distribution(draw: Any) -> Callable[[latency.Panel], Any]:
         return lambda panel: distributions.single(analysis, draw, panel)
@@ -178,6 +179,12 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], charts: _Charts) -> d
         "parts": tables.parts_grid(analysis),
         "parts_picture": _picture("Parts", "Round trips of the parts of an iteration", figures.parts_figure(analysis))
         if has_parts
+        else None,
+        "regions_picture": _picture(
+            "Regions in the catalog", "k of the wire against the number of regions, and what was predicted",
+            figures.regions_figure(by_regions),
+        )
+        if by_regions["regions"].nunique() > 1
         else None,
         "cache": tables.cache_grid(analysis),
     }  # fmt: skip

@@ -142,6 +142,12 @@ def test_cost_of_a_cold_token_cache(wide):
     assert row["ms"] == pytest.approx(row["to_ms"] - row["from_ms"])
 
 
+def test_settings_that_are_numbers_are_compared_with_the_smallest():
+    frames = [frame(samples=8).assign(settings=f"{n} regions in the catalog") for n in (10, 2, 5)]
+    cost = results.token_cache(results.analyse(pd.concat(frames)))
+    assert set(cost["against"]) == {"2 regions in the catalog"} and cost["state"].nunique() == 2
+
+
 def test_states_that_stand_in_the_name_are_compared_too():
     names = ("glance_fresh_token", "glance_cached_token")
     samples = frame({name: synthetic.OPERATIONS[name] for name in names})
