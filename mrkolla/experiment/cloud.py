@@ -36,7 +36,7 @@ from mrkolla.faults import Held
 from mrkolla.faults.hold import entry
 from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
-from mrkolla.results import RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
+from mrkolla.results import Analysis, RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 
 
 class Cloud:
@@ -397,12 +397,12 @@ class Cloud:
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def report(self, *, remarks: Sequence[str] = (), tables: Sequence[str] = ()) -> Path:
+    def report(self, *, remarks: Sequence[str] = (), tables: Sequence[str | Callable[[Analysis], str]] = ()) -> Path:
         """Join the samples, compute the statistics, draw the figures, write the report; returns ``report.html``.
 
         ``remarks`` are sentences for the top of the report; ``tables`` are texts to print at the end, above the tables
-        of endpoints and latencies. When points were refused or failed, all is written first, and then WanError or
-        BenchError is raised.
+        of endpoints and latencies, or make one of the statistics. When points were refused or failed, all is written
+        first, and then WanError or BenchError is raised.
         """
         with self.progress.step("results", "report") as step:
             self._load.collect()
@@ -415,7 +415,7 @@ class Cloud:
             step.detail("looking for secrets")
             assert_no_secrets(self.folder.path, [*passwords.values(cloud.passwords()), *self._load.secrets()])
         self._last_words = [
-            *tables,
+            *(table if isinstance(table, str) else table(analysis) for table in tables),
             render(endpoint_table(self.folder.read_json("endpoints.json", []))),
             render(latency_table(analysis)),
         ]

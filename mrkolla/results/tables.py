@@ -161,12 +161,12 @@ def attribution_grid(analysis: Analysis) -> Grid:
     """k of the wire against what was counted at the AR and predicted, for the operations that were counted."""
     fits = analysis.fits[analysis.fits["counted"].notna()]
     windows = fits["keystone_windows"].notna().any()
-    head = ["operation", "from", "requests", "new connections", *(["windows"] if windows else []), "predicted"]
-    head += ["k of the wire", "k − predicted", "verdict", "k of the total", "service", "residual"]
+    head = ["operation", "from", "requests", "new connections", "counted", *(["windows"] if windows else [])]
+    head += ["predicted", "k of the wire", "k − predicted", "verdict", "k of the total", "service", "residual"]
     rows = []
     for name_, fit in zip(labels(fits, analysis.fits), fits.to_dict("records"), strict=True):
         row = [name_, fit["origin_region"]]
-        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections")]
+        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections", "counted")]
         row += [number(fit["keystone_windows"])] if windows else []
         off = {"k_wire": fit["off"], "k_wire_low": fit["off_low"], "k_wire_high": fit["off_high"]}
         row += [number(fit["predicted"], 2 if windows else 1), k_wire_text(fit), k_wire_text(off), fit["verdict"]]

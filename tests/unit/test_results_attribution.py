@@ -73,7 +73,7 @@ def test_windows_are_part_of_the_prediction():
     fits = results.analyse(samples.assign(keystone_windows=1.0)).fits
     assert set(fits["verdict"]) == {attribution.EXPLAINED} and set(fits["predicted"]) == {5.0}
     grid = tables.attribution_grid(results.analyse(samples.assign(keystone_windows=1.0)))
-    assert grid.rows[0][grid.head.index("windows")] == "1.00"
+    assert grid.rows[0][grid.head.index("windows")] == "1.00" and grid.rows[0][grid.head.index("counted")] == "4.0"
     assert grid.rows[0][grid.head.index("verdict")] == "explained"
 
 
