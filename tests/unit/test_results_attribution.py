@@ -77,6 +77,14 @@ def test_windows_are_part_of_the_prediction():
     assert grid.rows[0][grid.head.index("verdict")] == "explained"
 
 
+def test_a_tools_version_stands_beside_its_k():
+    analysis = results.analyse(pd.concat([passes(), passes().assign(tool="rally")]))
+    grid = tables.attribution_grid(analysis, {"rally": "4.1.0", "rally-openstack": "3.0.0", "shaker": "1.3"})
+    by = grid.head.index("by")
+    assert {row[by] for row in grid.rows} == {"probe", "rally 4.1.0, rally-openstack 3.0.0"}
+    assert by not in grid.numbers and "by" not in tables.attribution_grid(analysis, {}).head
+
+
 def test_tls_adds_a_round_trip_to_each_new_connection(tmp_path):
     fits = results.analyse(passes({"op": (5.0, 50.0, 3, 1, True, None)}), tls=1).fits
     assert set(fits["counted"]) == {5.0} and set(fits["verdict"]) == {attribution.EXPLAINED}
