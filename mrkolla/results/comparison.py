@@ -14,10 +14,10 @@
   but small is none. Holm's correction by default, so that the chance of one false finding or more in the whole table
   is at most alpha (half of it for the rows of single round trips, half for those of all together); ``fdr_bh``
   (Benjamini and Hochberg) holds the expected share of false ones among the findings.
-- A service's own time (of: :data:`OF`) has rows beside those of the whole operation, each over all round trips: a
-  service that is slower by a tenth need not show in the whole. Each point gives the logarithm of the mean, since
-  HAProxy tells times in whole milliseconds, by which a median would jump; what its samples scatter (``within``) is not
-  told apart. A service that some point's operations did not call has no row.
+- The own time of :data:`SERVICES` has rows beside those of the whole operation, each over all round trips, and tested
+  with the rows of all together: a service that is slower by a tenth need not show in the whole. Each point gives the
+  logarithm of the mean, since HAProxy tells times in whole milliseconds, by which a median would jump; the scatter of
+  its samples (``within``) is not told apart. A service that some point's operations did not call has no row.
 - Failures: share of operations that failed, of all that were tried; p: Fisher's exact test, of the counts divided by
   their design effect (Rao and Scott 1992), since failures come in heaps; only where one failed at all.
 - Verdict: slower or faster (corrected p at most alpha), same (the interval lies within the threshold), else
@@ -53,9 +53,9 @@ CORRECTIONS = {"holm": "Holm", "fdr_bh": "Benjamini-Hochberg"}
 SLOWER, FASTER, SAME, TOO_FEW = "slower", "faster", "same", "not enough repetitions"
 #: Points of one round trip in each run below which that round trip alone has no verdict.
 FEWEST_POINTS = 3
-#: What a row compares: the whole operation, or what a column of samples knows of it.
+#: What a row compares: the whole operation, or the time of services that a column of samples knows.
 WHOLE = "operation"
-OF = {WHOLE: None, "Keystone": "keystone_server_s", "its region's services": "region_s"}
+SERVICES = {"Keystone": "keystone_server_s", "its region's services": "region_s"}
 #: Ways to split a run's repetitions that :func:`against_itself` tries.
 MOST_SPLITS = 20
 _GROUP = [*GROUP, "of"]
@@ -68,14 +68,14 @@ _DRAWS = 200
 class Comparison:
     """What changed from run A to run B.
 
-    table: a row per operation, region and RTT in both runs, and one for all its RTTs (level NaN): GROUP, of (one of
-        :data:`OF`), level (asked RTT, ms), points_a, points_b, n_a, n_b (good samples), median_a_ms, median_b_ms
-        (geometric means of the points' medians, without round trips where level is NaN; of services their means),
-        ratio, ratio_low, ratio_high, within, between (standard deviations of a point's logarithm), p, p_corrected,
-        failed_a, failed_b (shares), failed_p, failed_p_corrected, verdict (of the latency; "" where there is none),
-        needed (points of each RTT and run that would do, about; NaN where there are enough), change ("slower",
-        "faster", "fails more", "fails less", joined by ", "; "" for none). Sorted by how far the ratio is from 1,
-        changes first.
+    table: a row per operation, region and RTT in both runs, and one for all its RTTs (level NaN): GROUP, of
+        (:data:`WHOLE` or one of :data:`SERVICES`), level (asked RTT, ms), points_a, points_b, n_a, n_b (good samples),
+        median_a_ms, median_b_ms (geometric means of the points' medians, without round trips where level is NaN; of
+        services' means), ratio, ratio_low, ratio_high, within, between (standard deviations of a point's logarithm),
+        p, p_corrected, failed_a, failed_b (shares), failed_p, failed_p_corrected, verdict (of the latency; "" where
+        there is none), needed (points of each RTT and run that would do, about; NaN where there are enough), change
+        ("slower", "faster", "fails more", "fails less", joined by ", "; "" for none). Sorted by how far the ratio is
+        from 1, changes first.
     only_a, only_b: operations (with region and RTT) that only one run has.
     differences: what differs in the two experiment files: key, value in A, value in B.
     """
@@ -176,7 +176,7 @@ def against_itself(
 
 
 def _points(source: Source) -> pd.DataFrame:
-    """A row per operation, region, point and what is compared of it (:data:`OF`).
+    """A row per operation, region, point and what is compared of it (column ``of``).
 
     _KEY, repetition, rtt_measured_ms, n, n_errors, median_ms (NaN: among the failed; of a service the mean), within
     (variance of its logarithm by its samples), round_trips (counted; 0: not counted).
@@ -199,7 +199,7 @@ def _points(source: Source) -> pd.DataFrame:
     columns = {"level": level, "median_ms": medians, "within": within, "round_trips": trips}
     kept = keys[[*GROUP, "point", "repetition", "rtt_measured_ms", "n", "n_errors"]].assign(of=WHOLE, **columns)
     parts = [kept[kept["n"] + kept["n_errors"] > 0]]
-    for what, name in list(OF.items())[1:]:
+    for what, name in SERVICES.items():
         counted = keys[f"{name}_n"]
         own = {"median_ms": 1e3 * keys[f"{name}_sum"] / counted, "within": math.nan, "round_trips": 0.0}
         # Failures are compared once, with the whole operation.
@@ -392,17 +392,15 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 def grid(found: Comparison, *, everything: bool = False) -> Grid:
     """The changes (or ``everything``) as a table."""
     rows = found.table if everything else found.changes
-    head = [
-        "operation",
-        "from",
-        "time of",
-        "RTT",
-        "A (ms)",
-        "B (ms)",
-        "ratio B/A",
+    head = ["operation", "from", "time of", "RTT", "A (ms)", "B (ms)", "ratio B/A"]
+    head += [
         f"{100 * (1 - found.alpha):g} % interval",
+        "p, corrected",
+        "points",
+        "within, between",
+        "failed A, B",
+        "verdict",
     ]
-    head += ["p, corrected", "points", "within, between", "failed A, B", "verdict"]
     cells = []
     for name, row in zip(labels(rows, found.table), rows.to_dict("records"), strict=True):
         failed = f"{percent(row['failed_a'])}, {percent(row['failed_b'])}"
