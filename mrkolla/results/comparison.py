@@ -392,15 +392,9 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 def grid(found: Comparison, *, everything: bool = False) -> Grid:
     """The changes (or ``everything``) as a table."""
     rows = found.table if everything else found.changes
-    head = ["operation", "from", "time of", "RTT", "A (ms)", "B (ms)", "ratio B/A"]
-    head += [
-        f"{100 * (1 - found.alpha):g} % interval",
-        "p, corrected",
-        "points",
-        "within, between",
-        "failed A, B",
-        "verdict",
-    ]
+    interval = f"{100 * (1 - found.alpha):g} % interval"
+    head = ["operation", "from", "time of", "RTT", "A (ms)", "B (ms)", "ratio B/A", interval]
+    head += ["p, corrected", "points", "within, between", "failed A, B", "verdict"]
     cells = []
     for name, row in zip(labels(rows, found.table), rows.to_dict("records"), strict=True):
         failed = f"{percent(row['failed_a'])}, {percent(row['failed_b'])}"

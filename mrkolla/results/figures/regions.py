@@ -57,10 +57,10 @@ def _served(run: RunFolder) -> int | None:
 def k_by_number(analysis: Analysis, own: int | None = None) -> pd.DataFrame:
     """The rows of :func:`k_by_regions` of one run; ``own``: regions where the sweep set none (None: left empty)."""
     fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["k_wire"].notna()]
-    words = fits["settings"].astype(object).str.extract(_SETTING)
+    words = fits["settings"].str.extract(_SETTING)
     number = pd.to_numeric(words["number"]).fillna(math.nan if own is None else own)
     # What is left of the settings; none is none.
-    left = words["before"] + words["after"]
+    left = (words["before"] + words["after"]).str.removesuffix(", ")
     settings = left.where(left != "", None).where(left.notna(), fits["settings"])
     table = fits.assign(predicted=predicted(fits), regions=number, settings=settings)
     return table[["regions", *GROUP, *_OF]]
