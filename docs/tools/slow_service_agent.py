@@ -105,7 +105,7 @@ def put(service, config):
 async def hold(parameters):
     """Be in between until standard input ends."""
     service = parameters["service"]
-    config = docker("exec", CONTAINER, "cat", f"{OF_KOLLA}/{service}.cfg")
+    config = docker("exec", "-u", "root", CONTAINER, "cat", f"{OF_KOLLA}/{service}.cfg")
     ports = {}
     for server in servers(config):
         ports[server] = await Slow(server, parameters["ms"] / 1e3, parameters["percent"] / 100).listen()

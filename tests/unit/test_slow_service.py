@@ -35,7 +35,7 @@ backend glance_api_back
 DOCKER = """\
 #!/bin/sh
 case "$*" in
-    "exec haproxy cat "*) shift 3; exec cat "$FOLDER$1" ;;
+    "exec -u root haproxy cat "*) shift 5; exec cat "$FOLDER$1" ;;
     "exec -i -u root haproxy sh -c "*) shift 9; cat > "$FOLDER$1" ;;
     "kill --signal USR2 haproxy") echo reloaded >> "$FOLDER/signals" ;;
     *) echo "unknown: $*" >&2; exit 1 ;;
