@@ -6,10 +6,10 @@
 
 Measure a run, and another one while this runs. Each answer of the service comes later, by so much of what its servers
 took to begin it, or by so many ms: a program on each HAProxy's host of the region stands between HAProxy and them, so
-the time counts as the service's own (``region_s``; ``keystone_server_s`` of the AR's Keystone). The service is named as
-Kolla names its file in ``/etc/kolla/haproxy/services.d``. Whatever ends this, ``kill -9`` included, ends the delay too.
-HAProxy reads its configuration anew at the begin and the end, and closes idle connections then: not while a run is
-measured.
+the time counts as the service's own (``region_s``; ``keystone_server_s`` of the AR's Keystone). On a busy machine that
+program takes a millisecond or two itself. The service is named as Kolla names its file in
+``/etc/kolla/haproxy/services.d``. Whatever ends this, ``kill -9`` included, ends the delay too. HAProxy reads its
+configuration anew at the begin and the end, and closes idle connections then: not while a run is measured.
 """
 
 from __future__ import annotations
