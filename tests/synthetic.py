@@ -65,7 +65,7 @@ def rows(
 def with_services(
     samples: pd.DataFrame, *, slower: dict[str, float] | None = None, between: float = 0.01, seed: int = 1
 ) -> pd.DataFrame:
-    """``samples`` of :func:`rows` with the services' own times: Keystone's, and Glance's or Neutron's of 15 ms.
+    """``samples`` of :func:`rows` with the services' own times: Keystone's, and Glance's or Neutron's of 8 ms.
 
     ``slower``: service (keystone, glance, neutron) -> how many times as long it takes, in the duration too.
     ``between``: by what share (SD) a service is off at a point as a whole.
@@ -74,10 +74,10 @@ def with_services(
     out = samples.copy()
     asks = out["keystone_requests"] > 0
     times = {"keystone": out["keystone_s"].where(asks, 0.0)}
-    times |= {name: np.where(out["scenario"].str.startswith(name), 0.015, 0.0) for name in ("glance", "neutron")}
+    times |= {name: np.where(out["scenario"].str.startswith(name), 0.008, 0.0) for name in ("glance", "neutron")}
     point, places = pd.factorize(pd.MultiIndex.from_frame(out[["point", "origin_region", "scenario"]]))
     for name, took in times.items():
-        off = rng.normal(1, between, len(places))[point] * rng.gamma(50, 0.02, len(out))
+        off = rng.normal(1, between, len(places))[point] * rng.gamma(400, 1 / 400, len(out))
         own = took * off * (slower or {}).get(name, 1.0)
         out["duration_s"] += own - took
         times[name] = own

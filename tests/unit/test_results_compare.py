@@ -136,7 +136,7 @@ def with_own_times(seed: int, repetitions: int = 3, **slower: float) -> pd.DataF
     A point has fewer samples than there, to be quick.
     """
     frames = [
-        pd.DataFrame(synthetic.rows(f"{rtt}-{r}", rtt, samples=12, warmup=1, repetition=r, seed=seed))
+        pd.DataFrame(synthetic.rows(f"{rtt}-{r}", rtt, samples=40, warmup=1, repetition=r, seed=seed))
         for r in range(1, repetitions + 1)
         for rtt in Sweep().rtt_ms
     ]
@@ -152,7 +152,7 @@ def with_own_times(seed: int, repetitions: int = 3, **slower: float) -> pd.DataF
     ],
 )
 def test_a_service_that_is_slower_by_a_tenth_is_found_with_the_default_repetitions(service, of, asking):
-    """A tenth of Glance's 15 ms is too little of an operation to be seen in the whole of it."""
+    """A tenth of Glance's 8 ms is too little of an operation to be seen in the whole of it."""
     assert Sweep().repetitions == 3
     found = results.compare(with_own_times(1), with_own_times(2, **{service: 1.1}))
     changes = found.changes
