@@ -187,7 +187,7 @@ def test_services_own_times_make_no_false_findings():
 
 def test_a_service_that_was_not_called_everywhere_has_no_row():
     one = with_own_times(1)
-    here = (one["scenario"] == "token_validate") & (one["point"] == "0-1")
+    here = (one["scenario"] == "token_validate") & (one["point"] == "0.0-1")
     found = results.compare(one, one.assign(keystone_server_s=one["keystone_server_s"].where(~here, 0.0)))
     of_it = found.table[found.table["scenario"] == "token_validate"]
     assert set(of_it["of"]) == {comparison.WHOLE}
