@@ -102,8 +102,9 @@ def ordered(factors: Factors) -> list[Point]:
     for number in numbers:
         firsts: dict[str | None, Point] = {}
         for repetition in range(1, factors.repetitions + 1):
-            keystones, regions = list(factors.keystone) or [{}], list(factors.catalog_regions) or [None]
-            variants = [_Variant(number, keystone, count) for keystone in keystones for count in regions]
+            counts: list[int | None] = [*factors.catalog_regions] or [None]
+            keystones = list(factors.keystone) or [{}]
+            variants = [_Variant(number, keystone, count) for keystone in keystones for count in counts]
             if len(variants) > 1:
                 order.shuffle(variants)
             for variant in variants:

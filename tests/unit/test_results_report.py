@@ -472,7 +472,7 @@ def test_compare_notebook_compares_the_repetitions_of_the_sample(monkeypatch, tm
     for letter in "AB":
         monkeypatch.delenv(f"MRKOLLA_RUN_{letter}", raising=False)
     shown = execute("compare", monkeypatch, tmp_path)
-    assert pictures(shown) == 2 and "(56 comparisons, Holm correction" in said(shown)
+    assert pictures(shown) == 2 and "(74 comparisons, Holm correction" in said(shown)
 
 
 def test_compare_notebook_compares_two_runs(run, monkeypatch, tmp_path):
