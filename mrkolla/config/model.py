@@ -103,7 +103,8 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
-        refuse([*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes(), *self._wrong_faults()])
+        checks = (self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog, self._wrong_faults)
+        refuse([wrong for check in checks for wrong in check()])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self
@@ -127,6 +128,12 @@ class Experiment(Model):
                 elif region.compute < 1 or number % region.compute or number < least:
                     text = f"{region.name} takes multiples of its {region.compute} compute hosts, {least} or more"
                     yield problem(text, here, number)
+
+    def _wrong_catalog(self) -> Iterator[InitErrorDetails]:
+        for index, number in enumerate(self.sweep.catalog_regions):
+            if number < len(self.regions):
+                text = f"is less than the {len(self.regions)} regions that there are, which are all in the catalog"
+                yield problem(text, ("sweep", "catalog_regions", index), number)
 
     def _wrong_faults(self) -> Iterator[InitErrorDetails]:
         if not self.faults:
@@ -189,6 +196,7 @@ class Experiment(Model):
             rtts=[self._rtts(entry) for entry in sweep.rtt_ms],
             keystone=[variant.model_dump(exclude_none=True) for variant in sweep.keystone],
             fake_computes=sweep.fake_computes,
+            catalog_regions=sweep.catalog_regions,
             concurrency=sweep.concurrency,
             bench=self.bench,
             apart=sweep.apart,

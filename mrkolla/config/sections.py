@@ -248,6 +248,7 @@ RttEntry = Annotated[
 
 
 Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
+CatalogRegions = Annotated[Int, Field(ge=1, le=500)]
 
 
 def _each_variant_once(variants: tuple[Keystone, ...]) -> tuple[Keystone, ...]:
@@ -293,6 +294,11 @@ class Sweep(Model):
     )
     fake_computes: tuple[Annotated[Int, Field(ge=2, le=100_000)], ...] = Field(
         (), description="fake computes of each OSR, rising: more are added between points; needs compute_driver fake"
+    )
+    catalog_regions: Annotated[tuple[CatalogRegions, ...], AfterValidator(_each_level_once)] = Field(
+        (),
+        description="OpenStack regions in Keystone's catalog: those of the file, and more that have endpoints alone;"
+        " registered between points, removed at the end",
     )
     concurrency: Annotated[tuple[Concurrency, ...], AfterValidator(_each_level_once)] = Field(
         (), description="operations at once, for the tools that take it (rally); empty: what the tools themselves say"

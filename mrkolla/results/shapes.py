@@ -58,6 +58,7 @@ class _Revision(_Shape):
 class _Provenance(_Shape):
     regions: list[_Placed] | None = None
     packages: dict[Text, Any] | None = None
+    tools: dict[Text, Any] | None = None
     machine: dict[Text, Any] | None = None
     revision: _Revision | None = None
 

@@ -29,7 +29,7 @@ from nbclient import NotebookClient
 from mrkolla import results
 from mrkolla.base.errors import InputError
 from mrkolla.cli import main as cli
-from mrkolla.results import explained, links, live, tables, words
+from mrkolla.results import columns, explained, links, live, tables, words
 from mrkolla.results.figures import apart, distributions, latency
 from tests import synthetic
 
@@ -332,6 +332,35 @@ def test_k_by_regions_takes_the_regions_of_the_catalog(tmp_path):
         results.regions_figure(table[table["regions"] == 2])
 
 
+def test_k_by_regions_takes_what_a_sweep_set(tmp_path):
+    """One run: its sweep registered regions, which are settings of a point, and no others' names differ by them."""
+    operations = {"token_issue_new_connection": OPERATIONS["token_issue_new_connection"]}
+    run = results.RunFolder.create(tmp_path, "catalog")
+    for count, windows in ((2, 0.0), (10, 1.0)):
+        for rtt in (0, 100):
+            for repetition in (1, 2):
+                point = f"rtt{rtt}-catalog{count}-r{repetition}"
+                rows = synthetic.rows(point, rtt, samples=8, operations=operations, repetition=repetition)
+                for row in rows:
+                    row["settings"] = f"{count} regions in the catalog" + (
+                        ", workers 2" if row["iteration"] % 2 else ""
+                    )
+                    row["keystone_windows"] = windows
+                    row["wire_s"] += windows * row["rtt_measured_ms"] / 1e3
+                run.append_point(point, rows, [])
+    table = results.k_by_regions([run])
+    assert sorted(table["regions"].unique()) == [2, 10]
+    assert set(table["settings"].fillna("")) == {"", "workers 2"}
+    far = table[table["regions"] == 10]
+    assert far["k_wire"].to_numpy() == pytest.approx(3.01, abs=0.01) and set(far["predicted"]) == {3}
+    results.write_all(run)
+    assert (run.path / "figures/k_vs_regions.pdf").exists()
+    head = (run.path / "figures/k_vs_regions.csv").read_text().splitlines()[0].split(",")
+    assert all(columns.meaning(name) for name in head) and "regions" in head
+    assert "Regions in the catalog" in read(run.path / "report.html").text
+    assert "settings" not in results.regions_figure(table).axes[0].get_title()
+
+
 def test_report_says_what_ran_and_what_came_out(run, analysis):
     text = " ".join(" ".join(read(run.path / "report.html").text).split())
     for fit in analysis.fits.to_dict("records"):
@@ -489,7 +518,7 @@ def test_compare_notebook_compares_the_repetitions_of_the_sample(monkeypatch, tm
     for letter in "AB":
         monkeypatch.delenv(f"MRKOLLA_RUN_{letter}", raising=False)
     shown = execute("compare", monkeypatch, tmp_path)
-    assert pictures(shown) == 2 and "(56 comparisons, Holm correction" in said(shown)
+    assert pictures(shown) == 2 and "(74 comparisons, Holm correction" in said(shown)
 
 
 def test_compare_notebook_compares_two_runs(run, monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from mrkolla.results.comparison import _differences
 from mrkolla.results.describe import experiment_facts, provenance_facts
 from mrkolla.results.links import link_table
 from mrkolla.results.phases import changes
-from mrkolla.results.tables import endpoint_grid, point_grid
+from mrkolla.results.tables import _made_by, endpoint_grid, point_grid
 from mrkolla.results.topology import regions_of_run, topology_grid
 from tests import synthetic
 
@@ -42,6 +42,7 @@ TOLD = {
         regions_of_run(run),
         provenance_facts(run.read_json("provenance.json", {})),
         _differences(run, run),
+        _made_by("rally", run.read_json("provenance.json", {}).get("tools") or {}),
     ),
     "endpoints.json": lambda run: endpoint_grid(run.read_json("endpoints.json", [])),
     "experiment.yaml": lambda run: (
@@ -71,7 +72,7 @@ def test_no_change_of_a_file_is_a_traceback(run, name):
     before = (run.path / name).read_bytes()
     value = run.read_yaml(name) if name.endswith("yaml") else run.read_json(name)
     if name == "provenance.json":
-        value["packages"] = {"enoslib": "1"}
+        value |= {"packages": {"enoslib": "1"}, "tools": {"rally": "1"}}
     refused = count = 0
     try:
         for mutant in mutants(value):
