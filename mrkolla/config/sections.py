@@ -23,8 +23,8 @@ from pydantic_core import InitErrorDetails
 
 from mrkolla.base.plugins import WAN_DRIVERS
 from mrkolla.config.base import MISSING, Bool, Float, Int, Model, OneOf, Text, bad, problem, refuse
+from mrkolla.config.inside import MAX_RTT_MS, InsideLink
 
-MAX_RTT_MS = 10_000
 #: What links can do, Mbit/s: on a slower one an echo takes longer than the round trips that it is to measure; the queue
 #: that a faster one needs is more than a driver can hold.
 MIN_MBIT, MAX_MBIT = 0.1, 100_000
@@ -236,6 +236,7 @@ class Wan(Model):
         description="TCP congestion control of the hosts towards other regions; host: as they have it; null: cubic on"
         " local hosts, else host",
     )
+    links: tuple[InsideLink, ...] = Field((), description="links inside regions besides, at every point of the sweep")
 
 
 Ms = Annotated[Float, Field(ge=0, le=MAX_RTT_MS)]
