@@ -27,9 +27,9 @@ from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Rep
 from mrkolla.cloud.made_of import made_of
 from mrkolla.cloud.members import Members
 from mrkolla.config import Experiment, FaultOptions, placement
-from mrkolla.config.inside import split
 from mrkolla.config.placement import AR, OSR, Region
 from mrkolla.config.releases import need_deployable, release
+from mrkolla.config.sections import split
 from mrkolla.images import archive, feed, guest
 from mrkolla.images import build as images
 from mrkolla.kolla import accelerate, addresses, passwords, plan, run

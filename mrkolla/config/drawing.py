@@ -8,8 +8,8 @@ from html import escape
 from itertools import groupby
 
 from mrkolla.config import Experiment, Region
-from mrkolla.config.inside import split
 from mrkolla.config.placement import region_names, wanted
+from mrkolla.config.sections import split
 
 #: More hosts of one role than these are drawn as one: "osr1-compute1 … osr1-compute40".
 _MOST_HOSTS = 4

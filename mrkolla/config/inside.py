@@ -1,44 +1,16 @@
-"""Links inside a region, between the hosts of two of its roles: the entries of ``wan.links``."""
+"""Whether a cloud can have the links inside its regions that are asked for, the entries of ``wan.links``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import NamedTuple
 
-from pydantic import Field, model_serializer
 from pydantic_core import InitErrorDetails
 
-from mrkolla.config.base import Float, Model, Text, matching, problem, suggest
-
-if TYPE_CHECKING:
-    from mrkolla.config.sections import AdminRegion, Region
+from mrkolla.config.base import problem, suggest
+from mrkolla.config.sections import AdminRegion, InsideLink, Region, split
 
 ROLES = ("control", "network", "compute")
-MAX_RTT_MS = 10_000
-
-Group = Annotated[Text, matching(r"[^.]+\.[^.]+", "must be REGION.ROLE, such as OSR1.control")]
-
-
-class InsideLink(Model):
-    """A round trip that is added between the hosts of two roles of one region, at every point of the sweep."""
-
-    one: Group = Field(alias="from", description="hosts at one end: REGION.ROLE, such as OSR1.control")
-    other: Group = Field(alias="to", description="hosts at the other end: another role of the same region")
-    rtt_ms: Float = Field(gt=0, le=MAX_RTT_MS, description="round trip between them, ms")
-
-    @model_serializer
-    def _as_in_the_file(self) -> dict[str, Any]:
-        return {"from": self.one, "to": self.other, "rtt_ms": self.rtt_ms}
-
-    @property
-    def name(self) -> str:
-        """What the link is called."""
-        return f"{self.one} to {self.other}"
-
-    @property
-    def region(self) -> str:
-        """The region that it is in."""
-        return split(self.one)[0]
 
 
 class Shape(NamedTuple):
@@ -57,12 +29,6 @@ def shapes_of(admin: AdminRegion, regions: Sequence[Region]) -> dict[str, Shape]
     """The shape of each region of a cloud, by name."""
     shapes = {region.name: Shape(region.control, region.network, region.compute) for region in regions}
     return {admin.name: Shape(admin.control, 0, 0), **shapes}
-
-
-def split(group: str) -> tuple[str, str]:
-    """Region and role of a ``REGION.ROLE``."""
-    region, _, role = group.partition(".")
-    return region, role
 
 
 def wrong_links(links: Sequence[InsideLink], shapes: dict[str, Shape]) -> Iterator[InitErrorDetails]:

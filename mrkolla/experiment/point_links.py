@@ -75,6 +75,10 @@ class Links:
         rtts = [phase[osr] for phase in (self.before, self.after) if osr in phase]
         return statistics.median([sample for rtt in rtts for sample in rtt.samples_ms])
 
+    def before_ms(self) -> dict[str, float]:
+        """OSR -> the median before the load, in ms."""
+        return {osr: self.before[osr].median_ms for osr in self.rtt_ms if osr in self.before}
+
     def numbers(self, osr: str) -> dict[str, float | int | str]:
         """Medians and 99th percentiles of a link, in ms, before, during and after; by how much a median might be off.
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from mrkolla.results.stats import Analysis
+    from mrkolla.results.analysis import Analysis
     from mrkolla.results.store import RunFolder
 
 EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved", "not known"

@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -328,14 +328,7 @@ class RunFolder:
         Raises:
             InputError: the file is not JSON, or not as mrkolla writes it.
         """
-        path = self.path / name
-        if not path.exists():
-            return default
-        try:
-            value = json.loads(path.read_text())
-        except (ValueError, RecursionError, OSError) as error:
-            raise InputError(f"{path}: not JSON: {error}") from error
-        return shapes.checked(name, value, path)
+        return self._read(name, default, "JSON", json.loads)
 
     def read_yaml(self, name: str, default: Any = None) -> Any:
         """Read YAML; ``default`` when there is no such file.
@@ -343,13 +336,16 @@ class RunFolder:
         Raises:
             InputError: the file is not YAML, or not as mrkolla writes it.
         """
+        return self._read(name, default, "YAML", yamltext.read)
+
+    def _read(self, name: str, default: Any, form: str, parse: Callable[[str], Any]) -> Any:
         path = self.path / name
         if not path.exists():
             return default
         try:
-            value = yamltext.read(path.read_text())
+            value = parse(path.read_text())
         except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+            raise InputError(f"{path}: not {form}: {' '.join(str(error).split())}") from error
         return shapes.checked(name, value, path)
 
     def points(self) -> list[dict[str, Any]]:

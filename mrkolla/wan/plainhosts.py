@@ -29,6 +29,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base.errors import InputError, LackError, MrkollaError, WanError
 from mrkolla.base.remote import Host
@@ -139,14 +140,7 @@ class PlainWan(Wan):
         keeper.start()
         return states
 
-    def set(
-        self,
-        osr: str,
-        rtt_ms: float = 0.0,
-        jitter_ms: float = 0.0,
-        loss_percent: float = 0.0,
-        bandwidth_mbit: float | None = None,
-    ) -> LinkState:
+    def set(self, osr: str, rtt_ms: float = 0.0, *more: Any, **settings: Any) -> LinkState:
         """See :meth:`Wan.set`. A round trip below the real one between the regions is refused; 0 adds nothing."""
         self._known(osr)
         with self._locked() as state:
@@ -159,7 +153,7 @@ class PlainWan(Wan):
                 " more, or for 0 (nothing added)"
             )
         Keeper.of(self).start()
-        return super().set(osr, rtt_ms, jitter_ms, loss_percent, bandwidth_mbit)
+        return super().set(osr, rtt_ms, *more, **settings)
 
     def status(self) -> list[LinkState]:
         """See :meth:`Wan.status`. Every host is asked anew."""
