@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mrkolla.results.store import RunFolder
 
 EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved", "not known"
-VERDICTS = (EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN)
 #: How far k of the wire may be from the prediction, in round trips.
 MARGIN = 0.05
 REST = "(the rest)"

@@ -194,10 +194,6 @@ class RunFolder:
         found = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
         return sorted(found, key=lambda p: natural(p.name))
 
-    def finished_points(self) -> list[str]:
-        """Identifiers of the points that :meth:`append_point` kept."""
-        return [self._part_point(part) for part in self.parts()]
-
     @staticmethod
     def _part_point(part: Path) -> str:
         for which in _TABLES:
@@ -317,10 +313,6 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> Path:
         """Write JSON (indented; paths and times as text)."""
         return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-
-    def write_yaml(self, name: str, value: Any) -> Path:
-        """Write YAML in the order given."""
-        return self.write_text(name, yamltext.write(value, sort_keys=False, allow_unicode=True, width=110))
 
     def read_json(self, name: str, default: Any = None) -> Any:
         """Read JSON; ``default`` when there is no such file.
