@@ -36,7 +36,7 @@ from mrkolla.kolla import accelerate, addresses, passwords, plan, run
 from mrkolla.kolla import env as kolla_env
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.wan import Ends, PlainLink, Wan, links_up, open_links, tcp
+from mrkolla.wan import Ends, LocalLink, PlainLink, Wan, links_up, open_links, tcp
 
 
 class DeployedCloud:
@@ -381,7 +381,7 @@ class DeployedCloud:
         wanted = only
         if wanted is None:
             wanted = {region.name for region in self.members.in_force(self.given).regions} | links_up(state)
-        links = [link for link in self.testbed.links(every) if link.osr in wanted]
+        links: list[LocalLink | PlainLink] = [link for link in self.testbed.links(every) if link.osr in wanted]
         links += [link for link in self.inside() if split(link.admin)[0] in wanted]
         return open_links(links, state, self.experiment.wan.driver, self.ends())
 

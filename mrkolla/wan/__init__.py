@@ -15,6 +15,7 @@ router on this machine, and for links between plain hosts a :class:`PlainWan`, w
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mrkolla.wan.link import Asked, Direction, LinkState, LocalLink, OneWay
@@ -52,7 +53,9 @@ __all__ = [
 ]
 
 
-def open_links(links: list, state_dir: Path, driver: str = "auto", ends: Ends | None = None) -> Wan:
+def open_links(
+    links: Sequence[LocalLink | PlainLink], state_dir: Path, driver: str = "auto", ends: Ends | None = None
+) -> Wan:
     """The links of one cloud, of whichever kinds; without ``links``, of the kinds that ``state_dir`` tells of."""
     between_hosts = [link for link in links if isinstance(link, PlainLink)]
     at_router = [link for link in links if not isinstance(link, PlainLink)]

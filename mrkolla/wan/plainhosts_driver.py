@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base.errors import WanError
 from mrkolla.wan import delayline, netem
@@ -96,7 +97,7 @@ class PlainDriver(Driver):
         Fleet.of(store["net"]).ask(requests)
         self.forget()
 
-    def read(self, link: LocalLink, direction: str, store: dict) -> Direction:
+    def read(self, link: Any, direction: str, store: dict) -> Direction:
         """See :meth:`Driver.read`: every host of the link must say the same; their counters are added."""
         ends = (link.osr, link.admin) if direction == OUT else (link.admin, link.osr)
         what = f"link of {link.osr}, direction {direction}"
@@ -121,7 +122,7 @@ class PlainDriver(Driver):
         sums = {name: sum(getattr(seen, name) for seen in every) for name in ("packets", "dropped", "queued", "late")}
         return replace(one, details=details, **sums)
 
-    def problems(self, link: LocalLink, store: dict) -> list[str]:
+    def problems(self, link: Any, store: dict) -> list[str]:
         """See :meth:`Driver.problems`. A host out of reach is told by :meth:`read`."""
         answers, failed = self._look(store)
         found = []
