@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
 from mrkolla import config, providers
 from mrkolla.base.errors import InputError
 from mrkolla.base.remote import Host
-from mrkolla.cli import graph
+from mrkolla.cli import graph, wan
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.members import LEFT, Member, Members
 from mrkolla.config import drawing
@@ -25,7 +28,7 @@ from mrkolla.wan import (
     open_links,
     plainhosts_fleet,
 )  # fmt: skip
-from mrkolla.wan.link import OUT, Asked, OneWay
+from mrkolla.wan.link import OUT, Asked, Direction, OneWay
 from mrkolla.wan.mixed import INSIDE
 from mrkolla.wan.plainhosts import stars_of
 from mrkolla.wan.plainhosts_driver import NetemHosts, NfQueueHosts
@@ -92,6 +95,23 @@ def test_it_is_drawn_in_its_region(experiment):
     assert f"link inside: {line}" in {
         str(leaf.label) for branch in branches for one in branch.children for leaf in one.children
     }
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_wan_status_shows_it_up_or_not(experiment, monkeypatch, capsys, up):
+    made = experiment(regions=REGIONS, wan={"links": [asked("OSR1.control", "OSR1.compute")]})
+    end = Direction(OneWay(10), 5)
+    states = [LinkState("OSR1", "netem", Asked(), 0.2, end, end)]
+    states += [LinkState(NAME, "nfqueue", Asked(20), 0.2, end, end)] if up else []
+    links = SimpleNamespace(keep=lambda: None, status=lambda: states, watchdog=lambda: None)
+    cloud = SimpleNamespace(wan=lambda: links, faults=list, experiment=made)
+    monkeypatch.setattr(wan, "deployed", lambda args, writes: nullcontext(cloud))
+    assert wan.act(argparse.Namespace(action="status", format="json", regions=None)) == 0
+    rows = json.loads(capsys.readouterr().out)["links"]
+    assert [row["region"] for row in rows] == ["OSR1", NAME]
+    assert rows[1]["asked"] == "20 ms"
+    assert rows[1]["in force"] == ("20.2 ms" if up else "nothing")
+    assert rows[1]["state"] == ("ok" if up else "not up: the sweep brings it up, or `mrkolla wan start`")
 
 
 # -- who delays what -----------------------------------------------------------------------------------------------
@@ -222,10 +242,10 @@ def test_a_cloud_has_them_among_its_links(experiment, tmp_path, kind):
             },
         }
     cloud = DeployedCloud(experiment(**sections), None, tmp_path)
-    wan = cloud.wan()
-    assert type(wan) is {"local": MixedWan, "static": PlainWan}[kind]
-    inside = wan.inside if kind == "local" else wan
+    links = cloud.wan()
+    assert type(links) is {"local": MixedWan, "static": PlainWan}[kind]
+    inside = links.inside if kind == "local" else links
     assert [host.name for host in inside.links[NAME].firsts] == [
         host.name for host in (cloud.region("OSR1").control, cloud.region("OSR1").with_role("compute")[0])
     ]
-    assert providers.testbed(kind).links(cloud.experiment)[0].osr in wan.links
+    assert providers.testbed(kind).links(cloud.experiment)[0].osr in links.links
