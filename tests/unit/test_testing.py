@@ -140,7 +140,7 @@ class Fill(Fault):
     """The one that docs/plugins.md shows, on a small scale."""
 
     name, options = "fill", FillOptions
-    file: Path
+    file = Path("set by the fixture")
     seen_early = False
 
     def acts(self):
