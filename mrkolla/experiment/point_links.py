@@ -166,8 +166,8 @@ class LinkKeeper:
         """
         with suppress(MrkollaError):  # the cloud may be gone, and its links with it
             wan = self._cloud.wan() if self._held else None
-            while wan and self._held:
-                wan.set(*self._held.popitem())
+            for name, before_ms in self._held.items() if wan else ():
+                wan.set(name, before_ms)
         self._held.clear()
         self._echoes.close()
 

@@ -46,8 +46,10 @@ class MixedWan(Wan):
 
     def stop(self) -> None:
         """See :meth:`Wan.stop`."""
-        self.inside.stop()
-        super().stop()
+        try:
+            self.inside.stop()
+        finally:  # also where a host is out of reach
+            super().stop()
 
     def set(self, osr: str, *asked: Any, **more: Any) -> LinkState:
         """See :meth:`Wan.set`."""
