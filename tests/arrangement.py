@@ -18,10 +18,17 @@ CLOUD, HOSTS = "cloud", "hosts"
 _CLOUD = ("test_two_regions", "test_measuring", "test_region_join", "test_pairs", "test_destroy", "test_shapes")
 _CLOUD += ("test_static_two_regions", "test_oar_two_regions")
 #: What needs the images comes when they are there; what measures round trips when the cores are least busy.
-_HOSTS = ("test_claims", "test_newton", "test_probe_keystone", "test_region_keystone", "test_releases", "test_wheel")
+_HOSTS = ("test_newton", "test_probe_keystone", "test_region_keystone", "test_releases", "test_wheel")
 _HOSTS += ("test_edits_fake",)
 _HOSTS += ("test_report_browser",)
-_HOSTS += ("test_middleware_keystone", "test_middleware_keepalive", "test_rally_keystone", "test_browser", "test_local")
+_HOSTS += (
+    "test_middleware_keystone",
+    "test_middleware_keepalive",
+    "test_rally_keystone",
+    "test_browser",
+    "test_claims",
+    "test_local",
+)
 _HOSTS += ("test_local_pause", "test_faults_hosts", "test_images", "test_toolbox", "test_accelerated")
 _HOSTS += (
     "test_registry",

@@ -121,6 +121,8 @@ def entry(
     with locked(f"{kind}-{name}", waiting):
         if (folder / WHOLE).exists():
             return folder
+        if folder.is_symlink():  # what it leads to, another mrkolla may be building
+            raise DeployError(f"{folder} is a link to a build that is not done: wait for it, or remove the link")
         for left in folder.glob("*.pid"):
             # The build's own process outlives a mrkolla that was killed.
             shell.end_leftover(left)

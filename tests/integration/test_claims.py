@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla.base import cache, shell
+from mrkolla.base import shell
 from mrkolla.base.errors import DeployError
-from mrkolla.providers.local import network
+from mrkolla.providers.local import network, rootfs
 from tests.integration.claims import claim, end_clouds
 from tests.integration.nspawn import TOPS
 
@@ -70,8 +70,8 @@ def test_a_cloud_of_a_killed_run_is_ended_whatever_is_left_of_its_cache(tmp_path
     name = "tested-claim"
     own = tmp_path / "cache"
     own.mkdir()
-    for there in cache.root().glob("host-trixie-*"):
-        (own / there.name).symlink_to(there)  # what a host starts from takes a while
+    root = rootfs.ensure(tmp_path / "root.log").parent  # a minute, for all tests of a run
+    (own / root.name).symlink_to(root)
     env = {**os.environ, "MRKOLLA_CACHE": str(own)}
     given = {"capture_output": True, "text": True, "timeout": 300, "check": False}
     run = subprocess.run([sys.executable, "-c", CLOUD, name], env=env, cwd=Path(__file__).parents[2], **given)

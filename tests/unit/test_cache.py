@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import stat
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from mrkolla.base import cache
+from mrkolla.base import cache, shell
 from mrkolla.base.errors import DeployError, LackError
 
 
@@ -84,6 +86,22 @@ def test_a_build_that_failed_is_no_entry_and_is_cleared_away_by_the_next(error):
     assert seen == [[]]
     assert not (folder / "half").exists()
     assert [entry.whole for entry in cache.entries()] == [True]
+
+
+def test_a_link_to_what_another_is_building_ends_nothing_of_it(tmp_path):
+    elsewhere = tmp_path / "building"
+    elsewhere.mkdir()
+    (cache.root() / "host-t-m").symlink_to(elsewhere)
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as builder:
+        (elsewhere / "mmdebstrap.pid").write_text(
+            json.dumps({"pid": builder.pid, "started": shell.started(builder.pid)})
+        )
+        try:
+            with pytest.raises(DeployError, match="host-t-m is a link to a build that is not done"):
+                cache.entry("host", "t", "m", lambda folder: None)
+            assert builder.poll() is None
+        finally:
+            builder.kill()
 
 
 def test_an_error_of_the_disk_is_told_in_words():
