@@ -61,8 +61,11 @@ def lab(monkeypatch) -> Lab:
     lab = Lab()
 
     class FakeWan:
-        def __init__(self, links, state_dir, driver):
-            self.state_dir, self.link = state_dir, links[0]
+        def __init__(self, links, state_dir, driver="auto"):
+            self.state_dir, self.link = state_dir, next(iter(links), None)
+
+        def hosts(self):
+            return set()
 
         def start(self):
             lab.told.append(("start",))
