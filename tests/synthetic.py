@@ -123,7 +123,7 @@ def run(
             })  # fmt: skip
     folder.write_json("points.json", points)
     osr = {"control": 1, "network": 0, "compute": 1, "compute_driver": "qemu"}
-    folder.write_yaml("experiment.yaml", {
+    folder.write_json("experiment.yaml", {
         "name": name, "release": "2025.1", "testbed": {"kind": "local"},
         "keystone": {"hash_rounds": None, "keep_alive": None, "token_cache": None},
         "admin_region": {"name": "AR", "control": 1},

@@ -148,12 +148,13 @@ class Model(BaseModel):
         loc = tuple(error["loc"])
         if error["type"] in (BAD, MISSING):
             return problem(error["msg"], loc, error["input"], error["type"])
-        field = cls.model_fields.get(str(loc[0])) if loc else None
+        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+        field = fields.get(str(loc[0])) if loc else None
         about = f" ({field.description})" if field is not None and field.description else ""
         if error["type"] == "missing":
             return problem(f"key is missing{about}", loc, error["input"], MISSING)
         if error["type"] == "extra_forbidden":
-            hint = suggest(loc[-1], cls.model_fields)
+            hint = suggest(loc[-1], fields)
             return problem(f"unknown key '{loc[-1]}'; {hint}", loc, error["input"])
         return problem(_words(error) + about, loc, error["input"])
 

@@ -16,6 +16,7 @@ from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS
 from mrkolla.config.base import Choice, Int, Model, Text, bad, problem, refuse, suggest
 from mrkolla.config.bench import ProbeOptions, ToolOptions
 from mrkolla.config.faults import FaultOptions, ends_s, wrong_schedule
+from mrkolla.config.inside import shapes_of, wrong_links
 from mrkolla.config.points import Factors, Point, folder_digest, ordered
 from mrkolla.config.sections import (
     AdminRegion,
@@ -104,7 +105,8 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
         checks = (self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog, self._wrong_faults)
-        refuse([wrong for check in checks for wrong in check()])
+        wrong = [wrong for check in checks for wrong in check()]
+        refuse([*wrong, *wrong_links(self.wan.links, shapes_of(self.admin_region, self.regions))])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self

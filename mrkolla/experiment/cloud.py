@@ -195,6 +195,10 @@ class Cloud:
                     }
                     for region in cloud.regions
                 ],
+                "links_inside": [
+                    {"name": link.osr, "hosts": [[host.name for host in region.hosts] for region in link.regions]}
+                    for link in cloud.inside()
+                ],
                 "cloud_reused": reused,
                 "kolla_runs": cloud.ways(),
                 "cloud_restored": cloud.restored,
@@ -372,13 +376,13 @@ class Cloud:
         """Write the entry of ``point`` in ``points.json``: its links, and whether it counts."""
         entry = {
             "point": point.id,
-            "rtt_asked_ms": links.rtt_ms,
+            "rtt_asked_ms": links.asked_ms,
             "repetition": point.repetition,
             "settings": point.settings,
             "repeats": point.again,
             "status": status,
             "reason": reason,
-            "links": {osr: links.numbers(osr) for osr in links.rtt_ms},
+            "links": {name: links.numbers(name) for name in links.asked_ms},
             "between": {
                 pair: {"median_ms": rtt.median_ms, "p99_ms": rtt.p99_ms} for pair, rtt in links.between.items()
             },

@@ -21,11 +21,10 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from mrkolla.results.stats import Analysis
+    from mrkolla.results.analysis import Analysis
     from mrkolla.results.store import RunFolder
 
 EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved", "not known"
-VERDICTS = (EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN)
 #: How far k of the wire may be from the prediction, in round trips.
 MARGIN = 0.05
 REST = "(the rest)"

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from mrkolla.results.analysis import Analysis
 from mrkolla.results.gathering import COUNTED, GROUP, predicted_trips
-from mrkolla.results.stats import Analysis
 
 PARTS = ["wire_ms", "keystone_server_ms", "keystone_wait_ms", "keystone_rest_ms", "region_ms", "client_ms"]
 

@@ -13,7 +13,6 @@ from mrkolla.base.errors import InputError
 from mrkolla.bench import hostload_agent
 from mrkolla.bench.hostload import HostLoad
 from mrkolla.results import RunFolder, hosts
-from mrkolla.results.columns import table
 from mrkolla.results.tables import point_grid
 from tests.unit.test_point_links import SAMPLE
 
@@ -133,8 +132,3 @@ def test_a_run_without_the_table_and_one_with_another_file_in_its_place(run):
     (run.path / hosts.FOLDER / "p.parquet").write_text("no table")
     with pytest.raises(InputError, match=r"p\.parquet: not a readable Parquet file"):
         hosts.read(run)
-
-
-def test_every_column_has_its_meaning():
-    assert len(table(hosts.COLUMNS)) == len(hosts.COLUMNS) + 2
-    assert all(column.meaning for column in hosts.COLUMNS.values())

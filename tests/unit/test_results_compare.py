@@ -361,7 +361,7 @@ def test_differing_configuration_is_shown(tmp_path):
     runs = [synthetic.run(tmp_path, rtts=(0,), samples=8, operations=OPERATIONS, name=name) for name in "ab"]
     changed = runs[1].read_yaml("experiment.yaml")
     changed["keystone"]["hash_rounds"] = 4
-    runs[1].write_yaml("experiment.yaml", changed)
+    runs[1].write_json("experiment.yaml", changed)
     found = results.compare(*runs)
     assert ("keystone.hash_rounds", None, 4) in found.differences
     assert (found.name_a, found.name_b) == tuple(run.name for run in runs)

@@ -378,7 +378,7 @@ def test_report_escapes_what_it_is_given(tmp_path):
         {**row, "scenario": f"<img src=x>{evil}"} for row in rows])  # fmt: skip
     folder.write_json("endpoints.json", [{"region": evil, "url": f'"{evil}'}])
     folder.write_json("points.json", [{"point": evil, "reason": evil, "status": evil, "rtt_asked_ms": {evil: 1}}])
-    folder.write_yaml("experiment.yaml", {"name": evil, "regions": [{"name": evil}]})
+    folder.write_json("experiment.yaml", {"name": evil, "regions": [{"name": evil}]})
     folder.write_json("provenance.json", {"hosts": evil, "packages": {evil: evil}})
     page = read(results.write_report(folder))
     assert page.loads == [] and evil in "".join(page.text)

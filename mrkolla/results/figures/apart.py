@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 
 from mrkolla.base import shell
+from mrkolla.results.analysis import Analysis
 from mrkolla.results.explained import split
 from mrkolla.results.figures import latency
 from mrkolla.results.figures.files import write_figures
 from mrkolla.results.gathering import Gathered
-from mrkolla.results.stats import Analysis
 from mrkolla.results.store import RunFolder
 
 WORTH_IT = latency.PAGE  # panels; fewer are drawn before a process has started

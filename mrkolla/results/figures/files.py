@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrkolla.results import attribution, faults, load, phases
+from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.explained import residuals
 from mrkolla.results.figures import distributions, latency, links, parts, regions, style
 from mrkolla.results.figures import faults as faulty
@@ -16,7 +17,6 @@ from mrkolla.results.figures import load as loads
 from mrkolla.results.figures import phases as watched
 from mrkolla.results.figures import residuals as off
 from mrkolla.results.figures import split as splits
-from mrkolla.results.stats import STEPS, Analysis
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import to_csv
 from mrkolla.results.topology import regions_of_run
