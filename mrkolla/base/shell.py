@@ -40,9 +40,8 @@ def insistent() -> Iterator[None]:
         if not isinstance(lost.exc_value, KeyboardInterrupt):
             before(lost)
             return
-        number = getattr(
-            signal, str(lost.exc_value), signal.SIGTERM
-        )  # its text, where it has one, is the signal's name
+        # Its text is the signal's name, where it has one.
+        number = getattr(signal, str(lost.exc_value), signal.SIGTERM)
         again = threading.Timer(0.1, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
