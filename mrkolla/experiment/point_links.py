@@ -165,9 +165,10 @@ class LinkKeeper:
         Both come back when they are needed.
         """
         with suppress(MrkollaError):  # the cloud may be gone, and its links with it
-            wan = self._cloud.wan() if self._held else None
-            for name, before_ms in self._held.items() if wan else ():
-                wan.set(name, before_ms)
+            if self._held:
+                wan = self._cloud.wan()
+                for name, before_ms in self._held.items():
+                    wan.set(name, before_ms)
         self._held.clear()
         self._echoes.close()
 
