@@ -275,7 +275,8 @@ def local_scene(*osrs: str, **more: Any) -> Scene:
         placement.Region(name, kind, f"192.0.2.{number}", "192.0.2.0/24", _hosts_of(name, kind))
         for number, (name, kind) in enumerate([("AR", placement.AR), *((osr, placement.OSR) for osr in osrs)], 1)
     ]
-    return Scene(**{"regions": regions, "links": {}, "wan": None, "of_host": refuse, "launcher": _launch, **more})
+    fields: dict[str, Any] = {"links": {}, "wan": None, "of_host": refuse, "launcher": _launch, **more}
+    return Scene(regions, **fields)
 
 
 def _hosts_of(region: str, kind: str) -> tuple[placement.PlacedHost, ...]:
