@@ -24,6 +24,7 @@ from pathlib import Path
 from mrkolla.base import cache
 from mrkolla.base.journal import read_steps
 from mrkolla.base.progress import Progress
+from mrkolla.cloud import membership, saved
 from mrkolla.cloud.computes import memory_mib
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.experiment import script
@@ -49,13 +50,13 @@ def restore(args: argparse.Namespace) -> None:
     """From a saved cloud, and from a paused one, to a passed check, in seconds."""
     cloud = newest_cloud(args.results)
     begin = time.monotonic()
-    saved = cloud.save("bench")
+    copy = saved.save(cloud, "bench")
     print(f"  save (hosts stand still, copied): {time.monotonic() - begin:.0f} s")
-    du = subprocess.run(["du", "-sxm", str(saved)], capture_output=True, text=True, check=True)
+    du = subprocess.run(["du", "-sxm", str(copy)], capture_output=True, text=True, check=True)
     print(f"  size of the saved cloud: {du.stdout.split()[0]} MB")
     try:
         begin = time.monotonic()
-        cloud.restore("bench")
+        saved.restore(cloud, "bench")
         up = time.monotonic() - begin
         cloud.checked()
         print(f"  restored, services answer: {up:.0f} s; check passed: {time.monotonic() - begin:.0f} s")
@@ -67,7 +68,7 @@ def restore(args: argparse.Namespace) -> None:
         cloud.checked()
         print(f"  paused for 60 s, resumed: {up:.1f} s; check passed: {time.monotonic() - begin:.0f} s")
     finally:
-        cache.remove(saved)
+        cache.remove(copy)
 
 
 def wan(args: argparse.Namespace) -> None:
@@ -92,13 +93,13 @@ def join(args: argparse.Namespace) -> None:
     try:
         for name in names:
             begin = time.monotonic()
-            cloud.join(name)
+            membership.join(cloud, name)
             print(f"  {name} joined, checked: {time.monotonic() - begin:.0f} s", flush=True)
     finally:
         for name in reversed(names):
             if cloud.members.get(name) is not None:
                 begin = time.monotonic()
-                cloud.leave(name)
+                membership.leave(cloud, name)
                 print(f"  {name} left: {time.monotonic() - begin:.0f} s", flush=True)
 
 
