@@ -32,7 +32,7 @@ ISSUE, VALIDATE, VERSIONS = "issue", "validate", "versions"
 KINDS = (ISSUE, VALIDATE, VERSIONS)
 _KEY = b"mrkolla.traffic"
 _TOKENS = "/v3/auth/tokens"
-_LOG = ["region", "start_ns", "source", "port", "new", "front", "status", "method", "path"]
+_LOG = ["region", "start_ns", "end_ns", "source", "port", "new", "front", "status", "method", "path"]
 _LOG += ["auth", "subject", "issued", "bytes", "service_ms"]
 _COLUMNS = pa.schema(
     [
@@ -70,9 +70,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Traffic:
-    """The requests of ``region`` at ``point`` of ``run``, over a link of ``rtt_ms``, in order; they took ``seconds``.
+    """The requests of ``region`` at ``point`` of ``run``, over a link of ``rtt_ms``, in order.
 
-    ``left_out``: requests of the log that cannot be replayed (other calls, and those that Keystone refused).
+    ``seconds``: until the last answer. ``left_out``: requests of the log that cannot be replayed (other calls, and
+    those that Keystone refused).
     """
 
     run: str
@@ -130,7 +131,7 @@ def record(run: RunFolder, region: str | None = None, point: str | None = None) 
     requests = _requests(best)
     if not requests:
         raise InputError(f"{run.path}: its access logs have no request of {of.name} to the Keystone of {admin}")
-    first, last = min(one["start_ns"] for one in best), max(one["start_ns"] for one in best)
+    first, last = min(one["start_ns"] for one in best), max(one["end_ns"] for one in best)
     release = str(provenance.get("release", ""))
     seconds = max(1.0, round((last - first) / 1e9, 3))
     left = len(best) - len(requests)

@@ -6,6 +6,8 @@ DEFAULT_NETWORK = "198.18.0.0/16"
 PREFIX = "mrk"
 #: In a network of a region: its gateway, its first host, its virtual address, and the AR's for public endpoints.
 GATEWAY, FIRST_HOST, VIP, PUBLIC_VIP = 254, 11, 10, 9
+#: In the AR's network: the router of the synthetic regions.
+SYNTHETIC_ROUTER = 253
 #: Seconds to wait for sshd and dockerd of a host that boots, and for one that shuts down.
 BOOT_TIMEOUT, STOP_TIMEOUT = 120, 120
 
