@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import traceback
 
 FOLDER, OWN = "/etc/nova/fakes", "/var/lib/nova/fakes"
 APART_S, AGAIN_S = 0.2, 1.0
@@ -53,6 +54,8 @@ def fork(name, main):
             out.write(f"[DEFAULT]\nstate_path = {own}\n[oslo_concurrency]\nlock_path = {own}/tmp\n")
         sys.argv[1:] = ["--config-file", f"{FOLDER}/{name}/nova.conf", "--config-file", own + "/own.conf"]
         status = main() or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

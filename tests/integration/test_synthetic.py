@@ -61,7 +61,7 @@ def namespaces() -> set[str]:
 
 
 def delay_lines(state: Path) -> list[str]:
-    said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in said.splitlines() if "delayline.py" in line and str(state) in line]
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mrkolla import config
+from mrkolla import config, providers
 from mrkolla.base.errors import InputError, LackError
 from mrkolla.base.progress import Progress
 from mrkolla.bench import replay
@@ -96,10 +96,9 @@ def test_more_than_the_network_has_addresses_for_are_refused(tmp_path, own_cache
 
 
 def test_another_testbed_has_none(tmp_path, own_cache):
-    hosts = {"AR": {"control": ["a"]}, "OSR1": {"control": ["b"], "compute": ["c"]}}
-    experiment = read(testbed={"kind": "static", "hosts": hosts}, sweep={"synthetic_regions": [1]})
-    with pytest.raises(InputError, match="on the testbed 'static' there are no synthetic regions"):
-        synthetic.foresee(SimpleNamespace(testbed=deployed(experiment, tmp_path).testbed), experiment)
+    experiment = read(sweep={"synthetic_regions": [1]})
+    with pytest.raises(InputError, match="on the testbed 'g5k' there are no synthetic regions: on the local one there"):
+        synthetic.foresee(SimpleNamespace(testbed=providers.testbed("g5k")), experiment)
 
 
 def told(**changes):
