@@ -18,10 +18,12 @@ APART_S, AGAIN_S = 0.2, 1.0
 
 def load():
     """Load what a nova-compute with the fake driver needs; returns its main function."""
+    import os_vif
     from nova import objects
     from nova.cmd import compute
 
     objects.register_all()
+    os_vif.initialize()  # reads what all installed packages say of themselves
     for name in (
         "nova.compute.manager",
         "nova.image.glance",
