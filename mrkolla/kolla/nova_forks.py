@@ -56,7 +56,7 @@ def fork(name, main):
             out.write(f"[DEFAULT]\nstate_path = {own}\n[oslo_concurrency]\nlock_path = {own}/tmp\n")
         sys.argv[1:] = ["--config-file", f"{FOLDER}/{name}/nova.conf", "--config-file", own + "/own.conf"]
         status = main() or 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - nobody else would say why it ended
         traceback.print_exc()
     finally:
         sys.stdout.flush()

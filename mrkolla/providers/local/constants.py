@@ -13,6 +13,8 @@ BOOT_TIMEOUT, STOP_TIMEOUT = 120, 120
 
 #: What a host of an OSR takes once all runs: memory (PSS) of one with its services, of another; disk.
 CONTROL_GIB, OTHER_GIB, DISK_GB = 2.5, 0.5, 3
+#: What a fake compute is reckoned with, the first of its host aside, which loads what the others share.
+FAKE_MIB = 45
 
 #: Debian packages of a host: what kolla-ansible's bootstrap-servers would see to, and what people look with.
 HOST_PACKAGES = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mrkolla.base import cache
 from mrkolla.base.errors import InputError, LackError
-from mrkolla.base.memory import free_gib
+from mrkolla.base.memory import free_gib, total_gib
 from mrkolla.base.remote import Host
 from mrkolla.config import Experiment, placement
 from mrkolla.config.placement import AR, OSR, PlacedHost, Region
@@ -20,7 +20,7 @@ from mrkolla.providers.contract import SyntheticPlace
 from mrkolla.providers.local import boot, network, rootfs
 from mrkolla.providers.local import synthetic as others
 from mrkolla.providers.local.configuration import LocalConf
-from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, OTHER_GIB, PUBLIC_VIP, VIP
+from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, FAKE_MIB, OTHER_GIB, PUBLIC_VIP, VIP
 from mrkolla.providers.local.provider import Local, end, load, require, saved
 from mrkolla.wan import LocalLink
 
@@ -191,8 +191,18 @@ def has_remains(name: str) -> bool:
 
 
 def foresee(experiment: Experiment, results: Path) -> None:
-    """Raise LackError, before anything is built, when another cache's cloud has the name."""
+    """Raise LackError, before anything is built, when another cache's cloud has the name, or memory is too small."""
     refuse_other(experiment.name)
+    computes = sum(max(region.fake_computes or 0, *experiment.sweep.fake_computes, 0) for region in experiment.regions)
+    kinds = ["control" in host.roles for host in placement.wanted(experiment)]
+    hosts = CONTROL_GIB * sum(kinds) + OTHER_GIB * (len(kinds) - sum(kinds))
+    need, there = hosts + computes * FAKE_MIB / 1024, total_gib()
+    if computes and need > there:
+        most = max(0, int((there - hosts) * 1024 / FAKE_MIB))
+        raise LackError(
+            f"{computes} fake computes take {computes} x {FAKE_MIB} MiB, and the hosts {hosts:g} GiB, {need:.1f} GiB in"
+            f" all; this machine has {there:.1f} GiB: at most {most} fake computes in all regions can be had"
+        )
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
