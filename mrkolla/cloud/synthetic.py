@@ -104,7 +104,7 @@ class SyntheticRegions:
             places = cloud.testbed.synthetic(self._experiment, wanted)
             links = [place.link for place in places]
             made.callback(cloud.end_synthetic)
-            cloud.synthetic.mkdir(mode=0o700)
+            cloud.synthetic.mkdir(mode=0o700, exist_ok=True)
             files.write(cloud.synthetic / "links.json", json.dumps([asdict(link) for link in links]))
             cloud.testbed.make_synthetic(self._experiment, wanted)
             wan = Wan(links, cloud.synthetic, self._experiment.wan.driver)
