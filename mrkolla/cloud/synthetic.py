@@ -87,7 +87,7 @@ class Load:
 class SyntheticRegions:
     """As many as the sweep of ``experiment`` wants at most; a context that makes their links, and takes them back.
 
-    ``auth``: the user that asks Keystone for them.
+    There are none yet (:meth:`DeployedCloud.end_synthetic`). ``auth``: the user that asks Keystone for them.
     """
 
     def __init__(self, cloud: DeployedCloud, experiment: Experiment, auth: dict[str, str]) -> None:
@@ -99,7 +99,6 @@ class SyntheticRegions:
 
     def __enter__(self) -> Self:
         cloud, wanted = self._cloud, list(self.rtt_ms)
-        cloud.end_synthetic()
         with self._open as made, cloud.progress.step("wan", f"links of {len(wanted)} synthetic regions"):
             places = cloud.testbed.synthetic(self._experiment, wanted)
             links = [place.link for place in places]

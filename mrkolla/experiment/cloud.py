@@ -14,6 +14,7 @@ from typing import Any
 from enoslib.objects import Networks, Roles
 
 from mrkolla import batch
+from mrkolla.base.cache import digest
 from mrkolla.base.errors import BenchError, CheckError, DeployError, InputError, LackError, MrkollaError, WanError
 from mrkolla.base.journal import Journal
 from mrkolla.base.progress import Progress
@@ -88,10 +89,10 @@ class Cloud:
             elif self.experiment.sweep.catalog_regions or self.experiment.sweep.synthetic_regions:
                 self._list_own_regions()
         finally:
-            self._synthetic.close()
             self._links.close()
             self._load.close()
             self.journal.close()
+            self._synthetic.close()
 
     def _list_own_regions(self) -> None:
         """Leave no region in Keystone's catalog that a sweep put there, whatever ended it."""
@@ -265,7 +266,7 @@ class Cloud:
             "provenance.json", provenance | {"tcp": self.deployed.tcp(), "hosts": self.deployed.made_of()}
         )
         self._load.prepare(points)
-        self.deployed.end_synthetic()
+        self.deployed.end_synthetic()  # of a run that was killed
         if self.experiment.sweep.synthetic_regions:
             synthetic.foresee(self.deployed, self.experiment)
             made = SyntheticRegions(self.deployed, self.experiment, self._load.login())
@@ -334,8 +335,9 @@ class Cloud:
         faults = [fault.model_dump(mode="json") for fault in self.experiment.faults]
         inputs = [point.rtt_ms, point.repetition, keystone, point.fake_computes, tools, wan]
         inputs += [{"catalog_regions": point.catalog_regions}] if point.catalog_regions is not None else []
-        if point.synthetic_regions is not None and self.experiment.synthetic is not None:
-            inputs += [{"synthetic_regions": point.synthetic_regions, **self.experiment.synthetic.model_dump()}]
+        of = self.experiment.synthetic
+        if point.synthetic_regions is not None and of is not None:
+            inputs += [{"synthetic_regions": point.synthetic_regions, "rtt_ms": of.rtt_ms}, digest(Path(of.traffic))]
         return [*inputs, faults] if faults else inputs
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from mrkolla.bench import replay
 from mrkolla.cloud import synthetic
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.membership import list_regions
+from mrkolla.experiment import cloud as experiments
 from mrkolla.results import RunFolder
 from mrkolla.results import synthetic as seen
 from tests.unit.test_listed import OWN, cloud, identity, regions  # noqa: F401 (fixtures)
@@ -157,3 +159,33 @@ def test_the_table_names_them_and_leaves_refused_points_out(tmp_path):
     assert grid.title == "Synthetic regions (replayed requests)"
     assert [row[:5] for row in grid.rows] == [["0", "1", "0", "0", ""], ["10", "1", "10.0", "3", "2.0"]]
     assert json.loads((folder.path / seen.FILE).read_text())[1]["regions"] == 10
+
+
+def test_another_traffic_is_another_point(tmp_path):
+    file = tmp_path / "traffic.parquet"
+    file.write_bytes(FILE.read_bytes())
+    given = read(synthetic={"traffic": str(file)}, sweep={"rtt_ms": [50], "repetitions": 1, "synthetic_regions": [1]})
+    with experiments.Cloud(read(), RunFolder.create(tmp_path, "demo"), Progress(file=io.StringIO())) as execution:
+        execution.experiment = given
+        before = execution._point_inputs(given.points()[0])
+        assert execution._point_inputs(given.points()[0]) == before
+        file.write_bytes(b"another")
+        assert execution._point_inputs(given.points()[0]) != before
+        execution.experiment = read()  # none to be taken out of a catalog
+
+
+def test_a_point_whose_load_is_refused_is_refused(tmp_path):
+    links = SimpleNamespace(refused=None, point=None)
+
+    @contextmanager
+    def load(number):
+        made = synthetic.Load(number)
+        yield made
+        made.refused = "late"
+
+    with experiments.Cloud(read(), RunFolder.create(tmp_path, "demo"), Progress(file=io.StringIO())) as execution:
+        execution._regions, ran = SimpleNamespace(load=load, rtt_ms={}), []
+        execution._load = SimpleNamespace(run=lambda point, links: ran.append(links.refused), close=lambda: None)
+        execution.bench(SimpleNamespace(id="p", synthetic_regions=3), links)
+        assert ran == [None] and links.refused == "late"
+        assert execution.folder.read_json(seen.FILE)[0] == {"point": "p", "regions": 3, "rtt_ms": {}, "load": None}
