@@ -52,8 +52,8 @@ class Replay:
     def __enter__(self) -> Self:
         # Ahead of what it loads, on the same cores: late, it would be another load than the recorded one.
         argv = ["nice", "-n", "-10", sys.executable, "-I", "-c", BOOTSTRAP]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(argv, text=True, **pipes)  # type: ignore[call-overload]
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         secrets = [self._parameters["auth"].get("password", "")]
         agent = Path(replay_agent.__file__)
         self._program = Program(process, agent, self._parameters, self._answers.put, secrets)
