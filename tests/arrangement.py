@@ -41,6 +41,7 @@ _HOSTS += (
     "test_plain_links",
     "test_measured_wan",
     "test_region_hosts",
+    "test_synthetic",
 )
 _HOSTS += ("test_static_hosts", "test_measured_wan_static", "test_vagrant", "test_plugins")
 #: Unit tests that compare with the installed release: those before install it.

@@ -100,6 +100,11 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         "write a run as one archive: data, plan, provenance, checksums, no secrets",
         "mrkolla bundle two_regions-20261122T203210Z -o artefact.tar.gz",
     ),
+    "traffic": (
+        *_of("traffic", "act", "options"),
+        "record what a region asked of Keystone, for synthetic regions to replay; show such a file",
+        "mrkolla traffic record two_regions-20261129T185744Z -o configs/traffic/two_regions.parquet",
+    ),
     "ssh": (*_of("clouds", "ssh", "ssh_options"), "log in to a host", "mrkolla ssh osr1-control1 docker ps"),
     "stop": (*_of("clouds", "stop", "power_options"), "shut the hosts of a cloud down", "mrkolla stop"),
     "start": (*_of("clouds", "start", "power_options"), "start the hosts of a cloud again", "mrkolla start"),

@@ -7,6 +7,8 @@ several runs of an experiment use one cloud, and what is done to it is recorded 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -395,6 +397,20 @@ class DeployedCloud:
         links = self.experiment.wan.links
         return [PlainLink.between(link.name, hosts(link.one), link.other, hosts(link.other)) for link in links]
 
+    @property
+    def synthetic(self) -> Path:
+        """The folder of synthetic regions and their links, there while there may be some."""
+        return self.folder / "synthetic"
+
+    def end_synthetic(self) -> None:
+        """Remove the networks and links of synthetic regions, if there are any. Raises WanError for what remains."""
+        file = self.synthetic / "links.json"
+        if file.exists():
+            links = [LocalLink(**one) for one in json.loads(file.read_text())]
+            Wan(links, self.synthetic).stop()
+            self.testbed.remove_synthetic(self.experiment.name)
+            shutil.rmtree(self.synthetic)
+
     def ends(self) -> Ends:
         """What is set at both ends of each link; ``put()`` sets it."""
         enter = partial(self.testbed.enter, self.experiment.name) if self.testbed.can("enter") else None
@@ -482,7 +498,10 @@ class DeployedCloud:
 
     def _stop_wan(self) -> None:
         # Another cache's cloud of that name has links of its own, in a network that is called as this one's was.
-        if (self.folder / "wan").is_dir() and not self.testbed.is_others(self.experiment.name):
+        if self.testbed.is_others(self.experiment.name):
+            return
+        self.end_synthetic()
+        if (self.folder / "wan").is_dir():
             self.wan().stop()
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from pydantic_core import InitErrorDetails
 
 from mrkolla.base import yamltext
 from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS
-from mrkolla.config.base import Choice, Int, Model, Text, bad, problem, refuse, suggest
+from mrkolla.config.base import MISSING, Choice, Int, Model, Text, bad, problem, refuse, suggest
 from mrkolla.config.bench import ProbeOptions, ToolOptions
 from mrkolla.config.faults import FaultOptions, ends_s, wrong_schedule
 from mrkolla.config.inside import shapes_of, wrong_links
@@ -26,6 +26,7 @@ from mrkolla.config.sections import (
     Keystone,
     Region,
     Sweep,
+    Synthetic,
     Wan,
     one_form,
 )
@@ -100,11 +101,15 @@ class Experiment(Model):
     faults: tuple[Annotated[FaultOptions, Choice("do", FAULTS)], ...] = Field(
         (), description="what is done to the cloud at each point, while the load of the probe (with a rate) goes on"
     )
+    synthetic: Synthetic | None = Field(
+        None, description="regions that real ones are measured beside, as many as sweep.synthetic_regions says"
+    )
     trace: Int = Field(0, ge=0, le=100, description="slowest operations of each kind and point to trace; 0: none")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
-        checks = (self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog, self._wrong_faults)
+        checks = [self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog]
+        checks += [self._wrong_synthetic, self._wrong_faults]
         wrong = [wrong for check in checks for wrong in check()]
         refuse([*wrong, *wrong_links(self.wan.links, shapes_of(self.admin_region, self.regions))])
         lack = self.testbed.lacks(len(self.regions) + 1)
@@ -136,6 +141,16 @@ class Experiment(Model):
             if number < len(self.regions):
                 text = f"is less than the {len(self.regions)} regions that there are, which are all in the catalog"
                 yield problem(text, ("sweep", "catalog_regions", index), number)
+
+    def _wrong_synthetic(self) -> Iterator[InitErrorDetails]:
+        if not self.sweep.synthetic_regions:
+            return
+        if self.synthetic is None:
+            text = "key is missing; sweep.synthetic_regions needs its traffic, a file of 'mrkolla traffic record'"
+            yield problem(text, ("synthetic",), None, MISSING)
+        if self.sweep.catalog_regions:
+            text = "is not for a sweep with synthetic_regions, which are in the catalog themselves; remove one of both"
+            yield problem(text, ("sweep", "catalog_regions"), None)
 
     def _wrong_faults(self) -> Iterator[InitErrorDetails]:
         if not self.faults:
@@ -199,6 +214,7 @@ class Experiment(Model):
             keystone=[variant.model_dump(exclude_none=True) for variant in sweep.keystone],
             fake_computes=sweep.fake_computes,
             catalog_regions=sweep.catalog_regions,
+            synthetic_regions=sweep.synthetic_regions,
             concurrency=sweep.concurrency,
             bench=self.bench,
             apart=sweep.apart,

@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 #: What ends the id of a point that repeats an earlier one, to see what changed meanwhile.
 AGAIN = "-again"
 #: What follows the number of regions in the words of a point's settings.
-IN_CATALOG = " regions in the catalog"
+IN_CATALOG, SYNTHETIC = " regions in the catalog", " synthetic regions"
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Point:
     ``id`` is stable and can be a file name; ``repetition`` counts from 1. ``keystone`` has the values of the
     experiment's ``keystone`` section that this point changes, ``bench`` the tools that it runs (as in the experiment
     file), ``fake_computes`` how many fake computes each OSR has at it (None: as in the experiment file),
-    ``catalog_regions`` how many OpenStack regions are in Keystone's catalog (None: those of the file). ``again`` is the
-    id of the point that this one repeats at the sweep's end (it is in no statistic).
+    ``catalog_regions`` how many OpenStack regions are in Keystone's catalog (None: those of the file),
+    ``synthetic_regions`` how many there are beside the real ones (None: the sweep has none). ``again`` is the id of the
+    point that this one repeats at the sweep's end (it is in no statistic).
     """
 
     id: str
@@ -40,12 +42,14 @@ class Point:
     fake_computes: int | None = None
     again: str | None = None
     catalog_regions: int | None = None
+    synthetic_regions: int | None = None
 
     @property
     def settings(self) -> str | None:
         """What it changes, in words, such as ``token_cache 0``; None where it changes nothing."""
         words = [f"{self.fake_computes} fake computes"] if self.fake_computes is not None else []
         words += [f"{self.catalog_regions}{IN_CATALOG}"] if self.catalog_regions is not None else []
+        words += [f"{self.synthetic_regions}{SYNTHETIC}"] if self.synthetic_regions is not None else []
         return ", ".join([*words, *(f"{key} {_word(value)}" for key, value in sorted(self.keystone.items()))]) or None
 
 
@@ -63,6 +67,7 @@ class Factors:
     keystone: Sequence[Mapping[str, Any]]
     fake_computes: Sequence[int]
     catalog_regions: Sequence[int]
+    synthetic_regions: Sequence[int]
     concurrency: Sequence[int]
     bench: Sequence[ToolOptions]
     apart: bool
@@ -79,11 +84,13 @@ class _Variant:
     fake_computes: int | None
     keystone: Mapping[str, Any]
     catalog_regions: int | None
+    synthetic_regions: int | None
 
     def label(self) -> str:
         """For a point's id."""
         label = f"-fakes{self.fake_computes}" if self.fake_computes is not None else ""
         label += f"-catalog{self.catalog_regions}" if self.catalog_regions is not None else ""
+        label += f"-synthetic{self.synthetic_regions}" if self.synthetic_regions is not None else ""
         return label + "".join(f"-{key}{_word(value)}" for key, value in sorted(self.keystone.items()))
 
 
@@ -103,8 +110,9 @@ def ordered(factors: Factors) -> list[Point]:
         firsts: dict[str | None, Point] = {}
         for repetition in range(1, factors.repetitions + 1):
             counts: list[int | None] = [*factors.catalog_regions] or [None]
+            others: list[int | None] = [*factors.synthetic_regions] or [None]
             keystones = list(factors.keystone) or [{}]
-            variants = [_Variant(number, keystone, count) for keystone in keystones for count in counts]
+            variants = [_Variant(number, *one) for one in product(keystones, counts, others)]
             if len(variants) > 1:
                 order.shuffle(variants)
             for variant in variants:

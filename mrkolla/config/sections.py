@@ -46,12 +46,23 @@ def _name(pattern: str, limit: int, rule: str) -> tuple[AfterValidator, WithJson
     return AfterValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": limit})
 
 
+#: How the names of synthetic regions begin; a number follows.
+SYNTHETIC = "synthetic-"
+
+
+def _no_synthetic(name: str) -> str:
+    if re.fullmatch(rf"{SYNTHETIC}\d+", one_form(name)):
+        raise bad(f"'{name}' is the name of a synthetic region; take another for a real one")
+    return name
+
+
 ExperimentName = Annotated[
     Text, *_name(r"[a-z0-9][a-z0-9_-]*", 40, "begin with a-z or 0-9, then a-z, 0-9, '_' and '-' (it names run folders)")
 ]
 RegionName = Annotated[
     Text,
     *_name(r"[A-Za-z][A-Za-z0-9_-]*", 32, "begin with a letter, then letters, digits, '_' and '-' (it names hosts)"),
+    AfterValidator(_no_synthetic),
 ]
 
 
@@ -157,6 +168,14 @@ def _config_folder(text: str, info: ValidationInfo) -> str:
             raise bad(f"{path} is {what}; give a folder, relative to this file")
     except (OSError, RuntimeError) as error:
         raise bad(f"'{text}' cannot be read: {error}") from None
+    return str(path)
+
+
+def _traffic_file(text: str, info: ValidationInfo) -> str:
+    context = info.context or {}
+    path = Path(context.get("folder") or ".", text).resolve()
+    if context.get("files", True) and not path.is_file():
+        raise bad(f"{path} is no file; 'mrkolla traffic record RUN -o {text}' makes one")
     return str(path)
 
 
@@ -280,6 +299,21 @@ RttEntry = Annotated[
 ]
 
 
+class Synthetic(Model):
+    """Synthetic regions: in Keystone's catalog, each with a link of its own, over which recorded requests come."""
+
+    traffic: Annotated[Text, AfterValidator(_traffic_file)] = Field(
+        description="what each replays, a file of 'mrkolla traffic record', relative to this file; absolute once read"
+    )
+    rtt_ms: tuple[Ms, Ms] = Field((5.0, 200.0), description="from, to: each has a round trip of its own between, ms")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Synthetic:
+        if self.rtt_ms[0] > self.rtt_ms[1]:
+            refuse([problem("falls: give the shorter round trip first", ("rtt_ms",), self.rtt_ms)])
+        return self
+
+
 Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
 CatalogRegions = Annotated[Int, Field(ge=1, le=500)]
 
@@ -332,6 +366,9 @@ class Sweep(Model):
         (),
         description="OpenStack regions in Keystone's catalog: those of the file, and more that have endpoints alone;"
         " registered between points, removed at the end",
+    )
+    synthetic_regions: Annotated[tuple[Annotated[Int, Field(ge=0, le=500)], ...], AfterValidator(_each_level_once)] = (
+        Field((), description="how many of the regions of `synthetic` there are beside those of the file")
     )
     concurrency: Annotated[tuple[Concurrency, ...], AfterValidator(_each_level_once)] = Field(
         (), description="operations at once, for the tools that take it (rally); empty: what the tools themselves say"

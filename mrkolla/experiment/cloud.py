@@ -14,17 +14,19 @@ from typing import Any
 from enoslib.objects import Networks, Roles
 
 from mrkolla import batch
+from mrkolla.base.cache import digest
 from mrkolla.base.errors import BenchError, CheckError, DeployError, InputError, LackError, MrkollaError, WanError
 from mrkolla.base.journal import Journal
 from mrkolla.base.progress import Progress
 from mrkolla.batch.estimate import estimate
 from mrkolla.bench import BenchContext
 from mrkolla.check import Report
-from mrkolla.cloud import computes, membership, saved
+from mrkolla.cloud import computes, membership, saved, synthetic
 from mrkolla.cloud.configure import configure
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.deploying import deploy
 from mrkolla.cloud.roles import networks_of, roles_of
+from mrkolla.cloud.synthetic import SyntheticRegions
 from mrkolla.config import Experiment, Point
 from mrkolla.experiment import schedule
 from mrkolla.experiment.phases import Watch
@@ -37,6 +39,7 @@ from mrkolla.faults.hold import entry
 from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
 from mrkolla.results import Analysis, RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
+from mrkolla.results import synthetic as seen_synthetic
 
 
 class Cloud:
@@ -61,6 +64,8 @@ class Cloud:
         self.deployed = DeployedCloud(experiment, progress, folder.path / "logs")
         self._links = LinkKeeper(self.deployed, progress)
         self._load = Load(experiment, self.deployed, folder, progress)
+        self._synthetic = ExitStack()
+        self._regions: SyntheticRegions | None = None
         #: Points whose links broke under the load.
         self._broken: set[str] = set()
         self._last_words: list[str] = []
@@ -81,12 +86,13 @@ class Cloud:
             # A run that failed keeps its cloud: there is something to look at, and to go on from.
             if self._destroy_at_end and kind is None:
                 self.deployed.destroy()
-            elif self.experiment.sweep.catalog_regions:
+            elif self.experiment.sweep.catalog_regions or self.experiment.sweep.synthetic_regions:
                 self._list_own_regions()
         finally:
             self._links.close()
             self._load.close()
             self.journal.close()
+            self._synthetic.close()
 
     def _list_own_regions(self) -> None:
         """Leave no region in Keystone's catalog that a sweep put there, whatever ended it."""
@@ -120,6 +126,8 @@ class Cloud:
     def up(self) -> Cloud:
         """Deploy what is not deployed, check it, and record what it is made of."""
         self.deployed.settle_faults()
+        self.deployed.end_synthetic()
+        synthetic.foresee(self.deployed, self.experiment)
         for member in self.deployed.members.pending():
             # A region half in was never in service; one that was to leave is on its way.
             self.progress.note(f"region {member.name}: it was {member.state} when that was cut off; it leaves now")
@@ -262,6 +270,11 @@ class Cloud:
             "provenance.json", provenance | {"tcp": self.deployed.tcp(), "hosts": self.deployed.made_of()}
         )
         self._load.prepare(points)
+        self.deployed.end_synthetic()  # of a run that was killed
+        if self.experiment.sweep.synthetic_regions:
+            synthetic.foresee(self.deployed, self.experiment)
+            made = SyntheticRegions(self.deployed, self.experiment, self._load.login())
+            self._regions = self._synthetic.enter_context(made)
         known = estimate(self.experiment, self.folder.path.parent).point_s
         self._clock = batch.Clock(self.deployed.testbed.deadline(self.experiment), known)
         done = sum(map(self._is_done, points))
@@ -272,9 +285,11 @@ class Cloud:
         for number, point in upcoming(points, self._is_done, self._failed, precision.needless):
             self._clock.begin(sum(map(self._is_done, points)), len(points))
             with self.progress.step("sweep", f"point {number} of {most}: {point.id}"):
-                self._configure(point.keystone, point.fake_computes, point.catalog_regions)
+                names = synthetic.names(point.synthetic_regions)
+                self._configure(point.keystone, point.fake_computes, point.catalog_regions, names)
                 yield point
             self._clock.end()
+        self._synthetic.close()
         self._links.close()
         self._load.close()
         self._configure({})
@@ -282,19 +297,23 @@ class Cloud:
             self.progress.note(said)
 
     def _configure(
-        self, changes: Mapping[str, Any], fake_computes: int | None = None, catalog_regions: int | None = None
+        self,
+        changes: Mapping[str, Any],
+        fake_computes: int | None = None,
+        catalog_regions: int | None = None,
+        synthetic_regions: Sequence[str] = (),
     ) -> None:
         """Put the experiment's settings of Keystone, with ``changes``, in force; nothing where they are.
 
         With ``fake_computes``, each OSR has as many; what they take is kept in ``computes.json``. With
-        ``catalog_regions``, so many regions are in Keystone's catalog.
+        ``catalog_regions``, so many regions are in Keystone's catalog; those of ``synthetic_regions`` on top.
         """
         wanted = self.experiment.with_keystone(changes).keystone
         began = time.monotonic()
         changed = configure(self.deployed, wanted, fake_computes)
         if changed.passwords:
             self._load.login(again=True)
-        membership.list_regions(self.deployed, catalog_regions)
+        membership.list_regions(self.deployed, catalog_regions, synthetic_regions)
         if fake_computes is None:
             return
         known = {one["computes"] for one in self.folder.read_json(computes.FILE, [])}
@@ -320,6 +339,9 @@ class Cloud:
         faults = [fault.model_dump(mode="json") for fault in self.experiment.faults]
         inputs = [point.rtt_ms, point.repetition, keystone, point.fake_computes, tools, wan]
         inputs += [{"catalog_regions": point.catalog_regions}] if point.catalog_regions is not None else []
+        of = self.experiment.synthetic
+        if point.synthetic_regions is not None and of is not None:
+            inputs += [{"synthetic_regions": point.synthetic_regions, "rtt_ms": of.rtt_ms}, digest(Path(of.traffic))]
         return [*inputs, faults] if faults else inputs
 
     @contextmanager
@@ -345,9 +367,17 @@ class Cloud:
     def bench(self, point: Point, links: Links) -> None:
         """Run the tools of ``point``, from all OSRs at the same time.
 
-        On refused links nothing is run. A tool that cannot be run makes the point fail; the sweep goes on.
+        On refused links nothing is run. A tool that cannot be run makes the point fail; the sweep goes on. Where the
+        sweep has synthetic regions, those of the point replay meanwhile.
         """
-        self._load.run(point, links)
+        if self._regions is None or links.refused is not None:
+            self._load.run(point, links)
+            return
+        with self._regions.load(point.synthetic_regions or 0) as load:
+            links.refused = load.refused
+            self._load.run(point, links)
+        links.refused = links.refused or load.refused
+        seen_synthetic.keep(self.folder, load.entry(point.id, self._regions.rtt_ms))
 
     def _keep(self, links: Links) -> None:
         """Write what a point gave; it is done only when its links held and its tools ran."""

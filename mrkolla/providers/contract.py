@@ -8,6 +8,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from mrkolla.wan import LocalLink, PlainLink
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SyntheticPlace:
+    """The network namespace of a synthetic region, on this machine, and its link to the AR."""
+
+    name: str
+    namespace: Path
+    link: LocalLink
 
 
 class Testbed(Plugin, ABC):
@@ -177,6 +187,22 @@ class Testbed(Plugin, ABC):
         Only where this machine may change the hosts' network: TCP at the links' ends is set so.
         """
         return {}
+
+    # -- synthetic regions ---------------------------------------------------------------------------------------
+
+    def synthetic(self, experiment: Experiment, names: Sequence[str]) -> list[SyntheticPlace]:
+        """Where the synthetic regions ``names`` of a cloud are, or would be; changes nothing.
+
+        Raises InputError where there is no room for so many.
+        """
+        raise InputError(f"on the testbed '{self.name}' there are no synthetic regions: on the local one there are")
+
+    def make_synthetic(self, experiment: Experiment, names: Sequence[str]) -> None:
+        """Make the networks of the synthetic regions ``names``; those that are there are left as they are."""
+        self.synthetic(experiment, names)
+
+    def remove_synthetic(self, cloud: str) -> None:
+        """Remove the networks of all synthetic regions of the cloud of that name; may be repeated."""
 
     # -- copies of a cloud's disks -------------------------------------------------------------------------------
 

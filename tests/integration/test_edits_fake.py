@@ -19,7 +19,7 @@ from mrkolla import config
 from mrkolla.base.progress import Progress
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config.releases import RELEASES
-from mrkolla.kolla import edits, env
+from mrkolla.kolla import edits, env, nova_forks
 from mrkolla.kolla.env import KollaEnv
 from tests.integration.newton_lab import settings
 
@@ -186,13 +186,29 @@ def test_each_takes_its_answers_from_a_queue_of_its_own(rendered):
 
 
 def test_no_container_mounts_into_the_hosts_run(rendered):
-    for which, mounted in (("plain", True), ("patched", False)):
+    for which, mounted, containers in (("plain", True, MANY), ("patched", False, 1)):
         asked = rendered[which].asked
-        assert {row["name"] for row in asked} == {f"nova_compute_fake_{number}" for number in range(1, MANY + 1)}
+        assert {row["name"] for row in asked} == {f"nova_compute_fake_{number}" for number in range(1, containers + 1)}
         assert {row["action"] for row in asked} == {"compare_container", "recreate_or_restart_container"}
         for row in asked:
             assert any(volume.startswith("/run") for volume in row["volumes"]) == mounted
             assert any("nova-compute-fake-" in volume for volume in row["volumes"])
+
+
+def test_one_container_has_what_forks_them_and_the_configuration_of_each(rendered):
+    made = rendered["patched"]
+    config = json.loads((made.fake(1) / "config.json").read_text())
+    rows = {Path(row["source"]).name: row for row in config["config_files"]}
+    assert config["command"] == f"python3 {rows['nova_forks.py']['dest']}"
+    assert Path(rows["nova_forks.py"]["dest"]).name == "nova-compute", "which its logs are called by"
+    assert (made.fake(1) / "nova_forks.py").read_text() == Path(nova_forks.__file__).read_text()
+    assert rows["fakes"]["dest"] == nova_forks.FOLDER
+    assert sorted(path.name for path in (made.fake(1) / "fakes").iterdir()) == ["1", "2", "3"]
+    for number in range(1, MANY + 1):
+        for name in ("nova.conf", "compute_id"):
+            mine = made.fake(1) / "fakes" / str(number) / name
+            assert mine.read_text() == (made.fake(number) / name).read_text()
+    assert json.loads((rendered["plain"].fake(1) / "config.json").read_text())["command"] == "nova-compute"
 
 
 def test_the_run_waits_for_the_computes_that_come(rendered):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +44,7 @@ keystone = initialize_public_application()
 def counted(environ, start):
     line = {"method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"], "port": environ["REMOTE_PORT"]}
     line["agent"] = environ.get("HTTP_USER_AGENT", "")
+    line["source"] = environ["REMOTE_ADDR"]
     print(json.dumps(line), flush=True)
     return keystone(environ, start)
 
@@ -50,14 +52,16 @@ def empty(environ, start):
     start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
 
-def serve(application, threads):
-    server = create_server(application, listen="127.0.0.1:0", threads=threads)
+host, port = sys.argv[1:]
+
+def serve(application, threads, port="0"):
+    server = create_server(application, listen=host + ":" + port, threads=threads)
     threading.Thread(target=server.run, daemon=True).start()
     return server.effective_port
 
 # SQLite has one writer.
-port = serve(counted, 1)
-url = "http://127.0.0.1:" + port
+port = serve(counted, 1, port)
+url = "http://" + host + ":" + port
 settings = {"auth_type": "password", "auth_url": url, "www_authenticate_uri": url, "username": "admin",
     "password": os.environ["ADMIN_PASSWORD"], "project_name": "admin", "user_domain_id": "default",
     "project_domain_id": "default"}
@@ -91,10 +95,10 @@ def add(identity, service_id: str, interface: str, url: str, region: str) -> Non
     identity.create_endpoint(service_id=service_id, interface=interface, url=url, region_id=region)
 
 
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory):
+@contextlib.contextmanager
+def serving(folder: Path, host: str = "127.0.0.1", port: int = 0, prefix: Sequence[str] = ()) -> Iterator[Cloud]:
+    """Keystone and the two services at ``host``; the command line of their process begins with ``prefix``."""
     python = environments.keystone() / "python"
-    folder = tmp_path_factory.mktemp("keystone")
     (folder / "keystone.conf").write_text(CONF.format(folder=folder))
     (folder / "server.py").write_text(SERVER)
     environment = {**os.environ, "OS_KEYSTONE_CONFIG_DIR": str(folder), "ADMIN_PASSWORD": PASSWORD}
@@ -113,7 +117,7 @@ def cloud(tmp_path_factory):
     log = folder / "requests.log"
     with log.open("w") as out, (folder / "server.log").open("w") as errors:
         server = subprocess.Popen(
-            [str(python), str(folder / "server.py")],
+            [*prefix, str(python), str(folder / "server.py"), host, str(port)],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=errors,
@@ -127,10 +131,8 @@ def cloud(tmp_path_factory):
             time.sleep(0.2)
             lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
             ports = next((line for line in lines if "keystone" in line), None)
-        running = Cloud(*(f"http://127.0.0.1:{ports[name]}" for name in ("keystone", "glance", "neutron")), log)
-        identity = connect(
-            CloudView([RegionView("AR", "AR", "127.0.0.1")], running.keystone, ADMIN), ADMIN, "AR"
-        ).identity
+        running = Cloud(*(f"http://{host}:{ports[name]}" for name in ("keystone", "glance", "neutron")), log)
+        identity = connect(CloudView([RegionView("AR", "AR", host)], running.keystone, ADMIN), ADMIN, "AR").identity
         # The middleware looks Keystone up in the catalog.
         service = identity.create_service(name="keystone", type="identity")
         need_region(identity, "AR")
@@ -139,6 +141,12 @@ def cloud(tmp_path_factory):
     finally:
         server.kill()
         server.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("keystone")) as running:
+        yield running
 
 
 @dataclass

@@ -112,7 +112,7 @@ def test_a_sweep_has_them_and_leaves_none_whatever_ends_it(experiment, tmp_path,
     given = experiment(sweep={"catalog_regions": [2, 10]})
     asked: list[int | None] = []
     monkeypatch.setattr(experiments, "configure", lambda *_: SimpleNamespace(passwords=False, computes=None))
-    monkeypatch.setattr(experiments.membership, "list_regions", lambda cloud, number: asked.append(number))
+    monkeypatch.setattr(experiments.membership, "list_regions", lambda cloud, number, *_: asked.append(number))
     words = io.StringIO()
     with (
         pytest.raises(RuntimeError),
@@ -122,7 +122,7 @@ def test_a_sweep_has_them_and_leaves_none_whatever_ends_it(experiment, tmp_path,
         raise RuntimeError
     assert asked == [10, None]
 
-    def refuse(cloud, number):
+    def refuse(cloud, number, synthetic=()):
         raise CheckError("Keystone is silent")
 
     monkeypatch.setattr(experiments.membership, "list_regions", refuse)

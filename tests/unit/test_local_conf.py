@@ -7,7 +7,7 @@ import json
 import jsonschema
 import pytest
 
-from mrkolla.base.errors import InputError
+from mrkolla.base.errors import InputError, LackError
 from mrkolla.providers.local import LocalConf
 from mrkolla.providers.local import testbed as local_testbed
 
@@ -203,3 +203,20 @@ def test_links_lead_from_each_osr(experiment):
     assert [link.osr for link in links] == ["OSR1", "OSR2"]
     assert len({link.interface for link in links}) == 2
     assert len({(link.netns, link.uplink) for link in links}) == 1
+
+
+def test_more_fake_computes_than_memory_bears_are_refused_with_the_arithmetic(
+    experiment, monkeypatch, tmp_path, own_cache
+):
+    monkeypatch.setattr(local_testbed, "total_gib", lambda: 24.0)
+    regions = [{"name": name, "compute_driver": "fake", "fake_computes": 100} for name in ("OSR1", "OSR2")]
+    local_testbed.foresee(experiment(regions=regions), tmp_path)
+    more = experiment(regions=regions, sweep={"fake_computes": [100, 300]})
+    with pytest.raises(
+        LackError, match=r"600 fake computes take 600 x 45 MiB, and the hosts 8.5 GiB, 34.9 GiB in all;"
+    ):
+        local_testbed.foresee(more, tmp_path)
+    with pytest.raises(
+        LackError, match=r"this machine has 24.0 GiB: at most 352 fake computes in all regions can be had"
+    ):
+        local_testbed.foresee(more, tmp_path)

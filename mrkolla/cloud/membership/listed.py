@@ -3,40 +3,48 @@
 They are a factor of a sweep. Each is registered as a region of its own, with the endpoints of the cloud's first OSR
 (another region's would be as long), and nothing else of it exists. Their names are no region's: those begin with a
 letter. A file in the cloud's folder says that there may be some, so that those of a run that was killed are removed by
-the next.
+the next. Synthetic regions (:mod:`mrkolla.cloud.synthetic`) are in it too, under names that no real one may have.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from mrkolla.base import files
-from mrkolla.base.errors import CheckError
+from mrkolla.base.errors import CheckError, InputError
 from mrkolla.bench import catalog as seen
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.membership import catalog, verify
+from mrkolla.config.sections import SYNTHETIC
 
 #: In the cloud's folder, while there may be such regions.
 FILE = "catalog-regions"
-_NAME = re.compile(r"_\d{3}")
+_NAME = re.compile(rf"(_|{SYNTHETIC})\d{{3}}")
 _PAUSE_S = 1.0
 
 
-def list_regions(cloud: DeployedCloud, number: int | None) -> bool:
+def list_regions(cloud: DeployedCloud, number: int | None, synthetic: Sequence[str] = ()) -> bool:
     """Have ``number`` OpenStack regions in the catalog; None: those that there are. Returns whether any came or went.
 
-    A token that is issued when this returns has as many. Raises CheckError when Keystone refuses, or does not show
-    them within :data:`~mrkolla.cloud.membership.verify.PATIENCE_S`; BenchError when the administrator cannot log in.
+    Those called ``synthetic`` come on top. A token that is issued when this returns has as many. Raises CheckError
+    when Keystone refuses, or does not show them within :data:`~mrkolla.cloud.membership.verify.PATIENCE_S`; BenchError
+    when the administrator cannot log in; InputError when Keystone has a region of such a name that is somebody else's.
     """
     mark, first = cloud.folder / FILE, len(cloud.osrs) + 1
-    wanted = [f"_{place:03d}" for place in range(first, (number or 0) + 1)]
+    wanted = [*(f"_{place:03d}" for place in range(first, (number or 0) + 1)), *synthetic]
     if not wanted and not mark.exists():
         return False
-    files.write(mark, "")
     with verify.identity(cloud) as identity:
+        if not mark.exists() and (others := sorted(set(catalog.regions(identity)) & set(wanted))):
+            raise InputError(
+                f"Keystone has a region '{others[0]}' that this cloud did not register: remove it there, or take fewer"
+                " regions"
+            )
+        files.write(mark, "")
         changed = _register(identity, cloud.osrs[0].name, wanted)
         for name in catalog.regions(identity):
             if _NAME.fullmatch(name) and name not in wanted:

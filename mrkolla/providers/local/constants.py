@@ -6,11 +6,15 @@ DEFAULT_NETWORK = "198.18.0.0/16"
 PREFIX = "mrk"
 #: In a network of a region: its gateway, its first host, its virtual address, and the AR's for public endpoints.
 GATEWAY, FIRST_HOST, VIP, PUBLIC_VIP = 254, 11, 10, 9
+#: In the AR's network: the router of the synthetic regions.
+SYNTHETIC_ROUTER = 253
 #: Seconds to wait for sshd and dockerd of a host that boots, and for one that shuts down.
 BOOT_TIMEOUT, STOP_TIMEOUT = 120, 120
 
 #: What a host of an OSR takes once all runs: memory (PSS) of one with its services, of another; disk.
 CONTROL_GIB, OTHER_GIB, DISK_GB = 2.5, 0.5, 3
+#: What a fake compute is reckoned with, the first of its host aside, which loads what the others share.
+FAKE_MIB = 45
 
 #: Debian packages of a host: what kolla-ansible's bootstrap-servers would see to, and what people look with.
 HOST_PACKAGES = (

@@ -108,14 +108,8 @@ def up(conf: LocalConf) -> Router:
     if not router.path.exists():
         _refuse_conflict(conf, router)
         call("ip", "netns", "add", router.netns)
-    router.ip("link", "set", "lo", "alias", f"{_OWNER}{_here()}", "up")
-    router.sysctl("net.ipv4.ip_forward", "1")
-    router.sysctl("net.ipv4.conf.all.send_redirects", "0")
-    router.sysctl("net.ipv4.conf.default.rp_filter", "0")
-    router.sysctl("net.ipv4.conf.all.rp_filter", "0")
-    # Frames inside a region must not pass the rules that delay what crosses between regions.
-    if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
-        router.sysctl("net.bridge.bridge-nf-call-iptables", "0")
+    router.ip("link", "set", "lo", "alias", f"{_OWNER}{_here()}")
+    forwards(router)
     _uplink(conf, router)
     there = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
     for network in conf.networks:
@@ -126,6 +120,18 @@ def up(conf: LocalConf) -> Router:
             router.ip("link", "set", name, "alias", network.id, "up")
         router.ip("addr", "replace", f"{network.gateway}/{network.subnet.prefixlen}", "dev", bridge(number))
     return router
+
+
+def forwards(router: Router) -> None:
+    """Have the kernel route between the interfaces of ``router``."""
+    router.ip("link", "set", "lo", "up")
+    router.sysctl("net.ipv4.ip_forward", "1")
+    router.sysctl("net.ipv4.conf.all.send_redirects", "0")
+    router.sysctl("net.ipv4.conf.default.rp_filter", "0")
+    router.sysctl("net.ipv4.conf.all.rp_filter", "0")
+    # Frames inside a region must not pass the rules that delay what crosses between regions.
+    if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+        router.sysctl("net.bridge.bridge-nf-call-iptables", "0")
 
 
 def _uplink(conf: LocalConf, router: Router) -> None:
@@ -179,7 +185,17 @@ def down(name: str) -> None:
     router = Router.of(name)
     if router.path.exists() and not is_ours(name):
         return
+    remove_beside(name)
     if call("ip", "link", "show", router.device, check=False).returncode == 0:
         call("ip", "link", "del", router.device)
     if router.path.exists():
         call("ip", "netns", "del", router.netns)
+
+
+def remove_beside(name: str) -> None:
+    """Remove the namespaces that are called as the router of the testbed ``name`` with a dot behind."""
+    router = Router.of(name)
+    if router.path.exists() and not is_ours(name):
+        return
+    for path in sorted(router.path.parent.glob(f"{router.netns}.*")):
+        call("ip", "netns", "del", path.name)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from mrkolla.base import cache
 from mrkolla.base.errors import InputError, LackError
+from mrkolla.base.memory import free_gib, total_gib
 from mrkolla.base.remote import Host
 from mrkolla.config import Experiment, placement
 from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from mrkolla.config.testbeds import LocalTestbed
 from mrkolla.providers import contained
+from mrkolla.providers.contract import SyntheticPlace
 from mrkolla.providers.local import boot, network, rootfs
+from mrkolla.providers.local import synthetic as others
 from mrkolla.providers.local.configuration import LocalConf
-from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, OTHER_GIB, PUBLIC_VIP, VIP
+from mrkolla.providers.local.constants import CONTROL_GIB, DISK_GB, FAKE_MIB, OTHER_GIB, PUBLIC_VIP, VIP
 from mrkolla.providers.local.provider import Local, end, load, require, saved
 from mrkolla.wan import LocalLink
 
@@ -188,8 +191,18 @@ def has_remains(name: str) -> bool:
 
 
 def foresee(experiment: Experiment, results: Path) -> None:
-    """Raise LackError, before anything is built, when another cache's cloud has the name."""
+    """Raise LackError, before anything is built, when another cache's cloud has the name, or memory is too small."""
     refuse_other(experiment.name)
+    computes = sum(max(region.fake_computes or 0, *experiment.sweep.fake_computes, 0) for region in experiment.regions)
+    kinds = ["control" in host.roles for host in placement.wanted(experiment)]
+    hosts = CONTROL_GIB * sum(kinds) + OTHER_GIB * (len(kinds) - sum(kinds))
+    need, there = hosts + computes * FAKE_MIB / 1024, total_gib()
+    if computes and need > there:
+        most = max(0, int((there - hosts) * 1024 / FAKE_MIB))
+        raise LackError(
+            f"{computes} fake computes take {computes} x {FAKE_MIB} MiB, and the hosts {hosts:g} GiB, {need:.1f} GiB in"
+            f" all; this machine has {there:.1f} GiB: at most {most} fake computes in all regions can be had"
+        )
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
@@ -219,6 +232,26 @@ def links(experiment: Experiment) -> list[LocalLink]:
         for net in conf.networks
         if net.id != experiment.admin_region.name
     ]
+
+
+def synthetic(experiment: Experiment, names: Sequence[str]) -> list[SyntheticPlace]:
+    """Where the synthetic regions ``names`` are, or would be; raises InputError where there is no room for them."""
+    return _synthetic(experiment, names).places()
+
+
+def make_synthetic(experiment: Experiment, names: Sequence[str]) -> None:
+    """Make the networks of the synthetic regions ``names``; those that are there are left as they are."""
+    others.up(_synthetic(experiment, names))
+
+
+def _synthetic(experiment: Experiment, names: Sequence[str]) -> others.Plan:
+    conf = configuration(experiment)
+    return others.Plan(conf, next(net for net in conf.networks if net.id == experiment.admin_region.name), names)
+
+
+def remove_synthetic(name: str) -> None:
+    """Remove the networks of all synthetic regions of the cloud ``name``."""
+    others.down(name)
 
 
 def running(experiment: Experiment) -> dict[str, bool]:
@@ -321,8 +354,7 @@ def need_room(experiment: Experiment, name: str) -> None:
     hosts = [host for host in placement.wanted(experiment) if host.region == name and not there.get(host.name)]
     control = sum("control" in host.roles for host in hosts)
     need = CONTROL_GIB * control + OTHER_GIB * (len(hosts) - control)
-    words = Path("/proc/meminfo").read_text().split()
-    free = int(words[words.index("MemAvailable:") + 1]) / 2**20
+    free = free_gib()
     if free < need:
         raise LackError(
             f"region {name} wants {len(hosts)} more hosts with about {need:.1f} GiB of memory, and this machine has"

@@ -1,0 +1,212 @@
+"""What a real OSR asked of the AR's Keystone, as a file that synthetic regions replay.
+
+    traffic = record(RunFolder.open("results/two_regions-..."), region="OSR1")
+    write(traffic, Path("two_regions.parquet"))
+    read(Path("two_regions.parquet")).requests
+
+It is made from the access log that a run keeps of each point. What is in it: when a request came, over which
+connection, whether it issued a token, validated one or asked for Keystone's versions, and which of the file's tokens
+that was about. Times are relative, tokens are numbers: nothing of it lets anybody in anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mrkolla.base.errors import InputError
+from mrkolla.bench.accesslog import comes_from
+from mrkolla.bench.observe import LOGS
+from mrkolla.results import RunFolder
+
+VERSION = 1
+ISSUE, VALIDATE, VERSIONS = "issue", "validate", "versions"
+KINDS = (ISSUE, VALIDATE, VERSIONS)
+_KEY = b"mrkolla.traffic"
+_TOKENS = "/v3/auth/tokens"
+_LOG = ["region", "start_ns", "end_ns", "source", "port", "new", "front", "status", "method", "path"]
+_LOG += ["auth", "subject", "issued", "bytes", "service_ms"]
+_COLUMNS = pa.schema(
+    [
+        ("at_us", pa.int64()),
+        ("connection", pa.int32()),
+        ("before", pa.bool_()),
+        ("kind", pa.dictionary(pa.int8(), pa.string())),
+        ("auth", pa.int32()),
+        ("subject", pa.int32()),
+        ("issued", pa.int32()),
+        ("bytes", pa.int64()),
+        ("service_ms", pa.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request: ``at_us`` after the first, on the connection of that number (``before``: it was open already).
+
+    ``auth``, ``subject`` and ``issued`` are numbers of tokens (None: there is none): what it came with, what it asked
+    about, what it got. ``bytes`` and ``service_ms`` are what it took when it was logged.
+    """
+
+    at_us: int
+    connection: int
+    before: bool
+    kind: str
+    auth: int | None
+    subject: int | None
+    issued: int | None
+    bytes: int
+    service_ms: int | None
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The requests of ``region`` at ``point`` of ``run``, over a link of ``rtt_ms``, in order.
+
+    ``seconds``: until the last answer. ``left_out``: requests of the log that cannot be replayed (other calls, and
+    those that Keystone refused).
+    """
+
+    run: str
+    release: str
+    region: str
+    point: str
+    rtt_ms: float
+    seconds: float
+    left_out: int
+    requests: tuple[Request, ...]
+
+    def about(self) -> dict[str, Any]:
+        """All but the requests."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "requests"}
+
+    def counts(self) -> dict[str, float]:
+        """In a period: requests of each kind, connections opened, tokens; and requests a second."""
+        kinds = Counter(one.kind for one in self.requests)
+        opened = {one.connection for one in self.requests if not one.before}
+        return {
+            **{kind: kinds[kind] for kind in KINDS},
+            "connections": len(opened),
+            "a second": round(len(self.requests) / self.seconds, 2),
+        }
+
+
+def record(run: RunFolder, region: str | None = None, point: str | None = None) -> Traffic:
+    """What ``region`` (the first OSR) asked at ``point`` (the one with most requests) of a run that is done.
+
+    Raises:
+        InputError: the run has no such region or point, kept no access log, or has no request of the region in it.
+    """
+    provenance = run.read_json("provenance.json", {})
+    regions = [
+        SimpleNamespace(name=one["name"], kind=one["kind"], vip=one["vip"], subnet=one["subnet"], control=(),
+                        hosts=[SimpleNamespace(host=SimpleNamespace(address=host["address"])) for host in one["hosts"]])
+        for one in provenance.get("regions", [])
+    ]  # fmt: skip
+    osrs = [one for one in regions if one.kind == "OSR"]
+    admin = next((one.name for one in regions if one.kind == "AR"), None)
+    if admin is None or not osrs:
+        raise InputError(f"{run.path}: provenance.json names no regions: there is nothing to record")
+    of = next((one for one in osrs if one.name == (region or osrs[0].name)), None)
+    if of is None:
+        raise InputError(f"{run.path}: no OSR '{region}'; there are {', '.join(one.name for one in osrs)}")
+    done = {one["point"]: one["rtt_asked_ms"].get(of.name, 0.0) for one in run.points() if one["status"] == "done"}
+    if point is not None and point not in done:
+        raise InputError(f"{run.path}: no point '{point}' that is done; there are {', '.join(done) or 'none'}")
+    comes = comes_from(of, regions)
+    best: list[dict[str, Any]] = []
+    for name in [point] if point else done:
+        rows = _rows(run, name, admin)
+        mine = [one for one in rows if comes(one["source"])]
+        if len(mine) > len(best):
+            best, chosen = mine, name
+    requests = _requests(best)
+    if not requests:
+        raise InputError(f"{run.path}: its access logs have no request of {of.name} to the Keystone of {admin}")
+    first, last = min(one["start_ns"] for one in best), max(one["end_ns"] for one in best)
+    release = str(provenance.get("release", ""))
+    seconds = max(1.0, round((last - first) / 1e9, 3))
+    left = len(best) - len(requests)
+    return Traffic(run.name, release, of.name, chosen, float(done[chosen]), seconds, left, tuple(requests))
+
+
+def _rows(run: RunFolder, point: str, admin: str) -> list[dict[str, Any]]:
+    """What was logged at the Keystone of ``admin``, by start; nothing where no log was kept."""
+    path = run.path / "tools" / LOGS / f"{point}.parquet"
+    if not path.exists():
+        return []
+    rows = pq.read_table(path, columns=_LOG).to_pylist()
+    mine = [one for one in rows if one["region"] == admin and one["front"].startswith("keystone")]
+    return sorted(mine, key=lambda one: one["start_ns"])
+
+
+def _kind(row: dict[str, Any]) -> str | None:
+    """What can be replayed of a row of the log; None: nothing."""
+    if row["status"] >= 400:
+        return None
+    if row["path"].rstrip("/") == _TOKENS:
+        if row["method"] == "POST":
+            return ISSUE if row["issued"] else None
+        return VALIDATE if row["method"] == "GET" and row["auth"] and row["subject"] else None
+    return VERSIONS if row["method"] == "GET" and row["path"].rstrip("/") in ("", "/v3") else None
+
+
+def _requests(rows: Iterable[dict[str, Any]]) -> list[Request]:
+    """The requests of one region, by start, with numbers for connections and tokens."""
+    tokens: dict[str, int] = {}
+    connections: dict[tuple[str, int], tuple[int, bool]] = {}
+    number, found, first = 0, [], None
+    for row in rows:
+        first = row["start_ns"] if first is None else first
+        end = (row["source"], row["port"])
+        if row["new"] or end not in connections:
+            connections[end] = (number, not row["new"])
+            number += 1
+        kind = _kind(row)
+        if kind is None:
+            continue
+
+        def known(token: str) -> int | None:
+            return tokens.setdefault(token, len(tokens)) if token else None
+
+        issued = known(row["issued"]) if kind == ISSUE else None
+        auth, subject = (known(row["auth"]), known(row["subject"])) if kind == VALIDATE else (None, None)
+        at_us = (row["start_ns"] - first) // 1000
+        found.append(Request(at_us, *connections[end], kind, auth, subject, issued, row["bytes"], row["service_ms"]))
+    return found
+
+
+def write(traffic: Traffic, path: Path) -> None:
+    """Write ``traffic`` as a Parquet file, whose metadata says all else of it."""
+    table = pa.Table.from_pylist([asdict(one) for one in traffic.requests], _COLUMNS)
+    about = json.dumps({"version": VERSION, **traffic.about()}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table.replace_schema_metadata({_KEY: about}), path)
+
+
+def read(path: Path) -> Traffic:
+    """The file at ``path``. Raises InputError for one that is missing, no such file, or of another version."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; 'mrkolla traffic record RUN -o {path}' makes one") from None
+    except (OSError, pa.ArrowException) as wrong:
+        raise InputError(f"{path}: no traffic file: {str(wrong).splitlines()[0]}") from None
+    about = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    if "version" not in about:
+        raise InputError(f"{path}: no traffic file: 'mrkolla traffic record RUN -o FILE' makes one")
+    if (version := about.pop("version")) != VERSION:
+        raise InputError(f"{path}: a traffic file of version {version}, and this is of {VERSION}: record it anew")
+    return Traffic(**about, requests=tuple(Request(**row) for row in table.to_pylist()))
+
+
+__all__ = ["ISSUE", "KINDS", "VALIDATE", "VERSIONS", "Request", "Traffic", "read", "record", "write"]

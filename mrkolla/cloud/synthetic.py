@@ -1,0 +1,157 @@
+"""Synthetic regions beside a cloud's real ones: in Keystone's catalog, with networks, links and load of their own.
+
+    with SyntheticRegions(cloud, experiment, login) as regions:
+        list_regions(cloud, None, regions.names(10))
+        with regions.load("point", 10) as load:
+            ...                                     # what is measured
+        load.refused, load.told
+
+The networks and links of as many as the sweep wants at most are made once. A folder in the cloud's says so before
+anything is made: what a run that was killed left is taken back by the next, and by ``destroy``. Their program ends
+with the one that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mrkolla.base import files
+from mrkolla.base.errors import BenchError, LackError, WanError
+from mrkolla.base.memory import free_gib
+from mrkolla.bench import replay, traffic
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config import Experiment
+from mrkolla.config.sections import SYNTHETIC
+from mrkolla.wan import Rtt, Wan, verify
+
+#: What one is reckoned with: its link's two delay lines (seen: 5.5 MiB of their own each), its namespace, its load.
+EACH_MIB = 15.0
+#: The share of the golden ratio: its multiples, whatever their number, lie evenly between 0 and 1.
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def names(number: int | None) -> list[str]:
+    """Names of so many synthetic regions."""
+    return [f"{SYNTHETIC}{place:03d}" for place in range(1, (number or 0) + 1)]
+
+
+def round_trips(number: int, between: tuple[float, float]) -> dict[str, float]:
+    """The round trip of each synthetic region, ms: one of its own, which others that come do not change."""
+    low, high = between
+    return {
+        name: round(low + (high - low) * math.modf(place * _GOLDEN)[0], 1) for place, name in enumerate(names(number))
+    }
+
+
+def foresee(cloud: DeployedCloud, experiment: Experiment) -> None:
+    """Raise, before anything is made, InputError or LackError when there cannot be as many as the sweep wants."""
+    most = max(experiment.sweep.synthetic_regions, default=0)
+    if experiment.synthetic is None or not most:
+        return
+    traffic.read(Path(experiment.synthetic.traffic))
+    cloud.testbed.synthetic(experiment, names(most))
+    need, free = most * EACH_MIB / 1024, free_gib()
+    if need > free:
+        raise LackError(
+            f"{most} synthetic regions take {most} x {EACH_MIB:g} MiB = {need:.1f} GiB of memory, and this machine has"
+            f" {free:.1f} GiB left: at most {int(free * 1024 / EACH_MIB)} can be had"
+        )
+
+
+@dataclass
+class Load:
+    """What synthetic regions did while a point lasted. ``refused``: why the point does not count (None: it does)."""
+
+    regions: int
+    before: dict[str, Rtt] = field(default_factory=dict)
+    after: dict[str, Rtt] = field(default_factory=dict)
+    told: dict[str, Any] | None = None
+    refused: str | None = None
+
+    def entry(self, point: str, asked: dict[str, float]) -> dict[str, Any]:
+        """For :data:`mrkolla.results.synthetic.FILE`."""
+        rtts = {
+            name: {"asked": asked[name], "before": self.before[name].median_ms, "after": self.after[name].median_ms}
+            for name in self.before.keys() & self.after.keys()
+        }
+        return {"point": point, "regions": self.regions, "rtt_ms": rtts, "load": self.told}
+
+
+class SyntheticRegions:
+    """As many as the sweep of ``experiment`` wants at most; a context that makes their links, and takes them back.
+
+    There are none yet (:meth:`DeployedCloud.end_synthetic`). ``auth``: the user that asks Keystone for them.
+    """
+
+    def __init__(self, cloud: DeployedCloud, experiment: Experiment, auth: dict[str, str]) -> None:
+        assert experiment.synthetic is not None, "the file was read"
+        self._cloud, self._experiment = cloud, experiment
+        self.rtt_ms = round_trips(max(experiment.sweep.synthetic_regions), experiment.synthetic.rtt_ms)
+        self._file, self._auth = Path(experiment.synthetic.traffic), auth
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        cloud, wanted = self._cloud, list(self.rtt_ms)
+        with self._open as made, cloud.progress.step("wan", f"links of {len(wanted)} synthetic regions"):
+            places = cloud.testbed.synthetic(self._experiment, wanted)
+            links = [place.link for place in places]
+            made.callback(cloud.end_synthetic)
+            cloud.synthetic.mkdir(mode=0o700, exist_ok=True)
+            files.write(cloud.synthetic / "links.json", json.dumps([asdict(link) for link in links]))
+            cloud.testbed.make_synthetic(self._experiment, wanted)
+            wan = Wan(links, cloud.synthetic, self._experiment.wan.driver)
+            wan.start()
+            requests = traffic.read(self._file)
+            load = replay.Replay(requests, places, cloud.keystone_url, self._auth, self._experiment.sweep.seed)
+            self._load = made.enter_context(load)
+            base = self._load.measure(len(wanted))
+            for name, rtt_ms in self.rtt_ms.items():
+                # The same measure says what the link takes with nothing added.
+                wan.set(name, rtt_ms=max(0.0, rtt_ms - base[name].median_ms))
+            self._open = made.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._open.close()
+
+    @contextmanager
+    def load(self, number: int) -> Iterator[Load]:
+        """Have ``number`` of them replay while the context lasts; each link is measured before and after, and judged.
+
+        A link that is off, or a load that is not what was recorded, is in :attr:`Load.refused`.
+        """
+        found = Load(number)
+        try:
+            found.before = self._measured(number, "before")
+            self._load.start(number)
+        except (WanError, BenchError) as wrong:
+            found.refused = str(wrong)
+        try:
+            yield found
+        finally:
+            if found.refused is None:
+                self._end(found)
+
+    def _end(self, found: Load) -> None:
+        try:
+            found.told = self._load.stop()
+            found.refused = replay.refused(found.told)
+            found.after = self._measured(found.regions, "after")
+        except (WanError, BenchError) as wrong:
+            found.refused = found.refused or str(wrong)
+
+    def _measured(self, number: int, phase: str) -> dict[str, Rtt]:
+        found = self._load.measure(number)
+        for name, rtt in found.items():
+            verify(self.rtt_ms[name], rtt, f"{name} to {self._cloud.admin.name}, {phase}")
+        return found
+
+
+__all__ = ["EACH_MIB", "Load", "SyntheticRegions", "foresee", "names", "round_trips"]
