@@ -23,6 +23,7 @@ from mrkolla.config.sections import (
     ExperimentName,
     Images,
     Keystone,
+    KeystoneSettings,
     Region,
     Sweep,
     Wan,
@@ -103,7 +104,8 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
-        refuse([*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes(), *self._wrong_faults()])
+        wrong = [*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes(), *self._wrong_faults()]
+        refuse([*wrong, *self._wrong_timeouts()])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self
@@ -169,6 +171,20 @@ class Experiment(Model):
             first = seen.setdefault(rtts, index)
             if first != index:
                 yield problem(f"is the same as rtt_ms[{first}]; remove it, or raise repetitions", here, entry)
+
+    def _wrong_timeouts(self) -> Iterator[InitErrorDetails]:
+        """A connection takes one round trip, an answer another: a shorter timeout takes every Keystone for gone."""
+        entries = [
+            rtt for entry in self.sweep.rtt_ms for rtt in (entry.values() if isinstance(entry, dict) else [entry])
+        ]
+        longest = max([*entries, self.wan.deploy_rtt_ms])
+        places: list[tuple[tuple[str | int, ...], KeystoneSettings]] = [(("keystone",), self.keystone)]
+        places += [(("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone) if one.connect_timeout]
+        for place, settings in places:
+            if 0 < 1000 * settings.timeout_s < 2 * longest:
+                text = f"{settings.timeout_s} s is less than two round trips of {longest:g} ms, which services need to"
+                text += " ask Keystone; raise it, or 0: wait without end"
+                yield problem(text, (*place, "connect_timeout"), settings.connect_timeout)
 
     def _rtts(self, entry: float | dict[str, float]) -> dict[str, float]:
         return {r.name: entry[r.name] if isinstance(entry, dict) else entry for r in self.regions}

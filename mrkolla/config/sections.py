@@ -178,8 +178,13 @@ class CloudKolla(Kolla):
     )
 
 
-class Keystone(Model):
-    """Keystone's settings that bear on the latency; null is Kolla's own value."""
+#: How long a service waits for Keystone (s), and how often it tries to connect again, where a file does not say.
+#: Upstream waits without end and tries three times more: one request then holds a worker until its client gives up.
+CONNECT_TIMEOUT_S, RETRIES = 5, 0
+
+
+class KeystoneSettings(Model):
+    """What of Keystone, and of the services that ask it, a running cloud can be given; null is Kolla's own value."""
 
     hash_rounds: Int | None = Field(None, ge=4, le=31, description="bcrypt rounds of the password hash, 4 to 31")
     keep_alive: Bool | None = Field(None, description="whether Keystone keeps HTTP connections open")
@@ -187,6 +192,33 @@ class Keystone(Model):
     token_cache: Int | None = Field(
         None, ge=0, le=31_536_000, description="seconds that services cache a validated token; 0: not at all"
     )
+    connect_timeout: Int | None = Field(
+        None,
+        ge=0,
+        le=3_600,
+        description="seconds that services wait for a connection to Keystone, and then for its answer; 0: without end,"
+        f" as upstream; null: {CONNECT_TIMEOUT_S}",
+    )
+    retries: Int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description=f"how often services try to connect to Keystone again; null: {RETRIES} (upstream: 3)",
+    )
+
+    @property
+    def timeout_s(self) -> int:
+        """The ``connect_timeout`` that is meant; 0: none."""
+        return CONNECT_TIMEOUT_S if self.connect_timeout is None else self.connect_timeout
+
+    @property
+    def tries(self) -> int:
+        """The ``retries`` that are meant."""
+        return RETRIES if self.retries is None else self.retries
+
+
+class Keystone(KeystoneSettings):
+    """Keystone: its settings."""
 
 
 class AdminRegion(Model):
@@ -248,7 +280,7 @@ RttEntry = Annotated[
 Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
 
 
-def _each_variant_once(variants: tuple[Keystone, ...]) -> tuple[Keystone, ...]:
+def _each_variant_once(variants: tuple[KeystoneSettings, ...]) -> tuple[KeystoneSettings, ...]:
     given = [variant.model_dump(exclude_none=True) for variant in variants]
     text = "is the same as keystone[{}]; remove it"
     wrong = [(i, given.index(one)) for i, one in enumerate(given) if one in given[:i]]
@@ -286,7 +318,7 @@ class Sweep(Model):
         False, description="each OSR takes the round trips in an order of its own: they differ at the same time"
     )
     seed: Int = Field(1, description="seed of the order of points and operations")
-    keystone: Annotated[tuple[Keystone, ...], AfterValidator(_each_variant_once)] = Field(
+    keystone: Annotated[tuple[KeystoneSettings, ...], AfterValidator(_each_variant_once)] = Field(
         (), description="keystone sections, each laid over the file's own ({}: as it is); configured between points"
     )
     fake_computes: tuple[Annotated[Int, Field(ge=2, le=100_000)], ...] = Field(

@@ -24,6 +24,7 @@ from mrkolla.config import Experiment, Kolla
 from mrkolla.config.placement import AR, Region, region_names
 from mrkolla.config.points import folder_files
 from mrkolla.config.releases import release as release_of
+from mrkolla.config.sections import Keystone
 from mrkolla.kolla import addresses, dialect, httplog, inifiles, passwords, wiring
 from mrkolla.kolla.edits import edits_for
 from mrkolla.kolla.image_names import DISTRO, NAMESPACE, REGISTRY
@@ -178,10 +179,7 @@ def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
         if keystone.hash_rounds is not None:
             files["keystone.conf"] = f"[identity]\npassword_hash_rounds = {keystone.hash_rounds}\n"
         return files
-    if keystone.token_cache is not None:
-        # -1 turns the cache off (keystonemiddleware).
-        seconds = keystone.token_cache or -1
-        files["global.conf"] = f"[keystone_authtoken]\ntoken_cache_time = {seconds}\n"
+    files["global.conf"] = "\n".join(["[keystone_authtoken]", *_middleware(keystone), ""])
     driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
     if driver == "qemu" and "nova_compute_virt_type" in absent(experiment.release):
         files["nova/nova-compute.conf"] = "[libvirt]\nvirt_type = qemu\n"
@@ -189,6 +187,18 @@ def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
         # The driver with predictable ids: the plain one comes back under a new one after a restart.
         files["nova/nova-compute.conf"] = "[DEFAULT]\ncompute_driver = fake.PredictableNodeUUIDDriver\n"
     return files
+
+
+def _middleware(keystone: Keystone) -> list[str]:
+    """How keystonemiddleware asks Keystone: lines of a service's ``[keystone_authtoken]``."""
+    lines = [f"http_request_max_retries = {keystone.tries}"]
+    if keystone.timeout_s:
+        # The middleware's session takes it for the time limit of a connection and of each wait for an answer.
+        lines.append(f"http_connect_timeout = {keystone.timeout_s}")
+    if keystone.token_cache is not None:
+        # -1 turns the cache off.
+        lines.append(f"token_cache_time = {keystone.token_cache or -1}")
+    return lines
 
 
 def region_globals(experiment: Experiment, region: Region, admin: Region, testbed: dict) -> dict:

@@ -247,19 +247,28 @@ def test_the_compute_driver_is_the_regions(write, experiment, driver, virt, libv
     assert not (folder / "OSR2" / "config" / "nova").exists()
 
 
+#: How long services wait for Keystone where a file does not say.
+PATIENCE = "http_request_max_retries = 0\nhttp_connect_timeout = 5\n"
+
+
 def test_keystones_settings_go_to_the_regions_that_they_concern(write, experiment):
     folder = write(experiment(keystone={"hash_rounds": 4, "token_cache": 30}))
     assert (folder / "AR" / "config" / "keystone.conf").read_text() == "[identity]\npassword_hash_rounds = 4\n"
     assert not (folder / "AR" / "config" / "global.conf").exists()
     for region in ("OSR1", "OSR2"):
         text = (folder / region / "config" / "global.conf").read_text()
-        assert text == "[keystone_authtoken]\ntoken_cache_time = 30\n"
+        assert text == "[keystone_authtoken]\n" + PATIENCE + "token_cache_time = 30\n"
         assert not (folder / region / "config" / "keystone.conf").exists()
     # keystonemiddleware: -1 turns the cache off, and 0 would not.
     off = write(experiment(keystone={"token_cache": 0}), "off")
     assert (off / "OSR1" / "config" / "global.conf").read_text().endswith("token_cache_time = -1\n")
     none = write(experiment(), "none")
-    assert not [name for name in files(none) if name.endswith(("keystone.conf", "global.conf"))]
+    assert not [name for name in files(none) if name.endswith("keystone.conf") or name == "AR/config/global.conf"]
+    assert (none / "OSR1" / "config" / "global.conf").read_text() == "[keystone_authtoken]\n" + PATIENCE
+    # As upstream: tried three times more, waited for without end.
+    upstream = write(experiment(keystone={"connect_timeout": 0, "retries": 3}), "upstream")
+    text = "[keystone_authtoken]\nhttp_request_max_retries = 3\n"
+    assert (upstream / "OSR2" / "config" / "global.conf").read_text() == text
 
 
 def test_workers_do_not_hang_on_how_many_osrs_there_are(planned):
@@ -371,7 +380,7 @@ def test_a_persons_ini_files_are_merged_with_those_of_the_plan(write, experiment
     there = {name: (folder / "OSR1" / "config" / name).read_text() for name in mine}
     for name, text in mine.items():
         assert there[name].startswith(text), "a person's file stays as it is"
-    assert "[keystone_authtoken]\ntoken_cache_time = 60\n" in there["global.conf"]
+    assert "token_cache_time = 60\n" in there["global.conf"]
     assert there["galera.cnf"].count("max_connections") == 1
     assert "innodb_buffer_pool_size = 256M" in there["galera.cnf"]
     assert "network_vlan_ranges = physnet1:100:1999" in there["neutron/ml2_conf.ini"]
