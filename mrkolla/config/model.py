@@ -105,7 +105,7 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
         wrong = [*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes(), *self._wrong_faults()]
-        refuse([*wrong, *self._wrong_timeouts()])
+        refuse([*wrong, *self._wrong_timeouts(), *self._wrong_topology()])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self
@@ -185,6 +185,32 @@ class Experiment(Model):
                 text = f"{settings.timeout_s} s is less than two round trips of {longest:g} ms, which services need to"
                 text += " ask Keystone; raise it, or 0: wait without end"
                 yield problem(text, (*place, "connect_timeout"), settings.connect_timeout)
+
+    def _wrong_topology(self) -> Iterator[InitErrorDetails]:
+        """What a Keystone in each OSR cannot be given."""
+        topology = self.keystone.topology
+        if topology == "central":
+            return
+        alone = f"is configured in the admin region alone, and with topology {topology} Keystone is in each region"
+        places: list[tuple[tuple[str | int, ...], KeystoneSettings]] = [
+            (("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone)
+        ]
+        for place, settings in places:
+            for key in ("hash_rounds", "workers"):
+                if getattr(settings, key) is not None:
+                    yield problem(f"{alone}: set it in keystone", (*place, key), getattr(settings, key))
+        for place, settings in ((("keystone",), self.keystone), *places):
+            if settings.keep_alive is False:
+                yield problem(f"{alone}; leave it out", (*place, "keep_alive"), False)
+        if topology == "replica":
+            sections = [
+                (("admin_region",), self.admin_region),
+                *(((("regions", i), r)) for i, r in enumerate(self.regions)),
+            ]
+            for where, region in sections:
+                if region.control > 1:
+                    text = "topology replica copies from one MariaDB to one: 1 control host, or another topology"
+                    yield problem(text, (*where, "control"), region.control)
 
     def _rtts(self, entry: float | dict[str, float]) -> dict[str, float]:
         return {r.name: entry[r.name] if isinstance(entry, dict) else entry for r in self.regions}
