@@ -42,7 +42,8 @@ exec /usr/bin/rsync -a --delete-after -e 'ssh -i /var/lib/keystone/.ssh/id_rsa -
 {% endif %}
 """,  # noqa: E501
         reason="only the admin region makes new Fernet keys: where another one's Keystone would rotate its own, it"
-        " takes those of the admin region, by the SSH that Kolla hands keys on with; without the variable nothing changes",
+        " takes those of the admin region, by the SSH that Kolla hands keys on with; without the variable nothing"
+        " changes",
         change="places",
     ),
 )

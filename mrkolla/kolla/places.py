@@ -98,6 +98,7 @@ def backend(experiment: Experiment, admin: Region) -> str:
         [
             f"backend {_BACKEND}",
             "    mode http",
+            "    retries 0",
             f"    timeout connect {seconds}s",
             f"    timeout server {seconds}s",
             "    option httpchk GET /v3",
