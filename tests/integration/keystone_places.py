@@ -134,8 +134,9 @@ def _mariadb(running: Running, name: str, folder: Path, more: str) -> None:
     file.write_text(MARIADB.format(folder=folder, address=address, galera=GALERA) + more)
     install = ["mariadb-install-db", f"--defaults-file={file}", "--user=root", "--wsrep-on=OFF"]
     inside(name, [*install, "--auth-root-authentication-method=normal", "--skip-test-db"])
-    grant = f"CREATE USER root@'%' IDENTIFIED BY '{ROOT}'; GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;"
-    (folder / "grant.sql").write_text(f"FLUSH PRIVILEGES;\n{grant}\n")
+    grants = [f"CREATE USER root@'%' IDENTIFIED BY '{ROOT}'", "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION"]
+    # One statement a line, as such a server reads them.
+    (folder / "grant.sql").write_text("".join(f"{one};\n" for one in ("FLUSH PRIVILEGES", *grants)))
     server = ["mariadbd", f"--defaults-file={file}", "--user=root"]
     with (folder / "grant.sql").open() as statements:
         inside(name, [*server, "--bootstrap", "--wsrep-on=OFF", "--skip-log-bin"], stdin=statements)
