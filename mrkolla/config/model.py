@@ -182,8 +182,8 @@ class Experiment(Model):
         places += [(("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone) if one.connect_timeout]
         for place, settings in places:
             if 0 < 1000 * settings.timeout_s < 2 * longest:
-                text = f"a timeout of {settings.timeout_s} s is less than two round trips of {longest:g} ms, which services"
-                text += " need to ask Keystone; raise connect_timeout, or 0: they wait without end"
+                text = f"a timeout of {settings.timeout_s} s is less than two round trips of {longest:g} ms, which"
+                text += " services need to ask Keystone; raise connect_timeout, or 0: they wait without end"
                 yield problem(text, (*place, "connect_timeout"), settings.connect_timeout)
 
     def _wrong_topology(self) -> Iterator[InitErrorDetails]:
