@@ -30,11 +30,11 @@ def check_keystone(
     assert region.keystone, "it has one"
     try:
         with connect(view, view.admin_auth, region.name, keystone=region.keystone) as local:
-            tokens = {"the region's": (local, admin), "the admin region's": (admin, local)}
-            for whose, (issues, validates) in tokens.items():
-                url = validates.identity.get_endpoint().rstrip("/").removesuffix("/v3") + "/v3/auth/tokens"
-                about = {"X-Subject-Token": issues.session.get_token()}
-                status = validates.session.get(url, headers=about, raise_exc=False).status_code
+            places = {"the region's": (local, region.keystone), "the admin region's": (admin, view.keystone_url)}
+            for whose, other in zip(places, reversed(places), strict=True):
+                validates, url = places[other]
+                about = {"X-Subject-Token": places[whose][0].session.get_token()}
+                status = validates.session.get(f"{url}/v3/auth/tokens", headers=about, raise_exc=False).status_code
                 if status != 200:
                     return [found(f"a token of {whose} Keystone at the other one", "valid", f"status {status}")]
             return _follows(view, region, admin, local, stop, facts)
