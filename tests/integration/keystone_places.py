@@ -27,7 +27,7 @@ from tests.integration.middleware_cloud import Running, region, space
 ROOT, REPLICA, KEYSTONE = "root-of-the-test", "replica-of-the-test", "keystone-of-the-test"
 GALERA = Path("/usr/lib/galera/libgalera_smm.so")
 
-#: What of Kolla's galera.cnf bears on replication.
+#: What of Kolla's galera.cnf bears on replication; no name server can be reached from these namespaces.
 MARIADB = """\
 [mysqld]
 datadir = {folder}/data
@@ -41,6 +41,7 @@ binlog_format = ROW
 default-storage-engine = innodb
 innodb_autoinc_lock_mode = 2
 innodb_buffer_pool_size = 64M
+skip-name-resolve
 performance_schema = OFF
 wsrep_on = ON
 wsrep_provider = {galera}
