@@ -7,7 +7,7 @@
 
 Each check raises AssertionError that says what the plug-in does not keep. A plug-in is looked up by its name, so its
 distribution must be installed (``pip install -e .``). Nothing is left on the machine, and none needs root but
-:func:`check_wan_driver` with links.
+:func:`check_wan_driver` with links, and :func:`check_fault` where the fault does.
 """
 
 from __future__ import annotations
@@ -15,30 +15,42 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrkolla import config
 from mrkolla.base.errors import InputError
-from mrkolla.base.plugins import RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS, Finding, Registry
+from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS, Finding, Registry
 from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, Tool, make_tool
-from mrkolla.config import Experiment, ToolOptions, placement
+from mrkolla.config import Experiment, FaultOptions, ToolOptions, placement
 from mrkolla.config.releases import Release
 from mrkolla.config.testbeds import TestbedOptions
+from mrkolla.faults import Act, Fault, Scene, held, make, read
+from mrkolla.faults.hold import entry as fault_of
+from mrkolla.faults.hold import take_back
 from mrkolla.providers import Testbed
 from mrkolla.wan import Asked, LocalLink, Wan
 from mrkolla.wan.driver import Driver
 
-__all__ = ["check_release", "check_testbed", "check_tool", "check_wan_driver", "local_context"]
+__all__ = [
+    "check_fault",
+    "check_release",
+    "check_testbed",
+    "check_tool",
+    "check_wan_driver",
+    "local_context",
+    "local_scene",
+]
 
 _NOWHERE = "mrkolla-no-such-cloud"
 _POINT = BenchPoint("rtt0-r1")
@@ -109,15 +121,16 @@ def local_context(*regions: str, endpoints: Mapping[str, Mapping[str, str]] | No
     ``endpoints``: region -> service type -> URL, for a stand-in of the author's.
     """
 
-    def launch(host: Host, argv: list[str]) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
-
     auth = {"auth_url": "http://192.0.2.1:5000", "username": "nobody", "password": "nothing", "project_name": "none"}
     auth |= {"user_domain_name": "Default", "project_domain_name": "Default"}
     hosts = [_Region(name, Host(f"{name.lower()}-control1", "127.0.0.1")) for name in regions]
     python = [sys.executable]
-    return BenchContext("conformance", "AR", hosts, auth, endpoints or {}, launcher=launch, python=python)
+    return BenchContext("conformance", "AR", hosts, auth, endpoints or {}, launcher=_launch, python=python)
+
+
+def _launch(host: Host, argv: list[str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
 
 
 def check_testbed(section: Mapping[str, Any], **sections: Any) -> None:
@@ -203,6 +216,74 @@ def check_wan_driver(name: str, links: Sequence[LocalLink] = (), state_dir: Path
         wan.stop()
     wan.stop()
     say(not any(state_dir.iterdir()), f"stop() left {sorted(path.name for path in state_dir.iterdir())}")
+
+
+def check_fault(
+    entry: Mapping[str, Any], scene: Scene | None = None, folder: Path | None = None
+) -> dict[str, Any] | None:
+    """Check the fault of ``entry``, an entry of ``faults`` in a cloud of AR, OSR1 and OSR2.
+
+    With ``scene`` it is asked what it would do there. With ``folder`` too, which is for records, it is done: seen to
+    begin, ended at once, seen to end, and taken back once more. Returns what was recorded then.
+    """
+    fault, say = _plugin(FAULTS, str(entry["do"]), Fault, FaultOptions)
+    asked = fault_of(entry)
+    load = {"tool": "probe", "rate": 1.0, "samples": math.ceil(asked.at_s + asked.lasts_s) + 60}
+    [options] = _experiment(say, faults=[dict(entry)], bench=[load]).faults
+    say(type(options) is fault.options, f"its entry is read as {type(options).__name__}, not as its own options")
+    say(options.do == fault.name, f"its options call it '{options.do}'")
+    for words in (options.told(), options.target()):
+        say(words.strip() and "\n" not in words, f"what is said of it, {words!r}, is no line")
+    wrong = options.model_copy(update={"region": "Nowhere"}).wrong("AR", ["OSR1", "OSR2"])
+    say(wrong is not None and wrong[0] in fault.options.model_fields, "it takes a region that is not there")
+    _refuses_unknown_key(say, "faults", [{**entry, "no_such_key": 1}])
+    if scene is None:
+        return None
+    one = make(options, scene)
+    acts = one.acts()
+    say(acts and all(isinstance(act, Act) for act in acts), f"acts() gives {acts!r}: no list of Act")
+    for act in acts:
+        say(act.begin and act.end, "an act of it has no command that begins it, or none that takes it back")
+        for command in (*act.begin, *act.end):
+            words_alone = not isinstance(command, str) and all(isinstance(word, str) for word in command)
+            say(words_alone, f"{command!r} is no command: a list of words")
+    say(one.acts() == acts, "asked twice what it does, acts() says two things: it must change nothing")
+    say(isinstance(one.sight(), AbstractContextManager), "sight() gives no context manager")
+    if folder is None:
+        return None
+    with held(one, folder) as it:
+        pass
+    for act in acts:
+        take_back(act, scene.launcher)  # raises FaultError for what remains
+    for what in ("begin", "end"):
+        say(it.entry[f"seen_{what}"] >= it.entry[what], f"its {what} was seen before it was there")
+    say(not list(read(folder)), "its record is left")
+    return it.entry
+
+
+def local_scene(*osrs: str, **more: Any) -> Scene:
+    """A cloud of an AR and ``osrs`` whose hosts are all this machine: commands run here, in place of SSH.
+
+    There is no OpenStack, and no link but those in ``more``, which are further fields of the scene. Whole hosts cannot
+    be harmed.
+    """
+
+    def refuse(host: str, do: str) -> Any:
+        raise InputError(f"{host} is this machine, which nothing is done to")
+
+    regions = [
+        placement.Region(name, kind, f"192.0.2.{number}", "192.0.2.0/24", _hosts_of(name, kind))
+        for number, (name, kind) in enumerate([("AR", placement.AR), *((osr, placement.OSR) for osr in osrs)], 1)
+    ]
+    return Scene(**{"regions": regions, "links": {}, "wan": None, "of_host": refuse, "launcher": _launch, **more})
+
+
+def _hosts_of(region: str, kind: str) -> tuple[placement.PlacedHost, ...]:
+    roles = [("control", frozenset({"control", "network"}))]
+    roles += [("compute", frozenset({"compute"}))] if kind == placement.OSR else []
+    return tuple(
+        placement.PlacedHost(Host(placement.host_name(region, role, 1), "127.0.0.1"), every) for role, every in roles
+    )
 
 
 def check_release(name: str) -> None:

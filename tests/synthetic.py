@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mrkolla.results.store import RunFolder
 
@@ -61,6 +62,28 @@ def rows(
     return out
 
 
+def with_services(
+    samples: pd.DataFrame, *, slower: dict[str, float] | None = None, between: float = 0.01, seed: int = 1
+) -> pd.DataFrame:
+    """``samples`` of :func:`rows` with the services' own times: Keystone's, and Glance's or Neutron's of 8 ms.
+
+    ``slower``: service (keystone, glance, neutron) -> how many times as long it takes, in the duration too.
+    ``between``: by what share (SD) a service is off at a point as a whole.
+    """
+    rng = np.random.default_rng(seed)
+    out = samples.copy()
+    asks = out["keystone_requests"] > 0
+    times = {"keystone": out["keystone_s"].where(asks, 0.0)}
+    times |= {name: np.where(out["scenario"].str.startswith(name), 0.008, 0.0) for name in ("glance", "neutron")}
+    point, places = pd.factorize(pd.MultiIndex.from_frame(out[["point", "origin_region", "scenario"]]))
+    for name, took in times.items():
+        off = rng.normal(1, between, len(places))[point] * rng.gamma(400, 1 / 400, len(out))
+        own = took * off * (slower or {}).get(name, 1.0)
+        out["duration_s"] += own - took
+        times[name] = own
+    return out.assign(keystone_server_s=times["keystone"].round(3), region_s=times["glance"] + times["neutron"])
+
+
 def echoes(rtt_ms: float, *, regions: tuple[str, ...] = ("OSR1", "OSR2"), count: int = 200) -> list[dict[str, Any]]:
     """Echoes of one point: ``count`` before and after, a tenth of it during; one echo in 500 is late by 4 ms."""
     rng = np.random.default_rng(int(rtt_ms * 1000))
@@ -100,7 +123,7 @@ def run(
             })  # fmt: skip
     folder.write_json("points.json", points)
     osr = {"control": 1, "network": 0, "compute": 1, "compute_driver": "qemu"}
-    folder.write_yaml("experiment.yaml", {
+    folder.write_json("experiment.yaml", {
         "name": name, "release": "2025.1", "testbed": {"kind": "local"},
         "keystone": {"hash_rounds": None, "keep_alive": None, "token_cache": None},
         "admin_region": {"name": "AR", "control": 1},

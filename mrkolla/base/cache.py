@@ -15,9 +15,10 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from mrkolla.base import files, private, shell
 from mrkolla.base.errors import DeployError, LackError
@@ -25,8 +26,10 @@ from mrkolla.base.errors import DeployError, LackError
 WHOLE = ".whole"
 _USES = "uses.json"
 KINDS = ("host", "images", "kolla", "sources", "guest", "box", "tools", "cloud", "saved", "deployed")
-# Not built by `entry`.
-_WHOLE_LIVES = ("cloud", "saved", "deployed")
+# Copies of clouds, not built by `entry`.
+_COPIES = ("saved", "deployed")
+# What this process got: while its handle is open, no other process removes the entry.
+_got: dict[Path, int] = {}
 
 
 def root() -> Path:
@@ -80,19 +83,54 @@ def locked(name: str, waiting: Callable[[str], None] | None = None, timeout: flo
 
 @contextmanager
 def unused(path: Path) -> Iterator[str | None]:
-    """None while the entry ``path`` is not being built and nobody begins to; else the reason why it must stay."""
-    kind = path.name.split("-")[0]
-    if kind in _WHOLE_LIVES:
+    """None while no other process makes, copies or uses the entry ``path``, nor begins to; else why it must stay."""
+    kind = path.name.partition("-")[0]
+    if kind == "cloud":  # which has a lock of another kind
         yield None
         return
-    name = path.name.rpartition("-")[0]
-    with (root() / f".{name}.lock").open("a+") as handle:
+    lock = {"saved": path.name, "deployed": kind}.get(kind, path.name.rpartition("-")[0])
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            doing = "copies" if kind in _COPIES else "builds"
+            _alone(stack.enter_context((root() / f".{lock}.lock").open("a+")))
+            if (path / WHOLE).exists():
+                doing = "uses"
+                _let_go(path)
+                _alone(stack.enter_context((path / WHOLE).open("a+")))
         except BlockingIOError:
-            yield "another mrkolla builds it"
+            yield f"another mrkolla {doing} it"
             return
         yield None
+
+
+def _alone(handle: IO[str]) -> None:
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _get(folder: Path) -> bool:
+    """Whether the entry is there, whole; then it stays while this process lives."""
+    try:
+        handle = os.open(folder / WHOLE, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_SH)  # after a process that removes it
+        _let_go(folder)
+        _got[folder] = handle
+        return os.path.samestat(os.fstat(handle), (folder / WHOLE).stat())
+    except FileNotFoundError:
+        return False
+
+
+def _let_go(folder: Path | None = None) -> None:
+    for one in [folder] if folder else list(_got):
+        if (handle := _got.pop(one, None)) is not None:
+            os.close(handle)
+
+
+os.register_at_fork(after_in_child=_let_go)  # which may outlive this one
+
+
+def got() -> list[Path]:
+    """The entries that this process uses."""
+    return list(_got)
 
 
 def need_disk(gigabytes: float, what: str) -> None:
@@ -110,16 +148,16 @@ def entry(
 ) -> Path:
     """The folder of an entry, built by ``build(folder)`` when it is not there yet.
 
-    ``mark`` is the digest of everything that the entry is made from. What a build that
-    failed or was killed left behind is removed by the next, and its long commands (``FOLDER/*.pid``) are ended.
+    ``mark`` is the digest of everything that the entry is made from. It stays while this process lives. What a build
+    that failed or was killed left behind is removed by the next, and its long commands (``FOLDER/*.pid``) are ended.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of cache entry {kind!r}")
     folder = root() / f"{kind}-{name}-{mark}"
-    if (folder / WHOLE).exists():
+    if _get(folder):
         return folder
     with locked(f"{kind}-{name}", waiting):
-        if (folder / WHOLE).exists():
+        if _get(folder):
             return folder
         if folder.is_symlink():  # what it leads to, another mrkolla may be building
             raise DeployError(f"{folder} is a link to a build that is not done: wait for it, or remove the link")
@@ -133,6 +171,7 @@ def entry(
         except OSError as broken:
             raise DeployError(f"building {kind} {name} failed: {broken}") from broken
         (folder / WHOLE).touch()
+        _get(folder)
     return folder
 
 
@@ -173,9 +212,9 @@ def used() -> dict[str, str]:
     found: dict[str, str] = {}
     for cloud in sorted([*root().glob("cloud-*"), *root().glob("saved-*")]):
         names = _rests_on(cloud)
-        if not names and (cloud / "testbed.json").exists():
+        if not any(name.startswith("host-") for name in names) and (cloud / "testbed.json").exists():
             # Hosts on this machine whose mrkolla did not write it down yet: it may be any.
-            names = {path.name for kind in ("host", "images") for path in root().glob(f"{kind}-*")}
+            names |= {path.name for kind in ("host", "images") for path in root().glob(f"{kind}-*")}
         found |= dict.fromkeys(names, f"{cloud.name} rests on it")
     return found
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,9 +99,13 @@ def writing(cloud: str, wait: float = 0.0, say: Callable[[str], None] | None = N
             held.times -= 1
             if not held.times:
                 del _held[path]
-                os.ftruncate(held.handle, 0)
-                if not cache.cloud(cloud).exists():
+                folder = cache.cloud(cloud)
+                if folder.exists():
+                    with suppress(OSError):  # a full disk is told by what had to be written
+                        cache.use(folder, cache.got())
+                else:
                     path.unlink(missing_ok=True)
+                os.ftruncate(held.handle, 0)
                 os.close(held.handle)
 
 

@@ -16,7 +16,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from mrkolla.base.errors import InputError, LackError, MrkollaError
 
@@ -156,9 +156,26 @@ class Registry:
         except (MrkollaError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if point.dist is not None and point.dist.name == "mrkolla":
+            if _is_own(point):
                 raise
             self._tell(f"{name}.{method}", f"{self._what(point)}, in {method}: {_in_line(error)}; mend or uninstall it")
+
+    @contextmanager
+    def blamed(self, name: str, what: str) -> Iterator[None]:
+        """Have what the plug-in ``name`` of somebody else raises be a LackError: ``what`` ("cannot ...") and why.
+
+        A MrkollaError goes on, and so does what a model says of values: they are answers. So does what one of
+        mrkolla's own raises.
+        """
+        try:
+            yield
+        except (MrkollaError, ValidationError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            point = self._known()[name][0]
+            if _is_own(point):
+                raise
+            raise LackError(f"{self._what(point)} {what}: {_in_line(error)}; mend or uninstall it") from error
 
     def _usable(self, name: str) -> Any:
         try:
@@ -195,7 +212,9 @@ class Registry:
         if (called := getattr(plugin, "name", "")) != name:
             return f"calls itself '{called}': both must be the same"
         return (
-            _wrong_methods(plugin, base) or _wrong_fields(plugin, base) or _wrong_options(plugin.options, base.options)
+            _wrong_methods(plugin, base)
+            or _wrong_fields(plugin, base)
+            or _wrong_options(plugin.options, base.options, name)
         )
 
     def _wrong_kind(self, plugin: Any, base: type) -> str:
@@ -235,19 +254,54 @@ def _wrong_fields(plugin: Any, base: type) -> str:
     return ""
 
 
-def _wrong_options(options: Any, base: type[BaseModel] | None) -> str:
+def _wrong_options(options: Any, base: type[BaseModel] | None, name: str) -> str:
     if base is None:  # a kind without keys of its own
         return ""
     if not (isinstance(options, type) and issubclass(options, base)):
         return f"has no options: they must be a model that is made from {base.__name__}"
-    _need_schema(options)
+    return _wrong_keys(options, base, name)
+
+
+def _wrong_keys(options: type[BaseModel], base: type[BaseModel], name: str) -> str:
+    """What is wrong with the keys of a model; mrkolla itself uses those of ``base``, the first of which is the name."""
+    if hidden := [key for key in options.model_fields if key not in base.model_fields and key in vars(base)]:
+        return f"has options whose key '{hidden[0]}' hides what {base.__name__} has under this name"
+    keys, due = _properties(options), _properties(base)
+    for key, wanted in due.items():
+        if key not in keys or not _types(keys[key]) <= _types(wanted):
+            return f"has options without the key '{key}' of {base.__name__}, in its type"
+    named = next(iter(due))
+    if keys[named].get("const", name) != name:
+        return f"has options whose '{named}' is '{keys[named]['const']}', not its name"
+    for key, of in keys.items():
+        if "default" in of and (types := _types(of)) and _JSON[type(of["default"])] not in types:
+            which = " or ".join(sorted(types))
+            return f"has options whose '{key}' is {of['default']!r} by default, which is no {which}"
     return ""
 
 
+#: What JSON calls a type of Python.
+_JSON = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+_JSON |= {dict: "object"}
+
+
 @cache
-def _need_schema(options: type[BaseModel]) -> None:
-    """Raise what pydantic raises for a model that cannot be in the file's JSON schema."""
-    options.model_json_schema()
+def _properties(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """The keys of a model with their JSON schemas; raises what pydantic raises for one that cannot be in the file's."""
+    properties: dict[str, dict[str, Any]] = options.model_json_schema()["properties"]
+    return properties
+
+
+def _types(schema: Mapping[str, Any]) -> set[str]:
+    """The types that JSON has for the values of a schema; none: it does not say."""
+    if "anyOf" in schema:
+        each = [_types(one) for one in schema["anyOf"]]
+        return set().union(*each) if all(each) else set()
+    return {"number", "integer"} if schema.get("type") == "number" else {schema["type"]} if "type" in schema else set()
+
+
+def _is_own(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == "mrkolla"
 
 
 def _where(point: EntryPoint) -> str:

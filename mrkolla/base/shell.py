@@ -8,11 +8,13 @@ import os
 import selectors
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base.errors import DeployError, MrkollaError
 
@@ -27,6 +29,29 @@ def interrupt() -> None:
 def interruptions() -> int:
     """How often :func:`interrupt` was called: work that finds more than at its beginning is to end."""
     return len(_interruptions)
+
+
+@contextlib.contextmanager
+def insistent() -> Iterator[None]:
+    """Have an interruption that was lost come again: what a signal raises in a library's callback is only printed."""
+    before = sys.unraisablehook
+
+    def hear(lost: Any) -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            before(lost)
+            return
+        number = getattr(
+            signal, str(lost.exc_value), signal.SIGTERM
+        )  # its text, where it has one, is the signal's name
+        again = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hear
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def stream(

@@ -32,7 +32,8 @@ def make_tool(spec: Mapping[str, Any]) -> Tool:
     for key in options:
         if key not in known:
             raise InputError(f"bench: tool '{name}' has no key '{key}' (known: {', '.join(known)})")
-    return cls(**options)
+    with TOOLS.blamed(name, "cannot be made of its keys"):
+        return cls(**options)
 
 
 __all__ = ["BenchContext", "BenchPoint", "Tool", "make_tool", "sample"]

@@ -110,6 +110,20 @@ class BenchContext:
             prefix.pop()
         return [*prefix, *arguments]
 
+    def need_keystoneauth(self, region: RegionLike) -> None:
+        """Raise BenchError unless that Python, on the host of ``region``, has keystoneauth1."""
+        host = self.host(region)
+        process = self.launcher(host, self.python_command("-c", "import keystoneauth1.identity.v3"))
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise BenchError(f"{region.name}: Python on {host.name} gave no answer in 60 s") from None
+        if process.returncode != 0:
+            why = (errors.strip() or f"status {process.returncode}").splitlines()[-1]
+            raise BenchError(f"{region.name}: no Python with keystoneauth1 on {host.name}: {why}")
+
 
 def sample(
     ctx: BenchContext, point: BenchPoint, region: str, *, tool: str, scenario: str, **columns: Any

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import queue
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -81,18 +80,7 @@ class Middleware(Tool):
         for region in ctx.regions:
             for name in self._operations():
                 ctx.endpoint(region.name, middleware_agent.CALLS[name][0])
-            host = ctx.host(region)
-            process = ctx.launcher(host, ctx.python_command("-c", "import keystoneauth1.identity.v3"))
-            try:
-                _, errors = process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                raise BenchError(f"{region.name}: Python on {host.name} gave no answer in 60 s") from None
-            if process.returncode != 0:
-                said = errors.strip().splitlines()
-                why = said[-1] if said else f"status {process.returncode}"
-                raise BenchError(f"{region.name}: no Python with keystoneauth1 on {host.name}: {why}")
+            ctx.need_keystoneauth(region)
 
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """Probe ``regions`` at the same time; yields samples once the log of all of them has come in.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import queue
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,19 +70,7 @@ class Probe(Tool):
             for service in self._services(self._operations()):
                 ctx.endpoint(region.name, service)
         for region in self._origins(ctx, ctx.regions):
-            process = ctx.launcher(ctx.host(region), ctx.python_command("-c", "import keystoneauth1.identity.v3"))
-            try:
-                _, errors = process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                raise BenchError(f"{region.name}: Python on {ctx.host(region).name} gave no answer in 60 s") from None
-            if process.returncode != 0:
-                said = errors.strip().splitlines()
-                raise BenchError(
-                    f"{region.name}: no Python with keystoneauth1 on {ctx.host(region).name}: "
-                    f"{said[-1] if said else f'status {process.returncode}'}"
-                )
+            ctx.need_keystoneauth(region)
 
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """Probe ``regions`` at the same time; yields samples as they come.

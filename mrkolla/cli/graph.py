@@ -55,4 +55,6 @@ def _tree(experiment: config.Experiment) -> Tree:
             branch = branch.add(Text.assemble((part.name, "bold"), f"  {part.kind}"))
         for name, does in part.hosts:
             branch.add(Text(f"{name}  {does}"))
+        for line in part.inside:
+            branch.add(Text(f"link inside: {line}", "italic"))
     return tree

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mrkolla.cloud.deployed import DeployedCloud
     from mrkolla.wan import Asked
 
+#: What is said of a link inside a region that is not up.
+_NOT_UP = "not up: the sweep brings it up, or `mrkolla wan start`"
 #: The actions that change the links.
 WRITES = ("set", "start", "stop")
 
@@ -25,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jitter", type=float, default=0.0, metavar="MS", help="round trip varies by this, ms")
     parser.add_argument("--loss", type=float, default=0.0, metavar="PERCENT", help="packets lost, each way")
     parser.add_argument("--bandwidth", type=float, metavar="MBIT", help="Mbit/s, each way")
-    parser.add_argument("--regions", metavar="A,B", help="links of these OSRs (default: all)")
+    parser.add_argument("--regions", metavar="A,B", help="links of these OSRs, or of these names (default: all OSRs)")
     run_options(parser, writes=True)
     format_option(parser)
 
@@ -48,7 +50,6 @@ def act(args: argparse.Namespace) -> int:
             cloud.need_running()
             links.start()
             for name in args.regions.split(",") if args.regions else [region.name for region in cloud.osrs]:
-                cloud.region(name)
                 links.set(name, args.rtt, args.jitter, args.loss, args.bandwidth)
         faults = {record.region: record for record in cloud.faults()}
         rows, measuring = [], args.action == "measure"
@@ -60,8 +61,10 @@ def act(args: argparse.Namespace) -> int:
             if record := faults.get(state.osr):
                 condition = f"{record.told}, since {record.since()}, by {record.holder()}; {condition}"
             rows.append([state.osr, state.driver, asked.told(), there, *measured, condition])
+        down = [link for link in cloud.experiment.wan.links if link.name not in {row[0] for row in rows}]
+        rows += [[link.name, "", f"{link.rtt_ms:g} ms", "nothing", *[""] * measuring, _NOT_UP] for link in down]
         columns = ["region", "driver", "asked", "in force", *(["measured (median, p99; ms)"] if measuring else [])]
-        title = "Links to the admin region (round trip; loss and bandwidth are each way's)"
+        title = "Links to the admin region, and inside regions (round trip; loss and bandwidth are each way's)"
         show(args, links=Listing(title, [*columns, "state"], rows))
         if args.action == "status":
             links.watchdog()
@@ -71,9 +74,15 @@ def act(args: argparse.Namespace) -> int:
 def _measured(cloud: DeployedCloud, osr: str, asked: Asked) -> str:
     from mrkolla.wan import EchoServer, measure
 
+    inside = {link.osr: link.firsts for link in cloud.inside()}
+    if osr in inside:
+        source, target = inside[osr]
+        servers, address = [target], target.address
+    else:
+        source, servers, address = cloud.region(osr).control, cloud.admin.balancers, cloud.admin.public
     with ExitStack() as stack:
-        for host in cloud.admin.balancers:
-            stack.enter_context(EchoServer(host, cloud.admin.public))
-        rtt = measure(cloud.region(osr).control, cloud.admin.public, interval_s=asked.echo_every_s())
+        for host in servers:
+            stack.enter_context(EchoServer(host, address))
+        rtt = measure(source, address, interval_s=asked.echo_every_s())
     lost = f", {rtt.lost} of {rtt.sent} lost" if rtt.lost else ""
     return f"{rtt.median_ms:.3f}, {rtt.p99_ms:.3f}{lost}"

@@ -22,19 +22,21 @@ from mrkolla.base import cache, files, remote, shell, yamltext
 from mrkolla.base.errors import CheckError, FaultError, InputError, LackError
 from mrkolla.base.journal import Journal, read_steps
 from mrkolla.base.progress import Progress
+from mrkolla.base.remote import Host
 from mrkolla.check import BROWSER, PARTS, CloudView, GuestImage, RegionView, Report, browser, check
 from mrkolla.cloud.made_of import made_of
 from mrkolla.cloud.members import Members
 from mrkolla.config import Experiment, FaultOptions, placement
 from mrkolla.config.placement import AR, OSR, Region
 from mrkolla.config.releases import need_deployable, release
+from mrkolla.config.sections import split
 from mrkolla.images import archive, feed, guest
 from mrkolla.images import build as images
 from mrkolla.kolla import accelerate, addresses, passwords, places, plan, run
 from mrkolla.kolla import env as kolla_env
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
-from mrkolla.wan import Ends, Wan, links_up, open_links, tcp
+from mrkolla.wan import Ends, LocalLink, PlainLink, Wan, links_up, open_links, tcp
 
 
 class DeployedCloud:
@@ -377,14 +379,28 @@ class DeployedCloud:
             raise CheckError(f"hosts are down: {', '.join(down)}: 'mrkolla start' starts them")
 
     def wan(self, only: set[str] | None = None) -> Wan:
-        """The links of this cloud, with those that are up of regions on their way in or out; or those of ``only``."""
+        """The links of this cloud, with those that are up of regions on their way in or out; or those of ``only``.
+
+        Those inside regions are among them.
+        """
         self.testbed.refuse_other(self.experiment.name)
         state, every = self.folder / "wan", self.members.in_force(self.given, pending=True)
         wanted = only
         if wanted is None:
             wanted = {region.name for region in self.members.in_force(self.given).regions} | links_up(state)
-        links = [link for link in self.testbed.links(every) if link.osr in wanted]
+        links: list[LocalLink | PlainLink] = [link for link in self.testbed.links(every) if link.osr in wanted]
+        links += [link for link in self.inside() if split(link.admin)[0] in wanted]
         return open_links(links, state, self.experiment.wan.driver, self.ends())
+
+    def inside(self) -> list[PlainLink]:
+        """The links inside regions (``wan.links`` of the experiment), each between the hosts of two roles."""
+
+        def hosts(group: str) -> tuple[Host, ...]:
+            region, role = split(group)
+            return tuple(self.region(region).with_role(role))
+
+        links = self.experiment.wan.links
+        return [PlainLink.between(link.name, hosts(link.one), link.other, hosts(link.other)) for link in links]
 
     def ends(self) -> Ends:
         """What is set at both ends of each link; ``put()`` sets it."""

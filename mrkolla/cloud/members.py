@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from mrkolla.base import cache, files
 from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment, Region, placement
+from mrkolla.config.inside import shapes_of, wrong_links
 
 _VERSION = 1
 #: On the way in, in, on the way out, out (a region of the file; any other is then no longer listed).
@@ -118,7 +119,10 @@ class Members:
             if now not in entries:  # without a region that left, two may be the same
                 entries.append(now)
         sweep = experiment.sweep.model_copy(update={"rtt_ms": tuple(entries)})
-        return experiment.model_copy(update={"regions": tuple(regions), "sweep": sweep})
+        shapes = shapes_of(experiment.admin_region, regions)
+        links = tuple(link for link in experiment.wan.links if not any(wrong_links([link], shapes)))
+        wan = experiment.wan.model_copy(update={"links": links})
+        return experiment.model_copy(update={"regions": tuple(regions), "sweep": sweep, "wan": wan})
 
     def pending(self) -> list[Member]:
         """The regions on their way in or out: a join or a leave goes on, or was cut off."""

@@ -176,6 +176,12 @@ def save(cloud: DeployedCloud, name: str) -> Path:
     Only what hosts changed is copied. Raises InputError when ``name`` is taken.
     """
     target = folder(name)
+    with cache.locked(target.name, cloud.progress.note):
+        _save(cloud, target, name)
+    return target
+
+
+def _save(cloud: DeployedCloud, target: Path, name: str) -> None:
     if (target / cache.WHOLE).exists():
         raise InputError(f"a cloud is saved as '{name}' already: 'mrkolla cache --remove {target.name}' removes it")
     cloud.testbed.refuse_save(cloud.experiment)
@@ -188,7 +194,6 @@ def save(cloud: DeployedCloud, name: str) -> Path:
         raise InputError("this cloud was deployed by another version of mrkolla: save it with that one, or destroy it")
     with cloud.progress.step("cloud", f"save as {name}"):
         _copy(cloud, target)
-    return target
 
 
 def experiment_file(name: str) -> Path:
@@ -204,7 +209,12 @@ def restore(cloud: DeployedCloud, name: str) -> None:
     Raises InputError for one that was made with other code or images than there are now, LackError for one whose files
     are damaged, both before anything is touched.
     """
-    source = experiment_file(name).parent
+    with cache.locked(folder(name).name, cloud.progress.note):
+        _restore(cloud, experiment_file(name).parent, name)
+    cloud.start()
+
+
+def _restore(cloud: DeployedCloud, source: Path, name: str) -> None:
     cloud.testbed.refuse_other(cloud.experiment.name)
     env, built = cloud.build()
     origin = Origin.read(source)
@@ -219,7 +229,6 @@ def restore(cloud: DeployedCloud, name: str) -> None:
     cloud.destroy()
     with cloud.progress.step("cloud", f"restore {name}"):
         _put_in_place(source, cloud)
-    cloud.start()
 
 
 # -- copies ------------------------------------------------------------------------------------------------------

@@ -148,12 +148,13 @@ class Model(BaseModel):
         loc = tuple(error["loc"])
         if error["type"] in (BAD, MISSING):
             return problem(error["msg"], loc, error["input"], error["type"])
-        field = cls.model_fields.get(str(loc[0])) if loc else None
+        fields = {field.alias or name: field for name, field in cls.model_fields.items()}
+        field = fields.get(str(loc[0])) if loc else None
         about = f" ({field.description})" if field is not None and field.description else ""
         if error["type"] == "missing":
             return problem(f"key is missing{about}", loc, error["input"], MISSING)
         if error["type"] == "extra_forbidden":
-            hint = suggest(loc[-1], cls.model_fields)
+            hint = suggest(loc[-1], fields)
             return problem(f"unknown key '{loc[-1]}'; {hint}", loc, error["input"])
         return problem(_words(error) + about, loc, error["input"])
 
@@ -174,7 +175,8 @@ class Choice:
             what = f"unknown {self.key} {_shown(kind)}; {suggest(kind, self.registry)}"
             refuse([problem(what, (self.key,), kind)])
         options: type[Model] = self.registry[kind].options
-        return options.model_validate(value, context=info.context)
+        with self.registry.blamed(kind, "cannot read its keys"):
+            return options.model_validate(value, context=info.context)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def validate(value: Any, info: core_schema.ValidationInfo) -> Model:

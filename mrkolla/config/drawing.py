@@ -9,6 +9,7 @@ from itertools import groupby
 
 from mrkolla.config import Experiment, Region
 from mrkolla.config.placement import region_names, wanted
+from mrkolla.config.sections import split
 
 #: More hosts of one role than these are drawn as one: "osr1-compute1 … osr1-compute40".
 _MOST_HOSTS = 4
@@ -23,12 +24,16 @@ _ADMIN, _OSR, _HOST = "#fdf0d5", "#dcecf7", "#ffffff"
 
 @dataclass(frozen=True)
 class Part:
-    """A region to draw: its name, what it is, its hosts (name, what it does), and its link, line by line."""
+    """A region to draw: its name, what it is, its hosts (name, what it does), and its link, line by line.
+
+    ``inside``: the links between its own hosts, a line each.
+    """
 
     name: str
     kind: str
     hosts: Sequence[tuple[str, str]]
     link: Sequence[str] = ()
+    inside: Sequence[str] = ()
 
 
 def parts(experiment: Experiment) -> list[Part]:
@@ -48,7 +53,7 @@ def parts(experiment: Experiment) -> list[Part]:
             hosts += [(host, does) for host in names]
         osr = name in computes
         kind = "OpenStack region (OSR)" if osr else "admin region (AR): Keystone, Horizon"
-        found.append(Part(name, kind, hosts, list(_link(experiment, name)) if osr else ()))
+        found.append(Part(name, kind, hosts, list(_link(experiment, name)) if osr else (), _inside(experiment, name)))
     return found
 
 
@@ -71,6 +76,12 @@ def _link(experiment: Experiment, region: str) -> Iterator[str]:
     more += [f"{wan.bandwidth_mbit:g} Mbit/s"] if wan.bandwidth_mbit else []
     if more:
         yield ", ".join(more)
+
+
+def _inside(experiment: Experiment, region: str) -> list[str]:
+    """What the links between the hosts of ``region`` will be asked to be."""
+    links = [link for link in experiment.wan.links if link.region == region]
+    return [f"{split(link.one)[1]} to {split(link.other)[1]}: round trip {link.rtt_ms:g} ms" for link in links]
 
 
 def title(experiment: Experiment) -> str:
@@ -112,7 +123,7 @@ def svg(experiment: Experiment) -> str:
 
 
 def _height(part: Part) -> int:
-    return 2 * _LINE + _PAD + len(part.hosts) * (_LINE + 8) + 4
+    return 2 * _LINE + _PAD + len(part.hosts) * (_LINE + 8) + len(part.inside) * _LINE + 4
 
 
 def _box(part: Part, x: float, y: float, colour: str) -> Iterator[str]:
@@ -124,6 +135,9 @@ def _box(part: Part, x: float, y: float, colour: str) -> Iterator[str]:
         yield _rect(x + _PAD, top, _WIDTH - 2 * _PAD, _LINE + 4, _HOST)
         yield _text(x + _PAD + 6, top + _LINE - 3, name)
         yield _text(x + _WIDTH - _PAD - 6, top + _LINE - 3, does, "normal", "#555", "end")
+    below = y + _height(part) - len(part.inside) * _LINE
+    for place, line in enumerate(part.inside):
+        yield _text(x + _PAD, below + place * _LINE + 8, line, "normal", "#333")
 
 
 def _rect(x: float, y: float, width: float, height: float, colour: str) -> str:

@@ -5,7 +5,8 @@ YAML is read as Ansible reads it (YAML 1.1: ``yes`` is true), since ``kolla.glob
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,14 +180,21 @@ def _place(loc: Loc, places: Mapping[Loc, str], source: str) -> str:
 def _validated(
     values: Mapping[str, Any], places: Mapping[Loc, str], source: str, folder: Path, files: bool
 ) -> Experiment:
-    try:
+    with _told(values, places, source):
         return Experiment.model_validate(values, context={"folder": folder, "files": files})
+
+
+@contextmanager
+def _told(values: Mapping[str, Any], places: Mapping[Loc, str], source: str) -> Iterator[None]:
+    """Raise what pydantic refuses in ``values`` meanwhile as an InputError with a line for each problem."""
+    try:
+        yield
     except ValidationError as error:
         lines = []
         for one in error.errors(include_url=False):
             loc = _in_file(one["loc"], values, one["type"] == MISSING)
             lines.append(_line(_place(loc, places, source), loc, one["msg"]))
-    raise InputError("\n".join(sorted(lines, key=_line_number)))
+        raise InputError("\n".join(sorted(lines, key=_line_number))) from None
 
 
 def _line_number(line: str) -> int:
@@ -233,14 +241,8 @@ def load_testbed(path: Path | str) -> TestbedOptions:
     if "testbed" not in document.values:
         _only_testbed(document)
     values = {"testbed": document.values["testbed"]}
-    try:
+    with _told(values, document.places, str(path)):
         return _TestbedFile.model_validate(values).testbed
-    except ValidationError as error:
-        lines = []
-        for one in error.errors(include_url=False):
-            loc = _in_file(one["loc"], values, one["type"] == MISSING)
-            lines.append(_line(_place(loc, document.places, str(path)), loc, one["msg"]))
-    raise InputError("\n".join(sorted(lines, key=_line_number)))
 
 
 def load_region(path: Path | str, name: str) -> dict[str, Any]:
@@ -254,14 +256,8 @@ def load_region(path: Path | str, name: str) -> dict[str, Any]:
     if values["name"] != name:
         place = _place(("name",), document.places, str(path))
         raise InputError(_line(place, ("name",), f"is {values['name']!r}, but the region is {name}; leave the key out"))
-    try:
+    with _told(values, document.places, str(path)):
         region = Region.model_validate(values, context={"folder": Path(path).parent})
-    except ValidationError as error:
-        lines = []
-        for one in error.errors(include_url=False):
-            loc = _in_file(one["loc"], values, one["type"] == MISSING)
-            lines.append(_line(_place(loc, document.places, str(path)), loc, one["msg"]))
-        raise InputError("\n".join(sorted(lines, key=_line_number))) from None
     return {key: value for key, value in region.model_dump(mode="json").items() if key in values}
 
 

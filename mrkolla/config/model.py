@@ -16,6 +16,7 @@ from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS
 from mrkolla.config.base import Choice, Int, Model, Text, bad, problem, refuse, suggest
 from mrkolla.config.bench import ProbeOptions, ToolOptions
 from mrkolla.config.faults import FaultOptions, ends_s, wrong_schedule
+from mrkolla.config.inside import shapes_of, wrong_links
 from mrkolla.config.points import Factors, Point, folder_digest, ordered
 from mrkolla.config.sections import (
     AdminRegion,
@@ -104,8 +105,12 @@ class Experiment(Model):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
-        wrong = [*self._wrong_names(), *self._wrong_rtts(), *self._wrong_computes(), *self._wrong_faults()]
-        refuse([*wrong, *self._wrong_timeouts(), *self._wrong_topology()])
+        checks = (
+            *(self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog, self._wrong_faults),
+            *(self._wrong_timeouts, self._wrong_topology),
+        )
+        wrong = [wrong for check in checks for wrong in check()]
+        refuse([*wrong, *wrong_links(self.wan.links, shapes_of(self.admin_region, self.regions))])
         lack = self.testbed.lacks(len(self.regions) + 1)
         refuse([problem(lack[1], ("testbed", lack[0]))] if lack else [])
         return self
@@ -129,6 +134,12 @@ class Experiment(Model):
                 elif region.compute < 1 or number % region.compute or number < least:
                     text = f"{region.name} takes multiples of its {region.compute} compute hosts, {least} or more"
                     yield problem(text, here, number)
+
+    def _wrong_catalog(self) -> Iterator[InitErrorDetails]:
+        for index, number in enumerate(self.sweep.catalog_regions):
+            if number < len(self.regions):
+                text = f"is less than the {len(self.regions)} regions that there are, which are all in the catalog"
+                yield problem(text, ("sweep", "catalog_regions", index), number)
 
     def _wrong_faults(self) -> Iterator[InitErrorDetails]:
         if not self.faults:
@@ -231,6 +242,7 @@ class Experiment(Model):
             rtts=[self._rtts(entry) for entry in sweep.rtt_ms],
             keystone=[variant.model_dump(exclude_none=True) for variant in sweep.keystone],
             fake_computes=sweep.fake_computes,
+            catalog_regions=sweep.catalog_regions,
             concurrency=sweep.concurrency,
             bench=self.bench,
             apart=sweep.apart,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: What ends the id of a point that repeats an earlier one, to see what changed meanwhile.
 AGAIN = "-again"
+#: What follows the number of regions in the words of a point's settings.
+IN_CATALOG = " regions in the catalog"
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Point:
 
     ``id`` is stable and can be a file name; ``repetition`` counts from 1. ``keystone`` has the values of the
     experiment's ``keystone`` section that this point changes, ``bench`` the tools that it runs (as in the experiment
-    file), ``fake_computes`` how many fake computes each OSR has at it (None: as in the experiment file). ``again`` is
-    the id of the point that this one repeats at the sweep's end (it is in no statistic).
+    file), ``fake_computes`` how many fake computes each OSR has at it (None: as in the experiment file),
+    ``catalog_regions`` how many OpenStack regions are in Keystone's catalog (None: those of the file). ``again`` is the
+    id of the point that this one repeats at the sweep's end (it is in no statistic).
     """
 
     id: str
@@ -36,11 +39,13 @@ class Point:
     bench: tuple[ToolOptions, ...] = ()
     fake_computes: int | None = None
     again: str | None = None
+    catalog_regions: int | None = None
 
     @property
     def settings(self) -> str | None:
         """What it changes, in words, such as ``token_cache 0``; None where it changes nothing."""
         words = [f"{self.fake_computes} fake computes"] if self.fake_computes is not None else []
+        words += [f"{self.catalog_regions}{IN_CATALOG}"] if self.catalog_regions is not None else []
         return ", ".join([*words, *(f"{key} {_word(value)}" for key, value in sorted(self.keystone.items()))]) or None
 
 
@@ -52,11 +57,12 @@ def _word(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a sweep varies: round trips, settings of Keystone, tools (each alone where apart), how many at once."""
+    """What a sweep varies: round trips, Keystone's settings and catalog, tools (each alone where apart), how many."""
 
     rtts: Sequence[Mapping[str, float]]
     keystone: Sequence[Mapping[str, Any]]
     fake_computes: Sequence[int]
+    catalog_regions: Sequence[int]
     concurrency: Sequence[int]
     bench: Sequence[ToolOptions]
     apart: bool
@@ -66,8 +72,23 @@ class Factors:
     crossed: bool = False
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """The cloud's settings at a block of points; None: as in the experiment file."""
+
+    fake_computes: int | None
+    keystone: Mapping[str, Any]
+    catalog_regions: int | None
+
+    def label(self) -> str:
+        """For a point's id."""
+        label = f"-fakes{self.fake_computes}" if self.fake_computes is not None else ""
+        label += f"-catalog{self.catalog_regions}" if self.catalog_regions is not None else ""
+        return label + "".join(f"-{key}{_word(value)}" for key, value in sorted(self.keystone.items()))
+
+
 def ordered(factors: Factors) -> list[Point]:
-    """All combinations: fake computes outermost, then repetition, Keystone's settings, round trip, load.
+    """All combinations: fake computes outermost, then repetition, Keystone's settings and catalog, round trip, load.
 
     Fake computes only come, so their numbers rise. Repetitions lie outside Keystone's settings, so that what changes
     on the machine meanwhile affects all settings alike. Within each of the others the order is random, and depends on
@@ -81,11 +102,13 @@ def ordered(factors: Factors) -> list[Point]:
     for number in numbers:
         firsts: dict[str | None, Point] = {}
         for repetition in range(1, factors.repetitions + 1):
-            variants = list(factors.keystone) or [{}]
+            counts: list[int | None] = [*factors.catalog_regions] or [None]
+            keystones = list(factors.keystone) or [{}]
+            variants = [_Variant(number, keystone, count) for keystone in keystones for count in counts]
             if len(variants) > 1:
                 order.shuffle(variants)
-            for keystone in variants:
-                block = _block(factors, order, number, keystone, repetition)
+            for variant in variants:
+                block = _block(factors, order, variant, repetition)
                 first = firsts.setdefault(block[0].settings, block[0])
                 if factors.drift and repetition == factors.repetitions:
                     block.append(replace(first, id=f"{first.id}{AGAIN}", again=first.id))
@@ -93,9 +116,7 @@ def ordered(factors: Factors) -> list[Point]:
     return points
 
 
-def _block(
-    factors: Factors, order: random.Random, number: int | None, keystone: Mapping[str, Any], repetition: int
-) -> list[Point]:
+def _block(factors: Factors, order: random.Random, variant: _Variant, repetition: int) -> list[Point]:
     """Every round trip once, with every load, in an order drawn from ``order``."""
     block = []
     for rtt in _pass(factors, order):
@@ -103,10 +124,8 @@ def _block(
         if len(loads) > 1:
             order.shuffle(loads)
         for label, bench in loads:
-            of_settings = f"-fakes{number}" if number is not None else ""
-            of_settings += "".join(f"-{key}{_word(value)}" for key, value in sorted(keystone.items()))
-            name = f"{rtt_label(list(rtt.values()))}{label}{of_settings}-r{repetition}"
-            block.append(Point(name, rtt, repetition, keystone, bench, number))
+            name = f"{rtt_label(list(rtt.values()))}{label}{variant.label()}-r{repetition}"
+            block.append(Point(name, rtt, repetition, bench=bench, **vars(variant)))
     return block
 
 

@@ -17,12 +17,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails
 
 from mrkolla.base.plugins import WAN_DRIVERS
-from mrkolla.config.base import MISSING, Bool, Float, Int, Model, OneOf, Text, bad, problem, refuse
+from mrkolla.config.base import MISSING, Bool, Float, Int, Model, OneOf, Text, bad, matching, problem, refuse
 
 MAX_RTT_MS = 10_000
 #: What links can do, Mbit/s: on a slower one an echo takes longer than the round trips that it is to measure; the queue
@@ -96,7 +97,9 @@ _SECRET = re.compile(
 
 
 def _is_value(value: Any) -> bool:
-    """Whether it is some text, or a number, which a password may be too."""
+    """Whether it is some text, or a number, which a password may be too, or a list with such."""
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(one, (str, int, float)) and _is_value(one) for one in value)
     return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value != ""
 
 
@@ -259,6 +262,37 @@ class Region(Model):
         return self
 
 
+Group = Annotated[Text, matching(r"[^.]+\.[^.]+", "must be REGION.ROLE, such as OSR1.control")]
+
+
+def split(group: str) -> tuple[str, str]:
+    """Region and role of a ``REGION.ROLE``."""
+    region, _, role = group.partition(".")
+    return region, role
+
+
+class InsideLink(Model):
+    """A round trip that is added between the hosts of two roles of one region, at every point of the sweep."""
+
+    one: Group = Field(alias="from", description="hosts at one end: REGION.ROLE, such as OSR1.control")
+    other: Group = Field(alias="to", description="hosts at the other end: another role of the same region")
+    rtt_ms: Float = Field(gt=0, le=MAX_RTT_MS, description="round trip between them, ms")
+
+    @model_serializer
+    def _as_in_the_file(self) -> dict[str, Any]:
+        return {"from": self.one, "to": self.other, "rtt_ms": self.rtt_ms}
+
+    @property
+    def name(self) -> str:
+        """What the link is called."""
+        return f"{self.one} to {self.other}"
+
+    @property
+    def region(self) -> str:
+        """The region that it is in."""
+        return split(self.one)[0]
+
+
 class Wan(Model):
     """The links between each OSR and the AR."""
 
@@ -276,6 +310,7 @@ class Wan(Model):
         description="TCP congestion control of the hosts towards other regions; host: as they have it; null: cubic on"
         " local hosts, else host",
     )
+    links: tuple[InsideLink, ...] = Field((), description="links inside regions besides, at every point of the sweep")
 
 
 Ms = Annotated[Float, Field(ge=0, le=MAX_RTT_MS)]
@@ -286,6 +321,7 @@ RttEntry = Annotated[
 
 
 Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
+CatalogRegions = Annotated[Int, Field(ge=1, le=500)]
 
 
 def _each_variant_once(variants: tuple[KeystoneSettings, ...]) -> tuple[KeystoneSettings, ...]:
@@ -331,6 +367,11 @@ class Sweep(Model):
     )
     fake_computes: tuple[Annotated[Int, Field(ge=2, le=100_000)], ...] = Field(
         (), description="fake computes of each OSR, rising: more are added between points; needs compute_driver fake"
+    )
+    catalog_regions: Annotated[tuple[CatalogRegions, ...], AfterValidator(_each_level_once)] = Field(
+        (),
+        description="OpenStack regions in Keystone's catalog: those of the file, and more that have endpoints alone;"
+        " registered between points, removed at the end",
     )
     concurrency: Annotated[tuple[Concurrency, ...], AfterValidator(_each_level_once)] = Field(
         (), description="operations at once, for the tools that take it (rally); empty: what the tools themselves say"

@@ -14,7 +14,7 @@ from typing import Any
 from enoslib.objects import Networks, Roles
 
 from mrkolla import batch
-from mrkolla.base.errors import BenchError, CheckError, DeployError, InputError, LackError, WanError
+from mrkolla.base.errors import BenchError, CheckError, DeployError, InputError, LackError, MrkollaError, WanError
 from mrkolla.base.journal import Journal
 from mrkolla.base.progress import Progress
 from mrkolla.batch.estimate import estimate
@@ -36,7 +36,7 @@ from mrkolla.faults import Held
 from mrkolla.faults.hold import entry
 from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
-from mrkolla.results import RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
+from mrkolla.results import Analysis, RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 
 
 class Cloud:
@@ -81,10 +81,19 @@ class Cloud:
             # A run that failed keeps its cloud: there is something to look at, and to go on from.
             if self._destroy_at_end and kind is None:
                 self.deployed.destroy()
+            elif self.experiment.sweep.catalog_regions:
+                self._list_own_regions()
         finally:
             self._links.close()
             self._load.close()
             self.journal.close()
+
+    def _list_own_regions(self) -> None:
+        """Leave no region in Keystone's catalog that a sweep put there, whatever ended it."""
+        try:
+            membership.list_regions(self.deployed, None)
+        except MrkollaError as failed:
+            self.progress.warn(f"regions of the sweep are in the catalog still, until the next 'up': {failed}")
 
     def _say_goodbye(self) -> None:
         """Once the display is closed: the tables, where things are, how to go on."""
@@ -186,6 +195,10 @@ class Cloud:
                     }
                     for region in cloud.regions
                 ],
+                "links_inside": [
+                    {"name": link.osr, "hosts": [[host.name for host in region.hosts] for region in link.regions]}
+                    for link in cloud.inside()
+                ],
                 "cloud_reused": reused,
                 "kolla_runs": cloud.ways(),
                 "cloud_restored": cloud.restored,
@@ -259,7 +272,7 @@ class Cloud:
         for number, point in upcoming(points, self._is_done, self._failed, precision.needless):
             self._clock.begin(sum(map(self._is_done, points)), len(points))
             with self.progress.step("sweep", f"point {number} of {most}: {point.id}"):
-                self._configure(point.keystone, point.fake_computes)
+                self._configure(point.keystone, point.fake_computes, point.catalog_regions)
                 yield point
             self._clock.end()
         self._links.close()
@@ -268,16 +281,20 @@ class Cloud:
         if said := precision.said():
             self.progress.note(said)
 
-    def _configure(self, changes: Mapping[str, Any], fake_computes: int | None = None) -> None:
+    def _configure(
+        self, changes: Mapping[str, Any], fake_computes: int | None = None, catalog_regions: int | None = None
+    ) -> None:
         """Put the experiment's settings of Keystone, with ``changes``, in force; nothing where they are.
 
-        With ``fake_computes``, each OSR has as many; what they take is kept in ``computes.json``.
+        With ``fake_computes``, each OSR has as many; what they take is kept in ``computes.json``. With
+        ``catalog_regions``, so many regions are in Keystone's catalog.
         """
         wanted = self.experiment.with_keystone(changes).keystone
         began = time.monotonic()
         changed = configure(self.deployed, wanted, fake_computes)
         if changed.passwords:
             self._load.login(again=True)
+        membership.list_regions(self.deployed, catalog_regions)
         if fake_computes is None:
             return
         known = {one["computes"] for one in self.folder.read_json(computes.FILE, [])}
@@ -302,6 +319,7 @@ class Cloud:
         tools = [inputs_of(entry) for entry in point.bench]
         faults = [fault.model_dump(mode="json") for fault in self.experiment.faults]
         inputs = [point.rtt_ms, point.repetition, keystone, point.fake_computes, tools, wan]
+        inputs += [{"catalog_regions": point.catalog_regions}] if point.catalog_regions is not None else []
         return [*inputs, faults] if faults else inputs
 
     @contextmanager
@@ -358,13 +376,13 @@ class Cloud:
         """Write the entry of ``point`` in ``points.json``: its links, and whether it counts."""
         entry = {
             "point": point.id,
-            "rtt_asked_ms": links.rtt_ms,
+            "rtt_asked_ms": links.asked_ms,
             "repetition": point.repetition,
             "settings": point.settings,
             "repeats": point.again,
             "status": status,
             "reason": reason,
-            "links": {osr: links.numbers(osr) for osr in links.rtt_ms},
+            "links": {name: links.numbers(name) for name in links.asked_ms},
             "between": {
                 pair: {"median_ms": rtt.median_ms, "p99_ms": rtt.p99_ms} for pair, rtt in links.between.items()
             },
@@ -383,12 +401,12 @@ class Cloud:
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def report(self, *, remarks: Sequence[str] = (), tables: Sequence[str] = ()) -> Path:
+    def report(self, *, remarks: Sequence[str] = (), tables: Sequence[str | Callable[[Analysis], str]] = ()) -> Path:
         """Join the samples, compute the statistics, draw the figures, write the report; returns ``report.html``.
 
         ``remarks`` are sentences for the top of the report; ``tables`` are texts to print at the end, above the tables
-        of endpoints and latencies. When points were refused or failed, all is written first, and then WanError or
-        BenchError is raised.
+        of endpoints and latencies, or make one of the statistics. When points were refused or failed, all is written
+        first, and then WanError or BenchError is raised.
         """
         with self.progress.step("results", "report") as step:
             self._load.collect()
@@ -401,7 +419,7 @@ class Cloud:
             step.detail("looking for secrets")
             assert_no_secrets(self.folder.path, [*passwords.values(cloud.passwords()), *self._load.secrets()])
         self._last_words = [
-            *tables,
+            *(table if isinstance(table, str) else table(analysis) for table in tables),
             render(endpoint_table(self.folder.read_json("endpoints.json", []))),
             render(latency_table(analysis)),
         ]

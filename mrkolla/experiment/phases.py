@@ -15,28 +15,44 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from mrkolla.base.errors import BenchError, InputError, MrkollaError, WanError
-from mrkolla.bench import BenchPoint, make_tool
-from mrkolla.config import Point, ProbeOptions
-from mrkolla.results import phases, render
-
-if TYPE_CHECKING:
-    from mrkolla.experiment.cloud import Cloud
+from mrkolla.base.progress import Progress
+from mrkolla.bench import BenchContext, BenchPoint, make_tool
+from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.config import Experiment, Point, ProbeOptions
+from mrkolla.experiment.point_links import Links
+from mrkolla.results import RunFolder, phases, render
 
 #: More rounds than any phase can have: the probe goes on until it is told to end.
 _ENDLESS, _MOST_S = 1_000_000, 24 * 3600.0
 _FIRST_S, _LAST_S = 180.0, 120.0
 #: It has no end, so it is one operation after the other, whatever the file says.
 _CLOSED = {"rate": None, "admin": False}
+
+
+class Measured(Protocol):
+    """What is needed of the cloud: :class:`mrkolla.experiment.cloud.Cloud` has it."""
+
+    experiment: Experiment
+    deployed: DeployedCloud
+    folder: RunFolder
+    progress: Progress
+
+    @property
+    def context(self) -> BenchContext: ...
+    def wan(self, rtt_ms: float) -> AbstractContextManager[Links]: ...
+    def keep_point(self, point: Point, links: Links, status: str, reason: str | None) -> None: ...
+    def done(self, point: Point, parts: Sequence[str], made: dict[str, Any]) -> None: ...
+    def report(self, *, tables: Sequence[str]) -> Path: ...
 
 
 class Watch:
@@ -46,7 +62,7 @@ class Watch:
     BenchError when the probe does not start. A probe that ends early makes the point fail, which ``report`` tells.
     """
 
-    def __init__(self, cloud: Cloud, region: str, point: Point) -> None:
+    def __init__(self, cloud: Measured, region: str, point: Point) -> None:
         self._cloud, self._point = cloud, point
         self._region = cloud.deployed.region(region)
         probe = next((entry for entry in cloud.experiment.bench if isinstance(entry, ProbeOptions)), ProbeOptions())
@@ -87,8 +103,7 @@ class Watch:
 
     def _probe(self) -> None:
         cloud, region = self._cloud, self._region
-        measured = {name: rtt.median_ms for name, rtt in self._links.before.items()}
-        what = BenchPoint(self._point.id, self._links.rtt_ms, measured, self._point.repetition)
+        what = BenchPoint(self._point.id, self._links.rtt_ms, self._links.before_ms(), self._point.repetition)
         rows = self._tool.run(cloud.context, what, [region])
         try:
             for row in rows:
@@ -171,7 +186,7 @@ def _belongs(echo: dict[str, Any], place: int, phases: list[dict[str, Any]]) -> 
     return max(int(np.searchsorted(begins, sent, side="right")) - 1, 0) == place
 
 
-def report(cloud: Cloud) -> Path:
+def report(cloud: Measured) -> Path:
     """Make the report, which has the phases in a section of their own; their tables are printed at the end.
 
     Raises what ``cloud.report`` raises.

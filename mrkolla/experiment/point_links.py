@@ -16,6 +16,7 @@ from typing import Any
 
 from mrkolla.base.errors import MrkollaError, WanError
 from mrkolla.base.progress import Progress
+from mrkolla.base.remote import Host
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import Point
 from mrkolla.config.faults import disturbed
@@ -29,11 +30,13 @@ from mrkolla.wan.real import expected
 class Links:
     """The links at one point: what was asked, and what was measured before, during and after.
 
-    ``refused`` says why the point does not count (None: it does). ``before`` and ``after`` are by OSR. ``filled``: the
-    load fills the links on purpose.
+    ``refused`` says why the point does not count (None: it does). ``rtt_ms`` is by OSR, ``inside`` has what was asked
+    of the links inside regions, by their names; ``before`` and ``after`` have all of them. ``filled``: the load fills
+    the links on purpose.
     """
 
     rtt_ms: dict[str, float]
+    inside: dict[str, float] = field(default_factory=dict)
     before: dict[str, Rtt] = field(default_factory=dict)
     after: dict[str, Rtt] = field(default_factory=dict)
     between: dict[str, Rtt] = field(default_factory=dict)
@@ -46,6 +49,11 @@ class Links:
     point: Point | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
     _ends: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def asked_ms(self) -> dict[str, float]:
+        """The round trip asked of each link: by OSR, and those inside regions by their names."""
+        return {**self.rtt_ms, **self.inside}
 
     @contextmanager
     def ends(self, load: Callable[[], None]) -> Iterator[None]:
@@ -67,13 +75,17 @@ class Links:
         rtts = [phase[osr] for phase in (self.before, self.after) if osr in phase]
         return statistics.median([sample for rtt in rtts for sample in rtt.samples_ms])
 
+    def before_ms(self) -> dict[str, float]:
+        """OSR -> the median before the load, in ms."""
+        return {osr: self.before[osr].median_ms for osr in self.rtt_ms if osr in self.before}
+
     def numbers(self, osr: str) -> dict[str, float | int | str]:
         """Medians and 99th percentiles of a link, in ms, before, during and after; by how much a median might be off.
 
         Of the time of the load also the drift, what connecting by TCP and an HTTP exchange took, and what the driver
         counted meanwhile: packets, those dropped, those that it let go late.
         """
-        numbers: dict[str, float | int | str] = {"tolerance_ms": tolerance_ms(self.rtt_ms[osr])}
+        numbers: dict[str, float | int | str] = {"tolerance_ms": tolerance_ms(self.asked_ms[osr])}
         for phase, found in (("before", self.before), ("after", self.after)):
             if osr in found:
                 numbers[f"{phase}_median_ms"] = found[osr].median_ms
@@ -112,11 +124,11 @@ class LinkKeeper:
 
     def __init__(self, cloud: DeployedCloud, progress: Progress) -> None:
         self._cloud, self._progress = cloud, progress
-        #: OSR -> its round trip with nothing added, ms.
+        #: Link -> its round trip with nothing added, ms.
         self._real: dict[str, float] = {}
         self._echoes = EchoKeeper()
-        #: OSRs whose links have a point's round trip.
-        self._held: set[str] = set()
+        #: Links that have a point's round trip -> what they had before, ms.
+        self._held: dict[str, float] = {}
 
     def ready(self) -> None:
         """Start the links with nothing added and measure what they have by themselves."""
@@ -126,17 +138,26 @@ class LinkKeeper:
             wan.start()
             step.detail("echoes")
             self._stand()
-            for region in cloud.osrs:
-                wan.set(region.name)
-                base = wan.calibrate(region.name, region.control, cloud.admin.public)
-                self._real[region.name] = base.median_ms
-                step.detail(f"{region.name}: base round trip {base.median_ms:.3f} ms")
+            ends = [(region.name, region.control, cloud.admin.public) for region in cloud.osrs]
+            for name, source, address in [*ends, *self._inside()]:
+                wan.set(name)
+                base = wan.calibrate(name, source, address)
+                self._real[name] = base.median_ms
+                step.detail(f"{name}: base round trip {base.median_ms:.3f} ms")
+
+    def _inside(self) -> list[tuple[str, Host, str]]:
+        """The links inside regions: the name, and from where to which address it is measured."""
+        firsts = {link.osr: link.firsts for link in self._cloud.inside()}
+        return [(name, source, target.address) for name, (source, target) in firsts.items()]
 
     def _stand(self) -> None:
         """See that every host has its echoes: servers at the address that the AR's clients use, and at each OSR's, on
-        every host that may have it; a client on each OSR's first control host. What died or left is let go."""
+        every host that may have it, and at one end of the links inside regions; a client on each OSR's first control
+        host, and at the other end of these. What died or left is let go."""
         servers = [(host, region.public) for region in self._cloud.regions for host in region.balancers]
-        self._echoes.stand(servers, [region.control for region in self._cloud.osrs])
+        servers += [(target, target.address) for _, target in (link.firsts for link in self._cloud.inside())]
+        clients = {region.control.name: region.control for region in self._cloud.osrs}
+        self._echoes.stand(servers, clients | {name: source for name, source, _ in self._inside()})
 
     def close(self) -> None:
         """End what stays on the hosts between points, and take the last point's round trip off the links.
@@ -144,9 +165,10 @@ class LinkKeeper:
         Both come back when they are needed.
         """
         with suppress(MrkollaError):  # the cloud may be gone, and its links with it
-            wan = self._cloud.wan() if self._held else None
-            while wan and self._held:
-                wan.set(self._held.pop(), self._cloud.experiment.wan.deploy_rtt_ms)
+            if self._held:
+                wan = self._cloud.wan()
+                for name, before_ms in self._held.items():
+                    wan.set(name, before_ms)
         self._held.clear()
         self._echoes.close()
 
@@ -162,13 +184,15 @@ class LinkKeeper:
         cloud = self._cloud
         names = [region.name for region in cloud.osrs]
         asked = dict(rtt_ms) if isinstance(rtt_ms, dict) else dict.fromkeys(names, float(rtt_ms))
-        links = Links(asked)
+        inside = cloud.experiment.wan.links
+        links = Links(asked, {link.name: link.rtt_ms for link in inside})
         aside = disturbed(cloud.experiment.faults, cloud.admin.name, names)
+        aside |= {link.name for link in inside if link.region in aside}
         wan = cloud.wan()
         self._settle(wan, links)
         with ExitStack() as stack:
             if links.refused is None:
-                paths = [self._path(region, links) for region in self._linked(links) if region.name not in aside]
+                paths = [path for path in self._paths(links) if path.name not in aside]
                 try:
                     links.during = stack.enter_context(self._echoes.during(wan, paths, links.broke))
                 except WanError as gone:
@@ -176,8 +200,8 @@ class LinkKeeper:
             yield links
         if links.during is None:
             return
-        for osr in aside:  # what the driver dropped there was asked for
-            links.during.after.pop(osr, None)
+        for name in aside:  # what the driver dropped there was asked for
+            links.during.after.pop(name, None)
         verdict = links.during.verdict(links.filled)
         links.warnings += verdict.warnings
         if verdict.wrong:
@@ -193,17 +217,19 @@ class LinkKeeper:
         """The OSRs that ``links`` are of: one that joined meanwhile is not."""
         return [region for region in self._cloud.osrs if region.name in links.rtt_ms]
 
-    def _asked(self, links: Links, osr: str) -> Asked:
-        """All that is asked of the link of ``osr``."""
+    def _asked(self, links: Links, name: str) -> Asked:
+        """All that is asked of a link."""
+        if name in links.inside:
+            return Asked(links.inside[name])
         of = self._cloud.experiment.wan
-        return Asked(links.rtt_ms[osr], of.jitter_ms, of.loss_percent, of.bandwidth_mbit)
+        return Asked(links.rtt_ms[name], of.jitter_ms, of.loss_percent, of.bandwidth_mbit)
 
     def _settle(self, wan: Wan, links: Links) -> None:
         """Put on the links what is asked, and measure; what died meanwhile is started again before another try."""
 
         def settled() -> dict[str, Rtt]:
-            for name in links.rtt_ms:
-                self._held.add(name)
+            for name in links.asked_ms:
+                self._held[name] = self._cloud.experiment.wan.deploy_rtt_ms if name in links.rtt_ms else 0.0
                 wan.set(name, **asdict(self._asked(links, name)))
             return self._measured(links, "before")
 
@@ -222,11 +248,16 @@ class LinkKeeper:
         self._stand()
         return self._measure(links, phase)
 
-    def _path(self, region: Region, links: Links) -> EchoPath:
-        """From an OSR to the AR."""
-        link, admin = self._asked(links, region.name), self._cloud.admin
-        wanted_ms = expected(link.rtt_ms, self._real.get(region.name, 0.0))
-        return EchoPath(region.name, region.control, admin.public, link, wanted_ms)
+    def _paths(self, links: Links) -> list[EchoPath]:
+        """Over each link: from an OSR to the AR; inside a region, by a client of its own, from one end to the other."""
+        ends = [(region.name, region.control, self._cloud.admin.public, "") for region in self._linked(links)]
+        ends += [(*end, end[0]) for end in self._inside() if end[0] in links.inside]
+        paths = []
+        for name, source, address, client in ends:
+            asked = self._asked(links, name)
+            wanted_ms = expected(asked.rtt_ms, self._real.get(name, 0.0))
+            paths.append(EchoPath(name, source, address, asked, wanted_ms, client))
+        return paths
 
     def _measure(self, links: Links, phase: str) -> dict[str, Rtt]:
         """The round trip of every link, each judged; before the load also those between OSRs, two links apart."""
@@ -236,17 +267,17 @@ class LinkKeeper:
         asked = {region.name: self._asked(links, region.name) for region in linked}
         pairs = list(combinations(linked, 2)) if phase == "before" else []
         between = [asked[one.name].after(asked[other.name]) for one, other in pairs]
-        paths = [self._path(region, links) for region in linked]
-        paths += [
+        paths = self._paths(links)
+        crossing = [
             EchoPath(f"{one.name} to {other.name}", one.control, other.vip, path, path.rtt_ms)
             for (one, other), path in zip(pairs, between, strict=True)
         ]
-        rtts = self._echoes.measure(paths)
-        for path, rtt in zip(paths[: len(linked)], rtts[: len(linked)], strict=True):
+        rtts = self._echoes.measure([*paths, *crossing])
+        for path, rtt in zip(paths, rtts[: len(paths)], strict=True):
             found[path.name] = rtt
-            what = f"{path.name} to {cloud.admin.name}, {phase}"
-            links.warnings += verify(path.wanted_ms, rtt, what, path.asked)
-        for (one, other), through, rtt in zip(pairs, between, rtts[len(linked) :], strict=True):
+            what = path.name if path.name in links.inside else f"{path.name} to {cloud.admin.name}"
+            links.warnings += verify(path.wanted_ms, rtt, f"{what}, {phase}", path.asked)
+        for (one, other), through, rtt in zip(pairs, between, rtts[len(paths) :], strict=True):
             # Two OSRs are two links apart: measured and recorded, not judged.
             links.between[f"{one.name}-{other.name}"] = rtt
             try:

@@ -132,7 +132,8 @@ def guarded(body: Callable[[], int | None]) -> int:
     try:
         streams.steady()
         _need_folder()
-        status = body() or 0
+        with shell.insistent():
+            status = body() or 0
         sys.stdout.flush()  # what cannot be written is an error here, and a traceback at the end of the process
         return status
     except MrkollaError as error:

@@ -164,7 +164,6 @@ class Load:
         links.point = point
         if links.refused is not None:
             return
-        measured = {name: rtt.median_ms for name, rtt in links.before.items()}
         cloud, context, experiment = self._cloud, self.context, self._experiment
         with self._progress.step("bench", point.id) as step:
             counts: dict[str, str] = {}
@@ -176,7 +175,7 @@ class Load:
             context.progress, context.warn = show, links.warnings.append
             faults = Schedule(cloud, experiment.faults, self._folder, point.id)
             context.begun = faults.start
-            what = BenchPoint(point.id, links.rtt_ms, measured, point.repetition)
+            what = BenchPoint(point.id, links.rtt_ms, links.before_ms(), point.repetition)
             links.filled = any(self._tools[key_of(entry)].fills_links for entry in point.bench)
             launcher = context.launcher
             context.launcher = started = Started(launcher)

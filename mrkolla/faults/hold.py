@@ -41,11 +41,13 @@ def entry(given: Mapping[str, Any]) -> FaultOptions:
 
     Raises InputError, with a line for each problem.
     """
-    model = FAULTS[str(given.get("do"))].options
+    name = str(given.get("do"))
+    model = FAULTS[name].options
     if "for_s" in model.model_fields and model.model_fields["for_s"].is_required():
         given = {"for_s": float(MOST_S), **given}
     try:
-        return model.model_validate(dict(given))
+        with FAULTS.blamed(name, "cannot read its keys"):
+            return model.model_validate(dict(given))
     except ValidationError as wrong:
         lines = [
             f"fault {given['do']}: {'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}"
@@ -56,7 +58,8 @@ def entry(given: Mapping[str, Any]) -> FaultOptions:
 
 def make(asked: FaultOptions, scene: Scene) -> Fault:
     """The fault of an entry of ``faults``."""
-    return FAULTS[asked.do](asked, scene)
+    with FAULTS.blamed(asked.do, "cannot be made of its keys"):
+        return FAULTS[asked.do](asked, scene)
 
 
 def start(launcher: Callable, host: Any) -> subprocess.Popen[str]:

@@ -105,7 +105,8 @@ class _Place(Fault):
 class Kill(_Place):
     """A service or host is killed and kept down."""
 
-    name, options = "kill", KillOptions
+    name = "kill"
+    options: type[KillOptions | RestartOptions] = KillOptions
 
     def begin(self, service: str) -> list[Command]:
         return [_shell(_KILL, service)]
@@ -114,16 +115,10 @@ class Kill(_Place):
         return [_shell(_START, service)]
 
 
-class Restart(_Place):
+class Restart(Kill):
     """A service is killed and started at once."""
 
     name, options = "restart", RestartOptions
-
-    def begin(self, service: str) -> list[Command]:
-        return [_shell(_KILL, service)]
-
-    def end(self, service: str) -> list[Command]:
-        return [_shell(_START, service)]
 
 
 class Freeze(_Place):

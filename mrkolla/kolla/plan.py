@@ -12,10 +12,12 @@ The AR's files name no OSR: an OSR that comes later changes nothing of what is t
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrkolla.base import yamltext
@@ -223,9 +225,15 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     }
     values = dialect.spoken(which, region, every, values)
     own = _region_section(experiment, region)
+    secrets = {name for made in names(experiment.release)["passwords"].values() for name in made}
     where = "admin_region.kolla" if region.kind == AR else f"regions[{_index(experiment, region)}].kolla"
     for place, given in (("kolla", experiment.kolla.globals), (where, own.globals)):
         for key, value in given.items():
+            if key in secrets:
+                raise InputError(
+                    f"{place}.globals.{key}: mrkolla makes this secret, and Kolla takes that of plan/passwords.yml;"
+                    " remove it"
+                )
             for known, does in ((must, "derives"), (counted, "counts on")):
                 if key in known and wiring.contradicts(value, known[key]):
                     raise InputError(
@@ -296,12 +304,8 @@ def write(
     InputError for a clash, or a folder that holds anything but a plan, before anything is
     written.
     """
-    try:
-        folder = folder.resolve()
-    except RuntimeError:
-        raise InputError(f"{folder} is a symbolic link that leads to itself: give a folder for the plan") from None
     if not ours:
-        _refuse_other_folder(folder)
+        folder = _free(folder)
 
     def planned(one: Experiment) -> tuple[dict[str, str], dict[str, bytes]]:
         return _contents(one, regions, testbed_globals, testbed_config, addresses.certificates(secrets.parent))
@@ -316,19 +320,15 @@ def write(
         contents[MARK] = json.dumps(sorted(names), indent=0)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = tempfile.TemporaryDirectory(prefix=".mrkolla-plan-", dir=folder.parent)
-    except OSError as refused:
-        raise InputError(f"the plan cannot be written to {folder}: {refused.strerror}") from refused
-    with work as place:
-        new = Path(place) / "new"
-        try:
+        with tempfile.TemporaryDirectory(prefix=".mrkolla-plan-", dir=folder.parent) as place:
+            new = Path(place) / "new"
             _fill(new, contents, copied, secrets, links)
-            if folder.is_dir():
+            if os.path.lexists(folder):
                 folder.rename(Path(place) / "old")
             new.rename(folder)
-        except OSError as refused:
-            what = refused.filename or folder
-            raise InputError(f"the plan cannot be written to {folder}: {what}: {refused.strerror}") from refused
+    except OSError as refused:
+        what = refused.filename or folder
+        raise InputError(f"the plan cannot be written to {folder}: {what}: {refused.strerror}") from refused
 
 
 def _fill(new: Path, contents: dict[str, str], copied: dict[str, bytes], secrets: Path, links: list[str]) -> None:
@@ -350,24 +350,70 @@ def _fill(new: Path, contents: dict[str, str], copied: dict[str, bytes], secrets
         (new / name).symlink_to("../passwords.yml")
 
 
-def _refuse_other_folder(folder: Path) -> None:
-    """A plan replaces what is in its folder, so that must be nothing, or a plan and nothing else."""
+def _free(folder: Path) -> Path:
+    """The folder, links followed, once it is seen that a plan may replace it whole: it has nothing but an earlier one.
+
+    Raises InputError where it may not.
+    """
+    try:
+        folder = folder.resolve()
+    except RuntimeError:
+        raise InputError(f"{folder} is a symbolic link that leads to itself: give a folder for the plan") from None
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder for the plan")
     if Path.cwd().is_relative_to(folder):
         # The folder is replaced whole: who works in it would be nowhere.
         raise InputError(f"{folder} is the working directory, or above it: give another folder for the plan")
     if not folder.is_dir() or not any(folder.iterdir()):
-        return
+        return folder
     try:
-        own = {*json.loads((folder / MARK).read_text()), MARK}
-    except (OSError, ValueError, TypeError):
+        held = _held(folder)
+    except OSError as refused:
+        raise InputError(f"{refused.filename} cannot be read: {refused.strerror}; give a new folder") from refused
+    if held.get(MARK) != stat.S_IFREG:  # a pipe would be waited for without end, and a link leads elsewhere
+        raise InputError(f"{folder} is there and holds something else than a plan: give a new or an empty folder")
+    own = _marked(folder / MARK)
+    if other := next((name for name, kind in sorted(held.items()) if own.get(name) != kind), None):
         raise InputError(
-            f"{folder} is there and holds something else than a plan: give a new or an empty folder"
+            f"{folder / other} is not of the plan that {folder} holds: move it, or give a new folder for this plan"
+        )
+    return folder
+
+
+def _held(folder: Path) -> dict[str, int]:
+    """All below ``folder`` but folders: name -> kind, as in a mode. Raises OSError where one cannot be looked at."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    paths = (Path(at, name) for at, folders, files in os.walk(folder, onerror=refuse) for name in (*folders, *files))
+    kinds = {str(path.relative_to(folder)): stat.S_IFMT(path.lstat().st_mode) for path in paths}
+    return {name: kind for name, kind in kinds.items() if kind != stat.S_IFDIR}
+
+
+def _marked(mark: Path) -> dict[str, int]:
+    """What the plan of this mark has, as :func:`_held`; a mark may be anybody's, and names only what a plan has."""
+    try:
+        names = json.loads(mark.read_text())
+        if not isinstance(names, list):
+            raise ValueError
+        return {MARK: stat.S_IFREG, **{name: _kind(name) for name in names}}
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise InputError(
+            f"{mark} is damaged, or none that mrkolla wrote: move {mark.parent} elsewhere, or give a new folder"
         ) from None
-    held = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-    if other := next((path for path in held if str(path.relative_to(folder)) not in own), None):
-        raise InputError(f"{other} is not of the plan that {folder} holds: move it, or give a new folder for this plan")
+
+
+def _kind(name: str) -> int:
+    """The kind of a plan's file ``name``. Raises ValueError for a name, TypeError for a value, that no plan has."""
+    path = PurePosixPath(name)
+    if str(path) == name and not path.is_absolute() and ".." not in path.parts:
+        match path.parts:
+            case (_, "passwords.yml"):
+                return stat.S_IFLNK
+            case ("passwords.yml" | "edits.yaml",) | (_, "globals.yml" | "inventory.yml") | (_, "config", _, *_):
+                return stat.S_IFREG
+    raise ValueError
 
 
 def _contents(

@@ -32,12 +32,13 @@ SERVICES = tuple(service for service, _ in _WORDS.values())
 #: Kolla's variables have words in one order: of what (or of all), which side of it, and what is said of it. What is
 #: said by these, services, HAProxy and regions find each other by: pattern -> what a person is told.
 _OF = "((kolla|keystone|horizon|glance|nova|placement|neutron|database|mariadb)_)?"
-_SIDE = "((api|server|metadata|internal|external|public|admin|base|same|listen|tls)_)*"
+_SIDE = "((api|server|metadata|internal|external|public|admin|base|same|legacy|listen|tls|database|keystone|cell0?)_)*"
 _FOUND_BY = {
-    rf"{_OF}{_SIDE}(port|fqdn|url|endpoint|protocol|address|vip|vip_address)|{_OF}(enable|verify)_tls_\w+"
+    rf"{_OF}{_SIDE}(port|fqdn|url|endpoint|protocol|address|host|vip|vip_address)|{_OF}{_SIDE}(enable|verify)_tls_\w+"
     r"|haproxy_single_external_frontend\w*|openstack_auth": "services and regions find each other by it, at Kolla's own"
     " value",
     r"openstack_(region_name|regions)|multiple_regions_names": "mrkolla names and registers the regions itself",
+    rf"{_OF}(ks_\w+|service_endpoints)|service_ks_register_(?!delay|retries)\w+": "mrkolla registers the regions",
     r"node_(custom_)?config|node_config_directory|config_dir": "the plan is there; give files of yours as kolla.config",
 }
 
@@ -65,6 +66,7 @@ def counted_on(region: Region, admin: Region, own_keystone: bool = False) -> dic
         "internal_protocol": "http",
         "public_protocol": "https" if secure else "http",
         "haproxy_single_external_frontend": False,
+        "haproxy_enable_external_vip": secure,
         # The VIPs, HAProxy in front of the services, and what mrkolla's programs on the hosts speak to.
         "enable_keepalived": True,
         "enable_haproxy": True,
@@ -74,6 +76,8 @@ def counted_on(region: Region, admin: Region, own_keystone: bool = False) -> dic
         "kolla_container_engine": "docker",
         "default_user_domain_name": "Default",
         "default_project_domain_name": "Default",
+        "default_user_domain_id": "default",
+        "default_project_domain_id": "default",
         # Who mrkolla's own clients are.
         "keystone_admin_user": "admin",
         "keystone_admin_project": "admin",

@@ -21,11 +21,10 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from mrkolla.results.stats import Analysis
+    from mrkolla.results.analysis import Analysis
     from mrkolla.results.store import RunFolder
 
 EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved", "not known"
-VERDICTS = (EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN)
 #: How far k of the wire may be from the prediction, in round trips.
 MARGIN = 0.05
 REST = "(the rest)"
@@ -123,6 +122,12 @@ def _with_cache(levels: pd.DataFrame) -> list[str]:
     return [str(s) if pd.isna(c) or _base(s, c) != s else f"{s} ({c} token cache)" for s, c in given]
 
 
+def _by_number(state: str) -> tuple[int, str]:
+    """Orders "2 regions in the catalog" before "10 regions in the catalog"."""
+    number = re.match(r"\d+", state)
+    return int(number[0]) if number else 0, state
+
+
 def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operation: list[str]) -> Iterator[dict]:
     """Of each operation and level: every value of ``column`` against the cheap one."""
     tails = [(1 - analysis.confidence) / 2, (1 + analysis.confidence) / 2]
@@ -130,7 +135,7 @@ def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operatio
         states = {row[column]: (place, row) for place, row in same.iterrows()}
         if len(states) < 2 or len(states) != len(same):
             continue
-        against = next((state for state in _CHEAP if state in states), sorted(states)[0])
+        against = next((state for state in _CHEAP if state in states), min(states, key=_by_number))
         base, of_base = states.pop(against)
         for state, (place, row) in states.items():
             low, high = np.quantile(analysis.draws[place] - analysis.draws[base], tails)

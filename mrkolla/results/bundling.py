@@ -133,7 +133,11 @@ def _choose(folder: Path, logs: bool) -> tuple[list[str], list[str]]:
 def _refuse_secrets(run: RunFolder, sources: dict[str, Path], secrets: Iterable[str]) -> None:
     added = sources[README].parent
     assert_no_secrets(added, secrets, only=[name for name in sources if name != README], of=run.path)
-    found = [f"{name}, line {line}: {what}" for name, path in sorted(sources.items()) for line, what in suspects(path)]
+    try:
+        every = [(name, *found) for name, path in sorted(sources.items()) for found in suspects(path)]
+    except InputError as error:
+        raise InputError(str(error).replace(str(added), str(run.path))) from None
+    found = [f"{name}, line {line}: {what}" for name, line, what in every]
     if found:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise CheckError(

@@ -67,6 +67,7 @@ STATISTICS: dict[str, tuple[str, str]] = {
         "latency less Keystone's time and predicted x measured round trip, over its median at the lowest round trip",
     ),
     "mean_ms": ("ms", "mean latency"),
+    "regions": ("", "OpenStack regions in Keystone's catalog"),
     "begin_ns": ("ns", "begin of the bin, UTC"),
     "metric": ("", "what was recorded of the region's hosts, or of its HAProxy"),
     "value": ("", "its mean over the bin, in the unit of the metric"),

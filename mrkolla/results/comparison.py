@@ -14,6 +14,10 @@
   but small is none. Holm's correction by default, so that the chance of one false finding or more in the whole table
   is at most alpha (half of it for the rows of single round trips, half for those of all together); ``fdr_bh``
   (Benjamini and Hochberg) holds the expected share of false ones among the findings.
+- The own time of :data:`SERVICES` has rows beside those of the whole operation, each over all round trips, and tested
+  with the rows of all together: a service that is slower by a tenth need not show in the whole. Each point gives the
+  logarithm of the mean, since HAProxy tells times in whole milliseconds, by which a median would jump; the scatter of
+  its samples (``within``) is not told apart. A service that some point's operations did not call has no row.
 - Failures: share of operations that failed, of all that were tried; p: Fisher's exact test, of the counts divided by
   their design effect (Rao and Scott 1992), since failures come in heaps; only where one failed at all.
 - Verdict: slower or faster (corrected p at most alpha), same (the interval lies within the threshold), else
@@ -49,9 +53,13 @@ CORRECTIONS = {"holm": "Holm", "fdr_bh": "Benjamini-Hochberg"}
 SLOWER, FASTER, SAME, TOO_FEW = "slower", "faster", "same", "not enough repetitions"
 #: Points of one round trip in each run below which that round trip alone has no verdict.
 FEWEST_POINTS = 3
+#: What a row compares: the whole operation, or the time of services that a column of samples knows.
+WHOLE = "operation"
+SERVICES = {"Keystone": "keystone_server_s", "its region's services": "region_s"}
 #: Ways to split a run's repetitions that :func:`against_itself` tries.
 MOST_SPLITS = 20
-_KEY = [*GROUP, "level"]
+_GROUP = [*GROUP, "of"]
+_KEY = [*_GROUP, "level"]
 _NUMBERS = ["repetition", "rtt_measured_ms", "n", "n_errors", "median_ms", "within", "round_trips"]
 _DRAWS = 200
 
@@ -60,13 +68,14 @@ _DRAWS = 200
 class Comparison:
     """What changed from run A to run B.
 
-    table: a row per operation, region and RTT in both runs, and one for all its RTTs (level NaN): GROUP, level (asked
-        RTT, ms), points_a, points_b, n_a, n_b (good samples), median_a_ms, median_b_ms (geometric means of the points'
-        medians, without round trips where level is NaN), ratio, ratio_low, ratio_high, within, between (standard
-        deviations of a point's logarithm), p, p_corrected, failed_a, failed_b (shares), failed_p, failed_p_corrected,
-        verdict (of the latency; "" where there is none), needed (points of each RTT and run that would do, about; NaN
-        where there are enough), change ("slower", "faster", "fails more", "fails less", joined by ", "; "" for none).
-        Sorted by how far the ratio is from 1, changes first.
+    table: a row per operation, region and RTT in both runs, and one for all its RTTs (level NaN): GROUP, of
+        (:data:`WHOLE` or one of :data:`SERVICES`), level (asked RTT, ms), points_a, points_b, n_a, n_b (good samples),
+        median_a_ms, median_b_ms (geometric means of the points' medians, without round trips where level is NaN; of
+        services' means), ratio, ratio_low, ratio_high, within, between (standard deviations of a point's logarithm),
+        p, p_corrected, failed_a, failed_b (shares), failed_p, failed_p_corrected, verdict (of the latency; "" where
+        there is none), needed (points of each RTT and run that would do, about; NaN where there are enough), change
+        ("slower", "faster", "fails more", "fails less", joined by ", "; "" for none). Sorted by how far the ratio is
+        from 1, changes first.
     only_a, only_b: operations (with region and RTT) that only one run has.
     differences: what differs in the two experiment files: key, value in A, value in B.
     """
@@ -167,10 +176,10 @@ def against_itself(
 
 
 def _points(source: Source) -> pd.DataFrame:
-    """A row per operation, region and point.
+    """A row per operation, region, point and what is compared of it (column ``of``).
 
-    _KEY, repetition, rtt_measured_ms, n, n_errors, median_ms (NaN: among the failed), within (variance of its
-    logarithm by its samples), round_trips (counted; 0: not counted).
+    _KEY, repetition, rtt_measured_ms, n, n_errors, median_ms (NaN: among the failed; of a service the mean), within
+    (variance of its logarithm by its samples), round_trips (counted; 0: not counted).
     """
     gathered = source.gathered if isinstance(source, Analysis) else gather(source)
     keys = gathered.keys
@@ -188,11 +197,18 @@ def _points(source: Source) -> pd.DataFrame:
         within.append(float(np.log(draws).var()) if len(draws) else math.nan)
     trips = sum((keys[f"{name}_sum"] / keys[f"{name}_n"]).fillna(0) for name in COUNTED[:2])
     columns = {"level": level, "median_ms": medians, "within": within, "round_trips": trips}
-    kept = keys[[*GROUP, "point", "repetition", "rtt_measured_ms", "n", "n_errors"]].assign(**columns)
-    return kept[kept["n"] + kept["n_errors"] > 0]
+    kept = keys[[*GROUP, "point", "repetition", "rtt_measured_ms", "n", "n_errors"]].assign(of=WHOLE, **columns)
+    parts = [kept[kept["n"] + kept["n_errors"] > 0]]
+    for what, name in SERVICES.items():
+        counted = keys[f"{name}_n"]
+        own = {"median_ms": 1e3 * keys[f"{name}_sum"] / counted, "within": math.nan, "round_trips": 0.0}
+        # Failures are compared once, with the whole operation.
+        part = kept.assign(of=what, n=counted.astype("int64"), n_errors=0, **own)
+        parts.append(part[(counted > 0) & kept["median_ms"].notna()])
+    return pd.concat(parts, ignore_index=True)
 
 
-#: Operation and region -> round trip (ms) -> its points, as an array of records.
+#: Operation, region and what of it -> round trip (ms) -> its points, as an array of records.
 Cells = dict[tuple, dict[float, np.ndarray]]
 
 
@@ -219,9 +235,13 @@ def _compare(left: Cells, right: Cells, names: Iterable[str], rule: _Rule) -> Co
     rows = []
     for group in [group for group in left if group in right]:
         pairs = {level: (cell, right[group][level]) for level, cell in left[group].items() if level in right[group]}
-        head = dict(zip(GROUP, (None if value == "" else value for value in group), strict=True))
-        rows += [head | {"level": level} | _row([pair], rule) for level, pair in pairs.items()]
-        if len(pairs) > 1:
+        head = dict(zip(_GROUP, (None if value == "" else value for value in group), strict=True))
+        whole = head["of"] == WHOLE
+        if not whole and not all((cell["median_ms"] > 0).all() for pair in pairs.values() for cell in pair):
+            continue
+        if whole:
+            rows += [head | {"level": level} | _row([pair], rule) for level, pair in pairs.items()]
+        if len(pairs) > 1 or not whole:
             rows.append(head | {"level": math.nan} | _row(list(pairs.values()), rule))
     name_a, name_b = names
     if not rows:
@@ -232,7 +252,7 @@ def _compare(left: Cells, right: Cells, names: Iterable[str], rule: _Rule) -> Co
 
 def _alone(own: pd.DataFrame, other: pd.DataFrame, among: pd.DataFrame) -> list[str]:
     """The operations, with region and RTT, that the first has and the other has not."""
-    keys = own[_KEY].drop_duplicates()
+    keys = own[own["of"] == WHOLE][_KEY].drop_duplicates()
     lacks = keys.merge(other[_KEY].drop_duplicates(), how="left", on=_KEY, indicator=True)["_merge"] == "left_only"
     rows = keys[lacks.to_numpy()].sort_values(_KEY).to_dict("records")
     return [f"{label(row, among)} from {row['origin_region']} at {ms(row['level'])} ms" for row in rows]
@@ -372,14 +392,15 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 def grid(found: Comparison, *, everything: bool = False) -> Grid:
     """The changes (or ``everything``) as a table."""
     rows = found.table if everything else found.changes
-    head = ["operation", "from", "RTT", "A (ms)", "B (ms)", "ratio B/A", f"{100 * (1 - found.alpha):g} % interval"]
+    interval = f"{100 * (1 - found.alpha):g} % interval"
+    head = ["operation", "from", "time of", "RTT", "A (ms)", "B (ms)", "ratio B/A", interval]
     head += ["p, corrected", "points", "within, between", "failed A, B", "verdict"]
     cells = []
     for name, row in zip(labels(rows, found.table), rows.to_dict("records"), strict=True):
         failed = f"{percent(row['failed_a'])}, {percent(row['failed_b'])}"
         known = not math.isnan(row["ratio_low"])
         cells.append([
-            name, row["origin_region"], "all, less it" if math.isnan(row["level"]) else ms(row["level"]),
+            name, row["origin_region"], row["of"], _level_text(row),
             number(row["median_a_ms"], 1), number(row["median_b_ms"], 1), number(row["ratio"], 3),
             f"[{number(row['ratio_low'], 3)}, {number(row['ratio_high'], 3)}]" if known else "–",
             "–" if np.isnan(p := np.fmin(row["p_corrected"], row["failed_p_corrected"])) else f"{p:.2g}",
@@ -387,7 +408,13 @@ def grid(found: Comparison, *, everything: bool = False) -> Grid:
             failed if row["failed_a"] or row["failed_b"] else "–", _said(row),
         ])  # fmt: skip
     title = "All comparisons" if everything else "What changed"
-    return Grid(title, head, cells, frozenset(range(2, 11)))
+    return Grid(title, head, cells, frozenset(range(3, 12)))
+
+
+def _level_text(row: Mapping[str, Any]) -> str:
+    if not math.isnan(row["level"]):
+        return ms(row["level"])
+    return "all, less it" if row["of"] == WHOLE else "all"
 
 
 def _said(row: Mapping[str, Any]) -> str:

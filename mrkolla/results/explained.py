@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from mrkolla.results import split as columns
+from mrkolla.results.analysis import Analysis
 from mrkolla.results.gathering import GROUP
-from mrkolla.results.stats import Analysis
 
 
 def predicted(fits: pd.DataFrame) -> pd.Series:

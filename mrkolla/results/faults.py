@@ -22,6 +22,7 @@ from mrkolla.results.names import FAULTS as FILE
 from mrkolla.results.names import part_name
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
+from mrkolla.results.toolfiles import access_log
 from mrkolla.results.topology import regions_of_run
 
 TABLE = "faults.csv"
@@ -201,7 +202,7 @@ def admin_requests(folder: RunFolder, fault: Mapping[str, Any]) -> pd.DataFrame:
     admin = [region["name"] for region in regions_of_run(folder) if region["kind"] == "AR"]
     if not path.exists() or not admin:
         return pd.DataFrame(columns=["at_s", "requests"])
-    log = pd.read_parquet(path, columns=["region", "start_ns"])
+    log = access_log(path, ["region", "start_ns"])
     at = np.floor((log.loc[log["region"] == admin[0], "start_ns"] - fault["begin"]) / 1e9).astype(int)
     counts = at.value_counts()
     every = range(counts.index.min(), counts.index.max() + 1) if len(counts) else ()

@@ -245,3 +245,10 @@ def combinations(batch: pa.Table, names: list[str]) -> tuple[np.ndarray, list[tu
 def _numbered(code: np.ndarray) -> tuple[np.ndarray, int]:
     found = pc.dictionary_encode(pa.array(code))
     return found.indices.to_numpy().astype(np.int64), len(found.dictionary)
+
+
+def predicted_trips(keys: pd.DataFrame, tls: int) -> pd.Series:
+    """The predicted round trips of each row of the gathered keys; windows where they are known."""
+    requests, connections, windows = (keys[f"{name}_sum"] / keys[f"{name}_n"].where(keys[f"{name}_n"] > 0)
+                                      for name in COUNTED[:3])  # fmt: skip
+    return requests + connections * (1 + tls) + windows.fillna(0.0)

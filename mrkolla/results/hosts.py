@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mrkolla.base import files
-from mrkolla.base.errors import InputError
+from mrkolla.results import parquet
+from mrkolla.results.attribution import tls_of
+from mrkolla.results.gathering import Gathered, gather, predicted_trips
 from mrkolla.results.names import part_name
 from mrkolla.results.schema import Column
 from mrkolla.results.store import RunFolder
@@ -47,11 +49,11 @@ _WORST = (
     *("cores", "machine_cpu_cores", "steal_cores", "iowait_cores", "cpu_pressure", "memory_pressure", "io_pressure"),
     *("disk_read_bytes_s", "disk_written_bytes_s"),
 )
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [pa.field(name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in COLUMNS.items()]
 )
 #: What binds a point: in its middle second some task waited for a core for more than this share, or so much of the
-#: machine's cores was in use; the wire took more than this share of the middle operation.
+#: machine's cores was in use; its operations waited for their round trips for more than this share of their time.
 CPU_PRESSURE, CPU_FULL, WIRE = 0.25, 0.9, 0.5
 
 
@@ -62,7 +64,7 @@ def write(folder: Path, run: str, point: str, rows: Iterable[Mapping[str, Any]])
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {name: pa.array([row[name] for row in given], column.type) for name, column in COLUMNS.items()}
     with files.replaced(path) as new:
-        pq.write_table(pa.Table.from_pydict(columns, schema=_SCHEMA), new, compression="zstd")
+        pq.write_table(pa.Table.from_pydict(columns, schema=SCHEMA), new, compression="zstd")
     return path
 
 
@@ -72,13 +74,8 @@ def read(folder: RunFolder) -> pd.DataFrame:
     Raises:
         InputError: a file of them cannot be read.
     """
-    tables = []
-    for path in sorted((folder.path / FOLDER).glob("*.parquet")):
-        try:
-            tables.append(pq.read_table(path, schema=_SCHEMA))
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    frame = pa.concat_tables([_SCHEMA.empty_table(), *tables]).to_pandas()
+    tables = [parquet.other(path, SCHEMA) for path in sorted((folder.path / FOLDER).glob("*.parquet"))]
+    frame = pa.concat_tables([SCHEMA.empty_table(), *tables]).to_pandas()
     return frame.sort_values(["time", "host"], kind="stable").reset_index(drop=True)
 
 
@@ -95,13 +92,13 @@ def by_region(frame: pd.DataFrame) -> pd.DataFrame:
     return hosts.groupby(["run", "point", "region", "time"], observed=True).agg(how).reset_index()
 
 
-def bound(folder: RunFolder) -> pd.DataFrame:
+def bound(folder: RunFolder, gathered: Gathered | None = None) -> pd.DataFrame:
     """What bound each point: a row a point and region.
 
     Columns: point, region; medians over its seconds of machine_busy (share of the machine's cores), steal (cores) and
-    cpu_pressure; wire_share (median over operations: the part of the latency that is not Keystone's) and bound. That is
-    "CPU" where :data:`CPU_PRESSURE` or :data:`CPU_FULL` is exceeded, "WAN" where :data:`WIRE` is, else "both" or
-    "neither"; null: not known.
+    cpu_pressure; wire_share (of the time that its operations took: their predicted round trips to the AR) and bound.
+    That is "CPU" where :data:`CPU_PRESSURE` or :data:`CPU_FULL` is exceeded, "WAN" where :data:`WIRE` is, else "both"
+    or "neither"; null: not known. ``gathered`` are the run's samples where they were read already.
     """
     columns = ["point", "region", "machine_busy", "steal", "cpu_pressure", "wire_share", "bound"]
     frame = by_region(read(folder))
@@ -110,7 +107,8 @@ def bound(folder: RunFolder) -> pd.DataFrame:
     frame["machine_busy"] = frame["machine_cpu_cores"] / frame["cores"]
     table = frame.groupby(["point", "region"], observed=True)[["machine_busy", "steal_cores", "cpu_pressure"]].median()
     table = table.rename(columns={"steal_cores": "steal"}).reset_index()
-    table = table.merge(_wire_shares(folder), on=["point", "region"], how="left")
+    shares = _wire_shares(gathered or gather(folder, refused=True), tls_of(folder))
+    table = table.merge(shares, on=["point", "region"], how="left")
     cpu = (table["cpu_pressure"] > CPU_PRESSURE) | (table["machine_busy"] > CPU_FULL)
     wan = table["wire_share"] > WIRE
     words = {(True, True): "both", (True, False): "CPU", (False, True): "WAN", (False, False): "neither"}
@@ -122,14 +120,18 @@ def bound(folder: RunFolder) -> pd.DataFrame:
     return table[columns]
 
 
-def _wire_shares(folder: RunFolder) -> pd.DataFrame:
-    """point, region, wire_share: of whole operations that did not fail."""
-    columns = ["point", "origin_region", "action", "warmup", "duration_s", "wire_s", "error"]
-    samples = folder.read_samples(columns, refused=True)
-    whole = samples[samples["action"].isna() & ~samples["warmup"] & samples["error"].isna()]
-    whole = whole.assign(wire_share=whole["wire_s"] / whole["duration_s"])
-    shares = whole.groupby(["point", "origin_region"], observed=True)["wire_share"].median().reset_index()
-    return shares.rename(columns={"origin_region": "region"}).astype({"point": str, "region": str})
+def _wire_shares(gathered: Gathered, tls: int) -> pd.DataFrame:
+    """point, region, wire_share: of whole operations that did not fail and were counted.
+
+    Requests that ran side by side count one after the other, so a share may come out too large; never above 1.
+    """
+    keys = gathered.keys
+    took_ms = pd.Series([one.sum() for one in gathered.values], keys.index, dtype=float)
+    own = keys.assign(trips_ms=predicted_trips(keys, tls) * keys["rtt_measured_ms"] * keys["n"], took_ms=took_ms)
+    own = own[keys["action"].isna() & (took_ms > 0) & own["trips_ms"].notna()]
+    sums = own.groupby(["point", "origin_region"], observed=True)[["trips_ms", "took_ms"]].sum()
+    shares = (sums["trips_ms"] / sums["took_ms"]).clip(upper=1.0)
+    return shares.rename("wire_share").rename_axis(["point", "region"]).reset_index()
 
 
-__all__ = ["COLUMNS", "FOLDER", "bound", "by_region", "read", "write"]
+__all__ = ["COLUMNS", "FOLDER", "SCHEMA", "bound", "by_region", "read", "write"]

@@ -18,12 +18,13 @@ from typing import Any
 
 import pandas as pd
 
+from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.figures.distributions import MOST_DASHED
 from mrkolla.results.figures.latency import Panel, regions_of
 from mrkolla.results.figures.split import part_colours
 from mrkolla.results.figures.style import COLOURS, ramp
 from mrkolla.results.slowest import Requests, slowest
-from mrkolla.results.stats import GROUP, STEPS, Analysis, levels_of
+from mrkolla.results.stats import GROUP, levels_of
 from mrkolla.results.store import RunFolder
 from mrkolla.results.words import k_wire_text, ms, number
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mrkolla.base.errors import InputError
+from mrkolla.results import hosts, parquet
 from mrkolla.results.store import RunFolder
+from mrkolla.results.toolfiles import access_log
 
 COLUMNS = ["time", "region", "metric", "value"]
 IN_FLIGHT = "requests at HAProxy"
@@ -57,17 +57,11 @@ def load(run: RunFolder) -> pd.DataFrame:
     """
     tables = []
     for path in sorted((run.path / "tools" / "accesslog").glob("*.parquet")):
-        try:
-            log = pq.read_table(path, columns=["region", "start_ns", "end_ns"])
-            log = log.cast(pa.schema([("region", pa.string()), ("start_ns", pa.int64()), ("end_ns", pa.int64())]))
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise InputError(f"{path}: not a readable access log: {str(error).splitlines()[0]}") from error
-        tables.append(_in_flight(log.to_pandas().dropna()))
+        tables.append(_in_flight(access_log(path, ["region", "start_ns", "end_ns"])))
+    shown = ("time", "region", "host", *(name for names, *_ in _OF_HOSTS.values() for name in names))
+    wanted = pa.schema([hosts.SCHEMA.field(name) for name in shown])
     for path in sorted((run.path / "tools" / "hosts").glob("*.parquet")):
-        try:
-            tables.append(_hosts(pq.read_table(path).to_pandas()))
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            raise InputError(f"{path}: not a readable table of hosts: {str(error).splitlines()[0]}") from error
+        tables.append(_hosts(parquet.other(path, wanted).to_pandas()))
     found = pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
     return _binned(found)
 

@@ -7,39 +7,79 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mrkolla.base.errors import InputError
 from mrkolla.results import schema
 
-# Read as codes into a list of values: a tenth of the memory of a string a row.
-_CODED = [n for n, c in schema.SAMPLE_COLUMNS.items() if c.type == pa.string()]
+#: Bytes that a table may take in memory; ten million samples take some two thousand million.
+MOST_BYTES = 8 * 10**9
 # Rows of a piece: enough that what is done once a piece does not count, some 100 MB with all columns.
 _PIECE = 500_000
 
 
-def read_schema(path: Path) -> pa.Schema:
-    """The schema of a file.
+def need_bounded(path: Path) -> pa.Schema:
+    """The schema of any Parquet file, once it says that it can be held: few bytes can stand for values without end.
 
     Raises:
-        InputError: not readable, or of another schema version.
+        InputError: not readable, or larger than :data:`MOST_BYTES` when it is unpacked.
     """
     try:
-        found = pq.read_schema(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        with pq.ParquetFile(path) as file:
+            said, found = file.metadata, file.schema_arrow
+        groups = [said.row_group(number) for number in range(said.num_row_groups)]
+        chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, error) from error
+    if twice := next((name for name in found.names if found.names.count(name) > 1), None):
+        raise InputError(f"{path}: has two columns {twice!a}: not as mrkolla made it")
+    _need_room(path, sum(max(8 * chunk.num_values, chunk.total_uncompressed_size, 0) for chunk in chunks))
+    return found
+
+
+def _need_room(path: Path, size: int) -> None:
+    if size > MOST_BYTES:
+        raise InputError(
+            f"{path}: takes {size / 1e9:,.0f} GB unpacked, more than the {MOST_BYTES / 1e9:g} that a file of a run may"
+        )
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The schema of a file of samples or echoes.
+
+    Raises:
+        InputError: not readable, too large, or of another schema version.
+    """
+    found = need_bounded(path)
     schema.check_version(found, str(path))
     return found
 
 
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A whole file, strings as codes; raises as :func:`read_schema` does."""
-    read_schema(path)
+    """A whole file, strings of samples as codes; raises as :func:`read_schema` does."""
+    return _complete(_table(path, read_schema(path), columns), path, columns)
+
+
+def other(path: Path, wanted: pa.Schema) -> pa.Table:
+    """The columns ``wanted`` of a file that has neither samples nor echoes.
+
+    Raises:
+        InputError: not readable, too large, or without one of them in its type.
+    """
+    found = need_bounded(path)
     try:
-        return _complete(
-            pq.read_table(path, columns=columns, read_dictionary=_coded(path), partitioning=None), path, columns
-        )
-    except (OSError, pa.ArrowInvalid) as error:
+        return _table(path, found, wanted.names).select(wanted.names).cast(wanted)
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
+
+
+def _table(path: Path, found: pa.Schema, columns: list[str] | None) -> pa.Table:
+    coded = _coded(path, found)
+    try:
+        with pq.ParquetFile(path, read_dictionary=coded) as file:
+            return _decoded(file.read(columns=columns), path)
+    except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from error
 
 
@@ -68,9 +108,9 @@ def batches(paths: Iterable[Path], columns: list[str] | None = None) -> Iterator
 
 def _groups(path: Path, columns: list[str] | None) -> Iterator[pa.Table]:
     """Row groups of a file, together as long as they have no more than a piece's rows."""
-    read_schema(path)
+    coded = _coded(path, read_schema(path))
     try:
-        with pq.ParquetFile(path, read_dictionary=_coded(path)) as file:
+        with pq.ParquetFile(path, read_dictionary=coded) as file:
             numbers: list[int] = []
             rows = 0
             for number in range(file.num_row_groups):
@@ -78,40 +118,63 @@ def _groups(path: Path, columns: list[str] | None) -> Iterator[pa.Table]:
                 rows += file.metadata.row_group(number).num_rows
                 if rows >= _PIECE or number == file.num_row_groups - 1:
                     if rows:
-                        yield _complete(file.read_row_groups(numbers, columns=columns), path, columns)
+                        yield _complete(_decoded(file.read_row_groups(numbers, columns=columns), path), path, columns)
                     numbers, rows = [], 0
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise unreadable(path, error) from error
 
 
-def _coded(path: Path) -> list[str] | None:
-    """The columns of a file to read as codes: those of text that it has."""
-    if path.name != "samples.parquet":
-        return None
-    there = set(pq.read_schema(path).names)
-    return [name for name in _CODED if name in there]
+def _coded(path: Path, found: pa.Schema) -> list[str]:
+    """The columns of a file to read as codes into a list of values: all text, which stays as small as it is stored.
+
+    Raises InputError for a column of a type that no file of a run has.
+    """
+    for field in found:
+        if not (pa.types.is_primitive(field.type) or pa.types.is_null(field.type) or is_text(field.type)):
+            raise InputError(f"{path}: {field.name!a} is {field.type}: not as mrkolla made it")
+    return [field.name for field in found if is_text(field.type)]
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type has text, or codes for it."""
+    of = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(of) or pa.types.is_large_string(of)
+
+
+def _decoded(table: pa.Table, path: Path) -> pa.Table:
+    """``table`` with text in place of codes; samples, which are many, keep theirs."""
+    if path.name == "samples.parquet":
+        return table
+    size = 0
+    for place, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            for chunk in table[place].chunks:
+                size += pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() or 0
+            _need_room(path, size)
+            table = table.set_column(place, field.name, table[place].cast(field.type.value_type))
+    return table
 
 
 def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
-    """With the columns, all null, that came into the schema after the file was written."""
+    """The columns of the schema alone; all null are those that came into it after the file was written."""
     every = schema.SAMPLE_COLUMNS if path.name == "samples.parquet" else schema.WAN_COLUMNS
     wanted = [name for name in columns or every if name in every]
-    needed = [name for name, column in every.items() if not column.nullable or name == "duration_s"]
-    if lacking := [name for name in wanted if name in needed and name not in table.column_names]:
-        raise InputError(f"{path}: has no column {', '.join(lacking)}: not as mrkolla made it")
-    if set(wanted) <= set(table.column_names):
-        return table
     for name in wanted:
-        if name not in table.column_names and every[name].nullable:
+        if name in table.column_names:
+            if table[name].null_count and not every[name].nullable:
+                raise InputError(f"{path}: has empty cells in {name}: not as mrkolla made it")
+        elif not every[name].nullable or name == "duration_s":
+            raise InputError(f"{path}: has no column {name}: not as mrkolla made it")
+        else:
             nothing = pa.nulls(len(table), every[name].type)
-            coded = name in _CODED and path.name == "samples.parquet"
+            coded = every[name].type == pa.string() and path.name == "samples.parquet"
             table = table.append_column(name, nothing.dictionary_encode() if coded else nothing)
-    order = [name for name in wanted if name in table.column_names]
-    return table.select([*order, *(name for name in table.column_names if name not in order)])
+    said = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+    return table.select(wanted).replace_schema_metadata(said)
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """What to say of a file that could not be read because of ``error``."""
     part = " (run the experiment again, with --run, to measure it again)" if "parts" in path.parts else ""
-    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    why = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
     return InputError(f"{path}: not a readable Parquet file{part}: {why}")

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from mrkolla.base.errors import InputError
-from mrkolla.results import faults, figures, live, load, phases, tables, words
+from mrkolla.results import faults, figures, hosts, live, load, phases, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
 from mrkolla.results.explained import split
@@ -130,8 +130,8 @@ def heat_map(analysis: Analysis) -> HeatMap:
     return HeatMap(regions, [words.ms(rtt) for rtt in rtts], rows)
 
 
-def _of_samples(analysis: Analysis, sweep: dict[str, Any], charts: _Charts) -> dict[str, Any]:
-    """What the page shows of the samples: pictures and tables."""
+def _of_samples(analysis: Analysis, sweep: dict[str, Any], versions: dict[str, str], charts: _Charts) -> dict[str, Any]:
+    """What the page shows of the samples: pictures and tables. ``versions`` are those of tools."""
     panels = figures.panels(analysis)
     several = analysis.levels["level"].nunique() > 1  # a dot says no more than the table
     shown = figures.top(panels) if several else []
@@ -144,6 +144,7 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], charts: _Charts) -> d
     said = precision_text(analysis.fits, sweep)
     has_parts = bool(len(tables.parts_grid(analysis).rows))
     splitted = split(analysis)
+    by_regions = figures.k_by_number(analysis)
 
     def distribution(draw: Any) -> Callable[[latency.Panel], Any]:
         return lambda panel: distributions.single(analysis, draw, panel)
@@ -174,10 +175,16 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], charts: _Charts) -> d
         "dashes": ", ".join(dashes),
         "whole": whole,
         "parts_latency": parts,
-        "attribution": tables.attribution_grid(analysis),
+        "attribution": tables.attribution_grid(analysis, versions),
         "parts": tables.parts_grid(analysis),
         "parts_picture": _picture("Parts", "Round trips of the parts of an iteration", figures.parts_figure(analysis))
         if has_parts
+        else None,
+        "regions_picture": _picture(
+            "Regions in the catalog", "k of the wire against the number of regions, and what was predicted",
+            figures.regions_figure(by_regions),
+        )
+        if by_regions["regions"].nunique() > 1
         else None,
         "cache": tables.cache_grid(analysis),
     }  # fmt: skip
@@ -220,7 +227,9 @@ def write_report(
     regions = regions_of_run(run)
     charts = _Charts()
     of_samples = analysis.of_services if analysis else None
-    of = _of_samples(of_samples, experiment.get("sweep") or {}, charts) if of_samples else None
+    provenance = run.read_json("provenance.json", {})
+    versions = provenance.get("tools") or {}
+    of = _of_samples(of_samples, experiment.get("sweep") or {}, versions, charts) if of_samples else None
     wan = topology = None
     if (links["rtt_asked_ms"].notna() & links["median_ms"].notna()).any():
         chart = charts.take(live.links_chart(links, latency.regions_of(of_samples))) if of_samples else None
@@ -263,13 +272,13 @@ def write_report(
         samples=gathered.rows if gathered else 0,
         wan=wan,
         load=load_picture,
-        points=tables.point_grid(points),
+        points=tables.point_grid(points, hosts.bound(run, gathered) if gathered else None),
         drift=drift_grid(run),
         carried=throughput_grid(run),
         timelines=_timelines(run),
         errors=tables.error_grid(gathered) if gathered else None,
         endpoints=tables.endpoint_grid(run.read_json("endpoints.json", [])),
-        provenance=provenance_facts(run.read_json("provenance.json", {})),
+        provenance=provenance_facts(provenance),
         live=_live(run, of_samples, links, charts) if of_samples and charts else None,
     )
     return run.write_text("report.html", page)

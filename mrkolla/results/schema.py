@@ -94,7 +94,7 @@ SAMPLE_COLUMNS: dict[str, Column] = {
 WAN_COLUMNS: dict[str, Column] = {
     "run": Column(pa.string(), "", "name of the run folder"),
     "point": Column(pa.string(), "", "identifier of the point"),
-    "region": Column(pa.string(), "", "region whose link to the AR was measured"),
+    "region": Column(pa.string(), "", "link that was measured: an OSR's to the AR, two OSRs, or one inside a region"),
     "phase": Column(pa.string(), "", "before, during or after the point's operations"),
     "time": Column(_TIME, "UTC, ns", "when the echo was sent"),
     "rtt_ms": Column(pa.float64(), "ms", "round trip of the echo, or what connecting took; null: lost, failed", True),

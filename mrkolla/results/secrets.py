@@ -18,7 +18,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mrkolla.base.errors import CheckError
+from mrkolla.base.errors import CheckError, InputError
+from mrkolla.results import parquet
 
 SHORTEST = 6  # a shorter value is in any text by chance
 _CHUNK = 8 * 2**20
@@ -56,19 +57,23 @@ def redact(text: str, secrets: Iterable[str | None]) -> str:
 
 
 def _parquet_text(path: Path) -> Iterator[bytes]:
-    # Pages are compressed: the strings must be read as such.
-    with pq.ParquetFile(path) as file:
-        yield str(file.schema_arrow.metadata).encode()
-        names = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-        for group in range(file.num_row_groups):
-            for column in file.read_row_group(group, columns=names).columns:
-                yield "\n".join(str(v) for v in column.unique().to_pylist()).encode()
+    """The text in a Parquet file, whose pages are compressed. Raises InputError when it cannot be read."""
+    found = parquet.need_bounded(path)
+    names = [field.name for field in found if parquet.is_text(field.type)]
+    yield str(found.metadata).encode()
+    try:
+        with pq.ParquetFile(path, read_dictionary=names) as file:
+            for group in range(file.num_row_groups):
+                for column in file.read_row_group(group, columns=names).columns:
+                    yield "\n".join(str(v) for v in column.unique().to_pylist()).encode()
+    except (OSError, pa.ArrowException) as error:
+        raise parquet.unreadable(path, error) from error
 
 
 def _contents(path: Path) -> Iterator[bytes]:
     """What a file says, in pieces, unpacked where it is packed."""
     if path.suffix == ".parquet":
-        with contextlib.suppress(pa.ArrowInvalid):  # a half-written one: its bytes are read below
+        with contextlib.suppress(InputError):  # a half-written one: its bytes are read below
             yield from _parquet_text(path)
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
@@ -132,7 +137,8 @@ _LITERAL = rb"(?![\"']?(?:[{*<]|" + _VARIABLE + rb"|" + _WORD + rb"))[\"']?"
 _END = rb"(?=[\"']?\s*(?:$|[,}\]#;&]))"
 _SUSPECTS = (
     ("a private key", re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
-    ("a Keystone token", re.compile(rb"gAAAAA[\w-]{60,}")),
+    # Fernet's version, and then a time after 2004.
+    ("a Keystone token", re.compile(rb"gAAAAAB[\w-]{60,}")),
     ("a Keystone token", re.compile(rb"X-(?:Auth|Subject)-Token[\"']?\s*[:=]\s*[\"']?[\w-]{20,}", re.IGNORECASE)),
     # Words of a sentence have no digit, or are no longer than this.
     (
@@ -197,6 +203,10 @@ _SUSPECTS = (
 _CODE = (".html", ".js", ".svg")  # password = something there is a program's
 
 
+#: A PNG in a figure: in so many characters of a code some look like anything.
+_PICTURE = re.compile(rb"iVBORw0KGgo[\w+/]+")
+
+
 def suspects(path: Path) -> list[tuple[int, str]]:
     """(line, what it looks like) of what looks like a secret in a text file; lines count from 1.
 
@@ -208,5 +218,6 @@ def suspects(path: Path) -> list[tuple[int, str]]:
     found = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            found += [(number, what) for what, test in tests if test.search(line[:_CHUNK])]
+            text = _PICTURE.sub(b"", line[:_CHUNK])
+            found += [(number, what) for what, test in tests if test.search(text)]
     return found

@@ -58,6 +58,7 @@ class _Revision(_Shape):
 class _Provenance(_Shape):
     regions: list[_Placed] | None = None
     packages: dict[Text, Any] | None = None
+    tools: dict[Text, Any] | None = None
     machine: dict[Text, Any] | None = None
     revision: _Revision | None = None
 
@@ -149,12 +150,26 @@ _SHAPES: dict[str, TypeAdapter[Any]] = {
     "faults.json": TypeAdapter(list[_Fault]),
     TRACES: TypeAdapter(list[_Trace]),
 }
+#: Bytes that one of these files may have: in memory each becomes twenty, or more.
+_MOST_BYTES = 100 * 10**6
 #: Values that an experiment file may have, its aliases written out: few bytes of them can be without end.
 _MOST = 100_000
 
 
 #: The files of a run folder that must have a shape.
 NAMES = tuple(name for name in _SHAPES if name != TRACES)
+
+
+def text(path: Path) -> str:
+    """What a small file says.
+
+    Raises:
+        InputError: it is a large one.
+        OSError, ValueError: it cannot be read, or is no text.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"{path}: larger than {_MOST_BYTES // 10**6} MB: not as mrkolla wrote it")
+    return path.read_text()
 
 
 def checked(name: str, value: Any, path: Path) -> Any:

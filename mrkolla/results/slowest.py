@@ -10,20 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from mrkolla.base.errors import InputError
 from mrkolla.results.gathering import GROUP, combinations
 from mrkolla.results.store import RunFolder
-from mrkolla.results.toolfiles import telling, traces_of
+from mrkolla.results.toolfiles import access_log, telling, traces_of
 
 _KEYS = [*GROUP, "point"]
 _OF = ["start", "duration_s", "keystone_s", "wire_s", "keystone_requests", "keystone_connections"]
-_LOG = pa.schema(
-    [("region", pa.string()), ("start_ns", pa.int64()), ("end_ns", pa.int64()), ("source", pa.string()),
-     ("new", pa.bool_()), ("agent", pa.string()), ("method", pa.string()), ("path", pa.string()),
-     ("status", pa.int64())]
-)  # fmt: skip
 _LOADS = ("mrkolla-", "rally")
 MOST_REQUESTS = 12
 # Both are what the same two lines of the same log say, to the microsecond.
@@ -92,22 +85,12 @@ class Requests:
     def _log(self, point: str) -> pd.DataFrame | None:
         if point not in self._logs:
             path = self._path("accesslog", f"{point}.parquet")
-            self._logs = {point: _read(path) if path else None}  # one at a time: they are large
+            self._logs = {point: access_log(path) if path else None}  # one at a time: they are large
         return self._logs[point]
 
     def _path(self, folder: str, name: str) -> Path | None:
         path = self._tools / folder / name
         return path if path.name == name and "\0" not in name and path.is_file() else None
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        table = pq.read_table(path, columns=_LOG.names).cast(_LOG)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a readable access log: {str(error).splitlines()[0]}") from error
-    if any(column.null_count for column in table.columns):
-        raise InputError(f"{path}: not a readable access log: it has empty cells")
-    return table.to_pandas()
 
 
 def _logged(log: pd.DataFrame, sample: dict[str, Any]) -> list[dict[str, Any]]:

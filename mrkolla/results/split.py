@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mrkolla.results.gathering import COUNTED, GROUP
-from mrkolla.results.stats import Analysis
+from mrkolla.results.analysis import Analysis
+from mrkolla.results.gathering import COUNTED, GROUP, predicted_trips
 
 PARTS = ["wire_ms", "keystone_server_ms", "keystone_wait_ms", "keystone_rest_ms", "region_ms", "client_ms"]
 
@@ -26,7 +26,7 @@ def split(analysis: Analysis) -> pd.DataFrame:
     """
     keys = analysis.gathered.keys
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
-    own = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), trips=_trips(keys, analysis.tls))
+    own = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), trips=predicted_trips(keys, analysis.tls))
     # Sums over the samples of a point for which the parts are known; a point counts by how many these are.
     n = own["keystone_s_n"].astype(float)
     own = own[own["action"].isna() & (n > 0) & (own["n"] == n) & own["trips"].notna()]
@@ -48,13 +48,6 @@ def split(analysis: Analysis) -> pd.DataFrame:
             rows.append([*key, *(float((known[name] * weights).sum()) for name in columns), int(known["n"].sum())])
     table = pd.DataFrame(rows, columns=[*GROUP, "level", *columns, "n"])
     return table[[*GROUP, "level", "rtt_measured_ms", "n", "mean_ms", *PARTS]]
-
-
-def _trips(keys: pd.DataFrame, tls: int) -> pd.Series:
-    """The predicted round trips of each point; windows where they are known."""
-    requests, connections, windows = (keys[f"{name}_sum"] / keys[f"{name}_n"].where(keys[f"{name}_n"] > 0)
-                                      for name in COUNTED[:3])  # fmt: skip
-    return requests + connections * (1 + tls) + windows.fillna(0.0)
 
 
 __all__ = ["PARTS", "split"]

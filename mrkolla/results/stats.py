@@ -25,8 +25,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from scipy.stats import theilslopes
 
 from mrkolla.base.errors import InputError
 from mrkolla.results import attribution
+from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.gathering import COLUMNS, COUNTED, GROUP, Gathered, gather
 from mrkolla.results.store import RunFolder
 from mrkolla.results.wire import COLUMNS as WIRE
@@ -43,54 +43,10 @@ from mrkolla.results.wire import NARROWEST_MS, censored_median, pass_lines, wire
 __all__ = ["COLUMNS", "GROUP", "Analysis", "analyse", "bootstrap_medians", "label", "labels", "levels_of", "theil_sen"]
 
 QUANTILES = (0.05, 0.25, 0.75, 0.95, 0.99)
-# Steps of the distributions: what a curve of a few hundred pixels can show.
-STEPS = np.linspace(0, 1, 101)
 # With fewer samples not even [smallest, largest] holds the median in 95 % of cases (1 - 2 x 0.5^5 = 0.94).
 FEWEST = 6
 #: Passes from which the interval of a fit is Student's t over them; of two, t has so heavy tails that it says nothing.
 PASSES = 3
-#: Tools that measure links, not operations of services: what they carry has a table of its own.
-LINK_TOOLS = frozenset({"shaker"})
-
-
-@dataclass(frozen=True, eq=False)  # compared by identity, so that what hangs on one can be kept
-class Analysis:
-    """Statistics of one run; times in ms, k in round trips; NaN: not known, ``note`` says why.
-
-    points: a row per group and point: n, n_warmup, n_errors, rtt_measured_ms, median_ms, its interval median_low_ms
-        and median_high_ms, p05_ms, p25_ms, p75_ms, p95_ms, p99_ms, wire_ms (median of what it took without Keystone),
-        and the means of :data:`~mrkolla.results.gathering.COUNTED`.
-    levels: the same per group and asked round trip, repetitions together, with fit_ms (the line there).
-    fits: a row per group: k, k_low, k_high, service_ms, service_low_ms, service_high_ms, residual_ms, residual_at_ms
-        (the RTT where it is largest), k_wire, its interval k_wire_low and k_wire_high, passes (of which it is made),
-        n_rtts, n, n_warmup, n_errors, the means of COUNTED, counted and predicted (round trips), off, off_low,
-        off_high (k_wire - predicted), verdict, note.
-    draws: bootstrap draws of the median of each row of levels, in ms (levels x resamples).
-    steps: for each row of levels its quantiles at :data:`STEPS`, in ms (levels x steps).
-    gathered: what all this was computed from.
-    tls: round trips of a TLS handshake that a new connection to Keystone takes; 0: no TLS.
-    """
-
-    points: pd.DataFrame
-    levels: pd.DataFrame
-    fits: pd.DataFrame
-    confidence: float
-    resamples: int
-    seed: int
-    draws: np.ndarray = field(repr=False)
-    steps: np.ndarray = field(repr=False)
-    gathered: Gathered = field(repr=False)
-    tls: int = 0
-
-    @cached_property
-    def of_services(self) -> Analysis:
-        """Without the tools that measure links (:data:`LINK_TOOLS`); itself where nothing else was measured."""
-        kept = {name: ~getattr(self, name)["tool"].isin(LINK_TOOLS) for name in ("points", "levels", "fits")}
-        if kept["fits"].all() or not kept["fits"].any():
-            return self
-        rows = {name: getattr(self, name)[mask].reset_index(drop=True) for name, mask in kept.items()}
-        mask = kept["levels"].to_numpy()
-        return replace(self, **rows, draws=self.draws[mask], steps=self.steps[mask])
 
 
 def bootstrap_medians(ordered: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

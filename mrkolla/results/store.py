@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,10 +194,6 @@ class RunFolder:
         found = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
         return sorted(found, key=lambda p: natural(p.name))
 
-    def finished_points(self) -> list[str]:
-        """Identifiers of the points that :meth:`append_point` kept."""
-        return [self._part_point(part) for part in self.parts()]
-
     @staticmethod
     def _part_point(part: Path) -> str:
         for which in _TABLES:
@@ -318,24 +314,13 @@ class RunFolder:
         """Write JSON (indented; paths and times as text)."""
         return self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
-    def write_yaml(self, name: str, value: Any) -> Path:
-        """Write YAML in the order given."""
-        return self.write_text(name, yamltext.write(value, sort_keys=False, allow_unicode=True, width=110))
-
     def read_json(self, name: str, default: Any = None) -> Any:
         """Read JSON; ``default`` when there is no such file.
 
         Raises:
             InputError: the file is not JSON, or not as mrkolla writes it.
         """
-        path = self.path / name
-        if not path.exists():
-            return default
-        try:
-            value = json.loads(path.read_text())
-        except (ValueError, RecursionError, OSError) as error:
-            raise InputError(f"{path}: not JSON: {error}") from error
-        return shapes.checked(name, value, path)
+        return self._read(name, default, "JSON", json.loads)
 
     def read_yaml(self, name: str, default: Any = None) -> Any:
         """Read YAML; ``default`` when there is no such file.
@@ -343,13 +328,16 @@ class RunFolder:
         Raises:
             InputError: the file is not YAML, or not as mrkolla writes it.
         """
+        return self._read(name, default, "YAML", yamltext.read)
+
+    def _read(self, name: str, default: Any, form: str, parse: Callable[[str], Any]) -> Any:
         path = self.path / name
         if not path.exists():
             return default
         try:
-            value = yamltext.read(path.read_text())
+            value = parse(shapes.text(path))
         except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-            raise InputError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+            raise InputError(f"{path}: not {form}: {' '.join(str(error).split())}") from error
         return shapes.checked(name, value, path)
 
     def points(self) -> list[dict[str, Any]]:

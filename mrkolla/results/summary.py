@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mrkolla.results.stats import Analysis
+from mrkolla.results.analysis import Analysis
 from mrkolla.results.store import RunFolder
 
 _NAMES = {

@@ -120,9 +120,17 @@ def endpoint_grid(endpoints: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid("Endpoints", ["region", "service", "type", "interface", "URL"], rows)
 
 
-def point_grid(points: Sequence[Mapping[str, Any]]) -> Grid:
-    """``points.json`` as a table: per point and link the asked RTT, median and p99 before and after, what was said."""
-    head = ["point", "status", "link", "asked (ms)", "before", "p99", "after", "p99", "largest difference", "remarks"]
+def point_grid(points: Sequence[Mapping[str, Any]], bound: pd.DataFrame | None = None) -> Grid:
+    """``points.json`` as a table: per point and link the asked RTT, median and p99 before and after, what was said.
+
+    With ``bound`` (:func:`mrkolla.results.hosts.bound`), also what bound the point in the link's region.
+    """
+    head = ["point", "status", "link", "asked (ms)", "before", "p99", "after", "p99", "largest difference"]
+    known: dict[str, dict[str, dict[str, Any]]] = {}
+    for one in [] if bound is None else bound.to_dict("records"):
+        known.setdefault(one["point"], {})[one["region"]] = one
+    head += ["cores busy", "waits for the WAN", "bound by"] if known else []
+    head.append("remarks")
     rows = []
     for point in points:
         remarks = "; ".join(str(r) for r in [point.get("reason"), *(point.get("warnings") or [])] if r)
@@ -136,9 +144,20 @@ def point_grid(points: Sequence[Mapping[str, Any]]) -> Grid:
                 text += f" (over {number(most)})"
             cells = [link.get(f"{phase}_{what}_ms") for phase in ("before", "after") for what in ("median", "p99")]
             row = [str(point["point"]), str(point.get("status", "done")), region, "–" if want is None else ms(want)]
-            rows.append([*row, *map(number, cells), text, remarks])
+            said = _bound_cells(known.get(str(point["point"]), {}), region, links) if known else []
+            rows.append([*row, *map(number, cells), text, *said, remarks])
             remarks = ""  # said once a point
-    return Grid("Points: RTT asked and measured, in ms", head, rows, frozenset(range(3, 9)))
+    return Grid("Points: RTT asked and measured, in ms", head, rows, frozenset(range(3, 11 if known else 9)))
+
+
+def _bound_cells(of_point: Mapping[str, Mapping[str, Any]], region: str, links: Mapping[str, Any]) -> list[str]:
+    """Cores busy, share of the time that is the WAN's, what bound the point in ``region`` (or at the AR)."""
+    own = of_point.get(region, {})
+    words = own.get("bound") or "–"
+    if words not in ("CPU", "both"):
+        # Operations of a region wait for the admin region's cores, too.
+        words += "".join(f", CPU of {n}" for n, one in of_point.items() if n not in links and one["bound"] == "CPU")
+    return [*(percent(own.get(name, math.nan)) for name in ("machine_busy", "wire_share")), words.removeprefix("–, ")]
 
 
 def error_grid(gathered: Gathered) -> Grid:
@@ -157,22 +176,33 @@ def error_grid(gathered: Gathered) -> Grid:
     return Grid("Errors", ["operation", "from", "number", "share", "message"], rows, frozenset({2, 3}))
 
 
-def attribution_grid(analysis: Analysis) -> Grid:
-    """k of the wire against what was counted at the AR and predicted, for the operations that were counted."""
+def attribution_grid(analysis: Analysis, versions: Mapping[str, str] | None = None) -> Grid:
+    """k of the wire against what was counted at the AR and predicted, for the operations that were counted.
+
+    With ``versions`` of tools (``tools`` of provenance.json), each operation's tool stands beside it with its own.
+    """
     fits = analysis.fits[analysis.fits["counted"].notna()]
     windows = fits["keystone_windows"].notna().any()
-    head = ["operation", "from", "requests", "new connections", *(["windows"] if windows else []), "predicted"]
-    head += ["k of the wire", "k − predicted", "verdict", "k of the total", "service", "residual"]
+    by = {tool: _made_by(str(tool), versions or {}) for tool in fits["tool"].unique()} if versions else {}
+    head = ["operation", "from", *(["by"] if by else [])]
+    head += ["requests", "new connections", "counted", *(["windows"] if windows else [])]
+    head += ["predicted", "k of the wire", "k − predicted", "verdict", "k of the total", "service", "residual"]
     rows = []
     for name_, fit in zip(labels(fits, analysis.fits), fits.to_dict("records"), strict=True):
-        row = [name_, fit["origin_region"]]
-        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections")]
+        row = [name_, fit["origin_region"], *([by[fit["tool"]]] if by else [])]
+        row += [number(fit[name], 1) for name in ("keystone_requests", "keystone_connections", "counted")]
         row += [number(fit["keystone_windows"])] if windows else []
         off = {"k_wire": fit["off"], "k_wire_low": fit["off_low"], "k_wire_high": fit["off_high"]}
         row += [number(fit["predicted"], 2 if windows else 1), k_wire_text(fit), k_wire_text(off), fit["verdict"]]
         rows.append([*row, k_text(fit), _ms(fit["service_ms"]), number(fit["residual_ms"], 1)])
-    numbers = frozenset(i for i, name in enumerate(head) if i >= 2 and name != "verdict")
+    numbers = frozenset(i for i, name in enumerate(head) if i >= 2 and name not in ("by", "verdict"))
     return Grid("Where the round trips are", head, rows, numbers, frozenset((0,)))
+
+
+def _made_by(tool: str, versions: Mapping[str, str]) -> str:
+    """A tool with what is known of its version: ``rally`` has that of rally-openstack, its scenarios, too."""
+    own = [f"{name} {version}" for name, version in versions.items() if name == tool or name.startswith(f"{tool}-")]
+    return ", ".join(own) or tool
 
 
 def parts_grid(analysis: Analysis) -> Grid:

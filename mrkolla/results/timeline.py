@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from mrkolla.base import files
+from mrkolla.results.figures import style
 from mrkolla.results.toolfiles import telling, traces_of
 
 _OPERATION, _KEYSTONE, _API = "#4d4d4d", "#D55E00", "#0072B2"
@@ -107,7 +109,7 @@ def draw_slowest(traces: Path, figures: Path) -> list[Path]:
         figures.mkdir(parents=True, exist_ok=True)
         for kind in ("svg", "pdf", "png"):
             target = figures / f"timeline-{path.stem}.{kind}"
-            figure.savefig(target)
+            files.write(target, style.data(figure, kind))
             written.append(target)
     return written
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mrkolla.base.errors import InputError
-from mrkolla.results import shapes
+from mrkolla.results import parquet, shapes
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
 from mrkolla.results.words import ms, number
 
 #: Metrics of throughput.parquet that the report shows, in this order; the others are in the file.
 SHOWN = ("throughput", "jitter", "loss", "retransmits")
+_TEXT, _TIME = pa.string(), pa.int64()
+_LOG = {
+    **{"region": _TEXT, "start_ns": _TIME, "end_ns": _TIME, "source": _TEXT, "new": pa.bool_(), "agent": _TEXT},
+    **{"method": _TEXT, "path": _TEXT, "status": pa.int64()},
+}
+#: What a point may last at most: seconds without end between two requests would be counted one by one.
+_LONGEST_NS = 31 * 86_400 * 10**9
 _BY = ["scenario", "test", "origin_region", "target_region", "rtt_asked_ms", "metric", "unit"]
+_FIGURES = pa.schema(
+    [
+        *(pa.field(name, _TEXT, False) for name in ("point", *_BY) if name != "rtt_asked_ms"),
+        *(pa.field(name, pa.float64(), name != "value") for name in ("rtt_asked_ms", "second", "value")),
+    ]
+)
 
 
 def figures_of_links(run: RunFolder) -> pd.DataFrame:
@@ -28,12 +43,7 @@ def figures_of_links(run: RunFolder) -> pd.DataFrame:
     """
     found = []
     for path in sorted((run.path / "tools").glob("shaker*/throughput.parquet")):
-        try:
-            found.append(pd.read_parquet(path))
-            if lacks := {*_BY, "second", "value", "point"} - set(found[-1].columns):
-                raise ValueError(f"it lacks {', '.join(sorted(lacks))}")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        found.append(parquet.other(path, _FIGURES).to_pandas())
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*_BY, "second", "value", "point"])
     again = {point["point"] for point in run.points() if point.get("repeats") or point.get("status") != "done"}
     return table[table["second"].isna() & ~table["point"].isin(again)]
@@ -67,6 +77,19 @@ def telling(entry: Mapping[str, Any]) -> tuple[float, float]:
     return -(entry.get("concurrency") or 1), entry["duration_ms"]
 
 
+def access_log(path: Path, columns: Sequence[str] = tuple(_LOG)) -> pd.DataFrame:
+    """Columns of the access log of a point; times are ns, UTC.
+
+    Raises:
+        InputError: it cannot be read, or is not as mrkolla writes it.
+    """
+    log = parquet.other(path, pa.schema([pa.field(name, _LOG[name], False) for name in columns]))
+    times = [pc.min_max(log[name]).as_py() for name in columns if name.endswith("_ns")]
+    if len(log) and max(of["max"] for of in times) - min(of["min"] for of in times) > _LONGEST_NS:
+        raise InputError(f"{path}: its times lie more than a month apart: not as mrkolla wrote it")
+    return log.to_pandas()
+
+
 def traces_of(path: Path) -> list[dict[str, Any]]:
     """The traces of one point's file.
 
@@ -74,7 +97,7 @@ def traces_of(path: Path) -> list[dict[str, Any]]:
         InputError: the file cannot be read, or is not as mrkolla writes it.
     """
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(shapes.text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     return shapes.checked(shapes.TRACES, entries, path)
@@ -96,4 +119,4 @@ def slowest_traces(run: RunFolder, most: int = 6) -> list[dict[str, Any]]:
     return sorted(slowest.values(), key=lambda entry: -entry["keystone_ms"])[:most]
 
 
-__all__ = ["figures_of_links", "slowest_traces", "telling", "throughput_grid", "traces_of"]
+__all__ = ["access_log", "figures_of_links", "slowest_traces", "telling", "throughput_grid", "traces_of"]

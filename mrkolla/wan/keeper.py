@@ -1,7 +1,7 @@
 """Keeps what measures links on their hosts: before, during and after load, with the same echoes for whoever asks.
 
     keeper = EchoKeeper()
-    keeper.stand([(ar_host, vip)], [osr_host])
+    keeper.stand([(ar_host, vip)], {osr_host.name: osr_host})
     (rtt,) = keeper.measure([path])
     with keeper.during(wan, [path]) as during:
         ...                                   # load
@@ -45,7 +45,8 @@ _T = TypeVar("_T")
 class EchoPath:
     """What is measured: from ``source`` (a host) to ``address``, whose round trip must be ``wanted_ms``.
 
-    ``asked``: all that is asked of the link or links between them; ``name``: the path in messages.
+    ``asked``: all that is asked of the link or links between them; ``name``: the path in messages. ``client``: the echo
+    client that measures it, which does one thing at a time ("": the one that is called as the source).
     """
 
     name: str
@@ -53,6 +54,12 @@ class EchoPath:
     address: str
     asked: Asked
     wanted_ms: float
+    client: str = ""
+
+    @property
+    def meter(self) -> str:
+        """The name of its echo client."""
+        return self.client or self.source.name
 
 
 @dataclass
@@ -149,18 +156,18 @@ class EchoKeeper:
 
     def __init__(self, launcher: Launcher | None = None) -> None:
         self._launcher = launcher
-        #: (host, address) -> echo server; host -> echo client.
+        #: (host, address) -> echo server; name -> echo client.
         self.servers: dict[tuple[str, str], EchoServer] = {}
         self.meters: dict[str, Meter] = {}
 
-    def stand(self, servers: Iterable[tuple[Any, str]], sources: Iterable[Any]) -> None:
-        """See that a server answers at each (host, address) and each source has a client; the others are let go.
+    def stand(self, servers: Iterable[tuple[Any, str]], clients: Mapping[str, Any]) -> None:
+        """See that a server answers at each (host, address) and there are ``clients`` (name -> host).
 
+        The others are let go.
         Raises WanError when one cannot be had.
         """
         serving = {(host.name, address): host for host, address in servers}
-        asking = {host.name: host for host in sources}
-        standing: list[tuple[dict[Any, Any], Mapping[Any, Any]]] = [(self.servers, serving), (self.meters, asking)]
+        standing: list[tuple[dict[Any, Any], Mapping[Any, Any]]] = [(self.servers, serving), (self.meters, clients)]
         for known, wanted in standing:
             for key in [key for key, one in known.items() if key not in wanted or not one.alive()]:
                 _let_go(known.pop(key))
@@ -172,7 +179,7 @@ class EchoKeeper:
             ]
             begun += [
                 (self.meters, key, pool.submit(self._meter, host))
-                for key, host in asking.items()
+                for key, host in clients.items()
                 if key not in self.meters
             ]
         failed = None
@@ -208,7 +215,7 @@ class EchoKeeper:
         def from_host(name: str) -> None:
             for number in by_host[name]:
                 path = paths[number]
-                found[number] = self.meters[name].measure(path.address, _ECHOES, path.asked.echo_every_s())
+                found[number] = self.meters[path.meter].measure(path.address, _ECHOES, path.asked.echo_every_s())
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             begun = {name: pool.submit(from_host, name) for name in by_host}
@@ -218,7 +225,8 @@ class EchoKeeper:
                 one.result()
             except WanError as lack:
                 failed = lack
-                _let_go(self.meters.pop(name))  # what it says next may be late
+                for meter in {paths[number].meter for number in by_host[name]}:
+                    _let_go(self.meters.pop(meter))  # what it says next may be late
         if failed is not None:
             raise failed
         return [found[number] for number in range(len(paths))]
@@ -227,7 +235,7 @@ class EchoKeeper:
     def during(
         self, wan: Wan, paths: Sequence[EchoPath], tell: Callable[[str], None] = lambda error: None
     ) -> Iterator[During]:
-        """Echoes and HTTP exchanges over ``paths``, one a host, and a look after the links, while the context lasts.
+        """Echoes and HTTP exchanges over ``paths``, one a client, and a look after the links, while the context lasts.
 
         ``tell`` is called, from another thread, with what makes going on useless: a driver that is dead or not as
         asked, a round trip that is too short, a link that carries nothing. Raises WanError when echoes cannot begin.
@@ -236,7 +244,7 @@ class EchoKeeper:
         with ExitStack() as stack:
             for path in paths:
                 every_s = max(judge.ECHO_S, path.asked.echo_every_s())
-                ticking = self.meters[path.source.name].ticking(path.address, every_s, http_s=judge.HTTP_S)
+                ticking = self.meters[path.meter].ticking(path.address, every_s, http_s=judge.HTTP_S)
                 during.ticks[path.name] = stack.enter_context(ticking)
             during.before = _states(wan)
             watch = stack.enter_context(Watch(wan, also=during._look, tell=tell))

@@ -13,6 +13,9 @@ Which packets: those whose other end is in another region, by address. The addre
 themselves report (so VIPs and routed container networks are among them), asked again all the time, and the networks
 that a region is said to own. IPv4. SSH between the controller and a host is left alone.
 
+A link may also be one between two groups of hosts, such as the control and the compute hosts of a region. A host can be
+in several links, as long as all of them are in one :class:`PlainWan`.
+
 Every host holds a lease that this process renews. A process that is killed leaves rules for :data:`LEASE_S` seconds at
 most; one that ends in good order removes them, unless :meth:`PlainWan.keep` was called.
 """
@@ -23,9 +26,10 @@ import atexit
 import secrets
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base.errors import InputError, LackError, MrkollaError, WanError
 from mrkolla.base.remote import Host
@@ -54,11 +58,25 @@ class PlainRegion:
 
 @dataclass(frozen=True)
 class PlainLink:
-    """The link between the regions ``osr`` and ``admin``; ``regions`` are all of the cloud, the same for each link."""
+    """The link between the regions ``osr`` and ``admin``, which is called as ``osr`` is.
+
+    ``regions`` are all that such links connect by way of ``admin``: the same for each link of a cloud's regions.
+    """
 
     osr: str
     admin: str
     regions: tuple[PlainRegion, ...]
+
+    @classmethod
+    def between(cls, name: str, one: tuple[Host, ...], far: str, other: tuple[Host, ...]) -> PlainLink:
+        """The link called ``name`` between two groups of hosts; those of ``one`` know the others as ``far``."""
+        return cls(name, far, (PlainRegion(name, one), PlainRegion(far, other)))
+
+    @property
+    def firsts(self) -> tuple[Host, Host]:
+        """The first host of ``osr`` and the first of ``admin``."""
+        hosts = {region.name: region.hosts[0] for region in self.regions}
+        return hosts[self.osr], hosts[self.admin]
 
 
 def need(regions: tuple[PlainRegion, ...], driver: str = "auto") -> str:
@@ -98,8 +116,8 @@ class PlainWan(Wan):
         """Nothing is needed of this machine; the hosts are asked once they are known (:func:`need`)."""
 
     def _choose(self) -> str:
-        regions = next(iter(self.links.values())).regions if self.links else ()
-        return need(regions, self._asked_driver)
+        regions = dict.fromkeys(region for link in self.links.values() for region in link.regions)
+        return need(tuple(regions), self._asked_driver)
 
     def _driver(self, state: Mapping) -> PlainDriver:
         # One for the life of this object: it remembers what hosts said a moment ago.
@@ -115,21 +133,14 @@ class PlainWan(Wan):
             # On record before anything is done to a host: a crash in between must not lose who to ask.
             state.setdefault("store", {}).setdefault("owner", f"{socket.gethostname()}-{secrets.token_hex(4)}")
             if self.links:
-                state["store"]["net"] = _to_dict(next(iter(self.links.values())))
+                state["store"]["net"] = stars_of(self.links.values())
         states = super().start()
         keeper = Keeper.of(self)
         keeper.problem = None  # what was wrong before is mended now
         keeper.start()
         return states
 
-    def set(
-        self,
-        osr: str,
-        rtt_ms: float = 0.0,
-        jitter_ms: float = 0.0,
-        loss_percent: float = 0.0,
-        bandwidth_mbit: float | None = None,
-    ) -> LinkState:
+    def set(self, osr: str, rtt_ms: float = 0.0, *more: Any, **settings: Any) -> LinkState:
         """See :meth:`Wan.set`. A round trip below the real one between the regions is refused; 0 adds nothing."""
         self._known(osr)
         with self._locked() as state:
@@ -142,7 +153,7 @@ class PlainWan(Wan):
                 " more, or for 0 (nothing added)"
             )
         Keeper.of(self).start()
-        return super().set(osr, rtt_ms, jitter_ms, loss_percent, bandwidth_mbit)
+        return super().set(osr, rtt_ms, *more, **settings)
 
     def status(self) -> list[LinkState]:
         """See :meth:`Wan.status`. Every host is asked anew."""
@@ -169,6 +180,10 @@ class PlainWan(Wan):
         """Ask every host for its addresses, and have the hosts of the other regions delay new ones; returns these."""
         with self._locked() as state:
             return self._driver(state).refresh(state["store"]) if "driver" in state else []
+
+    def hosts(self) -> Set[str]:
+        """Names of the hosts of the links on record, whichever process brought these up."""
+        return set(Fleet.of(self._load(self.state_dir / "wan.json").get("store", {}).get("net", [])).hosts)
 
     def addresses(self) -> dict[str, list[str]]:
         """The IPv4 addresses of every host, as it reports them."""
@@ -268,10 +283,14 @@ def both_ways(
     return found
 
 
-def _to_dict(link: PlainLink) -> dict:
-    """What of a link is kept on disk, so that ``stop`` needs no experiment file."""
+def stars_of(links: Iterable[PlainLink]) -> list[dict]:
+    """What of links is kept on disk, so that ``stop`` needs no experiment file: each star of regions once."""
+    return [_to_dict(regions) for regions in dict.fromkeys(link.regions for link in links)]
+
+
+def _to_dict(linked: tuple[PlainRegion, ...]) -> dict:
     regions = {}
-    for region in link.regions:
+    for region in linked:
         hosts = [
             {
                 **{"name": host.name, "address": host.address, "user": host.user, "port": host.port},
@@ -282,4 +301,4 @@ def _to_dict(link: PlainLink) -> dict:
             for host in region.hosts
         ]
         regions[region.name] = {"hosts": hosts, "networks": list(region.networks)}
-    return {"admin": link.admin, "regions": regions}
+    return {"regions": regions}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base.errors import WanError
 from mrkolla.wan import delayline, netem
@@ -22,8 +23,8 @@ _FRESH_S = 0.5  # what hosts said so long ago still counts: one look at all link
 class PlainDriver(Driver):
     """What both drivers share.
 
-    ``store``: {"owner", "net": regions and hosts, "settings": {osr: {direction: OneWay as a dict}},
-    "peers": {region: [CIDR]}}.
+    ``store``: {"owner", "net": the stars of regions and hosts, "settings": {osr: {direction: OneWay as a dict}},
+    "peers": for each star {region: [CIDR]}}.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -65,7 +66,7 @@ class PlainDriver(Driver):
         for gone in set(store["settings"]) - {link.osr for link in links}:
             del store["settings"][gone]
         self.forget()
-        store["peers"] = {}
+        store["peers"] = []
         self.refresh(store)
         return [link.osr for link in links]
 
@@ -96,10 +97,9 @@ class PlainDriver(Driver):
         Fleet.of(store["net"]).ask(requests)
         self.forget()
 
-    def read(self, link: LocalLink, direction: str, store: dict) -> Direction:
+    def read(self, link: Any, direction: str, store: dict) -> Direction:
         """See :meth:`Driver.read`: every host of the link must say the same; their counters are added."""
-        admin = store["net"]["admin"]
-        ends = (link.osr, admin) if direction == OUT else (admin, link.osr)
+        ends = (link.osr, link.admin) if direction == OUT else (link.admin, link.osr)
         what = f"link of {link.osr}, direction {direction}"
         answers, failed = self._look(store)
         found: dict[str, Direction] = {}
@@ -122,14 +122,14 @@ class PlainDriver(Driver):
         sums = {name: sum(getattr(seen, name) for seen in every) for name in ("packets", "dropped", "queued", "late")}
         return replace(one, details=details, **sums)
 
-    def problems(self, link: LocalLink, store: dict) -> list[str]:
+    def problems(self, link: Any, store: dict) -> list[str]:
         """See :meth:`Driver.problems`. A host out of reach is told by :meth:`read`."""
         answers, failed = self._look(store)
         found = []
         for host, here, others in self._lines(store):
             if host in failed or host not in answers or link.osr not in (here, *others):
                 continue
-            if here == link.osr or here == store["net"]["admin"]:
+            if here in (link.osr, link.admin):
                 found += [f"link of {link.osr}: {host}: {problem}: {_MEND}" for problem in answers[host]["problems"]]
             for other in others:
                 line = answers[host]["lines"].get(other)
@@ -155,21 +155,23 @@ class PlainDriver(Driver):
         answers, failed = self._look(store, fresh=True)
         if failed:
             raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
-        peers = addresses_of(store["net"], {name: answer["addresses"] for name, answer in answers.items()})
+        peers = _peers(store, answers)
         if peers == store.get("peers"):
             return []
-        before = {cidr for cidrs in store.get("peers", {}).values() for cidr in cidrs}
+        new = _cidrs(peers) - _cidrs(store.get("peers", []))
         port = {host.name: host.port for host in Fleet.of(store["net"]).hosts.values()}
         controllers = {name: answer.get("controller") for name, answer in answers.items()}
-        requests = {}
-        for host, here, others in self._lines(store):
-            between = {other: _without(peers[other], peers[here]) for other in others}
-            ssh = sorted({(address, port[host]) for address in controllers.values() if address})
-            requests[host] = {"do": "peers", "owner": store["owner"], "peers": between, "controllers": ssh}
+        requests: dict[str, dict] = {}
+        for star, known in zip(store["net"], peers, strict=True):
+            for host, here, others in _lines_of(star):
+                ssh = sorted({(address, port[host]) for address in controllers.values() if address})
+                request = {"do": "peers", "owner": store["owner"], "peers": {}, "controllers": ssh}
+                between = {other: _without(known[other], known[here]) for other in others}
+                requests.setdefault(host, request)["peers"] |= between
         Fleet.of(store["net"]).ask(requests)
         store["peers"] = peers
         self.forget()
-        return sorted({cidr for cidrs in peers.values() for cidr in cidrs} - before)
+        return sorted(new)
 
     def renew(self, store: dict, lease_s: float) -> bool:
         """Renew the lease at all hosts; False when addresses have changed since the last refresh."""
@@ -181,8 +183,7 @@ class PlainDriver(Driver):
         if failed:
             said = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
             raise WanError(f"links between hosts: {said}: {_MEND}")
-        peers = addresses_of(store["net"], {name: answer["addresses"] for name, answer in answers.items()})
-        return peers == store.get("peers")
+        return _peers(store, answers) == store.get("peers")
 
     def _note_lease(self, lease_s: float) -> None:
         file, until = self.state_dir / "lease", time.time() + lease_s
@@ -199,11 +200,9 @@ class PlainDriver(Driver):
     # Who has which line
 
     def _lines(self, store: Mapping) -> Iterator[tuple[str, str, list[str]]]:
-        """(host, its region, the regions that it has a line of)."""
-        regions = store["net"]["regions"]
-        for here, region in regions.items():
-            for host in region["hosts"]:
-                yield host["name"], here, [other for other in regions if other != here]
+        """(host, its region, the regions that it has a line of), for each star that it is in."""
+        for star in store["net"]:
+            yield from _lines_of(star)
 
     def _concerns(self, osr: str, direction: str, here: str, other: str) -> bool:
         source, target = self.ends(here, other)
@@ -302,7 +301,24 @@ def added(parts: Iterable[OneWay]) -> OneWay:
     return total
 
 
-def addresses_of(net: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, list[str]]:
+def _lines_of(star: Mapping) -> Iterator[tuple[str, str, list[str]]]:
+    regions = star["regions"]
+    for here, region in regions.items():
+        for host in region["hosts"]:
+            yield host["name"], here, [other for other in regions if other != here]
+
+
+def _peers(store: Mapping, answers: Mapping[str, Mapping]) -> list[dict[str, list[str]]]:
+    """For each star the CIDRs of its regions, by what their hosts answered."""
+    reported = {name: answer["addresses"] for name, answer in answers.items()}
+    return [addresses_of(star, reported) for star in store["net"]]
+
+
+def _cidrs(peers: Iterable[Mapping[str, list[str]]]) -> set[str]:
+    return {cidr for star in peers for cidrs in star.values() for cidr in cidrs}
+
+
+def addresses_of(star: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, list[str]]:
     """Region -> CIDRs by which the others know it: its own networks, its hosts' addresses, its containers' networks.
 
     ``reported``: host name -> addresses, as ``plainhosts_agent.py`` gives them. What hosts of two regions have alike
@@ -310,7 +326,7 @@ def addresses_of(net: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, 
     address.
     """
     found: dict[str, set[ipaddress.IPv4Network]] = {}
-    for name, region in net["regions"].items():
+    for name, region in star["regions"].items():
         found[name] = set()
         for host in region["hosts"]:
             if not reported[host["name"]]:
@@ -325,7 +341,7 @@ def addresses_of(net: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, 
     for name, networks in found.items():
         others = set().union(*(there for other, there in found.items() if other != name))
         kept = {one for one in networks if not _shared(one, others)}
-        kept |= {ipaddress.IPv4Network(cidr, strict=False) for cidr in net["regions"][name]["networks"]}
+        kept |= {ipaddress.IPv4Network(cidr, strict=False) for cidr in star["regions"][name]["networks"]}
         unique[name] = [str(one) for one in ipaddress.collapse_addresses(kept)]
         if not unique[name]:
             raise WanError(f"region {name}: its hosts have no address that tells them from other regions'")

@@ -43,10 +43,10 @@ class Fleet:
         self.hosts = {host.name: host for host in hosts}
 
     @classmethod
-    def of(cls, net: Mapping) -> Fleet:
-        """The hosts of a cloud as they are kept on disk."""
+    def of(cls, net: Sequence[Mapping]) -> Fleet:
+        """The hosts of all links as they are kept on disk."""
         hosts = []
-        for region in net["regions"].values():
+        for region in (region for star in net for region in star["regions"].values()):
             for kept in region["hosts"]:
                 paths = {name: Path(kept[name]) if kept[name] else None for name in ("key", "known_hosts")}
                 hosts.append(Host(**{**kept, **paths, "options": tuple(kept.get("options", ()))}))

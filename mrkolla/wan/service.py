@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import statistics
@@ -24,7 +23,7 @@ from mrkolla.base.remote import Host
 from mrkolla.wan.keeper import TRIES, TRIES_AFTER, EchoKeeper, EchoPath, patiently
 from mrkolla.wan.link import Asked
 from mrkolla.wan.measure import Rtt, verify
-from mrkolla.wan.plainhosts import PlainLink, PlainRegion, PlainWan
+from mrkolla.wan.plainhosts import PlainLink, PlainWan
 from mrkolla.wan.real import expected
 
 #: Locked for as long as a link is deployed: the lock of a process that died is free.
@@ -94,10 +93,10 @@ class MeasuredWan(Service):
             raise InputError(f"{twice[0]} is in the link twice: each host must be in one of its two groups, once")
         self.networks = [network.network for network in networks or ()]
         self._name = _title(self.one)
-        regions = (PlainRegion(self._name, self.one), PlainRegion(_title(self.other), self.other))
+        link = PlainLink.between(self._name, self.one, _title(self.other), self.other)
         mark = cache.digest(*([host.address, host.port] for host in (*self.one, *self.other)))
         self.state_dir = state_dir or cache.root() / f"wan-{mark}"
-        self._wan = PlainWan([PlainLink(self._name, regions[1].name, regions)], self.state_dir, driver)
+        self._wan = PlainWan([link], self.state_dir, driver)
         #: Host -> the address that its round trip is measured at; empty: not deployed by this object.
         self._addresses: dict[str, str] = {}
         self._base_ms = 0.0
@@ -218,7 +217,8 @@ class MeasuredWan(Service):
     def _stand(self) -> None:
         """See that the hosts have their echoes: a server at the first of each group, a client at each."""
         firsts = (self.one[0], self.other[0])
-        self._echoes.stand([(host, self._addresses[host.name]) for host in firsts], (*self.one, *self.other))
+        clients = {host.name: host for host in (*self.one, *self.other)}
+        self._echoes.stand([(host, self._addresses[host.name]) for host in firsts], clients)
 
     def _address(self, host: Host, reported: list[str]) -> str:
         """The address of ``host`` that its round trip is measured at."""
@@ -253,11 +253,10 @@ def _forget(folder: Path, names: set[str]) -> None:
 
     Other hosts take theirs away within a minute.
     """
-    with suppress(OSError, ValueError, KeyError, MrkollaError):
-        state = json.loads((folder / "wan.json").read_text())
-        known = {host["name"] for region in state["store"]["net"]["regions"].values() for host in region["hosts"]}
-        if known & names:
-            PlainWan([], folder).stop()
+    with suppress(OSError, KeyError, MrkollaError):
+        wan = PlainWan([], folder)
+        if names & wan.hosts():
+            wan.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
 

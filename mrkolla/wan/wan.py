@@ -24,7 +24,7 @@ from mrkolla.wan.tcp import Ends
 if TYPE_CHECKING:
     from mrkolla.base.remote import Host
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 def choose(driver: str = "auto") -> type[Driver]:

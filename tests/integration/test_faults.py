@@ -18,6 +18,7 @@ from mrkolla.base.errors import FaultError, InputError
 from mrkolla.faults import end as end_all
 from mrkolla.faults import held, make, read, settle
 from mrkolla.faults.hold import entry
+from mrkolla.testing import check_fault
 from mrkolla.wan import Ticker
 from mrkolla.wan.driver import command
 from mrkolla.wan.nfqueue import NfQueue
@@ -297,3 +298,12 @@ def test_a_connection_hangs_and_is_not_refused(cloud, folder):
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"do": "cut", "for_s": 9}, {"do": "flap", "for_s": 9}, {"do": "degrade", "for_s": 9, "rtt_ms": 30}]
+)
+def test_they_keep_what_is_asked_of_faults(cloud, folder, asked):
+    """As the author of another one tests it."""
+    entry = check_fault({**asked, "region": "OSR1"}, cloud, folder / "faults")
+    assert entry["why"] == "asked" and entry["refused"] is None

@@ -49,7 +49,7 @@ class Lab:
         for path in self.paths:
             self.wan.set(path.name, rtt_ms=RTT_MS)
         admin = self.hosts["AR"]
-        self.echoes.stand([(admin, admin.address)], [path.source for path in self.paths])
+        self.echoes.stand([(admin, admin.address)], {path.meter: path.source for path in self.paths})
         with self.echoes.during(self.wan, self.paths, self.told.append) as during:
             began = time.monotonic()
             time.sleep(BEFORE_S)
@@ -82,7 +82,7 @@ def lab(tmp_path_factory):
             hosts = build()
             wan.start()
             made = Lab(hosts, wan)
-            made.echoes.stand([(hosts["AR"], hosts["AR"].address)], [])
+            made.echoes.stand([(hosts["AR"], hosts["AR"].address)], {})
             for osr in wan.links:
                 wan.calibrate(osr, hosts[osr], hosts["AR"].address, launcher=launch)
             yield made

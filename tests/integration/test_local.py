@@ -187,7 +187,7 @@ def test_a_name_that_another_cache_has_is_refused_before_anything_is_made(two_ca
 def test_destroying_a_cloud_leaves_what_another_cache_has_by_its_name(two_caches, tmp_path):
     # A cloud of that name that was stopped, and whose links were up when the machine was switched off.
     links = {"netns": two_caches.netns, "interface": network.bridge(1), "index": 0}
-    state = {"version": 1, "driver": "netem", "store": {"links": {"OSR1": links}}, "links": {"OSR1": {}}}
+    state = {"version": 2, "driver": "netem", "store": {"links": {"OSR1": links}}, "links": {"OSR1": {}}}
     folder = tmp_path / "two" / "cloud-test-twice"
     (folder / "wan").mkdir(parents=True)
     (folder / "wan" / "wan.json").write_text(json.dumps(state))

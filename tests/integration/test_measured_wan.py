@@ -40,6 +40,8 @@ GIVEN = {
     "wan": {"driver": "nfqueue"},
 }
 
+INSIDE = "OSR1.control to OSR1.compute"
+
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory) -> Iterator[Cloud]:
@@ -124,6 +126,53 @@ def test_a_point_whose_driver_is_killed_ends_and_the_next_one_has_its_link(cloud
         assert numbers["http_median_ms"] == pytest.approx(40, abs=4)
 
     patiently(held)
+
+
+@pytest.fixture
+def inside(cloud, tmp_path) -> Iterator[LinkKeeper]:
+    """The links of a cloud on the same hosts whose file asks for one inside OSR1, too; nothing is left at the end."""
+    links = [{"from": "OSR1.control", "to": "OSR1.compute", "rtt_ms": 20}]
+    experiment = config.from_dict({**GIVEN, "wan": {**GIVEN["wan"], "links": links}})
+    given = Cloud(experiment, RunFolder.create(tmp_path, experiment.name), cloud.progress)
+    keeper = LinkKeeper(given.deployed, given.progress)
+    try:
+        keeper.ready()
+        yield keeper
+    finally:
+        keeper.close()
+        given.deployed.wan().stop()
+    assert [rules(host) for host in cloud.roles["OSR1"]] == [[], []]
+    assert not (given.deployed.folder / "wan" / "inside" / "wan.json").exists()
+
+
+def test_a_link_inside_a_region_is_held_beside_that_to_the_admin_region(cloud, inside):
+    def held() -> None:
+        with inside.hold(50.0) as point:
+            assert [bool(rules(host)) for host in cloud.roles["OSR1"]] == [True, True]
+            assert rules(cloud.roles["AR"][0]) == []
+            time.sleep(6)
+        if point.refused:
+            raise WanError(point.refused)  # the machine may be busy for once
+        for name, asked_ms in (("OSR1", 50), (INSIDE, 20)):
+            numbers = point.numbers(name)
+            print(name, numbers)
+            for phase in ("before", "during", "after", "tcp"):
+                assert numbers[f"{phase}_median_ms"] == pytest.approx(asked_ms, abs=1.5)
+            assert numbers["driver"] == "nfqueue" and numbers["driver_packets"] > 0
+        states = {state.osr: state for state in inside._cloud.wan().status()}
+        assert states[INSIDE].rtt_ms == pytest.approx(20, abs=0.1) and not states[INSIDE].problems
+
+    patiently(held)
+    inside.close()
+    assert {state.asked.rtt_ms for state in inside._cloud.wan().status()} == {0.0}
+
+
+def test_a_link_inside_a_region_that_is_taken_away_meanwhile_refuses_the_point(cloud, inside):
+    with inside.hold(0.0) as point:
+        sh(cloud.roles["OSR1.compute"][0], f"iptables -t mangle -F {CHAIN}")
+        time.sleep(6)
+    assert INSIDE in point.refused
+    print(point.refused)
 
 
 def test_what_real_hosts_do_and_are_made_of(cloud, tmp_path):

@@ -103,6 +103,26 @@ def test_asked_against_measured_both_ways(wan, links, lab):
     wan.watchdog()
 
 
+def test_a_link_inside_a_region_lies_beside_that_to_the_admin_region(lab, tmp_path):
+    admin, one, two = (lab.hosts[name] for name in HOSTS)
+    star = (PlainRegion("AR", (admin,)), PlainRegion("OSR1", (one, two)))
+    inside = PlainLink.between("OSR1.control to OSR1.compute", (one,), "OSR1.compute", (two,))
+    made = open_links([PlainLink("OSR1", "AR", star), inside], tmp_path / "wan")
+    made.start()
+    try:
+        with EchoServer(admin, admin.address), EchoServer(two, two.address):
+            for of_region, of_inside in ((50, 20), (0, 20), (50, 0)):
+                made.set("OSR1", of_region)
+                made.set(inside.osr, of_inside)
+                verified(of_region, lambda: measure(one, admin.address), "OSR1 to the AR, from its control host")
+                verified(of_region, lambda: measure(two, admin.address), "OSR1 to the AR, from its compute host")
+                verified(of_inside, lambda: measure(one, two.address), inside.osr)
+                made.watchdog()
+    finally:
+        made.stop()
+    assert [rules(host) for host in (admin, one, two)] == [[], [], []]
+
+
 def test_the_base_delay_is_taken_off_and_less_than_it_is_refused(wan, lab):
     admin = lab.hosts["lab-ar"]
     with EchoServer(admin, admin.address):

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,6 @@ from mrkolla.bench.toolenv import ToolEnvironment, host_target
 from mrkolla.check import CloudView, RegionView
 from mrkolla.check.client import connect
 from mrkolla.providers.local import Local, LocalConf
-from mrkolla.providers.local.network import machine_address
 from mrkolla.results import schema
 from tests.integration import environments
 from tests.integration.keystone_conf import CONF
@@ -140,7 +140,8 @@ class Cloud:
 @contextlib.contextmanager
 def shared_keystone(hosts: Local, folder: Path) -> Iterator[Cloud]:
     """Two regions on the hosts that share a Keystone; they have no other service."""
-    with keystone(folder, machine_address(hosts.provider_conf)) as (url, log):
+    own = next(IPv4Network(hosts.provider_conf.network).subnets(new_prefix=24))[1]  # this machine, to its hosts
+    with keystone(folder, str(own)) as (url, log):
         regions = [Region(m.spec.name.upper(), hosts.host(m)) for m in hosts.machines()]
         made = Cloud(BenchContext("run", "AR", regions, {}, {}, admin_auth=ADMIN), url, log)
         identity = made.identity

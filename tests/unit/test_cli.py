@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -515,7 +515,9 @@ def test_restoring_what_was_not_saved(refused, own_cache):
 
 
 def test_the_cache_is_shown_and_emptied_but_for_clouds(call, refused, own_cache):
-    cache.entry("guest", "trixie", "abc", lambda f: (f / "disk").write_bytes(b"x" * 5_000_000))
+    (own_cache / "guest-trixie-abc").mkdir(parents=True)
+    (own_cache / "guest-trixie-abc" / "disk").write_bytes(b"x" * 5_000_000)
+    (own_cache / "guest-trixie-abc" / ".whole").touch()
     (own_cache / "host-half-x").mkdir()
     (own_cache / "cloud-demo").mkdir()
     code, out, _ = call("cache")
@@ -560,6 +562,8 @@ def test_what_a_cloud_rests_on_stays(call, refused, own_cache):
     for said in ('"host-trixie-old"', "5", "[1]", "{}", "no JSON"):
         (own_cache / "cloud-old" / "uses.json").write_text(said)
         assert "kept host-trixie-old: cloud-old rests on it" in call("cache", "--clear")[1]
+    # Nor does what was worked on it with say what its hosts have mounted.
+    cache.use(own_cache / "cloud-old", [own_cache / "kolla-20-x"])
     assert "kept host-trixie-old: cloud-old rests on it" in call("cache", "--clear")[1]
 
 
@@ -573,6 +577,41 @@ def test_what_is_being_built_stays(call, own_cache):
         assert call("cache", "--clear")[1] == "kept kolla-20-x: another mrkolla builds it\n"
         building.stdin.close()
     assert call("cache", "--clear")[1].startswith("removed kolla-20-x")
+
+
+@contextmanager
+def another(code: str):
+    """Another process of mrkolla that has done the lines of ``code``, and still lives."""
+    code = f"import sys\nfrom mrkolla.base import cache\n{code}; print('on', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, cwd=TOP, **pipes) as process:
+        assert process.stdout.readline() == "on\n"
+        yield process
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("state", ["built there", "built before"])
+def test_what_another_process_uses_stays(call, refused, own_cache, state):
+    """Before its cloud says so: it may have none yet, or none at all."""
+    if state == "built before":
+        cache.entry("images", "x", "m", lambda folder: None)
+    with another("cache.entry('images', 'x', 'm', lambda folder: None)"):
+        assert call("cache", "--clear")[1] == "kept images-x-m: another mrkolla uses it\n"
+        assert refused("cache", "--remove", "images-x-m") == (
+            2,
+            "error: images-x-m stays: another mrkolla uses it",
+        )
+    assert call("cache", "--clear")[1].startswith("removed images-x-m")
+
+
+@pytest.mark.parametrize(("name", "lock"), [("deployed-demo-x", "deployed"), ("saved-base", "saved-base")])
+def test_a_copy_that_is_written_or_brought_back_stays(call, refused, own_cache, name, lock):
+    (own_cache / name).mkdir(parents=True)
+    (own_cache / name / ".whole").touch()
+    with another(f"held = cache.locked({lock!r}); held.__enter__()"):
+        assert refused("cache", "--remove", name) == (2, f"error: {name} stays: another mrkolla copies it")
+        assert call("cache", "--clear")[1].startswith(f"kept {name}: ")
+    assert call("cache", "--remove", name)[1].startswith(f"removed {name}")
 
 
 def test_a_cache_that_cannot_be_made_is_a_lack(refused, folder, monkeypatch):

@@ -13,7 +13,7 @@ from mrkolla.base.errors import InputError
 from mrkolla.bench import hostload_agent
 from mrkolla.bench.hostload import HostLoad
 from mrkolla.results import RunFolder, hosts
-from mrkolla.results.columns import table
+from mrkolla.results.tables import point_grid
 from tests.unit.test_point_links import SAMPLE
 
 SECOND = 10**9
@@ -97,31 +97,38 @@ def test_a_region_adds_its_hosts_and_has_the_worst_of_what_is_the_machine_s(run)
 
 
 @pytest.mark.parametrize(
-    ("row", "wire_s", "bound"),
+    ("row", "requests", "bound"),
     [
-        ({}, 0.04, "WAN"),
-        ({}, 0.01, "neither"),
-        ({"cpu_pressure": 0.6}, 0.01, "CPU"),
-        ({"machine_cpu_cores": 1.9}, 0.04, "both"),
+        ({}, 3, "WAN"),
+        ({}, 1, "neither"),
+        ({"cpu_pressure": 0.6}, 1, "CPU"),
+        ({"machine_cpu_cores": 1.9}, 3, "both"),
         ({}, None, None),
     ],
 )
-def test_what_bound_a_point(run, row, wire_s, bound):
-    known = {"point": "p", "rtt_measured_ms": 40.0, "wire_s": wire_s}
-    run.append_point("p", [{**SAMPLE, **known}])
+def test_what_bound_a_point(run, row, requests, bound):
+    """An operation of 200 ms that makes so many requests on a new connection, with 40 ms of round trip."""
+    known = {"point": "p", "rtt_measured_ms": 40.0, "duration_s": 0.2, "wire_s": 0.19}
+    counts = {"keystone_requests": requests, "keystone_connections": None if requests is None else 1}
+    run.append_point("p", [{**SAMPLE, **known, **counts}])
     hosts.write(run.path, run.name, "p", [{**ROW, **row}])
     (found,) = hosts.bound(run).to_dict("records")
     assert found["bound"] == bound and found["steal"] == 0.1
+    if requests:
+        assert found["wire_share"] == pytest.approx((requests + 1) * 0.04 / 0.2)
+    if bound == "neither":
+        hosts.write(run.path, run.name, "p", [ROW, {**ROW, "region": "AR", "cpu_pressure": 0.6}])
+        point = {"point": "p", "rtt_asked_ms": {"OSR1": 40}, "links": {"OSR1": {}}}
+        grid = point_grid([point], hosts.bound(run))
+        row = dict(zip(grid.head, grid.rows[0], strict=True))
+        assert [row[name] for name in ("cores busy", "waits for the WAN", "bound by")] == [
+            *("50 %", "40 %", "neither, CPU of AR")
+        ]
 
 
 def test_a_run_without_the_table_and_one_with_another_file_in_its_place(run):
     assert len(hosts.read(run)) == len(hosts.bound(run)) == 0
     (run.path / hosts.FOLDER).mkdir(parents=True)
     (run.path / hosts.FOLDER / "p.parquet").write_text("no table")
-    with pytest.raises(InputError, match=r"p\.parquet: cannot be read"):
+    with pytest.raises(InputError, match=r"p\.parquet: not a readable Parquet file"):
         hosts.read(run)
-
-
-def test_every_column_has_its_meaning():
-    assert len(table(hosts.COLUMNS)) == len(hosts.COLUMNS) + 2
-    assert all(column.meaning for column in hosts.COLUMNS.values())

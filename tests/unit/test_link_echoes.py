@@ -85,6 +85,7 @@ def test_a_point_measures_its_links_by_what_was_asked_of_them(experiment, monkey
         experiment=experiment(wan=settings, sweep={"rtt_ms": [50]}),
         osrs=regions,
         admin=SimpleNamespace(name="AR", public="AR"),
+        inside=list,
     )
 
     class Meter:
@@ -123,21 +124,21 @@ def state_of(asked: Asked) -> LinkState:
     return LinkState("OSR1", "nfqueue", asked, 0.3606, there, there)
 
 
-def shown(monkeypatch, capsys, action: str, asked: Asked) -> str:
+def shown(monkeypatch, capsys, experiment, asked: Asked) -> str:
     @contextmanager
     def deployed(args, writes=False):
         wan = SimpleNamespace(keep=lambda: None, status=lambda: [state_of(asked)], watchdog=lambda: None)
-        yield SimpleNamespace(wan=lambda: wan, faults=list)
+        yield SimpleNamespace(wan=lambda: wan, faults=list, experiment=experiment())
 
     monkeypatch.setattr(verbs, "deployed", deployed)
-    assert verbs.act(SimpleNamespace(action=action, format="table")) == 0
+    assert verbs.act(SimpleNamespace(action="status", format="table")) == 0
     return capsys.readouterr().out
 
 
-def test_status_shows_all_that_was_asked_and_is_in_force(monkeypatch, capsys):
-    out = shown(monkeypatch, capsys, "status", Asked(50, 20, 1.5, 10))
+def test_status_shows_all_that_was_asked_and_is_in_force(monkeypatch, capsys, experiment):
+    out = shown(monkeypatch, capsys, experiment, Asked(50, 20, 1.5, 10))
     assert out.count("50 ms, jitter 20 ms, loss 1.5 %, 10 Mbit/s") == 2
-    out = shown(monkeypatch, capsys, "status", Asked(0))
+    out = shown(monkeypatch, capsys, experiment, Asked(0))
     assert "0.361 ms" in out
     assert "0.36060" not in out
     assert LinkState("OSR1", "nfqueue", Asked(), 0.0, None, None).in_force is None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mrkolla.base import lock
+from mrkolla.base import cache, lock
 from mrkolla.base.errors import LackError
 from mrkolla.cli import main as cli
 
@@ -122,6 +122,16 @@ for n in range(20):
 """
     writers = [subprocess.Popen([sys.executable, "-c", code], cwd=TOP) for _ in range(4)]
     assert [writer.wait(120) for writer in writers] == [0] * 4
+
+
+def test_what_a_cloud_was_worked_on_with_stays_when_the_process_has_ended(own_cache):
+    """Kolla's environment, tools, images: all that was got meanwhile."""
+    (own_cache / "cloud-demo").mkdir(parents=True)
+    code = "from mrkolla.base import cache, lock\n"
+    code += "with lock.writing('demo'), lock.writing('none'):\n    cache.entry('kolla', '20', 'x', lambda folder: None)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TOP, timeout=60)
+    assert cache.used() == {"kolla-20-x": "cloud-demo rests on it"}
+    assert not (own_cache / "cloud-none").exists()
 
 
 # -- every verb --------------------------------------------------------------------------------------------------

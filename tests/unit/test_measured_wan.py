@@ -14,9 +14,9 @@ from enoslib.objects import DefaultNetwork, Roles
 
 from mrkolla.base.errors import InputError, WanError
 from mrkolla.base.remote import Host
-from mrkolla.wan import PlainLink, PlainRegion, keeper, service
+from mrkolla.wan import PlainLink, keeper, service
 from mrkolla.wan.measure import Rtt, Ticks
-from mrkolla.wan.plainhosts import _to_dict
+from mrkolla.wan.plainhosts import stars_of
 from mrkolla.wan.plainhosts_fleet import Fleet
 from mrkolla.wan.service import MeasuredWan
 
@@ -61,8 +61,11 @@ def lab(monkeypatch) -> Lab:
     lab = Lab()
 
     class FakeWan:
-        def __init__(self, links, state_dir, driver):
-            self.state_dir, self.link = state_dir, links[0]
+        def __init__(self, links, state_dir, driver="auto"):
+            self.state_dir, self.link = state_dir, next(iter(links), None)
+
+        def hosts(self):
+            return set()
 
         def start(self):
             lab.told.append(("start",))
@@ -255,5 +258,5 @@ def test_groups_without_sense(one, other, message):
 
 def test_the_link_finds_its_hosts_again_by_all_their_options():
     host = Host("h", "192.0.2.1", options=("-o", "ProxyJump=gate"))
-    link = PlainLink("a", "b", (PlainRegion("a", (host,)), PlainRegion("b", (Host("x", "192.0.2.2"),))))
-    assert Fleet.of(_to_dict(link)).hosts["h"] == host
+    link = PlainLink.between("a", (host,), "b", (Host("x", "192.0.2.2"),))
+    assert Fleet.of(stars_of([link])).hosts["h"] == host

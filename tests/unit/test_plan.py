@@ -457,6 +457,8 @@ WIRED = {
     "network_address_family": "ipv6",
     "kolla_container_engine": "podman",
     "default_user_domain_name": "Foo",
+    "default_project_domain_id": "foo",
+    "haproxy_enable_external_vip": "yes",
 }
 
 
@@ -474,6 +476,9 @@ def test_wiring_that_contradicts_what_mrkolla_counts_on_is_refused_in_the_plan(w
     *("database_address", "multiple_regions_names", "openstack_regions"),
     "haproxy_single_external_frontend_public_port",
     *("kolla_same_external_internal_vip", "admin_protocol", "nova_metadata_port", "keystone_admin_port"),
+    *("horizon_keystone_url", "nova_cell0_database_address", "nova_api_database_host", "keystone_database_address"),
+    *("placement_database_enable_tls_internal", "nova_legacy_public_endpoint", "keystone_service_endpoints"),
+    *("glance_ks_services", "service_ks_register_endpoint_region", "service_ks_register_auth", "nova_ks_users"),
 }))  # fmt: skip
 @pytest.mark.parametrize("section", ["kolla", "admin_region", "regions"])
 def test_what_regions_and_services_find_each_other_by_cannot_be_set(write, experiment, name, section):
@@ -487,8 +492,18 @@ def test_what_regions_and_services_find_each_other_by_cannot_be_set(write, exper
     assert "\n" not in str(refused.value) and str(refused.value).endswith("remove it")
 
 
+@pytest.mark.parametrize("name", ["rabbitmq_cluster_cookie", "nova_ssh_key", "rbd_secret_uuid"])
+def test_a_secret_by_any_name_is_mrkollas_to_make(write, experiment, name):
+    """One of passwords.yml is in force whatever globals.yml says, and this file goes to run folders."""
+    with pytest.raises(InputError) as refused:
+        write(experiment(regions=[{"name": "OSR1", "kolla": {"globals": {name: "hunter2"}}}]))
+    assert str(refused.value).startswith(f"regions[0].kolla.globals.{name}: mrkolla makes this secret")
+    assert "hunter2" not in str(refused.value)
+
+
 def test_other_ports_and_addresses_are_a_persons_own(planned):
     given = {"haproxy_stats_port": 1985, "nova_ssh_port": 8122, "memcached_port": 11212, "fluentd_syslog_port": 5141}
+    given |= {"service_ks_register_retries": 9, "keystone_ssh_port": 8024, "mariadb_backup_host": "x"}
     given |= {"network_address_family": "ipv4", "enable_neutron_port_forwarding": "yes", "mine_url": "http://x"}
     found = planned("OSR1", kolla={"globals": given})
     assert found.items() >= given.items()
@@ -496,10 +511,16 @@ def test_other_ports_and_addresses_are_a_persons_own(planned):
 
 def test_all_that_kolla_makes_endpoints_of_is_known(kolla_env, experiment, same_machine):
     """Kolla's own variables are followed from each endpoint down: none may pass that would move it."""
-    known = yaml.safe_load((kolla_env.share / "ansible" / "group_vars" / "all.yml").read_text())
-    kinds, services = "internal|public|admin", "keystone|horizon|glance|nova|placement|neutron"
-    waiting = [name for name in known if re.fullmatch(rf"({services})_({kinds})_(base_)?(url|endpoint)", name)]
-    assert len(waiting) >= 12
+    kinds, services = "internal|public|admin", ("keystone", "horizon", "glance", "nova", "placement", "neutron")
+    roles = [f"roles/{role}/defaults/main.yml" for role in services]
+    known: dict = {}
+    for name in ("group_vars/all.yml", *roles):
+        known |= yaml.safe_load((kolla_env.share / "ansible" / name).read_text())
+    endpoints = rf"({'|'.join(services)})_({kinds})_(base_)?(url|endpoint)"
+    registered = [name for name in known if name.endswith("_ks_services")]
+    known |= {name: [service["endpoints"] for service in known[name]] for name in registered}
+    waiting = [*registered, *(name for name in known if re.fullmatch(endpoints, name))]
+    assert len(registered) == 5 and len(waiting) >= 17
     followed: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -589,6 +610,88 @@ def test_a_plan_removes_nothing_but_a_plan(write, experiment, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(InputError, match="leads to itself"):
         write(experiment(), "loop")
+
+
+MARKS = {
+    "no JSON": "not JSON",
+    "cut off": '["AR/globals.yml", ',
+    "nested too deeply": "[" * 100_000,
+    "no text": b"\xff\xfe",
+    "no list": '"passwords.yml"',
+    "a map": '{"edits.yaml": "notes.txt"}',
+    "no texts": "[1, null]",
+    "lists in it": '[["notes.txt"]]',
+    "a file that no plan has": '["edits.yaml", "notes.txt"]',
+    "a folder": '["edits.yaml", "OSR1"]',
+    "what is beside": '["edits.yaml", "../thesis.tex"]',
+    "what is above": '["edits.yaml", "OSR1/config/../../../thesis.tex"]',
+    "an absolute path": '["edits.yaml", "/etc/passwd"]',
+}
+
+
+@pytest.mark.parametrize("what", MARKS)
+def test_a_mark_that_is_damaged_or_forged_lets_nothing_be_removed(write, experiment, tmp_path, what):
+    folder = write(experiment())
+    (folder / "notes.txt").write_text("mine")
+    (tmp_path / "thesis.tex").write_text("mine")
+    text = MARKS[what]
+    (folder / plan.MARK).write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = files(tmp_path)
+    with pytest.raises(InputError) as refused:
+        write(experiment())
+    assert str(refused.value) == (
+        f"{folder / plan.MARK} is damaged, or none that mrkolla wrote: move {folder} elsewhere, or give a new folder"
+    )
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_a_mark_that_is_no_file_is_not_read(write, experiment, kind):
+    folder = write(experiment())
+    mark = folder / plan.MARK
+    mark.rename(folder.parent / "elsewhere")
+    make = {"pipe": os.mkfifo, "link": lambda path: path.symlink_to("../elsewhere"), "folder": os.mkdir}
+    make[kind](mark)
+    with pytest.raises(InputError, match="plan is there and holds something else than a plan"):
+        write(experiment())
+    assert (folder / "edits.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["edits.yaml", "OSR1/globals.yml", "OSR1/config"])
+def test_a_link_in_place_of_a_plans_file_is_a_persons(write, experiment, tmp_path, name):
+    folder = write(experiment())
+    (folder / name).rename(tmp_path / "moved")
+    (folder / name).symlink_to(tmp_path / "moved")
+    with pytest.raises(InputError, match=rf"plan/{name} is not of the plan"):
+        write(experiment())
+    assert (folder / name).is_symlink() and (tmp_path / "moved").exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_removed(write, experiment, monkeypatch):
+    folder = write(experiment())
+    walk = os.scandir
+
+    def scandir(path):
+        if Path(path) == folder / "OSR1":
+            raise PermissionError(13, "Permission denied", str(path))
+        return walk(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match="plan/OSR1 cannot be read: Permission denied"):
+        write(experiment())
+    assert (folder / "OSR1" / "globals.yml").exists()
+
+
+def test_a_clouds_own_plan_that_is_a_link_takes_its_place_alone(experiment, tmp_path):
+    cloud = DeployedCloud(experiment(), Progress(file=io.StringIO()), tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    for target in ("mine", "nowhere"):
+        cloud.plan.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(cloud.plan, ignore_errors=True)
+        cloud.plan.symlink_to(tmp_path / target)
+        assert (cloud.write_plan() / "edits.yaml").exists() and not cloud.plan.is_symlink()
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "mine"
 
 
 def test_a_clouds_own_plan_is_replaced_whatever_is_there(experiment, tmp_path):

@@ -16,6 +16,7 @@ from mrkolla.base.errors import InputError, LackError
 from mrkolla.bench import make_tool
 from mrkolla.cli import doctor
 from mrkolla.cli import main as cli
+from mrkolla.faults import hold
 from mrkolla.wan.netem import Netem
 from mrkolla.wan.wan import choose
 
@@ -61,9 +62,15 @@ NOTHING = object()
 """
 
 HEAD = """
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
+
 from mrkolla.bench import Tool
 from mrkolla.config import TestbedOptions, ToolOptions
+from mrkolla.config.faults import FaultOptions
 from mrkolla.config.releases import Release
+from mrkolla.faults import Fault
 from mrkolla.providers import Testbed
 
 
@@ -182,6 +189,48 @@ BROKEN = {
         "class X(Tool):\n    name, options, run = 'x', O, print",
         "cannot be loaded: ",
     ),
+    "options of another's": (
+        "tools",
+        "class O(ToolOptions):\n    tool: Literal['y'] = 'y'\nclass X(Tool):\n    name, options, run = 'x', O, print",
+        "has options whose 'tool' is 'y', not its name",
+    ),
+    "a name that is a number": (
+        "tools",
+        "class O(ToolOptions):\n    tool: int = 3\nclass X(Tool):\n    name, options, run = 'x', O, print",
+        "has options without the key 'tool' of ToolOptions, in its type",
+    ),
+    "a name that is no key": (
+        "tools",
+        "class O(ToolOptions):\n    tool: ClassVar = 'x'\nclass X(Tool):\n    name, options, run = 'x', O, print",
+        "has options without the key 'tool' of ToolOptions, in its type",
+    ),
+    "a key of another type than its kind's": (
+        "faults",
+        "class O(FaultOptions):\n    at_s: str = '3'\n"
+        "class X(Fault):\n    name, options, acts, sight = 'x', O, print, print",
+        "has options without the key 'at_s' of FaultOptions, in its type",
+    ),
+    "a key that hides a method": (
+        "tools",
+        "class O(ToolOptions):\n    parts: int = 3\nclass X(Tool):\n    name, options, run = 'x', O, print",
+        "has options whose key 'parts' hides what ToolOptions has under this name",
+    ),
+    "a default of another type": (
+        "tools",
+        "class O(ToolOptions):\n    much: int | None = 'three'\nclass X(Tool):\n    name, options, run = 'x', O, print",
+        "has options whose 'much' is 'three' by default, which is no integer or null",
+    ),
+    "a type that is not there": (
+        "tools",
+        "class O(ToolOptions):\n    much: 'Nowhere'\nclass X(Tool):\n    name, options, run = 'x', O, print",
+        "cannot be loaded: PydanticUserError: ",
+    ),
+    "no name": ("tools", "class X(Tool):\n    run = print", "calls itself ''"),
+    "a name that raises": (
+        "testbeds",
+        BED.replace("name = 'x'", "name = property(lambda self: 1 / 0)") + "X = X()",
+        "cannot be loaded: ZeroDivisionError",
+    ),
     "an object for a class": (
         "tools",
         "class Y(Tool):\n    name, run = 'x', print\nX = Y()",
@@ -220,6 +269,57 @@ def test_what_is_no_plugin_is_told_when_it_is_loaded(install, case):
     assert said.startswith(f"{registry.kind} 'x' of somebody 7.1 (somebody:X) {why}") and "\n" not in said
     assert [row.name for row in registry.origins() if row.problem == said] == ["x"]
     assert len(registry.values()) == len(registry) - 1
+
+
+RAISES = """
+    @field_validator('much')
+    @classmethod
+    def _much(cls, value):
+        %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("return {}[value]", "KeyError: 3"),
+        ("raise TypeError('two\\nlines')", "TypeError: two lines"),
+    ],
+)
+def test_a_validator_that_breaks_is_a_line(install, experiment, capsys, tmp_path, body, why):
+    code = "class O(ToolOptions):\n    much: int = 3\n" + RAISES % body
+    install({"x": "somebody:X"}, code=f"{HEAD}{code}class X(Tool):\n    name, options, run = 'x', O, print\n")
+    (tmp_path / "x.yaml").write_text(
+        'name: x\nrelease: "2025.1"\ntestbed: {kind: local}\nregions: [{name: OSR1}]\nbench: [{tool: x, much: 3}]\n'
+    )
+    said = call(capsys, "plan", str(tmp_path / "x.yaml"), "-o", str(tmp_path / "plan"))
+    line = f"error: tool 'x' of somebody 7.1 (somebody:X) cannot read its keys: {why}; mend or uninstall it\n"
+    assert said == (3, "", line)
+    assert call(capsys, "schema")[0] == 0
+
+
+def test_what_a_model_says_of_values_is_the_files_problem(install, experiment):
+    code = "class O(ToolOptions):\n    much: int = 3\n" + RAISES % "raise ValueError('no such\\nanvil')"
+    install({"x": "somebody:X"}, code=f"{HEAD}{code}class X(Tool):\n    name, options, run = 'x', O, print\n")
+    with pytest.raises(InputError, match=r"bench\[0\]\.much: Value error, no such\\nanvil$"):
+        with_tool(experiment, tool="x", much=3)
+
+
+def test_a_fault_or_a_tool_that_cannot_be_made_is_a_line(install):
+    body = "    def __init__(self, *_, **keys):\n        1 / 0\n"
+    tool = "class X(Tool):\n    name, run = 'x', print\n" + body
+    fault = "class Y(Fault):\n    name, acts, sight = 'y', print, print\n" + body
+    site = install({"x": "somebody:X"}, code=HEAD + tool + fault)
+    points = site / "somebody-7.1.dist-info" / "entry_points.txt"
+    points.write_text(points.read_text() + "[mrkolla.faults]\ny = somebody:Y\n")
+    with pytest.raises(LackError, match=r"tool 'x' of somebody 7.1 \(somebody:X\) cannot be made of its keys: ZeroDiv"):
+        make_tool({"tool": "x"})
+    asked = hold.entry({"do": "y", "region": "OSR1"})
+    with pytest.raises(
+        LackError, match=r"fault 'y' of somebody 7.1 \(somebody:Y\) cannot be made of its keys: ZeroDiv"
+    ):
+        hold.make(asked, None)
 
 
 def test_one_that_ends_the_process_ends_no_verb(install, capsys):

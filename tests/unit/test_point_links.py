@@ -18,11 +18,12 @@ import pytest
 from mrkolla import providers
 from mrkolla.base.errors import BenchError, WanError
 from mrkolla.base.progress import Progress
+from mrkolla.base.remote import Host
 from mrkolla.experiment import cloud as experiments
 from mrkolla.experiment import point_links, workload
 from mrkolla.results import RunFolder
 from mrkolla.results.links import link_table
-from mrkolla.wan import Asked, Direction, LinkState, OneWay, Rtt, keeper
+from mrkolla.wan import Asked, Direction, LinkState, OneWay, PlainLink, Rtt, keeper
 from mrkolla.wan.measure import Ticks
 
 SAMPLE = {
@@ -60,6 +61,10 @@ class FakeLinks:
         self.dropped, there = 0, Direction(OneWay(), 1000 + 100 * bool(self.dropped), self.dropped)
         return [LinkState("OSR1", "fake", Asked(self.asked["OSR1"]), 0.3, there, there)]
 
+    def calibrate(self, name: str, source, address: str) -> Rtt:
+        assert self.asked[name] == 0
+        return Rtt([0.3], 1, 0)
+
     def set(self, osr: str, rtt_ms: float, **_) -> None:
         if self.dead:
             raise WanError(self.dead)
@@ -71,7 +76,7 @@ class FakeLinks:
 
     def meter(self, osr: str) -> SimpleNamespace:
         def measure(address: str, count: int, interval_s: float) -> Rtt:
-            between = address != "AR"
+            between = address not in ("AR", "compute")
             off = self.off.pop(0) if osr == "OSR1" and not between and self.off else 0.0
             rtt = sum(self.asked.values()) if between else self.asked[osr] + off
             return Rtt([rtt] * count, count, 0, interval_s)
@@ -122,10 +127,20 @@ class FakeHostLoad:
         pass
 
 
+INSIDE = "OSR1.control to OSR1.compute"
+
+
 @pytest.fixture
-def lab(experiment, tmp_path, monkeypatch):
+def wan_section() -> dict:
+    """The section ``wan`` of the experiment."""
+    return {}
+
+
+@pytest.fixture
+def lab(experiment, tmp_path, monkeypatch, wan_section):
     """``sweep()`` goes through an experiment's points as a script does, each time as a new process would."""
-    given = experiment(sweep={"rtt_ms": [0, 50], "repetitions": 1}, bench=[{"tool": "probe"}])
+    sections = {"sweep": {"rtt_ms": [0, 50], "repetitions": 1}, "bench": [{"tool": "probe"}], "wan": wan_section}
+    given = experiment(**sections)
     folder = RunFolder.create(tmp_path, given.name)
     links, tool, words = FakeLinks(), FakeTool(), io.StringIO()
     real_watch = keeper.Watch
@@ -139,12 +154,15 @@ def lab(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "observe", lambda *_: SimpleNamespace(warnings=[]))
     regions = [SimpleNamespace(name=name, control=SimpleNamespace(name=name), vip=name) for name in ("OSR1", "OSR2")]
     admin = SimpleNamespace(name="AR", public="AR", balancers=())
+    ends = (Host("OSR1", "control"),), (Host("osr1-compute1", "compute"),)
+    inside = [PlainLink.between(link.name, ends[0], link.other, ends[1]) for link in given.wan.links]
     deployed = SimpleNamespace(
         experiment=given,
         osrs=regions,
         admin=admin,
         regions=[],
         wan=lambda: links,
+        inside=lambda: inside,
         need_running=lambda: None,
         tcp=dict,
         made_of=dict,
@@ -157,7 +175,8 @@ def lab(experiment, tmp_path, monkeypatch):
         cloud = experiments.Cloud(given, folder, Progress(file=words))
         try:
             cloud.deployed = cloud._load._cloud = cloud._links._cloud = deployed
-            cloud._links._echoes.meters = {region.name: links.meter(region.name) for region in regions}
+            names = [region.name for region in regions] + [link.osr for link in inside]
+            cloud._links._echoes.meters = {name: links.meter(name) for name in names}
             cloud._load._context = SimpleNamespace(
                 progress=None,
                 warn=None,
@@ -173,7 +192,7 @@ def lab(experiment, tmp_path, monkeypatch):
         finally:
             cloud._links._echoes.meters.clear()
             cloud.__exit__(None, None, None)
-        assert links.asked == {"OSR1": 0.0, "OSR2": 0.0}, "a point's round trip stays on no link"
+        assert set(links.asked.values()) == {0.0}, "a point's round trip stays on no link"
         return offered
 
     def report():
@@ -351,3 +370,43 @@ def test_a_run_that_is_cut_off_in_a_point_measures_that_point_again(lab):
     (left,) = lab.sweep()
     assert left != done
     assert lab.points() == {done: "done", left: "done"}
+
+
+@pytest.fixture
+def inside(wan_section) -> None:
+    wan_section["links"] = [{"from": "OSR1.control", "to": "OSR1.compute", "rtt_ms": 20}]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_link_inside_a_region_is_held_measured_and_recorded_as_the_others_are(lab):
+    held = []
+    lab.tool.meanwhile = lambda: held.append(lab.links.asked[INSIDE])
+    first, _ = lab.sweep()
+    assert held == [20.0, 20.0], "at every point, whatever the sweep asks for"
+    entry = next(point for point in lab.folder.points() if point["point"] == first)
+    assert entry["rtt_asked_ms"][INSIDE] == 20
+    assert {"before_median_ms", "during_median_ms", "http_median_ms", "after_median_ms"} <= set(entry["links"][INSIDE])
+    table = link_table(lab.folder)
+    of_link = table[(table["region"] == INSIDE) & (table["point"] == first)]
+    assert list(of_link["phase"]) == ["before", "during", "after"]
+    assert set(of_link["median_ms"]) == {20.0} == set(of_link["rtt_asked_ms"])
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_link_inside_a_region_that_is_off_has_the_point_refused(lab, monkeypatch):
+    good = lab.links.set
+    monkeypatch.setattr(
+        lab.links, "set", lambda osr, rtt_ms, **more: good(osr, rtt_ms and rtt_ms + 3 * (osr == INSIDE))
+    )
+    first, *_ = lab.sweep()
+    assert lab.points()[first] == "refused"
+    assert lab.reason(first).startswith(f"{INSIDE}, before: RTT asked 20 ms, measured 23.00 ms")
+    assert lab.tool.ran == []
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_host_that_is_killed_has_the_links_inside_its_region_not_judged_meanwhile(lab, monkeypatch):
+    monkeypatch.setattr(point_links, "disturbed", lambda *_: {"OSR1"})
+    first, _ = lab.sweep()
+    entry = next(point for point in lab.folder.points() if point["point"] == first)
+    assert "during_median_ms" not in entry["links"][INSIDE] and "during_median_ms" in entry["links"]["OSR2"]

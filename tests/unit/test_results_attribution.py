@@ -73,8 +73,16 @@ def test_windows_are_part_of_the_prediction():
     fits = results.analyse(samples.assign(keystone_windows=1.0)).fits
     assert set(fits["verdict"]) == {attribution.EXPLAINED} and set(fits["predicted"]) == {5.0}
     grid = tables.attribution_grid(results.analyse(samples.assign(keystone_windows=1.0)))
-    assert grid.rows[0][grid.head.index("windows")] == "1.00"
+    assert grid.rows[0][grid.head.index("windows")] == "1.00" and grid.rows[0][grid.head.index("counted")] == "4.0"
     assert grid.rows[0][grid.head.index("verdict")] == "explained"
+
+
+def test_a_tools_version_stands_beside_its_k():
+    analysis = results.analyse(pd.concat([passes(), passes().assign(tool="rally")]))
+    grid = tables.attribution_grid(analysis, {"rally": "4.1.0", "rally-openstack": "3.0.0", "shaker": "1.3"})
+    by = grid.head.index("by")
+    assert {row[by] for row in grid.rows} == {"probe", "rally 4.1.0, rally-openstack 3.0.0"}
+    assert by not in grid.numbers and "by" not in tables.attribution_grid(analysis, {}).head
 
 
 def test_tls_adds_a_round_trip_to_each_new_connection(tmp_path):
@@ -140,6 +148,12 @@ def test_cost_of_a_cold_token_cache(wide):
     assert row["ms"] == pytest.approx(3 * 100.2, rel=0.05)
     assert row["ms_low"] <= row["ms"] <= row["ms_high"] and row["ms_high"] - row["ms_low"] < 20
     assert row["ms"] == pytest.approx(row["to_ms"] - row["from_ms"])
+
+
+def test_settings_that_are_numbers_are_compared_with_the_smallest():
+    frames = [frame(samples=8).assign(settings=f"{n} regions in the catalog") for n in (10, 2, 5)]
+    cost = results.token_cache(results.analyse(pd.concat(frames)))
+    assert set(cost["against"]) == {"2 regions in the catalog"} and cost["state"].nunique() == 2
 
 
 def test_states_that_stand_in_the_name_are_compared_too():

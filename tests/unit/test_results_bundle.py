@@ -13,13 +13,15 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from mrkolla import results
 from mrkolla.base.errors import CheckError, InputError
 from mrkolla.cli import main as cli
-from mrkolla.results import secrets
+from mrkolla.results import parquet, secrets
 from tests import synthetic
 
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
@@ -88,6 +90,14 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
         entries = archive.getmembers()
     assert {(e.uid, e.gid, e.uname, e.mode) for e in entries} == {(0, 0, "", 0o644)}
     assert len({e.mtime for e in entries}) == 1
+
+
+def test_the_code_of_a_picture_is_no_token(tmp_path):
+    picture = b'href="data:image/png;base64,\niVBORw0KGgoAAAA+gAAAAABn' + b"x" * 80 + b'=="'
+    (tmp_path / "figure.svg").write_bytes(picture)
+    assert secrets.suspects(tmp_path / "figure.svg") == []
+    (tmp_path / "figure.svg").write_bytes(picture + b" gAAAAABn" + b"x" * 80)
+    assert secrets.suspects(tmp_path / "figure.svg") == [(2, "a Keystone token")]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +207,27 @@ def test_templates_blanks_and_stars_are_no_secrets(tmp_path):
     assert secrets.suspects(tmp_path / "x.yml") == []
     assert [found for path in (TOP / "results" / "sample").rglob("*") if path.is_file()
             for found in secrets.suspects(path)] == []  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [b"PAR1 half of a table", None])
+def test_a_table_whose_text_cannot_be_looked_at_is_refused(run, text, monkeypatch):
+    """A secret in it would not be found; the line names the run's own file."""
+    path = run.path / "tools" / "x" / "table.parquet"
+    path.parent.mkdir()
+    if text:
+        path.write_bytes(text)
+    else:
+        pq.write_table(pa.table({"x": ["x"] * 300_000}), path)
+        monkeypatch.setattr(parquet, "MOST_BYTES", 1_000_000)
+    with pytest.raises(InputError, match=f"^{path}: (not a readable|takes )"):
+        results.bundle(run)
+
+
+def test_a_secret_in_codes_is_found(run):
+    path = run.path / "tools" / "x.parquet"
+    pq.write_table(pa.table({"x": pa.array(["password=hunter2hunter2"]).dictionary_encode()}), path)
+    with pytest.raises(CheckError, match=r"tools/x\.parquet, line 0: a password"):
+        results.bundle(run)
 
 
 def test_files_of_keys_and_passwords_are_never_taken(run):

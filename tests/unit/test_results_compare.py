@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 from mrkolla import results
 from mrkolla.base.errors import InputError
 from mrkolla.cli import main as cli
+from mrkolla.config import Sweep
 from mrkolla.results import comparison, tables, words
 from tests import synthetic
 
@@ -67,10 +68,12 @@ def test_repetitions_of_a_real_run_do_not_differ(real):
     """Compared by sample, 11 of 70 changed."""
     one, two = (real[real["repetition"] == r] for r in (1, 2))
     found = results.compare(one, two)
-    assert len(found.table) == 56 and found.only_a == found.only_b == []
+    assert (found.table["of"] == comparison.WHOLE).sum() == 56 and found.only_a == found.only_b == []
     assert len(found.changes) == 0, found.changes
     assert set(found.table["verdict"]) == {comparison.TOO_FEW}, "a single point says nothing of points"
-    assert "no change, 56 not enough repetitions (56 comparisons, Holm correction at 0.05" in results.verdict(found)
+    of_services = found.table[found.table["of"] != comparison.WHOLE].groupby("of", observed=True)["scenario"].nunique()
+    assert of_services.to_dict() == {"Keystone": 5, "its region's services": 4}, "those that ask them"
+    assert "no change, 74 not enough repetitions (74 comparisons, Holm correction at 0.05" in results.verdict(found)
 
 
 def test_halves_of_a_real_run_do_not_differ(halves):
@@ -125,6 +128,69 @@ def test_one_service_that_is_slower_is_found_among_those_that_are_not():
     assert set(found.changes["scenario"]) == {"glance_cached_token"}
     others = found.table[found.table["level"].isna() & (found.table["scenario"] != "glance_cached_token")]
     assert (others["verdict"] == comparison.SAME).mean() > 0.8
+
+
+def with_own_times(seed: int, repetitions: int = 3, **slower: float) -> pd.DataFrame:
+    """A run as a file gives it that says nothing of its sweep (its round trips and repetitions), with services' times.
+
+    A point has fewer samples than there, to be quick.
+    """
+    frames = [
+        pd.DataFrame(synthetic.rows(f"{rtt}-{r}", rtt, samples=40, warmup=1, repetition=r, seed=seed))
+        for r in range(1, repetitions + 1)
+        for rtt in Sweep().rtt_ms
+    ]
+    return synthetic.with_services(pd.concat(frames), seed=seed, slower=slower)
+
+
+@pytest.mark.parametrize(
+    ("service", "of", "asking"),
+    [
+        ("glance", "its region's services", {"glance_fresh_token", "glance_cached_token"}),
+        ("neutron", "its region's services", {"neutron_fresh_token", "neutron_cached_token"}),
+        ("keystone", "Keystone", {name for name, one in synthetic.OPERATIONS.items() if one[2]}),
+    ],
+)
+def test_a_service_that_is_slower_by_a_tenth_is_found_with_the_default_repetitions(service, of, asking):
+    """A tenth of Glance's 8 ms is too little of an operation to be seen in the whole of it."""
+    assert Sweep().repetitions == 3
+    found = results.compare(with_own_times(1), with_own_times(2, **{service: 1.1}))
+    changes = found.changes
+    own = changes[changes["of"] == of]
+    assert set(own["scenario"]) == asking and len(own) == 2 * len(asking)
+    assert set(own["change"]) == {"slower"} and own["ratio"].to_numpy() == pytest.approx(1.1, abs=0.03)
+    if service == "glance":
+        assert len(own) == len(changes), "the whole operations do not show it"
+    text = tables.render(comparison.grid(found).rich(), 250)
+    assert of in text
+    assert not len(results.compare(with_own_times(1), with_own_times(2)).changes)
+
+
+def test_services_own_times_make_no_false_findings():
+    """At most one run in 20, as stated: of 20 runs, more than three have a probability under 0.02."""
+    few = {name: synthetic.OPERATIONS[name] for name in ("token_validate", "glance_fresh_token")}
+
+    def run(seed: int) -> pd.DataFrame:
+        frames = [
+            pd.DataFrame(
+                synthetic.rows(f"{rtt}-{r}", rtt, samples=4, warmup=0, repetition=r, operations=few, seed=seed)
+            )
+            for r in range(1, 7)
+            for rtt in (0, 50, 200)
+        ]
+        return synthetic.with_services(pd.concat(frames), between=0.1, seed=seed)
+
+    found = [results.against_itself(run(seed), threshold=0)[1] for seed in range(20)]
+    assert sum(splits[0] > 0 for splits in found) <= 3
+    assert sum(count > 0 for splits in found for count in splits) <= 0.1 * sum(map(len, found))
+
+
+def test_a_service_that_was_not_called_everywhere_has_no_row():
+    one = with_own_times(1)
+    here = (one["scenario"] == "token_validate") & (one["point"] == "0.0-1")
+    found = results.compare(one, one.assign(keystone_server_s=one["keystone_server_s"].where(~here, 0.0)))
+    of_it = found.table[found.table["scenario"] == "token_validate"]
+    assert set(of_it["of"]) == {comparison.WHOLE}
 
 
 def test_a_change_at_one_round_trip_alone_is_found():
@@ -295,7 +361,7 @@ def test_differing_configuration_is_shown(tmp_path):
     runs = [synthetic.run(tmp_path, rtts=(0,), samples=8, operations=OPERATIONS, name=name) for name in "ab"]
     changed = runs[1].read_yaml("experiment.yaml")
     changed["keystone"]["hash_rounds"] = 4
-    runs[1].write_yaml("experiment.yaml", changed)
+    runs[1].write_json("experiment.yaml", changed)
     found = results.compare(*runs)
     assert ("keystone.hash_rounds", None, 4) in found.differences
     assert (found.name_a, found.name_b) == tuple(run.name for run in runs)

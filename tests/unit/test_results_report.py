@@ -11,7 +11,10 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +29,12 @@ from nbclient import NotebookClient
 from mrkolla import results
 from mrkolla.base.errors import InputError
 from mrkolla.cli import main as cli
-from mrkolla.results import explained, links, live, tables, words
+from mrkolla.results import columns, explained, links, live, tables, words
 from mrkolla.results.figures import apart, distributions, latency
 from tests import synthetic
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+TOP = Path(__file__).parents[2]
+NOTEBOOKS = TOP / "notebooks"
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
 
 
@@ -90,6 +94,40 @@ def test_figures_drawn_apart_are_the_same_also_when_the_process_could_not(run, m
     with apart.drawing(run, analysis, found):
         pass
     assert {p.name: p.read_bytes() for p in (run.path / "figures").iterdir()} == before
+
+
+def held(folder, whose, what):
+    """Start a report of ``folder``; in the process with ``whose`` among its words ``os.WHAT`` waits."""
+    (folder / "slow").mkdir()
+    (folder / "slow" / "sitecustomize.py").write_text(
+        f"import os, sys, time\nif {whose!r} in ' '.join(sys.orig_argv):\n    os.{what} = lambda *_: time.sleep(60)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{folder / 'slow'}:{TOP}"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mrkolla", "report", "--run", str(folder)], cwd=TOP, env=env,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core nothing is drawn apart")
+@pytest.mark.parametrize(
+    ("whose", "what", "number"),
+    [("figures.apart", "fsync", signal.SIGTERM), ("mrkolla report", "replace", signal.SIGINT)],
+)
+def test_a_report_that_is_interrupted_leaves_the_one_before_whole(tmp_path, whose, what, number):
+    one = synthetic.OPERATIONS["token_validate"]  # so many that figures are drawn apart
+    operations = {f"operation_{number}": one for number in range(apart.WORTH_IT + 1)}
+    folder = synthetic.run(tmp_path, rtts=(0, 50), samples=6, operations=operations).path
+    (folder / "report.html").write_text("the one before</html>\n")
+    process = held(folder, whose, what)
+    where, end = folder / "figures" if whose == "figures.apart" else folder, time.monotonic() + 120
+    while not (begun := list(where.glob(".tmp-*"))) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert begun and (process.returncode, said[:11]) == (130, "interrupted")
+    assert list(folder.rglob(".tmp-*")) == []
+    assert (folder / "report.html").read_text().endswith("</html>\n")
 
 
 def test_latency_table_has_the_numbers_of_the_data(analysis):
@@ -286,6 +324,35 @@ def test_k_by_regions_takes_the_regions_of_the_catalog(tmp_path):
         results.regions_figure(table[table["regions"] == 2])
 
 
+def test_k_by_regions_takes_what_a_sweep_set(tmp_path):
+    """One run: its sweep registered regions, which are settings of a point, and no others' names differ by them."""
+    operations = {"token_issue_new_connection": OPERATIONS["token_issue_new_connection"]}
+    run = results.RunFolder.create(tmp_path, "catalog")
+    for count, windows in ((2, 0.0), (10, 1.0)):
+        for rtt in (0, 100):
+            for repetition in (1, 2):
+                point = f"rtt{rtt}-catalog{count}-r{repetition}"
+                rows = synthetic.rows(point, rtt, samples=8, operations=operations, repetition=repetition)
+                for row in rows:
+                    row["settings"] = f"{count} regions in the catalog" + (
+                        ", workers 2" if row["iteration"] % 2 else ""
+                    )
+                    row["keystone_windows"] = windows
+                    row["wire_s"] += windows * row["rtt_measured_ms"] / 1e3
+                run.append_point(point, rows, [])
+    table = results.k_by_regions([run])
+    assert sorted(table["regions"].unique()) == [2, 10]
+    assert set(table["settings"].fillna("")) == {"", "workers 2"}
+    far = table[table["regions"] == 10]
+    assert far["k_wire"].to_numpy() == pytest.approx(3.01, abs=0.01) and set(far["predicted"]) == {3}
+    results.write_all(run)
+    assert (run.path / "figures/k_vs_regions.pdf").exists()
+    head = (run.path / "figures/k_vs_regions.csv").read_text().splitlines()[0].split(",")
+    assert all(columns.meaning(name) for name in head) and "regions" in head
+    assert "Regions in the catalog" in read(run.path / "report.html").text
+    assert "settings" not in results.regions_figure(table).axes[0].get_title()
+
+
 def test_report_says_what_ran_and_what_came_out(run, analysis):
     text = " ".join(" ".join(read(run.path / "report.html").text).split())
     for fit in analysis.fits.to_dict("records"):
@@ -303,7 +370,7 @@ def test_report_escapes_what_it_is_given(tmp_path):
         {**row, "scenario": f"<img src=x>{evil}"} for row in rows])  # fmt: skip
     folder.write_json("endpoints.json", [{"region": evil, "url": f'"{evil}'}])
     folder.write_json("points.json", [{"point": evil, "reason": evil, "status": evil, "rtt_asked_ms": {evil: 1}}])
-    folder.write_yaml("experiment.yaml", {"name": evil, "regions": [{"name": evil}]})
+    folder.write_json("experiment.yaml", {"name": evil, "regions": [{"name": evil}]})
     folder.write_json("provenance.json", {"hosts": evil, "packages": {evil: evil}})
     page = read(results.write_report(folder))
     assert page.loads == [] and evil in "".join(page.text)
@@ -443,7 +510,7 @@ def test_compare_notebook_compares_the_repetitions_of_the_sample(monkeypatch, tm
     for letter in "AB":
         monkeypatch.delenv(f"MRKOLLA_RUN_{letter}", raising=False)
     shown = execute("compare", monkeypatch, tmp_path)
-    assert pictures(shown) == 2 and "(56 comparisons, Holm correction" in said(shown)
+    assert pictures(shown) == 2 and "(74 comparisons, Holm correction" in said(shown)
 
 
 def test_compare_notebook_compares_two_runs(run, monkeypatch, tmp_path):

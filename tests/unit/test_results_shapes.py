@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,12 +12,12 @@ import yaml
 
 from mrkolla import results
 from mrkolla.base.errors import InputError
-from mrkolla.results import shapes, toolfiles
+from mrkolla.results import hosts, load, parquet, shapes, slowest, toolfiles
 from mrkolla.results.comparison import _differences
 from mrkolla.results.describe import experiment_facts, provenance_facts
 from mrkolla.results.links import link_table
 from mrkolla.results.phases import changes
-from mrkolla.results.tables import endpoint_grid, point_grid
+from mrkolla.results.tables import _made_by, endpoint_grid, point_grid
 from mrkolla.results.topology import regions_of_run, topology_grid
 from tests import synthetic
 
@@ -41,6 +42,7 @@ TOLD = {
         regions_of_run(run),
         provenance_facts(run.read_json("provenance.json", {})),
         _differences(run, run),
+        _made_by("rally", run.read_json("provenance.json", {}).get("tools") or {}),
     ),
     "endpoints.json": lambda run: endpoint_grid(run.read_json("endpoints.json", [])),
     "experiment.yaml": lambda run: (
@@ -70,7 +72,7 @@ def test_no_change_of_a_file_is_a_traceback(run, name):
     before = (run.path / name).read_bytes()
     value = run.read_yaml(name) if name.endswith("yaml") else run.read_json(name)
     if name == "provenance.json":
-        value["packages"] = {"enoslib": "1"}
+        value |= {"packages": {"enoslib": "1"}, "tools": {"rally": "1"}}
     refused = count = 0
     try:
         for mutant in mutants(value):
@@ -129,4 +131,152 @@ def test_traces_of_another_form_are_refused(run):
         with pytest.raises(InputError, match=r"p\.json: .*origin_region"):
             toolfiles.slowest_traces(run)
     finally:
+        path.unlink()
+
+
+# -- small files of large tables ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(run, tmp_path):
+    """A copy of the run, to be damaged."""
+    return results.RunFolder(shutil.copytree(run.path, tmp_path / run.name))
+
+
+def constant(value, count, kind=None):
+    """One value many times, as codes: a file of it has a few bytes."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([value], kind))
+
+
+def put(folder, name, columns):
+    path = folder.path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path, compression="zstd")
+    return path
+
+
+LOG = {"region": "AR", "start_ns": 10**18, "end_ns": 10**18, "source": "x", "new": False, "agent": "x"}
+LOG |= {"method": "GET", "path": "/", "status": 200}
+FIGURE = {**dict.fromkeys(("point", "scenario", "test", "origin_region", "target_region", "metric", "unit"), "x")}
+FIGURE |= {"rtt_asked_ms": 1.0, "second": None, "value": 1.0}
+HOST = {name: "x" if c.type == pa.string() else 1 for name, c in hosts.COLUMNS.items()}
+HOST["time"] = pa.scalar(10**18, pa.timestamp("ns", "UTC"))
+#: A file of each kind: (name, columns and a value of each, what reads it).
+TABLES = {
+    "accesslog": ("tools/accesslog/p.parquet", LOG, load.load),
+    "hosts": ("tools/hosts/p.parquet", HOST, load.load),
+    "hosts, all columns": ("tools/hosts/p.parquet", HOST, hosts.read),
+    "throughput": ("tools/shaker/throughput.parquet", FIGURE, toolfiles.figures_of_links),
+    "a slow one's log": (
+        "tools/accesslog/p.parquet",
+        LOG,
+        lambda run: slowest.access_log(run.path / TABLES["accesslog"][0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_a_tools_table_that_is_not_as_it_was_written_is_one_line(own, what):
+    name, row, read = TABLES[what]
+    whole = {column: pa.array([value]) for column, value in row.items()}
+    put(own, name, whole)
+    read(own)
+    odd = {
+        "nested": {**whole, "more": pa.array([["x"]])},
+        "without a column": {column: value for column, value in whole.items() if column not in ("region", "value")},
+        "of another type": {**whole, ("value" if "value" in row else "region"): pa.array([b"\xff"])},
+        "with an empty cell": {**whole, ("value" if "value" in row else "region"): pa.array([None])},
+    }
+    for columns in odd.values():
+        path = put(own, name, columns)
+        with pytest.raises(InputError) as refused:
+            read(own)
+        assert str(refused.value).startswith(f"{path}: ") and "\n" not in str(refused.value)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=f"{path}: not a readable Parquet file"):
+        read(own)
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_text_that_becomes_ten_gigabytes_is_not_read(own, what):
+    name, row, read = TABLES[what]
+    columns = {column: pa.array([value] * 10_000) for column, value in row.items()}
+    path = put(own, name, {**columns, ("unit" if "unit" in row else "region"): constant("x" * 10**6, 10_000)})
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match=f"{path}: takes 10 GB unpacked, more than the 8 "):
+        read(own)
+
+
+def test_echoes_that_become_ten_gigabytes_are_not_read(own):
+    path = own.path / "wan.parquet"
+    table = own.read_table("wan").slice(0, 1)
+    own.consolidate()
+    shutil.rmtree(own.path / "parts")
+    columns = {name: pa.concat_arrays([table[name].combine_chunks()] * 10_000) for name in table.column_names}
+    columns["region"] = constant("x" * 10**6, 10_000)
+    pq.write_table(pa.table(columns).replace_schema_metadata(pq.read_schema(path).metadata), path)
+    with pytest.raises(InputError, match=f"{path}: takes 10 GB unpacked"):
+        results.RunFolder.open(own.path).read_wan()
+
+
+@pytest.mark.parametrize("what", ["samples", *TABLES])
+def test_rows_without_end_are_refused_by_what_the_file_says(own, monkeypatch, what):
+    """A column of one value takes a few bytes, however many rows it has."""
+    monkeypatch.setattr(parquet, "MOST_BYTES", 1_000_000)
+    samples = ("samples.parquet", None, lambda run: results.RunFolder.open(run.path))
+    name, _, read = TABLES.get(what, samples)
+    path = put(own, name, {"region": constant(1, 300_000)})
+    assert path.stat().st_size < 2_000
+    with pytest.raises(InputError, match=f"{path}: takes 0 GB unpacked, more than the 0.001 that a file of a run may"):
+        read(own)
+
+
+def test_times_without_end_between_are_refused(own):
+    """A second of a log is a row of what was in flight."""
+    rows = [{**LOG, "start_ns": start, "end_ns": start + 1} for start in (0, 10**18)]
+    path = put(own, "tools/accesslog/p.parquet", {name: [row[name] for row in rows] for name in LOG})
+    with pytest.raises(InputError, match=f"{path}: its times lie more than a month apart"):
+        load.load(own)
+
+
+@pytest.mark.parametrize("column", ["point", "warmup", "start"])
+def test_empty_cells_of_samples_are_refused(own, column):
+    table = own.read_table("samples")
+    own.consolidate()
+    shutil.rmtree(own.path / "parts")
+    stored = pq.read_schema(own.path / "samples.parquet")
+    place = table.column_names.index(column)
+    table = table.set_column(place, column, pa.nulls(len(table), stored.field(column).type))
+    pq.write_table(table.replace_schema_metadata(stored.metadata), own.path / "samples.parquet")
+    with pytest.raises(InputError, match=rf"samples\.parquet: has empty cells in {column}"):
+        results.RunFolder.open(own.path).read_samples()
+
+
+def test_columns_of_somebody_elses_are_left_out(own):
+    """Of whatever name and metadata: a run's part is joined without them."""
+    for path in own.path.glob("parts/*/*.parquet"):
+        table = pq.read_table(path).append_column("mine", constant("x", pq.read_metadata(path).num_rows))
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"pandas": b"{"}), path)
+    own.consolidate()
+    assert "mine" not in own.read_samples().columns
+
+
+def test_two_columns_of_one_name_are_refused(own):
+    own.consolidate()
+    table = pq.read_table(own.path / "samples.parquet")
+    pq.write_table(table.append_column("point", table["point"]), own.path / "samples.parquet")
+    with pytest.raises(InputError, match=r"samples\.parquet: has two columns 'point'"):
+        results.RunFolder.open(own.path)
+
+
+def test_a_small_file_that_is_large_is_not_read(own):
+    for name in ("points.json", "experiment.yaml", "tools/tracing/p.json"):
+        path = own.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            file.truncate(10**9)  # on the disk it has nothing
+        with pytest.raises(InputError, match=f"{path}: larger than 100 MB"):
+            {"points.json": own.points, "experiment.yaml": lambda: own.read_yaml("experiment.yaml")}.get(
+                name, lambda: toolfiles.slowest_traces(own)
+            )()
         path.unlink()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,41 @@ def test_a_cloud_saved_by_name_comes_back_but_not_with_other_code(lab):
     with pytest.raises(LackError, match=r"saved-mine is damaged: passwords.yml: not as it was copied"):
         saved.restore(first, "mine")
     assert state_of(first).read_text() == "later"  # nothing was touched
+
+
+def test_a_saved_cloud_stays_while_it_is_restored(lab, monkeypatch):
+    cloud = lab.deployed()
+    saved.save(cloud, "mine")
+    told, put = [], saved._put_in_place
+
+    def watched(source: Path, cloud: DeployedCloud) -> None:
+        with cache.unused(source) as why:
+            told.append(why)
+        put(source, cloud)
+
+    monkeypatch.setattr(saved, "_put_in_place", watched)
+    saved.restore(cloud, "mine")
+    assert told == ["another mrkolla copies it"]
+    with cache.unused(saved.folder("mine")) as why:
+        assert why is None
+
+
+def test_two_that_save_under_one_name_do_not_meet(lab, monkeypatch):
+    cloud, at_work, most, copy = lab.deployed(), [], [], saved._copy
+
+    def slow(cloud: DeployedCloud, target: Path) -> None:
+        at_work.append(target)
+        most.append(len(at_work))
+        time.sleep(0.3)
+        copy(cloud, target)
+        at_work.remove(target)
+
+    monkeypatch.setattr(saved, "_copy", slow)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(saved.save, cloud, "mine") for _ in range(2)]
+        errors = [str(one.exception()) for one in both if one.exception()]
+    assert most == [1]
+    assert len(errors) == 1 and errors[0].startswith("a cloud is saved as 'mine' already")
 
 
 def test_a_paused_cloud_says_so(lab, monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,20 @@ def test_an_interruption_says_that_one_can_go_on(capsys):
 
     assert script.guarded(terminated) == 130
     assert "interrupted (SIGTERM)" in capsys.readouterr().err
+
+
+def test_an_interruption_in_a_librarys_callback_is_not_lost(capsys):
+    """Python prints what is raised there, and goes on."""
+
+    def body():
+        thing = io.StringIO()
+        reference = weakref.ref(thing, lambda _: [os.kill(os.getpid(), signal.SIGTERM), time.sleep(1)])
+        del thing
+        assert reference() is None
+        time.sleep(20)
+
+    assert script.guarded(body) == 130
+    assert capsys.readouterr().err == "interrupted (SIGTERM): the same command goes on from here\n"
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback():

@@ -13,7 +13,7 @@ from mrkolla.base.errors import WanError
 from mrkolla.base.remote import Host
 from mrkolla.wan import Asked, OneWay, PlainLink, PlainRegion, PlainWan, Wan, open_links, plainhosts_fleet
 from mrkolla.wan.link import BACK, OUT
-from mrkolla.wan.plainhosts import _to_dict
+from mrkolla.wan.plainhosts import stars_of
 from mrkolla.wan.plainhosts_driver import NetemHosts, NfQueueHosts, _without, added, addresses_of
 
 HERE = Path(plainhosts_fleet.__file__).parent
@@ -26,7 +26,7 @@ REGIONS = tuple(
     )
 )
 LINKS = [PlainLink(name, "AR", REGIONS) for name in ("OSR1", "OSR2")]
-NET = _to_dict(LINKS[0])
+NET = stars_of(LINKS)
 
 
 def at(address: str, prefix: int = 24, device: str = "eth0", bridge: bool = False) -> dict:
@@ -40,7 +40,7 @@ def reported(**more: list[dict]) -> dict[str, list[dict]]:
 
 
 def test_regions_are_known_by_their_hosts_addresses_and_networks():
-    assert addresses_of(NET, reported()) == {
+    assert addresses_of(NET[0], reported()) == {
         "AR": ["192.0.2.1/32", "192.0.2.100/32"],
         "OSR1": ["192.0.2.2/31"],
         "OSR2": ["198.51.100.0/24"],
@@ -48,18 +48,18 @@ def test_regions_are_known_by_their_hosts_addresses_and_networks():
 
 
 def test_a_vip_and_a_network_of_containers_belong_to_the_host_that_has_them():
-    found = addresses_of(NET, reported(b1=[at("192.0.2.50", 32), at("10.8.0.1", 24, "br-x", True)]))
+    found = addresses_of(NET[0], reported(b1=[at("192.0.2.50", 32), at("10.8.0.1", 24, "br-x", True)]))
     assert found["OSR1"] == ["10.8.0.0/24", "192.0.2.2/31", "192.0.2.50/32"]
 
 
 def test_the_network_of_a_bridge_that_hosts_share_is_nobodys():
     bridged = {name: [at(one["address"], 24, "br0", True) for one in rows[:1]] for name, rows in reported().items()}
-    assert addresses_of(NET, bridged)["OSR1"] == ["192.0.2.2/31"]
+    assert addresses_of(NET[0], bridged)["OSR1"] == ["192.0.2.2/31"]
 
 
 def test_a_host_without_an_address_is_named():
     with pytest.raises(WanError, match="b2: it reports no IPv4 address"):
-        addresses_of(NET, {**reported(), "b2": []})
+        addresses_of(NET[0], {**reported(), "b2": []})
 
 
 def test_a_network_that_holds_hosts_of_another_region_is_cut():
@@ -108,7 +108,7 @@ def test_open_links_gives_the_kind_that_the_links_are(tmp_path):
     assert type(open_links(LINKS, tmp_path / "a")) is PlainWan
     assert type(open_links([], tmp_path / "b")) is Wan
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "wan.json").write_text(json.dumps({"version": 1, "driver": "nfqueue", "store": {"net": NET}}))
+    (tmp_path / "c" / "wan.json").write_text(json.dumps({"version": 2, "driver": "nfqueue", "store": {"net": NET}}))
     assert type(open_links([], tmp_path / "c")) is PlainWan
 
 

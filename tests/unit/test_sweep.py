@@ -113,6 +113,18 @@ def test_numbers_of_computes_that_cannot_be(base, numbers, words):
     assert words in str(told.value)
 
 
+def test_the_regions_of_the_catalog_are_settings_like_others():
+    points = sweep(catalog_regions=[1, 5, 20], keystone=[{}, {"token_cache": 0}])
+    assert len({point.id for point in points}) == len(points) == 2 * 6 * 2
+    assert "rtt50-catalog5-token_cache0-r2" in {point.id for point in points}
+    assert "5 regions in the catalog, token_cache 0" in {point.settings for point in points}
+    for first in range(0, 24, 12):
+        settings = [point.settings for point in points[first : first + 12]]
+        assert len(set(settings)) == 6
+        assert sum(one != before for one, before in zip(settings[1:], settings, strict=False)) == 5, "they change least"
+    assert {point.catalog_regions for point in sweep()} == {None}
+
+
 def test_tools_apart_and_concurrency(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text("{{ concurrency }}")
@@ -139,6 +151,8 @@ def test_an_experiment_written_out_has_the_same_points():
     [
         ({"keystone": [{"token_cache": 0}, {"token_cache": 0}]}, "is the same as keystone[0]"),
         ({"concurrency": [2, 2]}, "is listed twice"),
+        ({"catalog_regions": [5, 5]}, "catalog_regions[1]: is listed twice"),
+        ({"catalog_regions": [0]}, "catalog_regions[0]"),
         ({"concurrency": [0]}, "concurrency"),
         ({"keystone": [{"token_cash": 0}]}, "did you mean 'token_cache'?"),
     ],

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
 from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
+from pydantic import Field
 
 from mrkolla.base import plugins
-from mrkolla.base.plugins import RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS
+from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS
 from mrkolla.bench.probe import Probe
+from mrkolla.config.base import Float
+from mrkolla.config.faults import Lasts, PlaceFaultOptions
+from mrkolla.faults import Act, Fault, Scene, Sight
 from mrkolla.providers.local import testbed as local_testbed
-from mrkolla.testing import check_release, check_testbed, check_tool, check_wan_driver, local_context
+from mrkolla.testing import (
+    check_fault,
+    check_release,
+    check_testbed,
+    check_tool,
+    check_wan_driver,
+    local_context,
+    local_scene,
+)
+from mrkolla.wan import Asked, LocalLink, PlainLink, PlainRegion
 from mrkolla.wan.nfqueue import NfQueue
 from tests.unit.conftest import TOP
 from tests.unit.test_probe import FakeKeystone, context
@@ -36,6 +56,15 @@ SECTIONS = {
     "vagrant": {},
 }
 
+ASKED = {
+    "cut": {"for_s": 60, "way": "out"},
+    "degrade": {"for_s": 60, "rtt_ms": 80},
+    "flap": {"for_s": 60},
+    "freeze": {"for_s": 60, "service": "glance_api"},
+    "kill": {"for_s": 60, "host": "osr1-compute1"},
+    "restart": {"service": "glance_api", "host": "osr1-control1"},
+}
+
 
 def of_mrkolla(registry: plugins.Registry) -> list[str]:
     return sorted(one.name for one in registry.origins() if one.distribution == "mrkolla")
@@ -44,6 +73,7 @@ def of_mrkolla(registry: plugins.Registry) -> list[str]:
 def test_none_is_forgotten():
     assert of_mrkolla(TOOLS) == sorted(ENTRIES)
     assert of_mrkolla(TESTBEDS) == sorted(SECTIONS)
+    assert of_mrkolla(FAULTS) == sorted(ASKED)
 
 
 @pytest.mark.parametrize("name", sorted(ENTRIES))
@@ -74,6 +104,86 @@ def test_the_wan_drivers(name):
 @pytest.mark.parametrize("name", of_mrkolla(RELEASES))
 def test_the_releases(name):
     check_release(name)
+
+
+@pytest.fixture
+def scene(tmp_path) -> Scene:
+    """Hosts that have any container, and a link whose other end is this machine."""
+    runs = {"state": "running", "started": "now", "ports": {}}
+
+    def launch(host, argv):
+        pipe = subprocess.PIPE
+        return subprocess.Popen(["echo", json.dumps(runs)], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    wan = SimpleNamespace(state_dir=tmp_path, addresses=dict, get=lambda osr: SimpleNamespace(asked=Asked()))
+    given = local_scene("OSR1", "OSR2", wan=lambda: wan, launcher=launch, of_host=lambda host, do: ([["a"]], [["b"]]))
+    ends = tuple(PlainRegion(one.name, tuple(placed.host for placed in one.hosts)) for one in given.regions)
+    return replace(given, links={osr: PlainLink(osr, "AR", ends) for osr in ("OSR1", "OSR2")})
+
+
+@pytest.mark.parametrize("name", of_mrkolla(FAULTS))
+def test_the_faults(name, scene):
+    if name == "degrade":  # hosts cannot
+        scene = replace(scene, links={"OSR1": LocalLink("OSR1", "space", "br-osr1", "up")})
+    assert check_fault({"do": name, "region": "OSR1", **ASKED[name]}) is None
+    assert check_fault({"do": name, "region": "OSR1", **ASKED[name]}, scene) is None
+
+
+class FillOptions(PlaceFaultOptions):
+    """Fill: a file is on a host for a while."""
+
+    do: Literal["fill"] = Field("fill", description="the fault's name")
+    for_s: Float = Lasts
+
+
+class Fill(Fault):
+    """The one that docs/plugins.md shows, on a small scale."""
+
+    name, options = "fill", FillOptions
+    file = Path("set by the fixture")
+    seen_early = False
+
+    def acts(self):
+        host = self.scene.hosts(self.asked.region)[self.asked.host]
+        return [Act(host, [["touch", str(self.file)]], [["rm", "-f", str(self.file)]])]
+
+    def sight(self):
+        fault = self
+
+        class Looks(Sight):
+            def before(self):
+                assert not fault.file.exists()
+                return {}
+
+            def begun(self, since):
+                assert fault.file.exists()
+                return {"seen": since - 5 if fault.seen_early else time.time()}
+
+            def ended(self, since):
+                assert not fault.file.exists()
+                return {"seen": time.time()}
+
+        return Looks()
+
+
+FILL = {"do": "fill", "region": "OSR1", "host": "osr1-control1", "for_s": 60}
+
+
+@pytest.fixture
+def fill(tmp_path, monkeypatch) -> type[Fill]:
+    """A fault of somebody else's, installed."""
+    monkeypatch.setattr(Fill, "file", tmp_path / "filling")
+    good = plugins._points
+    point = EntryPoint("fill", f"{__name__}:Fill", FAULTS.group)
+    more = {"fill": (point,)}
+    monkeypatch.setattr(plugins, "_points", lambda group: {**good(group), **(more if group == FAULTS.group else {})})
+    return Fill
+
+
+def test_a_fault_at_work(fill, tmp_path):
+    entry = check_fault(FILL, local_scene("OSR1", "OSR2"), tmp_path / "faults")
+    assert entry["why"] == "asked" and entry["told"] == "fill of host osr1-control1, 60 s"
+    assert not fill.file.exists()
 
 
 # -- what does not conform ---------------------------------------------------------------------------------------------
@@ -121,6 +231,30 @@ def test_a_driver_that_rounds_to_something_else(monkeypatch):
     monkeypatch.setattr(NfQueue, "rounded", lambda self, settings: replace(settings, delay_ms=7.0))
     with pytest.raises(AssertionError, match="WAN driver 'nfqueue': it makes"):
         check_wan_driver("nfqueue")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"acts": lambda self: []}, r"acts\(\) gives \[\]: no list of Act"),
+        ({"acts": lambda self: [Act(None, [["true"]], [])]}, "or none that takes it back"),
+        ({"acts": lambda self: [Act(None, ["true"], ["true"])]}, "'true' is no command: a list of words"),
+        ({"acts": lambda self: [Act(None, [[str(time.time_ns())]], [["true"]])]}, "says two things"),
+        ({"sight": lambda self: None}, "no context manager"),
+        ({"seen_early": True}, "its begin was seen before it was there"),
+    ],
+)
+def test_a_fault_that_does_not_keep_it(fill, tmp_path, monkeypatch, broken, said):
+    for name, value in broken.items():
+        monkeypatch.setattr(fill, name, value)
+    with pytest.raises(AssertionError, match=f"fault 'fill': .*{said}"):
+        check_fault(FILL, local_scene("OSR1"), tmp_path / "faults")
+
+
+def test_a_fault_that_takes_any_region(fill, monkeypatch):
+    monkeypatch.setattr(FillOptions, "wrong", lambda self, admin, osrs: None)
+    with pytest.raises(AssertionError, match="it takes a region that is not there"):
+        check_fault(FILL)
 
 
 def test_a_release_without_names(monkeypatch):

@@ -115,6 +115,10 @@ def test_a_point_leaves_its_log_its_counts_and_its_traces(tmp_path):
     drawn = draw_slowest(tmp_path / "tracing", tmp_path / "figures")
     assert [path.name for path in drawn] == ["timeline-p.svg", "timeline-p.pdf", "timeline-p.png"]
     assert all(path.stat().st_size > 1000 for path in drawn)
+    before = [path.read_bytes() for path in drawn]
+    drawn = draw_slowest(tmp_path / "tracing", tmp_path / "figures")
+    assert [path.read_bytes() for path in drawn] == before
+    assert len(list((tmp_path / "figures").iterdir())) == len(drawn)
     observe(log, samples, "AR", [OSR1], "q", tmp_path)
     assert not (tmp_path / "tracing" / "q.json").exists()
 

@@ -251,7 +251,7 @@ def test_netem_leads_a_region_that_came_later_over_a_link_that_is_up(monkeypatch
 
 def test_which_links_are_up_is_read_from_the_state(tmp_path):
     assert links_up(tmp_path) == set()
-    (tmp_path / "wan.json").write_text('{"version": 1, "driver": "nfqueue", "links": {"OSR1": {}, "OSR3": {}}}')
+    (tmp_path / "wan.json").write_text('{"version": 2, "driver": "nfqueue", "links": {"OSR1": {}, "OSR3": {}}}')
     assert links_up(tmp_path) == {"OSR1", "OSR3"}
     (tmp_path / "wan.json").write_text("{")
     assert links_up(tmp_path) == set()

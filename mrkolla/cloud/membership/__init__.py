@@ -15,10 +15,11 @@ from typing import Any
 
 from mrkolla.cloud.membership.joining import join
 from mrkolla.cloud.membership.leaving import leave
+from mrkolla.cloud.membership.listed import list_regions
 from mrkolla.results import RunFolder
 from mrkolla.results.names import JOINS as FILE
 
-__all__ = ["FILE", "join", "keep", "leave"]
+__all__ = ["FILE", "join", "keep", "leave", "list_regions"]
 
 
 def keep(folder: RunFolder, done: dict[str, Any]) -> None:

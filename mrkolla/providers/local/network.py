@@ -139,11 +139,6 @@ def _uplink(conf: LocalConf, router: Router) -> None:
     call("ip", "route", "replace", conf.network, "via", str(subnet[GATEWAY]), "dev", router.device)
 
 
-def machine_address(conf: LocalConf) -> str:
-    """The machine's own address as its hosts see it."""
-    return str(next(IPv4Network(conf.network).subnets(new_prefix=24))[1])
-
-
 def _refuse_conflict(conf: LocalConf, router: Router) -> None:
     wanted = IPv4Network(conf.network)
     for route in json.loads(call("ip", "-j", "route", "show").stdout):

@@ -6,7 +6,7 @@ from mrkolla.results.figures.latency import latency_figure, pages, panel_figure,
 from mrkolla.results.figures.links import topology_figure, wan_figure
 from mrkolla.results.figures.load import load_figure
 from mrkolla.results.figures.parts import parts_figure
-from mrkolla.results.figures.regions import k_by_regions, regions_figure
+from mrkolla.results.figures.regions import k_by_number, k_by_regions, regions_figure
 from mrkolla.results.figures.residuals import residual_figure
 from mrkolla.results.figures.split import split_figure
 from mrkolla.results.figures.style import data, svg
@@ -16,6 +16,7 @@ __all__ = [
     "ecdf_figure",
     "heat_figure",
     "heat_table",
+    "k_by_number",
     "k_by_regions",
     "latency_figure",
     "load_figure",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,15 +20,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mrkolla.base import shell
+from mrkolla.results.analysis import Analysis
 from mrkolla.results.explained import split
 from mrkolla.results.figures import latency
 from mrkolla.results.figures.files import write_figures
 from mrkolla.results.gathering import Gathered
-from mrkolla.results.stats import Analysis
 from mrkolla.results.store import RunFolder
 
 WORTH_IT = latency.PAGE  # panels; fewer are drawn before a process has started
 _LONGEST_S = 600.0  # that the process may take longer than the block does
+_GRACE_S = 5.0  # to take away what it has half-written, when it is ended
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Itera
         pickle.dump((folder.path, _thin(analysis), found, splitted), given, protocol=pickle.HIGHEST_PROTOCOL)
         given.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__], start_new_session=True,  # of a Ctrl-C it hears once, from here
             stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([top, *filter(None, [os.environ.get("PYTHONPATH")])])},
         )  # fmt: skip
@@ -56,6 +59,9 @@ def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Itera
         with suppress(subprocess.TimeoutExpired):
             child.wait(_LONGEST_S)
     finally:
+        child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_S)
         child.kill()
         status = child.wait()
     if status:
@@ -73,5 +79,7 @@ def _thin(analysis: Analysis) -> Analysis:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     path, drawn, *tables = pickle.load(sys.stdin.buffer)
-    write_figures(RunFolder.open(path), drawn, *tables)
+    with shell.insistent():
+        write_figures(RunFolder.open(path), drawn, *tables)

@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mrkolla.base.errors import InputError
+from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.attribution import throughput
 from mrkolla.results.figures import style
 from mrkolla.results.figures.latency import PAGE, Panel, fewer, panels, regions_of, top, wrapped
 from mrkolla.results.figures.style import DASHES, STYLE, look, ramp
-from mrkolla.results.stats import STEPS, Analysis, labels, levels_of
+from mrkolla.results.stats import labels, levels_of
 
 MOST_DASHED = 3  # regions told apart by dashes in one panel
 MOST_ROWS = 40  # of a heat map that is a figure; the table in the report has all

@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrkolla.results import attribution, faults, load, phases
+from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.explained import residuals
-from mrkolla.results.figures import distributions, latency, links, parts, style
+from mrkolla.results.figures import distributions, latency, links, parts, regions, style
 from mrkolla.results.figures import faults as faulty
 from mrkolla.results.figures import load as loads
 from mrkolla.results.figures import phases as watched
 from mrkolla.results.figures import residuals as off
 from mrkolla.results.figures import split as splits
-from mrkolla.results.stats import STEPS, Analysis
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import to_csv
 from mrkolla.results.topology import regions_of_run
@@ -62,6 +62,9 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame, sp
         if len(split):
             named = {name: f"part_{name}" for name in splits.PARTS}
             write("split", lambda: splits.split_figure(split), split.rename(columns=named))
+        of_regions = regions.k_by_number(analysis)
+        if of_regions["regions"].nunique() > 1:
+            write("k_vs_regions", lambda: regions.regions_figure(of_regions), of_regions)
     if not whole.all():
         write("latency_vs_rtt_actions", lambda: latency.latency_figure(analysis, actions=True), levels[~whole])
         shares = attribution.shares(analysis)
@@ -78,9 +81,9 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame, sp
         write("load", lambda: loads.load_figure(busy, dots), busy.rename(columns={"time": "begin_ns"}))
     for name, make, table in (*_of_phases(folder), *_of_faults(folder)):
         write(name, make, table)
-    regions = regions_of_run(folder)
-    if {region["kind"] for region in regions} >= {"AR", "OSR"}:
-        write("topology", lambda: links.topology_figure(regions, found), None)
+    of_run = regions_of_run(folder)
+    if {region["kind"] for region in of_run} >= {"AR", "OSR"}:
+        write("topology", lambda: links.topology_figure(of_run, found), None)
     return written
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrkolla.base.errors import InputError
+from mrkolla.results.analysis import Analysis
 from mrkolla.results.attribution import REST, shares
 from mrkolla.results.figures.style import COLOURS, STYLE
-from mrkolla.results.stats import Analysis
 
 MOST = 16  # bars
 _REST = "#dddddd"

@@ -1,7 +1,8 @@
-"""k against the number of regions: what a longer catalog makes of each operation, over several runs."""
+"""k against the number of regions in the catalog: what a longer token makes of each operation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,22 +13,26 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mrkolla.base.errors import InputError
+from mrkolla.config.points import IN_CATALOG
 from mrkolla.results.explained import predicted
 from mrkolla.results.figures import style
 from mrkolla.results.figures.latency import PAGE, fewer, wrapped
 from mrkolla.results.figures.style import STYLE, look
 from mrkolla.results.gathering import GROUP
-from mrkolla.results.stats import analyse, labels
+from mrkolla.results.stats import Analysis, analyse, labels
 from mrkolla.results.store import RunFolder
 
 _OF = ["k_wire", "k_wire_low", "k_wire_high", "predicted"]
+# The number of regions among a point's settings, which are joined by ", ".
+_SETTING = rf"^(?P<before>.*?)(?P<number>\d+){IN_CATALOG}(?:, )?(?P<after>.*)$"
 
 
 def k_by_regions(runs: Sequence[RunFolder | Path | str]) -> pd.DataFrame:
-    """k of the wire of each operation in each run, with how many OpenStack regions its catalog had.
+    """k of the wire of each operation, with how many OpenStack regions the catalog had: of runs, or within one.
 
-    Columns: run, regions (those of ``endpoints.json`` that have more than Keystone), GROUP, k_wire, k_wire_low,
-    k_wire_high, predicted (all in round trips).
+    Columns: run, regions (what a sweep set, ``sweep.catalog_regions``; else those of ``endpoints.json`` that have more
+    than Keystone), GROUP (settings without that number), k_wire, k_wire_low, k_wire_high, predicted (all in round
+    trips).
 
     Raises:
         InputError: a run has no usable sample, or says nothing of its endpoints.
@@ -35,30 +40,45 @@ def k_by_regions(runs: Sequence[RunFolder | Path | str]) -> pd.DataFrame:
     tables = []
     for one in runs:
         run = one if isinstance(one, RunFolder) else RunFolder.open(one)
-        served = {
-            str(entry.get("region"))
-            for entry in run.read_json("endpoints.json", []) or []
-            if (entry.get("type") or entry.get("service_type")) != "identity"
-        }
-        if not served:
+        tables.append(k_by_number(analyse(run).of_services, _served(run)).assign(run=run.run))
+        if tables[-1]["regions"].isna().any():
             raise InputError(f"{run.path}: endpoints.json names no region's services: how many there were is not known")
-        fits = analyse(run).of_services.fits
-        fits = fits[fits["action"].isna() & fits["k_wire"].notna()]
-        fits = fits.assign(predicted=predicted(fits), run=run.run, regions=len(served))
-        tables.append(fits[["run", "regions", *GROUP, *_OF]])
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "regions", *GROUP, *_OF])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", "regions", *GROUP, *_OF])
+    return table[["run", "regions", *GROUP, *_OF]].astype({"regions": "int64"})
+
+
+def _served(run: RunFolder) -> int | None:
+    """How many regions of ``endpoints.json`` have more than Keystone; None: it does not say."""
+    entries = run.read_json("endpoints.json", []) or []
+    return len({str(one.get("region")) for one in entries
+                if (one.get("type") or one.get("service_type")) != "identity"}) or None  # fmt: skip
+
+
+def k_by_number(analysis: Analysis, own: int | None = None) -> pd.DataFrame:
+    """The rows of :func:`k_by_regions` of one run; ``own``: regions where the sweep set none (None: left empty)."""
+    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["k_wire"].notna()]
+    words = fits["settings"].str.extract(_SETTING)
+    number = pd.to_numeric(words["number"]).fillna(math.nan if own is None else own)
+    # What is left of the settings; none is none.
+    left = (words["before"] + words["after"]).str.removesuffix(", ")
+    settings = left.where(left != "", None).where(left.notna(), fits["settings"])
+    table = fits.assign(predicted=predicted(fits), regions=number, settings=settings)
+    return table[["regions", *GROUP, *_OF]]
 
 
 def regions_figure(table: pd.DataFrame, *, columns: int = 3) -> Figure:
     """A panel an operation: k of the wire with its interval, the prediction as a line of steps.
 
-    ``table`` is :func:`k_by_regions`. Of many operations those whose k changes most.
+    ``table`` is :func:`k_by_regions` or :func:`k_by_number`. Of many operations those whose k changes most.
 
     Raises:
         InputError: fewer than two numbers of regions.
     """
     if table["regions"].nunique() < 2:
-        raise InputError("nothing to draw against the number of regions: give runs of clouds that differ in it")
+        raise InputError(
+            "nothing to draw against the number of regions: give runs of clouds that differ in it, or one with"
+            " sweep.catalog_regions"
+        )
     table = fewer(table)
     table = table.assign(operation=labels(table))
     spread = table.groupby("operation", sort=False)["k_wire"].agg(lambda k: k.max() - k.min()).nlargest(PAGE)
@@ -93,4 +113,4 @@ def regions_figure(table: pd.DataFrame, *, columns: int = 3) -> Figure:
     return figure
 
 
-__all__ = ["k_by_regions", "regions_figure"]
+__all__ = ["k_by_number", "k_by_regions", "regions_figure"]
