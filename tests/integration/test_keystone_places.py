@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 
 import pytest
 import requests
@@ -68,11 +69,11 @@ def new_user(cloud, by: str, region: str = "AR") -> tuple[str, str]:
     return key, name
 
 
-def until(true, patience_s: float = 30) -> float:
-    """Wait until ``true()``; how long that took, s."""
+def until(wanted: object, found: Callable[[], object], patience_s: float = 30) -> float:
+    """Wait until ``found()`` is ``wanted``; how long that took, s."""
     began = time.monotonic()
-    while not true():
-        assert time.monotonic() - began < patience_s, f"not within {patience_s} s"
+    while (last := found()) != wanted:
+        assert time.monotonic() - began < patience_s, f"still {last} after {patience_s} s"
         time.sleep(0.01)
     return time.monotonic() - began
 
@@ -90,7 +91,7 @@ def test_each_keystone_takes_the_others_tokens_and_the_check_sees_it(cloud):
 def test_the_copy_answers_while_the_ar_is_cut_off_and_says_clearly_what_it_cannot(cloud):
     known = token(cloud, "AR")
     key, name = new_user(cloud, known)
-    until(lambda: login(cloud, "OSR1", name).status_code == 201)
+    until(201, lambda: login(cloud, "OSR1", name).status_code)
     with cloud.cut():
         assert validated(cloud, "OSR1", token(cloud, "OSR1", name)) == 200
         assert validated(cloud, "OSR1", known) == 200
@@ -112,22 +113,22 @@ def test_the_copy_answers_while_the_ar_is_cut_off_and_says_clearly_what_it_canno
         assert login(cloud, "OSR1", name).status_code == 201
         print(f"refused after {first_s:.1f} s, then at once")
     # What is asked of the AR works again, and the copy follows.
-    back_s = until(lambda: login(cloud, "AR").status_code == 201)
+    back_s = until(201, lambda: login(cloud, "AR").status_code)
     by = token(cloud, "AR")
     _, late = new_user(cloud, by)
-    follows_s = until(lambda: login(cloud, "OSR1", late).status_code == 201, 90)
+    follows_s = until(201, lambda: login(cloud, "OSR1", late).status_code, 90)
     print(f"the AR answered after {back_s:.1f} s, the copy followed after {follows_s:.1f} s")
 
 
 def test_what_writes_goes_to_the_ar_and_comes_back_to_the_copy(cloud):
     by = token(cloud, "OSR1")
-    until(lambda: login(cloud, "AR").status_code == 201)
+    until(201, lambda: login(cloud, "AR").status_code)
     _, name = new_user(cloud, by, region="OSR1")
     assert login(cloud, "AR", name).status_code == 201
-    until(lambda: login(cloud, "OSR1", name).status_code == 201)
+    until(201, lambda: login(cloud, "OSR1", name).status_code)
     # A failed login at the AR is counted there, and cleared at either.
     assert login(cloud, "AR", name, "wrong").status_code == 401
-    until(lambda: cloud.sql("OSR1", "SELECT MAX(failed_auth_count) FROM keystone.local_user").strip() == "1")
+    until("1", lambda: cloud.sql("OSR1", "SELECT MAX(failed_auth_count) FROM keystone.local_user").strip())
     assert login(cloud, "OSR1", name).status_code == 201
 
 
@@ -136,14 +137,14 @@ def test_a_user_who_is_disabled_at_the_ar_is_served_until_the_copy_has_it(cloud)
     headers = {"X-Auth-Token": by}
     for _ in range(5):
         key, name = new_user(cloud, by)
-        until(lambda name=name: login(cloud, "OSR1", name).status_code == 201)
+        until(201, lambda name=name: login(cloud, "OSR1", name).status_code)
         theirs = token(cloud, "OSR1", name)
         own = token(cloud, "OSR1")
         assert validated(cloud, "OSR1", theirs, own) == 200
         url = f"{cloud.url('AR')}/v3/users/{key}"
         answer = requests.patch(url, json={"user": {"enabled": False}}, headers=headers, timeout=30)
         assert answer.status_code == 200
-        lags.append(until(lambda theirs=theirs, own=own: validated(cloud, "OSR1", theirs, own) == 404))
+        lags.append(until(404, lambda theirs=theirs, own=own: validated(cloud, "OSR1", theirs, own)))
         assert login(cloud, "OSR1", name).status_code == 401
     print("served after being disabled for (s):", " ".join(f"{lag:.3f}" for lag in lags))
     assert max(lags) < 2
@@ -157,7 +158,7 @@ def test_the_copy_is_nobodys_to_write_and_is_made_once(cloud):
     cloud.sql("AR", "GRANT ALL ON keystone.* TO stranger@'%'")
     cloud.sql("AR", "CREATE DATABASE other; CREATE TABLE other.t (i INT PRIMARY KEY); INSERT INTO other.t VALUES (1)")
     name = new_user(cloud, token(cloud, "AR"))[1]
-    until(lambda: login(cloud, "OSR1", name).status_code == 201)
+    until(201, lambda: login(cloud, "OSR1", name).status_code)
     assert cloud.sql("OSR1", "SELECT COUNT(*) FROM mysql.user WHERE user = 'stranger'").strip() == "0"
     assert "other" not in cloud.sql("OSR1", "SHOW DATABASES").split()
     assert cloud.copy() == ""
