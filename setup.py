@@ -42,7 +42,7 @@ setup(
         "mrkolla.bench": ["locks/*.txt"],
         "mrkolla.cli": ["start.txt"],
         "mrkolla.images": ["*.sh", "toolbox-*.py"],
-        "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*.yml", "strategy/*.py"],
+        "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*", "strategy/*.py"],
         "mrkolla.providers.prepare": ["*.yml", "*.j2"],
         "mrkolla.results": ["templates/*"],
     },

@@ -22,6 +22,7 @@ _HOSTS = ("test_newton", "test_probe_keystone", "test_region_keystone", "test_re
 _HOSTS += ("test_edits_fake",)
 _HOSTS += ("test_report_browser",)
 _HOSTS += (
+    "test_keystone_places",
     "test_middleware_keystone",
     "test_middleware_keepalive",
     "test_rally_keystone",

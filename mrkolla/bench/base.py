@@ -75,6 +75,12 @@ class BenchContext:
     admin_auth: Mapping[str, str] | None = None
     #: The certificate (PEM, on this machine) by which the https of ``auth``'s auth_url is trusted; None: not needed.
     ca: Path | None = None
+    #: Region -> the URL of the Keystone that it has of its own.
+    identity: Mapping[str, str] = field(default_factory=dict)
+
+    def keystone(self, region: str) -> str:
+        """The URL of the Keystone that ``region`` asks: its own, or that of ``auth``."""
+        return self.identity.get(region, self.auth["auth_url"])
 
     def trust(self) -> dict[str, str]:
         """What an agent on a host is told of ``ca``: its text, as the parameter ``ca``, or nothing."""

@@ -142,7 +142,7 @@ class Middleware(Tool):
 
     def _start(self, ctx: BenchContext, point: BenchPoint, region: RegionLike, lines: _Lines) -> Program:
         services = {middleware_agent.CALLS[name][0] for name in self._operations()}
-        urls = {"identity": ctx.auth["auth_url"]} | {name: ctx.endpoint(region.name, name) for name in services}
+        urls = {"identity": ctx.keystone(region.name)} | {name: ctx.endpoint(region.name, name) for name in services}
         parameters = {
             "seed": f"{ctx.seed}/{point.id}/{point.repetition}/{region.name}/middleware",
             "samples": int(self.samples),

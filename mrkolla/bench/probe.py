@@ -126,7 +126,7 @@ class Probe(Tool):
         operations = self._operations()
         if region is ctx.admin:
             operations = [name for name in operations if name in probe_agent.KEYSTONE_OPERATIONS]
-        urls = {"identity": ctx.auth["auth_url"]}
+        urls = {"identity": ctx.keystone(region.name)}
         if region is not ctx.admin:
             urls |= {service: ctx.endpoint(region.name, service) for service in self._services(operations)}
         return {

@@ -246,7 +246,7 @@ def _platform(ctx: BenchContext, region: RegionLike) -> dict[str, Any]:
     Tasks with a ``users`` context of their own make temporary users, which the administrator has to; all others run
     as the user that exists, and save some seventy requests.
     """
-    url = ctx.auth["auth_url"].rstrip("/")
+    url = ctx.keystone(region.name).rstrip("/")
     platform: dict[str, Any] = {
         "auth_url": url if url.endswith("/v3") else f"{url}/v3",
         "region_name": region.name,

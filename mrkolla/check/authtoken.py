@@ -58,14 +58,14 @@ def parse(text: str) -> dict[str, str]:
 
 
 def authtoken_findings(view: CloudView, region: RegionView, service: str, where: str, text: str) -> list[Finding]:
-    """Compare one file's ``text`` with the AR's Keystone and the region's own name; ``where`` names the file."""
+    """Compare one file's ``text`` with the region's Keystone and its own name; ``where`` names the file."""
     try:
         options = parse(text)
     except ValueError as error:
         return [Finding(region.name, service, "", f"{where} cannot be read", f"[{SECTION}]", str(error))]
     findings = []
     for option, interface in URLS.items():
-        value, due = options.get(option), view.identity_url(interface)
+        value, due = options.get(option), view.identity_url(interface, region)
         if value is None:
             what = f"[{SECTION}] {option} missing in {where}"
             findings.append(Finding(region.name, service, "", what, due, "nothing"))

@@ -16,9 +16,12 @@ from mrkolla.check.model import CloudView
 REQUEST_TIMEOUT_S = 60
 
 
-def connect(view: CloudView, auth: Mapping[str, str], region: str) -> Any:
-    """A connection to ``region`` with ``auth`` (username, password, project_name and the two domain names)."""
-    base = view.identity_url(view.client_interface).rstrip("/").removesuffix("/v3") + "/v3"
+def connect(view: CloudView, auth: Mapping[str, str], region: str, keystone: str | None = None) -> Any:
+    """A connection to ``region`` with ``auth`` (username, password, project_name and the two domain names).
+
+    ``keystone`` is the URL (without /v3) of the Keystone to use; None: the AR's.
+    """
+    base = (keystone or view.identity_url(view.client_interface)).rstrip("/").removesuffix("/v3") + "/v3"
     plugin = v3.Password(
         auth_url=base,
         username=auth["username"],

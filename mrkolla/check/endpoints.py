@@ -1,4 +1,4 @@
-"""The endpoint table: every region's identity at the AR's address, every service of a region at that region's."""
+"""The endpoint table: every service of a region at that region's address, identity at the AR's or its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def expected_endpoints(view: CloudView) -> dict[tuple[str, str, str], str]:
     expected = {}
     for region in view.regions:
         for interface in view.interfaces:
-            expected[region.name, "identity", interface] = view.identity_url(interface)
+            expected[region.name, "identity", interface] = view.identity_url(interface, region)
         for service, urls in region.services.items():
             for interface, url in urls.items():
                 expected[region.name, service, interface] = url

@@ -35,7 +35,8 @@ class GuestImage:
 class RegionView:
     """One region: ``kind`` is AR or OSR, ``vip`` the address of all its endpoints.
 
-    ``services`` is service type -> interface -> URL as planned, without identity (empty for the AR).
+    ``services`` is service type -> interface -> URL as planned, without identity (empty for the AR); ``keystone`` the
+    URL of an OSR's own Keystone (without /v3), None where it asks the AR's.
     """
 
     name: str
@@ -46,6 +47,7 @@ class RegionView:
     network: Sequence[remote.Host] = ()
     compute_driver: str = "qemu"
     services: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    keystone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,10 @@ class CloudView:
     screenshots: Path | None = None
     ca: Path | None = None
 
-    def identity_url(self, interface: str) -> str:
-        """Keystone's URL (without /v3) that the catalog must have for ``interface``."""
+    def identity_url(self, interface: str, region: RegionView | None = None) -> str:
+        """Keystone's URL (without /v3) that the catalog must have for ``interface`` in ``region`` (None: the AR)."""
+        if region is not None and region.keystone:
+            return region.keystone
         return (self.public_url or self.keystone_url) if interface == "public" else self.keystone_url
 
     @property

@@ -20,10 +20,11 @@ from mrkolla.check.containers import check_containers
 from mrkolla.check.endpoints import endpoint_findings, list_endpoints
 from mrkolla.check.guest import API_ERRORS, Trial
 from mrkolla.check.horizon import Horizon, HorizonError
+from mrkolla.check.keystone import check_keystone
 from mrkolla.check.model import CloudView, Finding, RegionView, Report
 from mrkolla.check.services import check_services
 
-PARTS = ("endpoints", "authtoken", "containers", "services", "guest", "horizon")
+PARTS = ("endpoints", "authtoken", "keystone", "containers", "services", "guest", "horizon")
 #: Horizon in a real browser, which most machines do not have: only when asked for.
 BROWSER = "browser"
 DOMAIN = "default"
@@ -94,6 +95,9 @@ class _Check:
         wanted = [(look, region) for name, look in looks.items() if name in self.parts for region in self.view.osrs]
         if "containers" in self.parts:
             wanted += [(self._containers, region) for region in self.view.regions]
+        if "keystone" in self.parts:
+            own = [region for region in self.view.osrs if region.keystone]
+            wanted += [(partial(self._keystone, admin), region) for region in own]
         self._side_by_side(wanted, lambda one: one[0](one[1]))
         if "guest" in self.parts:
             self._guests_and_horizon(admin)
@@ -118,6 +122,10 @@ class _Check:
     def _containers(self, region: RegionView) -> list[Finding]:
         self.progress(region.name, "containers")
         return check_containers(self.view, region, self.stop, self._say(region.name))
+
+    def _keystone(self, admin: Any, region: RegionView) -> list[Finding]:
+        self.progress(region.name, "its own Keystone")
+        return check_keystone(self.view, region, admin, self.stop, self.report.facts)
 
     def _services(self, region: RegionView) -> list[Finding]:
         self.progress(region.name, "compute services and network agents")

@@ -34,7 +34,7 @@ from mrkolla.config.releases import need_deployable, release
 from mrkolla.config.sections import split
 from mrkolla.images import archive, feed, guest
 from mrkolla.images import build as images
-from mrkolla.kolla import accelerate, addresses, passwords, plan, run
+from mrkolla.kolla import accelerate, addresses, passwords, places, plan, run
 from mrkolla.kolla import env as kolla_env
 from mrkolla.kolla.deploy import Deployment
 from mrkolla.kolla.env import KollaEnv
@@ -224,7 +224,13 @@ class DeployedCloud:
             self.progress,
             marks={region.name: self.mark(region, env, built) for region in self.regions},
             accelerate=self.accelerated,
+            identity=self.identity(),
         )
+
+    def identity(self) -> dict[str, tuple[str, str]]:
+        """The internal and the public URL of the Keystone of each OSR that has one."""
+        own = [region for region in self.osrs if places.has_own(self.experiment, region)]
+        return {region.name: places.urls(self.experiment, region, self.admin) for region in own}
 
     @property
     def accelerated(self) -> bool:
@@ -308,6 +314,7 @@ class DeployedCloud:
                     network=region.with_role("network"),
                     compute_driver=drivers.get(region.name, "qemu"),
                     services={} if region.kind == AR else plan.expected_services(self.release.interfaces, region),
+                    keystone=self.identity().get(region.name, (None,))[0],
                 )
                 for region in self.regions
             ],
@@ -531,6 +538,7 @@ class DeployedCloud:
         """
         urls = {f"{self.keystone_url}/v3", f"{self.public_url}/v3"}
         for region in [self.region(only)] if only else self.osrs:
+            urls |= {f"{url}/v3" for url in self.identity().get(region.name, ())}
             for by_interface in plan.expected_services(self.release.interfaces, region).values():
                 urls |= set(by_interface.values())
         end, total = time.monotonic() + timeout, len(urls)

@@ -7,7 +7,7 @@ import time
 from mrkolla.base.journal import Journal
 from mrkolla.cloud import saved
 from mrkolla.cloud.deployed import DeployedCloud
-from mrkolla.kolla import plan
+from mrkolla.kolla import places, plan
 from mrkolla.kolla.names import need_known
 
 
@@ -18,6 +18,8 @@ def deploy(cloud: DeployedCloud, *, fresh: bool = False) -> None:
     """
     began = time.monotonic()
     cloud.members.need_settled()
+    if (cloud.folder / "journal.jsonl").exists():
+        places.need_same(cloud.experiment, cloud.plan)
     cloud.need()
     env, built = cloud.build()
     cloud.write_plan()

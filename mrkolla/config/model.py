@@ -24,6 +24,7 @@ from mrkolla.config.sections import (
     ExperimentName,
     Images,
     Keystone,
+    KeystoneSettings,
     Region,
     Sweep,
     Synthetic,
@@ -109,7 +110,7 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
         checks = [self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog]
-        checks += [self._wrong_synthetic, self._wrong_faults]
+        checks += [self._wrong_synthetic, self._wrong_timeouts, self._wrong_topology, self._wrong_faults]
         wrong = [wrong for check in checks for wrong in check()]
         refuse([*wrong, *wrong_links(self.wan.links, shapes_of(self.admin_region, self.regions))])
         lack = self.testbed.lacks(len(self.regions) + 1)
@@ -193,6 +194,48 @@ class Experiment(Model):
             first = seen.setdefault(rtts, index)
             if first != index:
                 yield problem(f"is the same as rtt_ms[{first}]; remove it, or raise repetitions", here, entry)
+
+    def _wrong_timeouts(self) -> Iterator[InitErrorDetails]:
+        """A connection takes one round trip, an answer another: a shorter timeout takes every Keystone for gone."""
+        entries = [
+            rtt for entry in self.sweep.rtt_ms for rtt in (entry.values() if isinstance(entry, dict) else [entry])
+        ]
+        longest = max([*entries, self.wan.deploy_rtt_ms])
+        places: list[tuple[tuple[str | int, ...], KeystoneSettings]] = [(("keystone",), self.keystone)]
+        places += [(("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone)]
+        for place, settings in places:
+            if settings.connect_timeout and 1000 * settings.connect_timeout < 2 * longest:
+                text = (
+                    f"a timeout of {settings.connect_timeout} s is less than two round trips of {longest:g} ms, which"
+                )
+                text += " services need to ask Keystone; raise connect_timeout, or 0: they wait without end"
+                yield problem(text, (*place, "connect_timeout"), settings.connect_timeout)
+
+    def _wrong_topology(self) -> Iterator[InitErrorDetails]:
+        """What a Keystone in each OSR cannot be given."""
+        topology = self.keystone.topology
+        if topology == "central":
+            return
+        alone = f"is configured in the admin region alone, and with topology {topology} Keystone is in each region"
+        places: list[tuple[tuple[str | int, ...], KeystoneSettings]] = [
+            (("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone)
+        ]
+        for place, settings in places:
+            for key in ("hash_rounds", "workers"):
+                if getattr(settings, key) is not None:
+                    yield problem(f"{alone}: set it in keystone", (*place, key), getattr(settings, key))
+        for place, settings in ((("keystone",), self.keystone), *places):
+            if settings.keep_alive is False:
+                yield problem(f"{alone}; leave it out", (*place, "keep_alive"), False)
+        if topology == "replica":
+            sections: list[tuple[tuple[str | int, ...], AdminRegion | Region]] = [
+                (("admin_region",), self.admin_region),
+                *(((("regions", i), r)) for i, r in enumerate(self.regions)),
+            ]
+            for where, region in sections:
+                if region.control > 1:
+                    text = "topology replica copies from one MariaDB to one: 1 control host, or another topology"
+                    yield problem(text, (*where, "control"), region.control)
 
     def _rtts(self, entry: float | dict[str, float]) -> dict[str, float]:
         return {r.name: entry[r.name] if isinstance(entry, dict) else entry for r in self.regions}

@@ -200,14 +200,39 @@ class CloudKolla(Kolla):
     )
 
 
-class Keystone(Model):
-    """Keystone's settings that bear on the latency; null is Kolla's own value."""
+class KeystoneSettings(Model):
+    """What of Keystone, and of the services that ask it, a running cloud can be given; null is Kolla's own value."""
 
     hash_rounds: Int | None = Field(None, ge=4, le=31, description="bcrypt rounds of the password hash, 4 to 31")
     keep_alive: Bool | None = Field(None, description="whether Keystone keeps HTTP connections open")
     workers: Int | None = Field(None, ge=1, le=1_000, description="Keystone's worker processes, on each control host")
     token_cache: Int | None = Field(
         None, ge=0, le=31_536_000, description="seconds that services cache a validated token; 0: not at all"
+    )
+    connect_timeout: Int | None = Field(
+        None,
+        ge=0,
+        le=3_600,
+        description="seconds that services wait for a connection to Keystone, and then for its answer; 0 or null:"
+        " without end, as upstream",
+    )
+    retries: Int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="how often services try to connect to Keystone again; null: as upstream, 3 times",
+    )
+
+
+class Keystone(KeystoneSettings):
+    """Keystone: its settings, and what a cloud has from its beginning."""
+
+    topology: Literal["central", "remote_db", "replica"] = Field(
+        "central",
+        description="where it is: in the AR alone; in each OSR too, on the AR's database; or on a read-only copy of it",
+    )
+    service_users: Literal["shared", "per_region"] = Field(
+        "shared", description="whether the services of all OSRs log in as the same users, or as users of each region"
     )
 
 
@@ -318,7 +343,7 @@ Concurrency = Annotated[Int, Field(ge=1, le=10_000)]
 CatalogRegions = Annotated[Int, Field(ge=1, le=500)]
 
 
-def _each_variant_once(variants: tuple[Keystone, ...]) -> tuple[Keystone, ...]:
+def _each_variant_once(variants: tuple[KeystoneSettings, ...]) -> tuple[KeystoneSettings, ...]:
     given = [variant.model_dump(exclude_none=True) for variant in variants]
     text = "is the same as keystone[{}]; remove it"
     wrong = [(i, given.index(one)) for i, one in enumerate(given) if one in given[:i]]
@@ -356,7 +381,7 @@ class Sweep(Model):
         False, description="each OSR takes the round trips in an order of its own: they differ at the same time"
     )
     seed: Int = Field(1, description="seed of the order of points and operations")
-    keystone: Annotated[tuple[Keystone, ...], AfterValidator(_each_variant_once)] = Field(
+    keystone: Annotated[tuple[KeystoneSettings, ...], AfterValidator(_each_variant_once)] = Field(
         (), description="keystone sections, each laid over the file's own ({}: as it is); configured between points"
     )
     fake_computes: tuple[Annotated[Int, Field(ge=2, le=100_000)], ...] = Field(

@@ -72,19 +72,25 @@ def options(script: str, description: str | None = None, argv: list[str] | None 
     return Options(**vars(given))
 
 
-def up(given: Options | Path | str, **kwargs: Any) -> Cloud:
+def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: Any) -> Cloud:
     """A deployed and checked cloud for an experiment file (or the options of a script).
 
     An unfinished run of the same experiment is resumed. Where there is none, but the cloud of the same experiment is
     up, that cloud is used in a new run folder. Otherwise the cloud is deployed. ``kwargs`` are the attributes of
-    :class:`Options`, when ``given`` is a file. Raises MrkollaError.
+    :class:`Options`, when ``given`` is a file. With ``topology`` the file's ``keystone.topology`` is that one, and its
+    name ends with it. Raises MrkollaError.
     """
     from mrkolla.base.progress import Progress
     from mrkolla.experiment.cloud import Cloud
     from mrkolla.experiment.runs import choose_run
 
     wanted = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
-    experiment = batch.in_job(config.load(wanted.file, wanted.testbed))
+    experiment = config.load(wanted.file, wanted.testbed)
+    if topology is not None:
+        values = experiment.model_dump(mode="json")
+        values["keystone"]["topology"] = topology
+        experiment = config.from_dict(values | {"name": f"{experiment.name}_{topology}"}, str(wanted.file))
+    experiment = batch.in_job(experiment)
     batch.refuse_when_done()
     testbed = providers.testbed(experiment.testbed.kind)
     testbed.need()  # before a run folder is made

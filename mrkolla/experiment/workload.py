@@ -131,6 +131,7 @@ class Load:
                 admin_auth=cloud.admin_auth(),
                 tools_folder=self._folder.path / "tools",
                 ca=cloud.ca,
+                identity={name: public for name, (_, public) in cloud.identity().items()},
             )
             for entry in (entry for point in points for entry in point.bench):
                 if key_of(entry) not in self._tools:

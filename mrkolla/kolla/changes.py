@@ -68,6 +68,11 @@ CHANGES: tuple[Change, ...] = (
         {"newton": "not offered: regions are deployed one after the other"},
     ),
     Change(
+        "places",
+        "A Keystone in each region",
+        {"*": "not offered: the admin region's alone"},
+    ),
+    Change(
         "datapath",
         "Open vSwitch in user space",
         {"newton": "not offered: the kernel's data path alone"},

@@ -8,9 +8,9 @@ endpoints are registered there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Deployment:
     """What the runs of one cloud share.
 
     ``gates`` is a folder for the gate files; ``marks`` maps a region to the digest of all that its run depends on;
-    ``accelerate``: the first try of each run is accelerated (:mod:`mrkolla.kolla.accelerate`).
+    ``accelerate``: the first try of each run is accelerated (:mod:`mrkolla.kolla.accelerate`); ``identity`` has the
+    internal and the public URL of the Keystone of each OSR that has one.
     """
 
     env: KollaEnv
@@ -41,6 +42,7 @@ class Deployment:
     progress: Progress
     marks: dict[str, str]
     accelerate: bool = False
+    identity: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def admin(self) -> Region:
@@ -227,6 +229,10 @@ class Deployment:
         with self.journal.step(f"register {region.name}", [self.marks[self.admin.name], region.name]) as step:
             if step.done:
                 return
+            variables = {"mrkolla_region": region.name}
+            if region.name in self.identity:
+                urls = zip(("mrkolla_internal_url", "mrkolla_public_url"), self.identity[region.name], strict=True)
+                variables |= dict(urls)
             with self.progress.step(region.name, "identity endpoints") as shown:
                 playbook = self.env.share / "ansible" / "mrkolla-register-region.yml"
                 self._kolla(
@@ -235,5 +241,5 @@ class Deployment:
                     f"register-{region.name}",
                     shown,
                     stop=stop,
-                    variables={"mrkolla_region": region.name},
+                    variables=variables,
                 )

@@ -16,6 +16,7 @@ from mrkolla.config.releases import RELEASES
 from mrkolla.kolla.edit import Edit
 from mrkolla.kolla.edits_fake import FAKE_COMPUTES
 from mrkolla.kolla.edits_newton import NEWTON
+from mrkolla.kolla.edits_places import PLACES
 from mrkolla.kolla.edits_speed import SPEED
 
 __all__ = ["EDITS", "Edit", "apply", "difference", "edits_for", "states"]
@@ -98,7 +99,7 @@ _RENAMED = replace(
     releases=("2026.1",),
     anchor='    - name: "Creating/deleting endpoints for {{ project_name }}"\n',
 )
-EDITS = (*EDITS, _RENAMED, *FAKE_COMPUTES, *SPEED, *NEWTON)
+EDITS = (*EDITS, _RENAMED, *FAKE_COMPUTES, *PLACES, *SPEED, *NEWTON)
 
 
 def edits_for(release: str) -> list[Edit]:

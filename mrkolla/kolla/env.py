@@ -57,7 +57,7 @@ def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda t
     )
     made = KollaEnv(cache.entry("kolla", release.kolla_ansible, mark, lambda f: _build(f, release, log, detail)))
     # Playbooks of our own stand beside Kolla's, where its variables, roles and plugins are found.
-    for playbook in PLAYBOOKS.glob("*.yml") if release.playbooks == "kolla-ansible" else []:
+    for playbook in PLAYBOOKS.glob("mrkolla-*") if release.playbooks == "kolla-ansible" else []:
         target = made.share / "ansible" / playbook.name
         if not target.exists() or target.read_bytes() != playbook.read_bytes():
             new = target.with_suffix(f".{os.getpid()}")
@@ -114,7 +114,7 @@ def plain_copy(made: KollaEnv, release: Release, target: Path) -> None:
     for part in ("ansible", "docker", "etc", "etc_examples"):
         if (made.share / part).is_dir():
             shutil.copytree(made.share / part, target / part, symlinks=True)
-    for playbook in PLAYBOOKS.glob("*.yml"):
+    for playbook in PLAYBOOKS.glob("mrkolla-*"):
         (target / "ansible" / playbook.name).unlink(missing_ok=True)
     for edit in reversed(edits_for(release.name)):
         if edit.state(target) == "present" and not edit.into:

@@ -29,25 +29,27 @@ class Reconfiguration:
         return ["reconfigure", "--tags", ",".join(self.tags)]
 
 
+_SERVICES = ("glance", "placement", "neutron", "nova")
 #: Key of the ``keystone`` section -> what it needs.
 NEEDS: dict[str, Reconfiguration] = {
     "keep_alive": Reconfiguration(AR, ("loadbalancer",)),
     "workers": Reconfiguration(AR, ("keystone",)),
     "hash_rounds": Reconfiguration(AR, ("keystone",), new_passwords=True),
-    "token_cache": Reconfiguration(OSR, ("glance", "placement", "neutron", "nova")),
+    **dict.fromkeys(("token_cache", "connect_timeout", "retries"), Reconfiguration(OSR, _SERVICES)),
 }
+#: What null means, for keys for which a file may say the same.
+_NULL = {"keep_alive": True, "connect_timeout": 0, "retries": 3}
 
 
 def reconfigurations(before: Keystone, after: Keystone) -> list[Reconfiguration]:
     """What takes a cloud that was deployed with ``before`` to ``after``: one for each kind of region, the AR's first.
 
-    ``keep_alive`` null and true are the same, and so are equal values.
+    Null and what it means are the same.
     """
     found: dict[str, Reconfiguration] = {}
     for key, need in NEEDS.items():
-        old, new = (getattr(one, key) for one in (before, after))
-        if key == "keep_alive":
-            old, new = old is not False, new is not False
+        given = [getattr(one, key) for one in (before, after)]
+        old, new = (_NULL.get(key) if value is None else value for value in given)
         if old != new:
             known = found.get(need.kind, Reconfiguration(need.kind, ()))
             tags = tuple(dict.fromkeys([*known.tags, *need.tags]))

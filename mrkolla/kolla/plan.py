@@ -26,7 +26,8 @@ from mrkolla.config import Experiment, Kolla
 from mrkolla.config.placement import AR, Region, region_names
 from mrkolla.config.points import folder_files
 from mrkolla.config.releases import release as release_of
-from mrkolla.kolla import addresses, dialect, httplog, inifiles, passwords, wiring
+from mrkolla.config.sections import Keystone
+from mrkolla.kolla import addresses, dialect, httplog, inifiles, passwords, places, wiring
 from mrkolla.kolla.edits import edits_for
 from mrkolla.kolla.image_names import DISTRO, NAMESPACE, REGISTRY
 from mrkolla.kolla.names import absent, names
@@ -96,8 +97,8 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         only = ("rabbitmq", "glance", "placement", "nova", "neutron", "openvswitch")
         values |= {"enable_keystone": True, "enable_horizon": True, **{f"enable_{name}": False for name in only}}
         return values
-    url = addresses.keystone_url(admin)
-    return values | {
+    url, public_url = places.urls(experiment, region, admin)
+    values |= {
         "enable_keystone": False,
         "enable_horizon": False,
         "enable_rabbitmq": True,
@@ -107,7 +108,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
         "enable_neutron": True,
         "neutron_plugin_agent": "openvswitch",
         "keystone_internal_url": url,
-        "keystone_public_url": addresses.keystone_public_url(admin),
+        "keystone_public_url": public_url,
         "openstack_auth": {
             "auth_url": url,
             "username": "{{ keystone_admin_user }}",
@@ -117,6 +118,7 @@ def derived_globals(experiment: Experiment, region: Region, admin: Region) -> di
             "domain_name": "default",
         },
     }
+    return values | places.variables(experiment, region, admin) | places.users(experiment, region.name)
 
 
 def _images_globals(experiment: Experiment) -> dict:
@@ -169,21 +171,21 @@ def _fakes_per_host(experiment: Experiment, region: Region) -> int:
 def _haproxy_globals(experiment: Experiment, region: Region) -> dict:
     """HAProxy's access log, in every region; whether the AR's (Keystone and Horizon) keeps clients' connections."""
     keep_alive = region.kind != AR or experiment.keystone.keep_alive is not False
-    return {"haproxy_frontend_http_extra": httplog.frontend_lines(keep_alive=keep_alive)}
+    lines = [*httplog.frontend_lines(keep_alive=keep_alive), *places.frontend_lines(experiment, region)]
+    return {"haproxy_frontend_http_extra": lines}
 
 
-def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
+def _own_config(experiment: Experiment, region: Region, admin: Region) -> dict[str, str]:
     """Files of node_custom_config that follow from the experiment file."""
-    files: dict[str, str] = {}
+    files = places.config(experiment, region, admin)
     keystone = experiment.keystone
+    if keystone.hash_rounds is not None and (region.kind == AR or places.has_own(experiment, region)):
+        hashing = f"[identity]\npassword_hash_rounds = {keystone.hash_rounds}\n"
+        files["keystone.conf"] = hashing + files.get("keystone.conf", "")
     if region.kind == AR:
-        if keystone.hash_rounds is not None:
-            files["keystone.conf"] = f"[identity]\npassword_hash_rounds = {keystone.hash_rounds}\n"
         return files
-    if keystone.token_cache is not None:
-        # -1 turns the cache off (keystonemiddleware).
-        seconds = keystone.token_cache or -1
-        files["global.conf"] = f"[keystone_authtoken]\ntoken_cache_time = {seconds}\n"
+    if lines := _middleware(keystone):
+        files["global.conf"] = "\n".join(["[keystone_authtoken]", *lines, ""])
     driver = next(r.compute_driver for r in experiment.regions if r.name == region.name)
     if driver == "qemu" and "nova_compute_virt_type" in absent(experiment.release):
         files["nova/nova-compute.conf"] = "[libvirt]\nvirt_type = qemu\n"
@@ -191,6 +193,20 @@ def _own_config(experiment: Experiment, region: Region) -> dict[str, str]:
         # The driver with predictable ids: the plain one comes back under a new one after a restart.
         files["nova/nova-compute.conf"] = "[DEFAULT]\ncompute_driver = fake.PredictableNodeUUIDDriver\n"
     return files
+
+
+def _middleware(keystone: Keystone) -> list[str]:
+    """How keystonemiddleware asks Keystone: lines of a service's ``[keystone_authtoken]``."""
+    lines = []
+    if keystone.retries is not None:
+        lines.append(f"http_request_max_retries = {keystone.retries}")
+    if keystone.connect_timeout:
+        # The middleware's session takes it for the time limit of a connection and of each wait for an answer.
+        lines.append(f"http_connect_timeout = {keystone.connect_timeout}")
+    if keystone.token_cache is not None:
+        # -1 turns the cache off.
+        lines.append(f"token_cache_time = {keystone.token_cache or -1}")
+    return lines
 
 
 def region_globals(experiment: Experiment, region: Region, admin: Region, testbed: dict) -> dict:
@@ -202,7 +218,8 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
     _refuse_unsupported(experiment)
     which, every = release_of(experiment.release), region_names(experiment)
     must = dialect.spoken(which, region, every, derived_globals(experiment, region, admin))
-    counted = dialect.spoken(which, region, every, wiring.counted_on(region, admin))
+    counted_on = wiring.counted_on(region, admin, places.has_own(experiment, region))
+    counted = dialect.spoken(which, region, every, counted_on)
     values = {
         **_images_globals(experiment),
         **_compute_globals(experiment, region),
@@ -408,6 +425,7 @@ def _contents(
     """The files of the plan, by name: texts, and a person's files that are copied as they are."""
     admin = next(region for region in regions if region.kind == AR)
     addresses.refuse_tls(experiment, admin)
+    places.refuse(experiment, admin)
     ids, own = addresses.router_ids(regions), {"kolla_certificates_dir": str(certificates)}
     contents: dict[str, str] = {}
     copied: dict[str, bytes] = {}
@@ -419,7 +437,9 @@ def _contents(
             inventory(region, experiment.release), f"hosts of region {region.name}"
         )
         theirs = _user_config(experiment, region)
-        ours = {**testbed_config(region), **_own_config(experiment, region)}
+        ours = dict(testbed_config(region))
+        for name, text in _own_config(experiment, region, admin).items():
+            ours[name] = ours.get(name, "") + text  # a section may come twice
         ours = inifiles.merged(ours, theirs, f"plan/{region.name}/config")
         contents |= {f"{region.name}/config/{name}": text for name, text in ours.items()}
         copied |= {f"{region.name}/config/{name}": data for name, (_, data) in theirs.items() if name not in ours}

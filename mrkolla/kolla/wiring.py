@@ -27,6 +27,8 @@ _WORDS = {
     "placement": ("placement", "placement_api"),
     "network": ("neutron", "neutron_server"),
 }
+#: The services of an OSR that log in to Keystone, as Kolla's variables name them.
+SERVICES = tuple(service for service, _ in _WORDS.values())
 #: Kolla's variables have words in one order: of what (or of all), which side of it, and what is said of it. What is
 #: said by these, services, HAProxy and regions find each other by: pattern -> what a person is told.
 _OF = "((kolla|keystone|horizon|glance|nova|placement|neutron|database|mariadb)_)?"
@@ -48,8 +50,11 @@ def moved_by(name: str, region: Region, admin: Region) -> str | None:
     return next((why for pattern, why in _FOUND_BY.items() if re.fullmatch(pattern, name.lower())), None)
 
 
-def counted_on(region: Region, admin: Region) -> dict[str, Any]:
-    """The variables that must keep these values in the run of ``region``, as far as a release has them."""
+def counted_on(region: Region, admin: Region, own_keystone: bool = False) -> dict[str, Any]:
+    """The variables that must keep these values in the run of ``region``, as far as a release has them.
+
+    ``own_keystone``: an OSR that has a Keystone, too.
+    """
     inside, outside = region.vip, region.public
     secure = region.public_vip is not None
     values: dict[str, Any] = {
@@ -77,7 +82,9 @@ def counted_on(region: Region, admin: Region) -> dict[str, Any]:
         "keystone_admin_user": "admin",
         "keystone_admin_project": "admin",
     }
-    return values | (_of_keystone(admin) if region.kind == AR else _of_services(region))
+    if region.kind == AR:
+        return values | _of_keystone(admin)
+    return values | _of_services(region) | (_of_keystone(region) if own_keystone else {})
 
 
 def _of_services(region: Region) -> dict[str, Any]:

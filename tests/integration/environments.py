@@ -12,7 +12,7 @@ from mrkolla.kolla import python27
 #: Keystone of the default release, and the token middleware of services: one for all tests that need either.
 KEYSTONE = (
     *("keystone==27.0.0", "keystonemiddleware==13.0.1", "python-memcached==1.62", "waitress==3.0.2"),
-    "setuptools<81",
+    *("setuptools<81", "PyMySQL==1.1.1"),
 )
 
 

@@ -156,6 +156,12 @@ BAD = [
     ("[0, 50]", "[0, .nan]", "x.yaml:16: sweep.rtt_ms[1]: must be a finite number", ""),
     ("[0, 50]", "[0, 50ms]", "x.yaml:16: sweep.rtt_ms[1]: must be a number, not '50ms'", ""),
     ("[0, 50]", "[0, true]", "x.yaml:16: sweep.rtt_ms[1]: must be a number", ""),
+    (
+        "[0, 50]",
+        "[0, 600]\n  keystone: [{connect_timeout: 1}]",
+        "x.yaml:17: sweep.keystone[0].connect_timeout: a timeout of 1 s is less than two round trips of 600 ms",
+        "raise connect_",
+    ),
     ("[0, 50]", "[]", "x.yaml:16: sweep.rtt_ms: must have at least 1 entry", ""),
     ("[0, 50]", "50", "x.yaml:16: sweep.rtt_ms: must be a list, not 50", ""),
     ("[0, 50]", "[50, 50.0]", "x.yaml:16: sweep.rtt_ms[1]: is the same as rtt_ms[0]", "raise repetitions"),

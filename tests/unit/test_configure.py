@@ -51,6 +51,7 @@ def cloud(experiment, tmp_path) -> FakeCloud:
 def test_what_is_in_force_already_takes_nothing(cloud):
     assert configure(cloud, cloud.experiment.keystone) == Changed()
     assert configure(cloud, Keystone(keep_alive=True)) == Changed()  # as Kolla has it
+    assert configure(cloud, Keystone(connect_timeout=0, retries=3)) == Changed()  # as upstream
     assert cloud.runs() == [] and cloud.plan is None and not (cloud.folder / "settings.json").exists()
 
 
@@ -60,6 +61,7 @@ def test_what_is_in_force_already_takes_nothing(cloud):
         ({"keep_alive": False}, [("AR", "loadbalancer")], False),
         ({"workers": 2}, [("AR", "keystone")], False),
         ({"hash_rounds": 4, "keep_alive": False}, [("AR", "loadbalancer,keystone")], True),
+        ({"connect_timeout": 5, "retries": 0}, [(n, "glance,placement,neutron,nova") for n in ("OSR1", "OSR2")], False),
         ({"token_cache": 0}, [(name, "glance,placement,neutron,nova") for name in ("OSR1", "OSR2")], False),
     ],
 )

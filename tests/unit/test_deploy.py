@@ -93,7 +93,7 @@ def cloud(kolla, experiment, tmp_path):
     regions = local_testbed.regions(experiment())
     marks = {region.name: f"mark of {region.name}" for region in regions}
 
-    def run(accelerate: bool = False, **changed: str) -> str:
+    def run(accelerate: bool = False, identity=None, **changed: str) -> str:
         kolla.calls.clear()
         kolla.events.clear()
         screen = io.StringIO()
@@ -108,6 +108,7 @@ def cloud(kolla, experiment, tmp_path):
                 progress,
                 marks | changed,
                 accelerate,
+                identity or {},
             ).deploy()
         return screen.getvalue()
 
@@ -160,6 +161,14 @@ def test_what_each_run_is_given(cloud, kolla, tmp_path):
     assert register["variables"]["mrkolla_region"] == "OSR1"
     assert Path(register["arguments"][2]).name == "mrkolla-register-region.yml"
     assert len({call["log"] for call in kolla.calls}) == 5
+
+
+def test_a_region_with_a_keystone_of_its_own_is_registered_with_its_urls(cloud, kolla):
+    cloud(identity={"OSR2": ("http://inside", "http://outside")})
+    calls = {call["what"]: call["variables"] for call in kolla.calls}
+    assert calls["register OSR1"] == {"mrkolla_region": "OSR1"}
+    urls = {"mrkolla_internal_url": "http://inside", "mrkolla_public_url": "http://outside"}
+    assert calls["register OSR2"] == {"mrkolla_region": "OSR2", **urls}
 
 
 def test_a_gate_that_an_earlier_execution_left_is_closed(cloud, kolla, tmp_path):

@@ -260,6 +260,9 @@ def test_keystones_settings_go_to_the_regions_that_they_concern(write, experimen
     assert (off / "OSR1" / "config" / "global.conf").read_text().endswith("token_cache_time = -1\n")
     none = write(experiment(), "none")
     assert not [name for name in files(none) if name.endswith(("keystone.conf", "global.conf"))]
+    patient = write(experiment(keystone={"connect_timeout": 5, "retries": 0}), "patient")
+    text = "[keystone_authtoken]\nhttp_request_max_retries = 0\nhttp_connect_timeout = 5\n"
+    assert (patient / "OSR2" / "config" / "global.conf").read_text() == text
 
 
 def test_workers_do_not_hang_on_how_many_osrs_there_are(planned):
@@ -371,7 +374,7 @@ def test_a_persons_ini_files_are_merged_with_those_of_the_plan(write, experiment
     there = {name: (folder / "OSR1" / "config" / name).read_text() for name in mine}
     for name, text in mine.items():
         assert there[name].startswith(text), "a person's file stays as it is"
-    assert "[keystone_authtoken]\ntoken_cache_time = 60\n" in there["global.conf"]
+    assert "token_cache_time = 60\n" in there["global.conf"]
     assert there["galera.cnf"].count("max_connections") == 1
     assert "innodb_buffer_pool_size = 256M" in there["galera.cnf"]
     assert "network_vlan_ranges = physnet1:100:1999" in there["neutron/ml2_conf.ini"]

@@ -108,3 +108,10 @@ def remove(identity: Any, region: str, came_before: Iterable[str] | None) -> Rem
     if there:
         asked(f"deleting the region {region}", lambda: identity.delete_region(region, ignore_missing=True))
     return Removed(len(gone), tuple(sorted(made)), there)
+
+
+def remove_users(identity: Any, names: Iterable[str]) -> None:
+    """Remove the users called ``names``, as far as they are there."""
+    for name in names:
+        if user := asked(f"looking for the user {name}", partial(identity.find_user, name)):
+            asked(f"deleting the user {name}", partial(identity.delete_user, user.id, ignore_missing=True))

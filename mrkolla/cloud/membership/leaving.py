@@ -20,7 +20,7 @@ from mrkolla.base.journal import Journal, read_steps
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.members import JOINING, LEAVING, LEFT, Member
 from mrkolla.cloud.membership import catalog, verify
-from mrkolla.kolla import run
+from mrkolla.kolla import places, run
 from mrkolla.wan import links_up
 
 
@@ -126,6 +126,7 @@ class _Leave:
             with cloud.progress.step(name, "endpoints"):
                 before = self.known.services if self.known is not None else None
                 removed = self._timed("catalog", lambda: catalog.remove(identity, name, before))
+                catalog.remove_users(identity, places.users(cloud.experiment, name).values())
             if catalog.elsewhere(identity, name) != others:
                 raise CheckError(f"while {name} left, endpoints of other regions changed: 'mrkolla check' tells which")
         self._timed("hosts", self._hosts)

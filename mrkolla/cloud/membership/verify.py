@@ -34,6 +34,7 @@ def _view(cloud: DeployedCloud) -> CloudView:
                 kind=region.kind,
                 vip=region.vip,
                 services={} if region.kind == AR else plan.expected_services(interfaces, region),
+                keystone=cloud.identity().get(region.name, (None,))[0],
             )
             for region in cloud.regions
         ],

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+# fmt: off
+#OAR -n keystone_place
+#OAR -l nodes=5,walltime=12:00:00
+#OAR --stdout keystone_place.%jobid%.out
+#OAR --stderr keystone_place.%jobid%.err
+# fmt: on
+"""Where should Keystone be, and what does that cost?
+
+Three clouds of one admin region (AR) and two OpenStack regions (OSR1, OSR2), one after the other: with Keystone in the
+AR alone; with one in each OSR, too, on the AR's database; and on a copy of that database which follows it. On each,
+tokens are issued and validated, images listed with a token that Glance has not seen, and users made, from both OSRs at
+the same time, at several round trips. Then OSR1's link is cut for two minutes, under load that does not wait. Reported
+are, for each place, what reading and writing cost at a distance, and what still works without the AR.
+"""
+
+from dataclasses import replace
+
+import _environment  # noqa: F401 (finds mrkolla without an activated environment)
+
+import mrkolla
+from mrkolla.results.figures.style import data
+from mrkolla.results.places import places, places_figure, places_grid
+from mrkolla.results.tables import render
+
+TOPOLOGIES = ("central", "remote_db", "replica")
+
+
+def main() -> None:
+    options = mrkolla.options(__file__, __doc__)
+    blackout = options.file.with_name(f"{options.file.stem}_blackout.yaml")
+    runs = []
+    for topology in TOPOLOGIES:
+        for file in (options.file, blackout):  # of one name: they share a cloud
+            given = replace(options, file=file, destroy=file == blackout)
+            with mrkolla.up(given, topology=topology) as cloud:
+                for point in cloud.sweep():
+                    with cloud.wan(point.rtt_ms) as links:
+                        cloud.bench(point, links)
+                cloud.report()
+            runs.append(cloud.folder)
+    found = places(runs)
+    (options.results / "keystone_place.png").write_bytes(data(places_figure(found), "png"))
+    print(render(places_grid(found).rich()))
+
+
+if __name__ == "__main__":
+    mrkolla.main(main)

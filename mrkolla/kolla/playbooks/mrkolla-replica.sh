@@ -1,0 +1,52 @@
+# Makes the MariaDB at HERE hold a copy of the keystone database at THERE, and follow it by GTID.
+#
+#     bash -s THERE HERE PORT ADMIN < mrkolla-replica.sh
+#
+# In the environment: MYSQL_PWD (of ADMIN, at both), REPLICA_PASSWORD (of the user that follows), KEYSTONE_PASSWORD (of
+# the Keystone that reads the copy). A copy that follows already is left alone. What comes of the AR's other databases
+# is left out by replicate_wild_do_table, in the configuration of HERE.
+set -euo pipefail
+there=$1 here=$2 port=$3 admin=$4
+
+at() {
+    local host=$1
+    shift
+    mariadb --host "$host" --port "$port" --user "$admin" --connect-timeout 10 "$@"
+}
+state() { at "$here" --execute 'SHOW SLAVE STATUS\G' | awk -v key="$1:" '$1 == key { print $2 }'; }
+follows() {
+    [ "$(state Master_Host)" = "$there" ] && [ "$(state Slave_IO_Running)" = Yes ] && [ "$(state Slave_SQL_Running)" = Yes ]
+}
+
+if ! follows; then
+    at "$there" <<SQL
+CREATE USER IF NOT EXISTS mrkolla_replica@'%';
+ALTER USER mrkolla_replica@'%' IDENTIFIED BY '$REPLICA_PASSWORD';
+GRANT REPLICATION SLAVE ON *.* TO mrkolla_replica@'%';
+SQL
+    at "$here" --execute 'STOP SLAVE; RESET SLAVE ALL; DROP DATABASE IF EXISTS keystone;'
+    # The dump says at which transaction it was made, and what follows begins there.
+    mariadb-dump --host "$there" --port "$port" --user "$admin" --single-transaction --master-data=1 --gtid \
+        --databases keystone | at "$here"
+    at "$here" <<SQL
+CHANGE MASTER TO MASTER_HOST='$there', MASTER_PORT=$port, MASTER_USER='mrkolla_replica',
+    MASTER_PASSWORD='$REPLICA_PASSWORD', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=2;
+START SLAVE;
+SQL
+    for _ in $(seq 60); do
+        if follows && [ "$(state Seconds_Behind_Master)" = 0 ]; then break; fi
+        sleep 1
+    done
+    follows || { at "$here" --execute 'SHOW SLAVE STATUS\G' | grep -E 'Error|Running' >&2; exit 1; }
+    echo copied
+fi
+
+# The Keystone that works on the copy may read it. It also counts a user's failed logins, in two columns that it would
+# answer 500 without; the AR's next change of such a row brings the AR's count back.
+at "$here" <<SQL
+CREATE USER IF NOT EXISTS keystone@'%';
+ALTER USER keystone@'%' IDENTIFIED BY '$KEYSTONE_PASSWORD';
+REVOKE ALL PRIVILEGES, GRANT OPTION FROM keystone@'%';
+GRANT SELECT ON keystone.* TO keystone@'%';
+GRANT UPDATE (failed_auth_count, failed_auth_at) ON keystone.local_user TO keystone@'%';
+SQL

@@ -1,0 +1,114 @@
+"""Where Keystone is, over several runs: what reading and writing cost at a distance, and what works while it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mrkolla.base import yamltext
+from mrkolla.base.errors import InputError
+from mrkolla.results.faults import during, faults_of, samples_of
+from mrkolla.results.figures.style import COLOURS, STYLE
+from mrkolla.results.stats import analyse
+from mrkolla.results.store import RunFolder
+from mrkolla.results.tables import Grid
+
+#: What is told of: operation -> in words, the one that writes last.
+OPERATIONS = {
+    "token_issue_new_connection": "issue a token",
+    "token_validate": "validate a token",
+    "glance_fresh_token": "list images with a new token",
+    "KeystoneBasic.create_user": "create a user",
+}
+COLUMNS = ["topology", "operation", "k", "rtt_ms", "median_ms", "done"]
+
+
+def topology_of(run: RunFolder) -> str:
+    """Where Keystone was in a run."""
+    keystone = yamltext.read((run.path / "experiment.yaml").read_text()).get("keystone") or {}
+    return str(keystone.get("topology", "central"))
+
+
+def places(runs: Sequence[RunFolder]) -> pd.DataFrame:
+    """A row per topology and operation of :data:`OPERATIONS`: :data:`COLUMNS`.
+
+    ``k`` is that of the wire and ``median_ms`` the median at the longest round trip (``rtt_ms``), both means over the
+    OSRs, from runs without a fault; ``done`` is the share that was done in the cut region while it was cut, from runs
+    with one. NaN where no run says it.
+    """
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for run in runs:
+        for operation, values in (_shares(run) if faults_of(run) else _costs(run)).items():
+            found.setdefault((topology_of(run), operation), {}).update(values)
+    rows = [{"topology": topology, "operation": name, **values} for (topology, name), values in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _costs(run: RunFolder) -> dict[str, dict[str, float]]:
+    analysis, found = analyse(run), {}
+    for name in OPERATIONS:
+        fits, levels = (
+            table[(table["scenario"] == name) & table["action"].isna()] for table in (analysis.fits, analysis.levels)
+        )
+        if len(fits):
+            longest = levels["level"].max()
+            median = levels.loc[levels["level"] == longest, "median_ms"].mean()
+            found[name] = {"k": fits["k_wire"].mean(), "rtt_ms": longest, "median_ms": median}
+    return found
+
+
+def _shares(run: RunFolder) -> dict[str, dict[str, float]]:
+    """What was done in the region whose link was cut, while it was."""
+    every, samples, parts = faults_of(run), samples_of(run), []
+    for fault in (one for one in every if one["do"] == "cut"):
+        own = during(fault, samples, every)
+        lasts_s = (fault["end"] - fault["begin"]) / 1e9
+        parts.append(own[(own["origin_region"] == fault["region"]) & own["at_s"].between(0, lasts_s)])
+    if not parts:
+        return {}
+    shares = (pd.concat(parts).set_index("scenario")["outcome"] == "done").groupby("scenario", observed=True).mean()
+    return {str(name): {"done": float(share)} for name, share in shares.items() if name in OPERATIONS}
+
+
+def places_grid(table: pd.DataFrame) -> Grid:
+    """``table`` (of :func:`places`) for a person: a row a topology and operation."""
+    head = ["Keystone", "operation", "k of the wire", "RTT (ms)", "median there (ms)", "done while cut off"]
+    rows = []
+    for topology, own in table.groupby("topology", sort=False):
+        for operation, words in OPERATIONS.items():
+            for row in own[own["operation"] == operation].itertuples():
+                cells = [f"{row.k:.2f}", f"{row.rtt_ms:g}", f"{row.median_ms:.1f}", f"{row.done:.0%}"]
+                rows.append([str(topology), words, *("–" if cell.startswith("nan") else cell for cell in cells)])
+    return Grid("Keystone's place", head, rows, frozenset(range(2, 6)))
+
+
+def places_figure(table: pd.DataFrame) -> Figure:
+    """Three panels: reading and writing at the longest round trip (ms), and what is done while cut off.
+
+    Raises InputError where nothing was measured.
+    """
+    if table.empty:
+        raise InputError("nothing to draw of Keystone's place: no run has an operation of those that are told of")
+    names = list(OPERATIONS)
+    panels = [("reading", names[:-1], "median_ms", "ms"), ("writing", names[-1:], "median_ms", "ms")]
+    panels.append(("cut off from the AR", names[:-1], "done", "share done"))
+    topologies = list(dict.fromkeys(table["topology"]))
+    width = 0.8 / len(topologies)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.4, 2.9), layout="constrained")
+        axes = figure.subplots(1, 3, width_ratios=[len(one[1]) for one in panels])
+        for axis, (title, operations, column, unit) in zip(axes, panels, strict=True):
+            for place, topology in enumerate(topologies):
+                own = table[table["topology"] == topology].set_index("operation")[column].reindex(operations)
+                at = np.arange(len(operations)) + (place - (len(topologies) - 1) / 2) * width
+                axis.bar(at, own, width, color=COLOURS[place % len(COLOURS)], label=topology)
+            axis.set_xticks(range(len(operations)), [OPERATIONS[name].replace(" a ", "\na ") for name in operations])
+            axis.set(title=title, ylabel=unit)
+            axis.tick_params(axis="x", labelsize=7)
+        axes[-1].set_ylim(0, 1)
+        figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(topologies), loc="outside upper right")
+    return figure

@@ -1,0 +1,51 @@
+"""Keystone's place over several runs: what each cost, and what was done while the link was cut."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from mrkolla.base.errors import InputError
+from mrkolla.results.places import OPERATIONS, places, places_figure, places_grid
+from mrkolla.results.store import RunFolder
+from tests import synthetic
+
+COSTS = {"token_validate": (1.0, 20.0, 1, 0, True, None), "glance_fresh_token": (1.0, 40.0, 1, 0, False, "cold")}
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[RunFolder]:
+    """Of a file from before there was a choice, and of a replica, both without and with a cut."""
+    old = synthetic.run(tmp_path, rtts=(0, 50, 100), name="old", operations=COSTS, samples=20)
+    near = {key: (0.0, *rest) for key, (_, *rest) in COSTS.items()}
+    found = [old]
+    for name in ("near", "cut"):
+        run = synthetic.run(tmp_path, rtts=(0, 50, 100), name=name, operations=near, samples=60, warmup=0)
+        values = yaml.safe_load((run.path / "experiment.yaml").read_text())
+        run.write_yaml("experiment.yaml", values | {"keystone": {"topology": "replica"}})
+        found.append(run)
+    begin = int(found[-1].read_samples()["start"].min().value) + 20 * 10**9
+    times = {"begin": begin, "end": begin + 20 * 10**9, "refused": None, "point": "rtt50-r0"}
+    fault = {"do": "cut", "told": "cut OSR1", "target": "OSR1", "region": "OSR1", **times}
+    found[-1].write_json("faults.json", [fault])
+    return found
+
+
+def test_what_each_place_costs_and_what_it_does_without_the_ar(runs):
+    table = places(runs).set_index(["topology", "operation"])
+    assert table.loc[("central", "token_validate"), "k"] == pytest.approx(1, abs=0.1)
+    assert table.loc[("replica", "token_validate"), "k"] == pytest.approx(0, abs=0.1)
+    assert table.loc[("central", "token_validate"), "rtt_ms"] == 100
+    assert table.loc[("central", "token_validate"), "median_ms"] > 100 + 20
+    assert table.loc[("replica", "glance_fresh_token"), "done"] == 1
+    assert table.loc[("replica", "token_validate"), "done"] == 1
+    rows = places_grid(places(runs)).rows
+    assert [row[:2] for row in rows] == [[t, OPERATIONS[o]] for t in ("central", "replica") for o in COSTS]
+    assert [row[-1] for row in rows] == ["–", "–", "100%", "100%"]
+
+
+def test_the_figure_has_reading_writing_and_what_works_while_cut_off(runs):
+    axes = places_figure(places(runs)).axes
+    assert [axis.get_title(loc="left") for axis in axes] == ["reading", "writing", "cut off from the AR"]
+    with pytest.raises(InputError, match="nothing to draw of Keystone's place"):
+        places_figure(places([]))
