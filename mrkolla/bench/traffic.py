@@ -122,7 +122,8 @@ def record(run: RunFolder, region: str | None = None, point: str | None = None) 
     done = {one["point"]: one["rtt_asked_ms"].get(of.name, 0.0) for one in run.points() if one["status"] == "done"}
     if point is not None and point not in done:
         raise InputError(f"{run.path}: no point '{point}' that is done; there are {', '.join(done) or 'none'}")
-    comes, best = comes_from(of, regions), []
+    comes = comes_from(of, regions)
+    best: list[dict[str, Any]] = []
     for name in [point] if point else done:
         rows = _rows(run, name, admin)
         mine = [one for one in rows if comes(one["source"])]
