@@ -37,7 +37,8 @@ class Replay:
     ) -> None:
         at = urlsplit(url)
         requests = [{**vars(one), "at": one.at_us / 1e6} for one in traffic.requests]
-        self._parameters: dict[str, Any] = {
+        self._password = auth["password"]
+        self._parameters = {
             "regions": [{"name": one.name, "namespace": str(one.namespace)} for one in places],
             "address": at.hostname,
             "port": at.port,
@@ -54,9 +55,8 @@ class Replay:
         argv = ["nice", "-n", "-10", sys.executable, "-I", "-c", BOOTSTRAP]
         pipe = subprocess.PIPE
         process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        secrets = [self._parameters["auth"].get("password", "")]
         agent = Path(replay_agent.__file__)
-        self._program = Program(process, agent, self._parameters, self._answers.put, secrets)
+        self._program = Program(process, agent, self._parameters, self._answers.put, [self._password])
         self._answer("hello")
         return self
 

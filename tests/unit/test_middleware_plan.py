@@ -10,7 +10,7 @@ import yaml
 from mrkolla.base.errors import InputError
 from mrkolla.base.progress import Progress
 from mrkolla.cloud.deployed import DeployedCloud
-from mrkolla.config.sections import Keystone
+from mrkolla.config.sections import Keystone, KeystoneSettings
 from mrkolla.kolla.factors import NEEDS, reconfigurations
 from mrkolla.kolla.httplog import CLOSE, frontend_lines
 
@@ -72,4 +72,4 @@ def test_what_a_change_of_a_factor_needs():
         ("AR", ["reconfigure", "--tags", "loadbalancer,keystone"], False),
         ("OSR", ["reconfigure", "--tags", "glance,placement,neutron,nova"], False),
     ]
-    assert set(NEEDS) == set(Keystone.model_fields)
+    assert set(NEEDS) == set(KeystoneSettings.model_fields)

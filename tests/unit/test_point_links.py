@@ -167,6 +167,7 @@ def lab(experiment, tmp_path, monkeypatch, wan_section):
         tcp=dict,
         made_of=dict,
         foresee_faults=lambda asked: None,
+        end_synthetic=lambda: None,
         testbed=providers.testbed("local"),
     )
 
