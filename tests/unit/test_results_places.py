@@ -22,8 +22,7 @@ def runs(tmp_path) -> list[RunFolder]:
     for name in ("near", "cut"):
         run = synthetic.run(tmp_path, rtts=(0, 50, 100), name=name, operations=near, samples=60, warmup=0)
         values = yaml.safe_load((run.path / "experiment.yaml").read_text())
-        replica = values | {"keystone": {"topology": "replica"}}
-        (run.path / "experiment.yaml").write_text(yaml.safe_dump(replica))
+        run.write_text("experiment.yaml", yaml.safe_dump(values | {"keystone": {"topology": "replica"}}))
         found.append(run)
     begin = int(found[-1].read_samples()["start"].min().value) + 20 * 10**9
     times = {"begin": begin, "end": begin + 20 * 10**9, "refused": None, "point": "rtt50-r0"}
