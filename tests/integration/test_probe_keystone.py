@@ -39,6 +39,9 @@ from waitress.server import create_server
 from keystone.server.wsgi import initialize_public_application
 from keystonemiddleware import auth_token
 
+# Keystone reads the command line too.
+host, port = sys.argv[1:]
+del sys.argv[1:]
 keystone = initialize_public_application()
 
 def counted(environ, start):
@@ -51,8 +54,6 @@ def counted(environ, start):
 def empty(environ, start):
     start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
     return [b"{}"]
-
-host, port = sys.argv[1:]
 
 def serve(application, threads, port="0"):
     server = create_server(application, listen=host + ":" + port, threads=threads)
