@@ -31,6 +31,7 @@ def runs(tmp_path) -> list[RunFolder]:
         "told": "cut OSR1",
         "target": "OSR1",
         "region": "OSR1",
+        "why": None,
         "refused": None,
         "point": "rtt50-r0",
         **times,
