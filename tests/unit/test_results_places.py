@@ -26,7 +26,8 @@ def runs(tmp_path) -> list[RunFolder]:
         found.append(run)
     begin = int(found[-1].read_samples()["start"].min().value) + 20 * 10**9
     times = {"begin": begin, "end": begin + 20 * 10**9, "refused": None, "point": "rtt50-r0"}
-    fault = {"do": "cut", "told": "cut OSR1", "target": "OSR1", "region": "OSR1", **times}
+    fault = {"do": "cut", "told": "cut OSR1", "target": "OSR1", "region": "OSR1", "why": "its time was over", **times}
+    fault |= {"seen_begin": begin, "seen_end": begin + 20 * 10**9}
     found[-1].write_json("faults.json", [fault])
     return found
 
