@@ -229,9 +229,9 @@ class Experiment(Model):
                 yield problem(f"{alone}; leave it out", (*place, "keep_alive"), False)
         if topology == "replica":
             sections: list[tuple[tuple[str | int, ...], AdminRegion | Region]] = [
-                (("admin_region",), self.admin_region),
-                *(((("regions", i), r)) for i, r in enumerate(self.regions)),
+                (("admin_region",), self.admin_region)
             ]
+            sections += [(("regions", index), region) for index, region in enumerate(self.regions)]
             for where, region in sections:
                 if region.control > 1:
                     text = "topology replica copies from one MariaDB to one: 1 control host, or another topology"

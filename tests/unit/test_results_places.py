@@ -25,17 +25,9 @@ def runs(tmp_path) -> list[RunFolder]:
         run.write_text("experiment.yaml", yaml.safe_dump(values | {"keystone": {"topology": "replica"}}))
         found.append(run)
     begin = int(found[-1].read_samples()["start"].min().value) + 20 * 10**9
-    times = {"begin": begin, "seen_begin": begin, "end": begin + 20 * 10**9, "seen_end": begin + 20 * 10**9}
-    fault = {
-        "do": "cut",
-        "told": "cut OSR1",
-        "target": "OSR1",
-        "region": "OSR1",
-        "why": None,
-        "refused": None,
-        "point": "rtt50-r0",
-        **times,
-    }
+    times = {"begin": begin, "end": begin + 20 * 10**9, "refused": None, "point": "rtt50-r0"}
+    fault = {"do": "cut", "told": "cut OSR1", "target": "OSR1", "region": "OSR1", "why": "its time was over", **times}
+    fault |= {"seen_begin": begin, "seen_end": begin + 20 * 10**9}
     found[-1].write_json("faults.json", [fault])
     return found
 

@@ -41,12 +41,13 @@ SQL
     echo copied
 fi
 
-# The Keystone that works on the copy may read it. It also counts a user's failed logins, in two columns that it would
-# answer 500 without; the AR's next change of such a row brings the AR's count back.
+# The Keystone that works on the copy may read it. It also notes, of each user, the day of the last login and the failed
+# ones, in three columns without which it would answer 500; the AR's next change of such a row brings the AR's back.
 at "$here" <<SQL
 CREATE USER IF NOT EXISTS keystone@'%';
 ALTER USER keystone@'%' IDENTIFIED BY '$KEYSTONE_PASSWORD';
 REVOKE ALL PRIVILEGES, GRANT OPTION FROM keystone@'%';
 GRANT SELECT ON keystone.* TO keystone@'%';
 GRANT UPDATE (failed_auth_count, failed_auth_at) ON keystone.local_user TO keystone@'%';
+GRANT UPDATE (last_active_at) ON keystone.user TO keystone@'%';
 SQL
