@@ -246,8 +246,11 @@ def _windows(requests: Sequence[Request], sender: Any, rtt_ms: float | None) -> 
     """The round trips that each response waits for TCP; None: not known."""
     if sender is None or rtt_ms is None:
         return None
-    sent = [Response(one.connection, one.new, one.start_ns / 1e9, one.end_ns / 1e9, one.bytes) for one in requests]
-    return sender.waits(sent, rtt_ms / 1e3)
+    responses = []
+    for one in requests:
+        waited_ms = (one.queue_ms or 0) + (one.connect_ms or 0) + (one.service_ms or 0)
+        responses.append(Response(one.connection, one.new, one.start_ns / 1e9 + waited_ms / 1e3, one.bytes))
+    return sender.waits(responses, rtt_ms / 1e3)
 
 
 def _region_parts(

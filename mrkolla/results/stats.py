@@ -218,8 +218,10 @@ def _fit(
     )
     row |= {"n_rtts": int(used.sum())} | {name: int(of[name].sum()) for name in ("n", "n_warmup", "n_errors")}
     for name in COUNTED:
-        counted = of[name][~np.isnan(of[name])]
-        row[name] = counted.mean() if len(counted) else np.nan
+        known = ~np.isnan(of[name])
+        # A wait lasts a round trip, so the longer one's share is what the slope shows.
+        weights = np.nan_to_num(of["rtt_measured_ms"][known]) if name == "keystone_windows" else np.ones(known.sum())
+        row[name] = np.average(of[name][known], weights=weights) if weights.any() else np.nan
     line = np.full(len(levels), np.nan)
     x, y = of["rtt_measured_ms"][used], of["median_ms"][used]
     notes = []

@@ -3,7 +3,8 @@
 A response that is larger than its sender's congestion window arrives in several flights, each a round trip after the
 one before; in slow start the window doubles with each. The first window of a connection has 10 segments (RFC 6928); on
 a kept connection it has grown with what was sent there, unless nothing was sent for longer than the retransmission
-timeout: then it is halved for each of these, down to the first (RFC 2861, Linux' ``tcp_slow_start_after_idle``).
+timeout: then it is halved for each of these, down to the first (RFC 2861, Linux' ``tcp_slow_start_after_idle``). What
+counts is when data was sent, so the time that a server needs for its answer is idle as well.
 
 BBR paces: on a kept connection it sends bursts of two segments at 2.885 (2 / ln 2) windows a round trip, the first of
 them half a burst early (Linux' ``tcp_bbr.c`` and ``tcp_update_skb_after_send``), so four segments take 0.035 of a
@@ -26,12 +27,11 @@ _GAIN, _BURST = 2 / math.log(2), 2
 
 @dataclass(frozen=True)
 class Response:
-    """One response of a sender on a connection; times in s on one clock, from its request to its last byte."""
+    """One response of ``size`` bytes on a connection; ``sent_s``: when its first byte was sent."""
 
     connection: tuple[str, int]
     new: bool
-    start_s: float
-    end_s: float
+    sent_s: float
     size: int
 
 
@@ -55,19 +55,20 @@ class Sender:
         return found.pop() if len(found) == 1 else None
 
     def waits(self, responses: Iterable[Response], rtt_s: float) -> list[float]:
-        """The round trips that each of the ``responses`` (by start) waits for, given those before on its connection."""
+        """The round trips that each of the ``responses``, in order, waits for, given those before on its connection."""
         windows: dict[tuple[str, int], tuple[int, float]] = {}
         found = []
         for one in responses:
             segments = math.ceil(one.size / SEGMENT)
-            window, last = windows.get(one.connection, (self.first_window, one.start_s))
+            window, last = windows.get(one.connection, (self.first_window, one.sent_s))
             if one.new:
-                window, last = self.first_window, one.start_s
-            window = self._after_idle(window, one.start_s - last, rtt_s)
+                window, last = self.first_window, one.sent_s
+            window = self._after_idle(window, one.sent_s - last, rtt_s)
             # Flights of w, 2 w, 4 w, ... segments.
             flights = math.ceil(math.log2(segments / window + 1)) - 1 if segments > window else 0
             largest = min(segments, window * 2**flights)
-            windows[one.connection] = (max(window, min(window + segments, 2 * largest)), one.end_s)
+            grown = max(window, min(window + segments, 2 * largest))
+            windows[one.connection] = grown, one.sent_s + flights * rtt_s  # when the last flight was sent
             found.append(flights + (0.0 if one.new else self._paced(min(segments, window))))
         return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mrkolla.wan.windows import SEGMENT, Response, Sender
@@ -12,7 +14,7 @@ CUBIC, BBR = Sender("cubic"), Sender("bbr")
 
 def waits(sender: Sender, *sizes: int, new: bool = True, every_s: float = 0.25, rtt_s: float = 0.1) -> list[float]:
     """Of responses of these sizes on one connection, one each ``every_s``; the first on a new one, or not."""
-    sent = [Response(A, new and i == 0, i * every_s, i * every_s + 0.01, size) for i, size in enumerate(sizes)]
+    sent = [Response(A, new and i == 0, i * every_s, size) for i, size in enumerate(sizes)]
     return sender.waits(sent, rtt_s)
 
 
@@ -37,12 +39,16 @@ def test_a_window_grows_with_what_was_sent_and_idleness_closes_it():
     assert waits(CUBIC, 20_000, 20_000, every_s=2.0) == [1, 1]
     kept_open = Sender("cubic", slow_start_after_idle=False)
     assert waits(kept_open, 20_000, 20_000, every_s=2.0) == [1, 0]
+    # Seen at 12 regions: a token on a kept connection, 0.39 s of hashing after the response before it, waited again.
+    hashed = [Response(A, False, at_s, 19_100) for at_s in (0, 0.39)]
+    assert CUBIC.waits(hashed, 0.1) == [1, 0]
+    assert CUBIC.waits([hashed[0], replace(hashed[1], sent_s=0.41)], 0.1) == [1, 1]
     # Small responses do not open it: it was not full.
     assert waits(CUBIC, 1_000, 1_000, 20_000) == [0, 0, 1]
 
 
 def test_a_new_connection_of_the_same_port_begins_anew():
-    first, again = Response(A, True, 0, 0.1, 20_000), Response(A, True, 0.2, 0.3, 20_000)
+    first, again = Response(A, True, 0.1, 20_000), Response(A, True, 0.3, 20_000)
     assert CUBIC.waits([first, again], 0.1) == [1, 1]
 
 
