@@ -75,6 +75,10 @@ def test_windows_are_part_of_the_prediction():
     grid = tables.attribution_grid(results.analyse(samples.assign(keystone_windows=1.0)))
     assert grid.rows[0][grid.head.index("windows")] == "1.00" and grid.rows[0][grid.head.index("counted")] == "4.0"
     assert grid.rows[0][grid.head.index("verdict")] == "explained"
+    # A wait at next to no round trip takes no time: the slope shows those of the longer ones.
+    waits = (samples["rtt_measured_ms"] > 5).astype(float)
+    found = results.analyse(samples.assign(keystone_windows=waits)).fits["keystone_windows"]
+    assert list(found) == pytest.approx([1.0] * len(found), abs=0.01)
 
 
 def test_a_tools_version_stands_beside_its_k():
