@@ -195,7 +195,7 @@ def replica(kolla: KollaEnv) -> Iterator[Places]:
     running = Running({name: region(name) for name in names}, folder)
     with made.network(names):
         try:
-            files = made.render(kolla, folder, names, {"topology": places.REPLICA})
+            files = made.render(kolla, folder, names, {"topology": places.REPLICA, "connect_timeout": 5})
             planned = folder / "plan" / "OSR1" / "config"
             shutil.copy(planned / places.BACKEND_FILE, files["OSR1"] / "services.d")
             (folder / "serve_keystone.py").write_text(made.KEYSTONE)

@@ -71,7 +71,7 @@ def keystone(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
     """A Keystone at ``address``: its URL, and the log of requests to it (a JSON line each)."""
     python = environments.keystone() / "python"
     (folder / "keystone.conf").write_text(CONF.format(folder=folder))
-    (folder / "server.py").write_text(SERVER.replace("127.0.0.1", address))
+    (folder / "server.py").write_text(SERVER)
     environment = {**os.environ, "OS_KEYSTONE_CONFIG_DIR": str(folder), "ADMIN_PASSWORD": PASSWORD}
     owner = ["--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid())]
     manage = [str(python.with_name("keystone-manage")), "--config-file", str(folder / "keystone.conf")]
@@ -83,7 +83,7 @@ def keystone(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
         database.execute("PRAGMA journal_mode=WAL")
     log = folder / "requests.log"
     with log.open("w") as out, (folder / "server.log").open("w") as errors:
-        argv = [str(python), str(folder / "server.py")]
+        argv = [str(python), str(folder / "server.py"), address, "0"]
         server = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=out, stderr=errors, env=environment)
     try:
         end = time.monotonic() + 120
