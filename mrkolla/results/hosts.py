@@ -113,10 +113,11 @@ def bound(folder: RunFolder, gathered: Gathered | None = None) -> pd.DataFrame:
     wan = table["wire_share"] > WIRE
     words = {(True, True): "both", (True, False): "CPU", (False, True): "WAN", (False, False): "neither"}
     known = table["wire_share"].notna()
-    table["bound"] = [
+    found = [
         words[one, other] if sure else ("CPU" if one else None)
         for one, other, sure in zip(cpu, wan, known, strict=True)
     ]
+    table["bound"] = pd.Series(found, table.index, dtype=object)  # of text, None would be a number that is none
     return table[columns]
 
 

@@ -126,6 +126,22 @@ def test_what_bound_a_point(run, row, requests, bound):
         ]
 
 
+def test_a_region_that_asked_nothing_is_not_known_to_be_bound(run):
+    """The other region of a task that runs in one alone."""
+    known = {
+        "point": "p",
+        "rtt_measured_ms": 40.0,
+        "duration_s": 0.2,
+        "keystone_requests": 3,
+        "keystone_connections": 1,
+    }
+    run.append_point("p", [{**SAMPLE, **known}])
+    hosts.write(run.path, run.name, "p", [ROW, {**ROW, "region": "OSR2"}])
+    point = {"point": "p", "rtt_asked_ms": {"OSR1": 40, "OSR2": 40}, "links": {"OSR1": {}, "OSR2": {}}}
+    grid = point_grid([point], hosts.bound(run))
+    assert [row[grid.head.index("bound by")] for row in grid.rows] == ["WAN", "–"]
+
+
 def test_a_run_without_the_table_and_one_with_another_file_in_its_place(run):
     assert len(hosts.read(run)) == len(hosts.bound(run)) == 0
     (run.path / hosts.FOLDER).mkdir(parents=True)
