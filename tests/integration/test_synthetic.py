@@ -126,7 +126,7 @@ def test_they_are_in_the_catalog_of_who_logs_in_and_gone_after(keystone, tmp_pat
     known = SimpleNamespace(folder=tmp_path, osrs=[SimpleNamespace(name="OSR1")], regions=[admin], admin=admin, ca=None)
     known.release = SimpleNamespace(interfaces=("internal", "public"))
     known.keystone_url = known.public_url = keystone.keystone
-    known.admin_auth = lambda: ADMIN
+    known.admin_auth, known.identity = (lambda: ADMIN), dict
     listed = [set(catalog.endpoints({"auth_url": keystone.keystone, **ADMIN}, "public", None))]
     for number in (NUMBER, 0):
         assert list_regions(known, None, names(number))
