@@ -117,7 +117,17 @@ def test_the_copy_answers_while_the_ar_is_cut_off_and_says_clearly_what_it_canno
     by = token(cloud, "AR")
     _, late = new_user(cloud, by)
     follows_s = until(201, lambda: login(cloud, "OSR1", late).status_code, 90)
-    print(f"the AR answered after {back_s:.1f} s, the copy followed after {follows_s:.1f} s")
+
+    def sent_on() -> int:
+        body = {"project": {"name": f"p{uuid.uuid4().hex[:8]}", "domain_id": "default"}}
+        headers = {"X-Auth-Token": by}
+        return requests.post(f"{cloud.url('OSR1')}/v3/projects", json=body, headers=headers, timeout=60).status_code
+
+    # OSR1's HAProxy sends on what writes once its own checks have seen the AR's Keystone again, not before.
+    writes_s = until(201, sent_on, 90)
+    print(
+        f"the AR answered after {back_s:.1f} s, the copy followed after {follows_s:.1f} s, wrote {writes_s:.1f} s later"
+    )
 
 
 def test_what_writes_goes_to_the_ar_and_comes_back_to_the_copy(cloud):
