@@ -25,9 +25,9 @@ from mrkolla.base.errors import DeployError, LackError
 
 WHOLE = ".whole"
 _USES = "uses.json"
-KINDS = ("host", "images", "kolla", "sources", "guest", "box", "tools", "cloud", "saved", "deployed")
+KINDS = ("host", "images", "kolla", "sources", "guest", "box", "tools", "cloud", "saved", "deployed", "restoring")
 # Copies of clouds, not built by `entry`.
-_COPIES = ("saved", "deployed")
+_COPIES = ("saved", "deployed", "restoring")
 # What this process got: while its handle is open, no other process removes the entry.
 _got: dict[Path, int] = {}
 
@@ -88,7 +88,7 @@ def unused(path: Path) -> Iterator[str | None]:
     if kind == "cloud":  # which has a lock of another kind
         yield None
         return
-    lock = {"saved": path.name, "deployed": kind}.get(kind, path.name.rpartition("-")[0])
+    lock = {"saved": path.name, "restoring": path.name, "deployed": kind}.get(kind, path.name.rpartition("-")[0])
     with ExitStack() as stack:
         try:
             doing = "copies" if kind in _COPIES else "builds"

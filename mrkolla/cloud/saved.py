@@ -251,15 +251,16 @@ def _put_in_place(source: Path, cloud: DeployedCloud) -> None:
     """Copy ``source`` to where the folder of ``cloud`` is; that is there whole or not at all, whatever kills this."""
     cache.need_disk(3, "a copy of the cloud")
     new = cache.root() / f"restoring-{cloud.experiment.name}"
-    cache.remove(new)
-    new.mkdir(mode=0o700)
     aside = ("hosts", "experiment.yaml", _CONTENTS, cache.WHOLE)
-    _cp([path for path in sorted(source.iterdir()) if path.name not in aside], new)
-    (new / "hosts").mkdir()
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda host: _cp([host], new / "hosts"), sorted((source / "hosts").iterdir())))
-    cache.remove(cloud.folder)
-    new.rename(cloud.folder)
+    with cache.locked(new.name):  # so that 'mrkolla cache' leaves it alone
+        cache.remove(new)
+        new.mkdir(mode=0o700)
+        _cp([path for path in sorted(source.iterdir()) if path.name not in aside], new)
+        (new / "hosts").mkdir()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda host: _cp([host], new / "hosts"), sorted((source / "hosts").iterdir())))
+        cache.remove(cloud.folder)
+        new.rename(cloud.folder)
     cloud.adopt()
     cloud.progress.hide(passwords.values(cloud.passwords()))
 

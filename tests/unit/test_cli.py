@@ -604,7 +604,10 @@ def test_what_another_process_uses_stays(call, refused, own_cache, state):
     assert call("cache", "--clear")[1].startswith("removed images-x-m")
 
 
-@pytest.mark.parametrize(("name", "lock"), [("deployed-demo-x", "deployed"), ("saved-base", "saved-base")])
+@pytest.mark.parametrize(
+    ("name", "lock"),
+    [("deployed-demo-x", "deployed"), ("saved-base", "saved-base"), ("restoring-demo", "restoring-demo")],
+)
 def test_a_copy_that_is_written_or_brought_back_stays(call, refused, own_cache, name, lock):
     (own_cache / name).mkdir(parents=True)
     (own_cache / name / ".whole").touch()
