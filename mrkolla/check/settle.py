@@ -20,5 +20,5 @@ def settled(
         if not findings or left <= 0:
             return findings
         say(f"waiting for {len(findings)} {what} to come up ({left:.0f} s left)")
-        if stop.wait(min(5, max(left, 0.1))):
+        if stop.wait(min(2, max(left, 0.1))):
             return findings

@@ -8,6 +8,7 @@ from pathlib import Path
 from mrkolla.base import cache, debian
 from mrkolla.providers.local.constants import HOST_PACKAGES
 
+_NEEDS = Path(__file__).with_name("needs.py")
 _LIMITS = "[Service]\nLimitNOFILE=20000\nLimitNPROC=infinity\nOOMScoreAdjust=0\n"
 _FILES = {
     # Kolla mounts folders of containers shared into the host and back.
@@ -15,6 +16,12 @@ _FILES = {
     "etc/systemd/system/containerd.service.d/mrkolla.conf": _LIMITS,
     "etc/systemd/journald.conf.d/mrkolla.conf": "[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n",
     "etc/systemd/system.conf.d/mrkolla.conf": "[Manager]\nDefaultTimeoutStopSec=20s\n",
+    # Containers that start as the host boots wait for what their services need (a prefix of units: kolla-*).
+    "etc/systemd/system/kolla-.service.d/mrkolla.conf": (
+        "[Service]\nExecStartPre=-/bin/sh -c 'test $(systemctl is-system-running) != starting"
+        " || exec /usr/bin/python3 /usr/local/lib/mrkolla/needs.py %p'\n"
+    ),
+    "usr/local/lib/mrkolla/needs.py": _NEEDS.read_text(),
     # Without PAM no login starts a user manager, whose end would hold up each shutdown for its time-out.
     "etc/ssh/sshd_config.d/mrkolla.conf": (
         "UseDNS no\nUsePAM no\nPasswordAuthentication no\nMaxSessions 100\nMaxStartups 100\n"
