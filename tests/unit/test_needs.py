@@ -85,13 +85,27 @@ def test_a_database_that_many_name_is_one_and_no_password_is_kept(tmp_path):
     }
 
 
-def test_a_service_starts_when_all_it_needs_answers_or_after_its_patience(tmp_path, monkeypatch, closed):
+def test_keystone_waits_for_nothing(tmp_path):
+    (tmp_path / "keystone.conf").write_text(
+        "[database]\nconnection = mysql+pymysql://k:s3cret@198.18.1.10:3306/keystone\n"
+        "[DEFAULT]\ntransport_url = rabbit://o:s3cret@198.18.1.11:5672//\n"
+    )
+    assert needs.needs(tmp_path) == set()
+
+
+@pytest.fixture
+def keystone() -> Iterator[str]:
+    with server(http("300 Multiple Choices")) as address:
+        yield address
+
+
+def test_a_service_starts_when_all_it_needs_answers_or_after_its_patience(tmp_path, monkeypatch, closed, keystone):
     monkeypatch.setattr(needs, "CONFIGURATIONS", tmp_path)
     monkeypatch.setattr(needs, "PAUSE_S", 0.01)
     needs.main("kolla-mariadb-container")  # which names nothing
     folder = tmp_path / "nova-conductor"
     folder.mkdir()
-    (folder / "nova.conf").write_text(f"transport_url = rabbit://{closed}//\n")
+    (folder / "nova.conf").write_text(f"auth_url = http://{keystone}\ntransport_url = rabbit://{closed}//\n")
     monkeypatch.setattr(needs, "PATIENCE_S", 0.1)
     began = time.monotonic()
     needs.main("kolla-nova_conductor-container")

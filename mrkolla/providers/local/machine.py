@@ -21,6 +21,7 @@ from pathlib import Path
 
 from mrkolla.base.errors import DeployError, LackError
 from mrkolla.base.shell import started
+from mrkolla.providers.kvm import kvm_refused
 from mrkolla.providers.local import network
 from mrkolla.providers.local.command import call
 from mrkolla.providers.local.configuration import LocalConf, MachineConfiguration, NetworkConfiguration
@@ -189,7 +190,8 @@ class Machine:
             *(f"--system-call-filter={_SYSCALLS}", f"--bind={self.folder / 'docker'}:/var/lib/docker"),
             *(f"--bind-ro={source}:{target}" for source, target in binds),
         ]
-        if Path("/dev/kvm").exists():
+        # One that runs no guest would have libvirt look at QEMU anew each time it is asked what that can do.
+        if kvm_refused() is None:
             nspawn.append("--bind=/dev/kvm")
         layers = f"lowerdir={self.rootfs},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         group = self.group
