@@ -65,7 +65,7 @@ def delete_server(connection: Any, server_id: str, wait_s: float = 120) -> None:
     with suppress(NotFoundException):
         connection.compute.delete_server(server_id, ignore_missing=True)
         server = connection.compute.get_server(server_id)
-        connection.compute.wait_for_delete(server, interval=1, wait=wait_s)
+        connection.compute.wait_for_delete(server, interval=2, wait=wait_s)
 
 
 def stale(description: str | None, now: float) -> bool:

@@ -18,7 +18,7 @@ from mrkolla.check.client import one_line
 from mrkolla.check.model import CloudView, Finding, GuestImage, RegionView
 
 CIDR = "10.77.0.0/24"
-POLL_S = 1
+POLL_S = 2
 API_ERRORS = (SDKException, ClientException)
 
 
