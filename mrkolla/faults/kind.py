@@ -63,6 +63,13 @@ class Scene:
         """The hosts of ``region`` by their names."""
         return {placed.host.name: placed.host for placed in self.region(region).hosts}
 
+    def host(self, region: str, name: str | None) -> remote.Host:
+        """The host ``name`` of ``region``; raises InputError that names those there are."""
+        hosts = self.hosts(region)
+        if name not in hosts:
+            raise InputError(f"no host '{name}' in region {region}; there are {', '.join(hosts)}")
+        return hosts[name]
+
     def link(self, osr: str) -> LocalLink | PlainLink:
         """The link of ``osr``; raises InputError where there is none."""
         if osr not in self.links:

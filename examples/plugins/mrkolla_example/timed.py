@@ -14,8 +14,7 @@ from pydantic import Field
 from mrkolla.base.errors import BenchError
 from mrkolla.bench import BenchContext, BenchPoint, Tool, sample
 from mrkolla.bench.base import RegionLike
-from mrkolla.config.base import Float, Int, Text
-from mrkolla.config.bench import ToolOptions
+from mrkolla.config import Float, Int, Text, ToolOptions
 
 # Runs on the host, so that the way to it is in no sample; prints a line of JSON a run.
 _AGENT = """
