@@ -50,7 +50,7 @@ class Timed(Tool):
 
     def __init__(self, command: Sequence[str], samples: int = 20, max_s: float = 60.0) -> None:
         self._scenario = Path(command[0]).name
-        self._asked = {"command": list(command), "samples": samples, "max_s": max_s}
+        self._asked: dict[str, Any] = {"command": list(command), "samples": samples, "max_s": max_s}
 
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """See :meth:`mrkolla.bench.Tool.run`."""
