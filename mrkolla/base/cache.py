@@ -187,7 +187,7 @@ def remove(path: Path) -> None:
         raise DeployError(f"{inside[0]} is mounted: 'umount' it, then remove {path}")
     done = subprocess.run(["rm", "-rf", "--one-file-system", str(path)], capture_output=True, text=True, timeout=900)
     if done.returncode != 0:
-        raise DeployError(f"{path} could not be removed: {done.stderr.strip().splitlines()[-1]}")
+        raise DeployError(f"{path} could not be removed: {shell.last_words(done)}")
 
 
 def use(cloud: Path, paths: Iterable[Path]) -> None:

@@ -27,6 +27,7 @@ from mrkolla.batch.oar import state as oar_state
 from mrkolla.config import Experiment, placement
 from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
+from mrkolla.providers import plain
 from mrkolla.providers import prepare as prepare_hosts
 from mrkolla.providers.g5k import equip, place, reach, state
 from mrkolla.providers.g5k.look import doctor
@@ -41,7 +42,7 @@ from mrkolla.wan.real import refuse_below_real
 # fmt: off
 __all__ = [
     "FEEDS", "deadline", "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off",
-    "power_on", "prepare", "regions", "reserve", "running", "seen",
+    "power_on", "regions", "reserve", "running", "seen",
 ]
 # fmt: on
 
@@ -76,10 +77,6 @@ def regions(experiment: Experiment) -> list[Region]:
 
 def _host(cloud: str, name: str, address: str) -> Host:
     return Host(name, address, key=state.key(cloud), known_hosts=known_hosts(cloud))
-
-
-def prepare(log: Path, say: Say) -> None:
-    """Nothing has to be built for hosts that are there."""
 
 
 def foresee(experiment: Experiment, results: Path) -> None:
@@ -246,10 +243,7 @@ def _begin_anew(cloud: str) -> None:
 
 def links(experiment: Experiment) -> list[PlainLink]:
     """The links between each OSR and the AR, on the hosts themselves."""
-    placed = regions(experiment)
-    admin = next(region for region in placed if region.kind == AR)
-    all_of = _plain(placed)
-    return [PlainLink(region.name, admin.name, all_of) for region in placed if region.kind == OSR]
+    return plain.links(experiment.admin_region.name, _plain(regions(experiment)))
 
 
 def _plain(placed: list[Region]) -> tuple[PlainRegion, ...]:
