@@ -203,7 +203,7 @@ def _check_regions(say: _Say, testbed: Testbed, experiment: Experiment) -> None:
 def check_wan_driver(name: str, links: Sequence[LocalLink] = (), state_dir: Path | None = None) -> None:
     """Check the WAN driver ``name``; with ``links`` (at a router of the author's; root) it is put to work on them.
 
-    ``state_dir`` must be empty, and is so again.
+    ``state_dir`` must be empty, and is empty again afterwards.
     """
     driver, say = _plugin(WAN_DRIVERS, name, Driver, None)
     say(isinstance(driver.rank, int), "its rank is no whole number")

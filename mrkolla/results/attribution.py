@@ -43,10 +43,11 @@ def tls_of(folder: RunFolder) -> int:
 
 
 def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
-    """``fits`` with what was counted and predicted, and how k of the wire compares with that, before its note.
+    """``fits`` with columns that compare k of the wire with what is predicted from the requests that were counted.
 
-    Columns: counted (requests + connections + TLS), predicted, off, off_low, off_high (k of the wire - predicted; all
-    in round trips, NaN: not known), verdict. Where windows are not known, none are predicted.
+    Before the column note come counted (requests + connections + TLS), predicted, off, off_low, off_high (k of the wire
+    - predicted) and verdict. All but the verdict are in round trips; NaN: not known. Where windows are not known, none
+    are predicted.
     """
     counted = fits["keystone_requests"] + fits["keystone_connections"] * (1 + tls)
     new = pd.DataFrame({"counted": counted, "predicted": counted + fits["keystone_windows"].fillna(0)})

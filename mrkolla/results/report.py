@@ -51,7 +51,7 @@ def _picture(title: str, words_: str, figure: Any, chart: int | None = None) -> 
 
 
 class _Charts(list[dict[str, Any]]):
-    """The charts that a hand can ask, in the order in which the page's figures refer to them."""
+    """The charts that answer to the mouse, in the order of the numbers by which the page's figures name them."""
 
     def take(self, chart: dict[str, Any]) -> int:
         """The number of this chart, which is added."""

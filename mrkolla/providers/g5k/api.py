@@ -189,7 +189,7 @@ def user() -> str:
 
 
 def job_name(experiment: Experiment) -> str:
-    """By which the experiment's jobs are found again."""
+    """The name by which the experiment's jobs are found again."""
     return experiment.testbed_as(G5kTestbed).job_name or f"mrkolla-{experiment.name}"
 
 

@@ -247,7 +247,7 @@ def _todo_undo(kept: Mapping) -> dict:
 
 
 def _docker_runs(seen: Mapping) -> bool:
-    """One that is installed and stopped is as good as none: so mrkolla leaves the one that it has installed."""
+    """Whether Docker was in use before. Installed and stopped counts as not: that is how mrkolla leaves its own."""
     return seen["docker"] is not None and not seen["docker"].get("stopped")
 
 
