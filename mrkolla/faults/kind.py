@@ -96,7 +96,7 @@ class Sight(ABC):
 
     @abstractmethod
     def begun(self, since: float) -> dict[str, Any]:
-        """See that the fault is there; it began at ``since``. ``seen`` in the answer is the time when it was seen."""
+        """See that the fault is there; it began at ``since``. ``seen`` in the answer is when that was seen."""
 
     @abstractmethod
     def ended(self, since: float) -> dict[str, Any]:
