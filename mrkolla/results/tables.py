@@ -17,7 +17,7 @@ from rich.text import Text
 
 from mrkolla.results.attribution import shares, token_cache
 from mrkolla.results.gathering import Gathered
-from mrkolla.results.links import tolerance_ms
+from mrkolla.results.round_trips import tolerance_ms
 from mrkolla.results.stats import GROUP, Analysis, analyse, labels, levels_of
 from mrkolla.results.words import k_text, k_wire_text, ms, number, percent
 

@@ -27,7 +27,7 @@ from mrkolla.base.errors import InputError, LackError
 from mrkolla.config import Experiment, placement
 from mrkolla.config.base import suggest
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
-from mrkolla.providers.g5k.place import check_regions
+from mrkolla.providers.g5k.job_nodes import check_regions
 
 Say = Callable[[str], None]
 _OVER = ("error", "terminated", "killed")

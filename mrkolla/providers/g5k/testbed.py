@@ -29,8 +29,8 @@ from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
 from mrkolla.providers import plain
 from mrkolla.providers import prepare as prepare_hosts
-from mrkolla.providers.g5k import equip, place, reach, state
-from mrkolla.providers.g5k.look import doctor
+from mrkolla.providers.g5k import equip, job_nodes, reach, state
+from mrkolla.providers.g5k.doctor import doctor
 from mrkolla.providers.g5k.state import Reserved
 from mrkolla.providers.plain import known_hosts, kolla_config
 from mrkolla.providers.plain import need_ssh as need
@@ -54,7 +54,7 @@ _UNKNOWN = IPv4Network("192.0.2.0/24")
 
 def regions(experiment: Experiment) -> list[Region]:
     """The regions with their hosts: those that are reserved, else names and addresses of nobody."""
-    place.check_regions(experiment)
+    job_nodes.check_regions(experiment)
     reserved = state.load(experiment.name)
     hosts = placement.wanted(experiment)
     if reserved is not None and reserved.hosts.keys() != {host.name for host in hosts}:
@@ -64,7 +64,7 @@ def regions(experiment: Experiment) -> list[Region]:
         own = [host for host in hosts if host.region == name]
         if reserved is None:
             called = {host.name: (host.name, f"{host.name}.not-reserved-yet.invalid") for host in own}
-            vip, subnet = str(_UNKNOWN[place.FIRST_VIP + index % 240]), str(_UNKNOWN)
+            vip, subnet = str(_UNKNOWN[job_nodes.FIRST_VIP + index % 240]), str(_UNKNOWN)
         else:
             # By its own name, since services register themselves by that.
             nodes = {host.name: reserved.hosts[host.name] for host in own}
@@ -84,11 +84,11 @@ def foresee(experiment: Experiment, results: Path) -> None:
 
     ``results`` holds earlier runs, from which the time is estimated. Raises InputError and LackError.
     """
-    place.check_regions(experiment)
+    job_nodes.check_regions(experiment)
     found = estimate(experiment, results)
     job = batch.current()
     if job is not None:
-        place.assign(experiment, list(job.nodes), f"job {job.id}")
+        job_nodes.assign(experiment, list(job.nodes), f"job {job.id}")
     ends = job.ends if job else _running_until(experiment)
     if ends is None:
         refuse_short(found, walltime_s(experiment.testbed_as(G5kTestbed).walltime))
@@ -128,7 +128,7 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
 
 
 def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
-    nodes = place.assign(experiment, list(job.nodes), f"job {job.id}")
+    nodes = job_nodes.assign(experiment, list(job.nodes), f"job {job.id}")
     reserved = Reserved(jobs=[(None, job.id)], ends=job.ends)
     _settle(experiment, reserved, nodes, {None: _subnets_of_job(job)}, getpass.getuser(), say)
 
@@ -146,7 +146,7 @@ def _use_api(experiment: Experiment, say: Say) -> None:
         left = made.ends - time.time()
         if left < 60:
             raise LackError(f"the jobs end in {max(0, left):.0f} s: run this again for new ones")
-        nodes = place.assign(experiment, list(made.nodes), f"job {reserved.names()}")
+        nodes = job_nodes.assign(experiment, list(made.nodes), f"job {reserved.names()}")
         try:
             _settle(experiment, reserved, nodes, made.subnets, api.user(), say, made.nodes)
         except BaseException:
@@ -214,8 +214,8 @@ def _settle(
 def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[dict[str, str], bool]:
     firsts = {host.region: reserved.hosts[host.name] for host in reversed(placement.wanted(experiment))}
     single = set(subnets) == {None}
-    sites = {region: None if single else place.NodeName.of(node.node).site for region, node in firsts.items()}
-    found = place.vips(experiment, subnets, sites)
+    sites = {region: None if single else job_nodes.NodeName.of(node.node).site for region, node in firsts.items()}
+    found = job_nodes.vips(experiment, subnets, sites)
     missing = [name for name in firsts if name not in found]
     if not missing:
         return found, False
@@ -226,7 +226,7 @@ def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[di
         )
     # All hosts are on one link, and mrkolla runs on one of them: routes to the control hosts are enough.
     block = IPv4Network(reach.ROUTED_VIPS)
-    return {n: str(block[place.FIRST_VIP + i]) for i, n in enumerate(placement.region_names(experiment))}, True
+    return {n: str(block[job_nodes.FIRST_VIP + i]) for i, n in enumerate(placement.region_names(experiment))}, True
 
 
 def _begin_anew(cloud: str) -> None:

@@ -16,7 +16,7 @@ from mrkolla.base import files, remote
 from mrkolla.base.enos import to_enoslib
 from mrkolla.base.errors import DeployError, LackError
 from mrkolla.base.remote import Host
-from mrkolla.providers.prepare.look import (
+from mrkolla.providers.prepare.inspection import (
     HERE,
     MODULES,
     PROGRAMS,
