@@ -213,7 +213,7 @@ def used() -> dict[str, str]:
     for cloud in sorted([*root().glob("cloud-*"), *root().glob("saved-*")]):
         names = _rests_on(cloud)
         if not any(name.startswith("host-") for name in names) and (cloud / "testbed.json").exists():
-            # Hosts on this machine whose mrkolla did not write it down yet: it may be any.
+            # Hosts on this machine, made by a version that did not write down what they need: it may be any.
             names |= {path.name for kind in ("host", "images") for path in root().glob(f"{kind}-*")}
         found |= dict.fromkeys(names, f"{cloud.name} rests on it")
     return found

@@ -27,7 +27,7 @@ def interrupt() -> None:
 
 
 def interruptions() -> int:
-    """How often :func:`interrupt` was called: work that finds more than at its beginning is to end."""
+    """How often :func:`interrupt` was called. Work ends itself when this is more than it was at its beginning."""
     return len(_interruptions)
 
 

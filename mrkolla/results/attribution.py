@@ -153,9 +153,9 @@ def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operatio
 def throughput(analysis: Analysis) -> pd.DataFrame:
     """Whole iterations a second: a row per operation, region, concurrency, asked RTT and point.
 
-    Those that did not fail over the time from the first start to the last end, warm-up left out. Only operations whose
-    samples have several concurrencies. Columns: tool, scenario, token_cache, settings, concurrency, origin_region,
-    target_region, level, point, repetition, n, seconds, per_second.
+    That is the number that did not fail, divided by the time from the first start to the last end; warm-up is left out.
+    Only operations whose samples have several concurrencies are there. Columns: tool, scenario, token_cache, settings,
+    concurrency, origin_region, target_region, level, point, repetition, n, seconds, per_second.
     """
     keys = analysis.gathered.keys
     whole = keys[keys["action"].isna() & keys["start_ns"].notna()].copy()
