@@ -21,14 +21,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mrkolla import config
-from mrkolla.base.errors import InputError
+from mrkolla.base.errors import BenchError, InputError
 from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS, Finding, Registry
 from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, Tool, make_tool
@@ -54,6 +55,8 @@ __all__ = [
 
 _NOWHERE = "mrkolla-no-such-cloud"
 _POINT = BenchPoint("rtt0-r1")
+#: Seconds until load that begins in one region has to have begun in all.
+_PATIENCE_S = 10.0
 
 
 def check_tool(entry: Mapping[str, Any], context: BenchContext | None = None) -> list[dict[str, Any]]:
@@ -79,11 +82,16 @@ def _run_tool(say: _Say, tool: type[Tool], options: ToolOptions, context: BenchC
     rtts = dict.fromkeys((region.name for region in context.regions), 0.5)
     point = BenchPoint(_POINT.id, rtts, rtts)
     started: list[subprocess.Popen[str]] = []
+    at: set[str] = set()
     launcher = context.launcher
 
     def kept(host: Host, argv: list[str]) -> subprocess.Popen[str]:
+        at.add(host.name)
         started.append(launcher(host, argv))
         return started[-1]
+
+    def broken(host: Host, argv: list[str]) -> subprocess.Popen[str]:
+        return kept(host, ["sh", "-c", "echo this is broken >&2; exit 3"])
 
     context.launcher = kept
     try:
@@ -94,11 +102,21 @@ def _run_tool(say: _Say, tool: type[Tool], options: ToolOptions, context: BenchC
         say({row["tool"] for row in rows} == {one.name}, "its samples are not under its name")
         say({row["point"] for row in rows} == {point.id}, "its samples are not of the point that it was given")
         say(all(process.poll() is not None for process in started), "run() ended, and what it started goes on")
+        hosts = at.copy()
+        at.clear()
         samples = one.run(context, point, context.regions)
         next(samples)
+        until = time.monotonic() + _PATIENCE_S
+        while at < hosts and time.monotonic() < until:
+            time.sleep(0.05)
+        say(at == hosts, f"a first sample came, and load was started on {sorted(at)} alone: not at the same time")
         if inspect.isgenerator(samples):
             samples.close()
             say(all(process.poll() is not None for process in started), "it was stopped, and what it started goes on")
+        context.launcher = broken
+        if started:
+            failed = "what it started on the hosts fails, and run() raises no BenchError"
+            _raises(say, BenchError, lambda: list(one.run(context, point, context.regions)), failed)
     finally:
         context.launcher = launcher
         for process in started:
@@ -185,7 +203,7 @@ def _check_regions(say: _Say, testbed: Testbed, experiment: Experiment) -> None:
 def check_wan_driver(name: str, links: Sequence[LocalLink] = (), state_dir: Path | None = None) -> None:
     """Check the WAN driver ``name``; with ``links`` (at a router of the author's; root) it is put to work on them.
 
-    ``state_dir`` must be empty, and is so again.
+    ``state_dir`` must be empty, and is empty again afterwards.
     """
     driver, say = _plugin(WAN_DRIVERS, name, Driver, None)
     say(isinstance(driver.rank, int), "its rank is no whole number")
@@ -248,6 +266,9 @@ def check_fault(
             words_alone = not isinstance(command, str) and all(isinstance(word, str) for word in command)
             say(words_alone, f"{command!r} is no command: a list of words")
     say(one.acts() == acts, "asked twice what it does, acts() says two things: it must change nothing")
+    if getattr(options, "host", None):
+        elsewhere = make(options.model_copy(update={"host": "no-such-host"}), scene)
+        _raises(say, InputError, elsewhere.acts, "acts() of a host that is not there raises no InputError")
     say(isinstance(one.sight(), AbstractContextManager), "sight() gives no context manager")
     if folder is None:
         return None
@@ -345,6 +366,12 @@ def _experiment(say: _Say, **sections: Any) -> Experiment:
     again = config.from_dict(experiment.model_dump(mode="json"))
     say(again == experiment, "written out and read again, the experiment is another one")
     return experiment
+
+
+def _raises(say: _Say, kind: type[Exception], work: Callable[[], object], problem: str) -> None:
+    with suppress(kind):
+        work()
+        say(False, problem)
 
 
 def _refuses_unknown_key(say: _Say, section: str, value: Any) -> None:

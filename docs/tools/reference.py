@@ -26,7 +26,7 @@ class FileReference:
         """The table of ``schema``, a map at ``path``, and then those of the maps in it."""
         required = schema.get("required", [])
         yield from ["| key | what it takes | default | what it is |", "|---|---|---|---|"]
-        below = []
+        below: list[tuple[str, Schema]] = []
         for key, value in schema.get("properties", {}).items():
             here = f"{path}.{key}" if path else key
             # pydantic leaves keys with a default out of `required`, those of kinds with one value among them.

@@ -3,11 +3,11 @@
 from mrkolla.testing import check_testbed, check_tool, local_context
 
 
-def test_the_tool():
+def test_the_tool() -> None:
     rows = check_tool({"tool": "timed", "command": ["true"], "samples": 3}, local_context("OSR1", "OSR2"))
     assert [row["iteration"] for row in rows] == [0, 1, 2, 0, 1, 2]
     assert {row["error"] for row in rows} == {None}
 
 
-def test_the_testbed():
+def test_the_testbed() -> None:
     check_testbed({"kind": "rack", "network": "192.0.2.0/24"})

@@ -9,7 +9,7 @@ from mrkolla.base.errors import InputError
 
 
 def path(text: str) -> Path | str:
-    """The type of an argument that is a path. An empty text stays one: ``Path("")`` would be the working directory."""
+    """The type of an argument that is a path. An empty one stays text, since ``Path("")`` is the working directory."""
     return Path(text) if text else ""
 
 

@@ -85,7 +85,7 @@ def locked(name: str, waiting: Callable[[str], None] | None = None, timeout: flo
 def unused(path: Path) -> Iterator[str | None]:
     """None while no other process makes, copies or uses the entry ``path``, nor begins to; else why it must stay."""
     kind = path.name.partition("-")[0]
-    if kind == "cloud":  # which has a lock of another kind
+    if kind == "cloud":  # locked otherwise: see mrkolla.base.lock
         yield None
         return
     lock = {"saved": path.name, "restoring": path.name, "deployed": kind}.get(kind, path.name.rpartition("-")[0])
@@ -187,7 +187,7 @@ def remove(path: Path) -> None:
         raise DeployError(f"{inside[0]} is mounted: 'umount' it, then remove {path}")
     done = subprocess.run(["rm", "-rf", "--one-file-system", str(path)], capture_output=True, text=True, timeout=900)
     if done.returncode != 0:
-        raise DeployError(f"{path} could not be removed: {done.stderr.strip().splitlines()[-1]}")
+        raise DeployError(f"{path} could not be removed: {shell.last_words(done)}")
 
 
 def use(cloud: Path, paths: Iterable[Path]) -> None:
@@ -203,17 +203,17 @@ def _rests_on(cloud: Path) -> set[str]:
         found = json.loads((cloud / _USES).read_text())
     except (OSError, ValueError, RecursionError):
         return set()
-    # Anything else says nothing, as if it was not written down.
+    # Anything else counts as not written down.
     return set(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else set()
 
 
 def used() -> dict[str, str]:
-    """The names of the entries that clouds, or saved ones, rest on; each with why it must stay."""
+    """The entries that a cloud, or a copy of one, needs: name -> why it must stay."""
     found: dict[str, str] = {}
     for cloud in sorted([*root().glob("cloud-*"), *root().glob("saved-*")]):
         names = _rests_on(cloud)
         if not any(name.startswith("host-") for name in names) and (cloud / "testbed.json").exists():
-            # Hosts on this machine whose mrkolla did not write it down yet: it may be any.
+            # Hosts on this machine, made by a version that did not write down what they need: it may be any.
             names |= {path.name for kind in ("host", "images") for path in root().glob(f"{kind}-*")}
         found |= dict.fromkeys(names, f"{cloud.name} rests on it")
     return found

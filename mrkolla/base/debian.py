@@ -73,9 +73,9 @@ def mirror(etc: Path = Path("/etc/apt")) -> str:
 
 
 def leave_out(patterns: Sequence[str]) -> list[str]:
-    """Hooks that keep dpkg from unpacking ``patterns``; of the few packages that are there already they are removed.
+    """Hooks that keep dpkg from unpacking the files that ``patterns`` name, and remove those that are there already.
 
-    mmdebstrap's own way (``--dpkgopt``) starts a Python for each of those packages.
+    mmdebstrap's own way (``--dpkgopt``) starts a Python for each package that is there already.
     """
     if not patterns:
         return []

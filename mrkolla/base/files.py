@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def write(path: Path, data: str | bytes, mode: int = 0o644) -> None:
-    """Put ``data`` (text as UTF-8) in place of whatever ``path`` is; on the disk when this returns.
+    """Write ``data`` (text as UTF-8) to ``path``, in place of what is there; it is on the disk when this returns.
 
-    The file never has a wider ``mode``. Of two processes that write it at once, one's file stays, whole. Raises
-    OSError, with what was there left alone.
+    At no moment may others do more with the file than ``mode`` says. When two processes write at once, the file is all
+    of one of them. Raises OSError; then what was there is as it was.
     """
     with replaced(path, mode) as new:
         new.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -55,7 +55,7 @@ def _placed(path: Path, mode: int, place: Callable[[Path, Path], None]) -> Itera
 
 
 def settle(*paths: Path) -> None:
-    """Have files, or the names in folders, on the disk before this returns."""
+    """See that files, or the names in folders, are on the disk before this returns."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -97,7 +97,7 @@ def run(
 def forget(host: Host) -> None:
     """End the kept connection to ``host``, if there is one: it would hold on to a host that is gone."""
     line = ["ssh", *host._control(), "-O", "exit", "-p", str(host.port), f"{host.user}@{host.address}"]
-    # Without a connection this fails, which is as good.
+    # Where there is no connection this fails, which does no harm.
     subprocess.run(line, capture_output=True, timeout=20, check=False)
 
 

@@ -27,7 +27,7 @@ def interrupt() -> None:
 
 
 def interruptions() -> int:
-    """How often :func:`interrupt` was called: work that finds more than at its beginning is to end."""
+    """How often :func:`interrupt` was called. Work ends itself when this is more than it was at its beginning."""
     return len(_interruptions)
 
 
@@ -157,7 +157,7 @@ def end_leftover(pidfile: Path) -> bool:
         mark = json.loads(pidfile.read_text())
     except (FileNotFoundError, ValueError):
         return False
-    # The first of a group may be gone while the others live: its number is not given to another process meanwhile.
+    # None: the group's first process is gone, and others live. Its number goes to no other process until they end.
     if started(mark["pid"]) not in (mark["started"], None) or not _group_lives(mark["pid"]):
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -184,7 +184,7 @@ def _group_lives(group: int) -> bool:
 
 
 def started(pid: int) -> int | None:
-    """When process ``pid`` began, in clock ticks since boot: with the id, a name that is not used twice."""
+    """When process ``pid`` began, in clock ticks since boot. Ids are used again; an id with this time is not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-#: What is said when nobody is there to be told of it: a terminal was closed, or there never was a stream.
+#: Errors that nobody can be told of, since the terminal was closed or there never was a stream.
 _GONE = (errno.EIO, errno.EBADF)
 _CALLED = {1: "standard output", 2: "standard error"}
 
 
 def steady() -> None:
-    """Have this process' standard streams there, and writing to them not fail because a terminal is gone.
+    """See that this process has its standard streams, and that writing to them does not fail when a terminal is gone.
 
     Characters that a stream's encoding lacks become question marks. Streams that are not the process' own (a test's)
     are left alone.
@@ -57,7 +57,7 @@ def _nowhere(number: int) -> None:
 
 
 class _Steady(io.FileIO):
-    """A file descriptor that leads nowhere once writing to it has failed: an error if somebody is there to be told."""
+    """A standard stream that leads nowhere once writing has failed. The failure is raised if somebody can be told."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:

@@ -85,7 +85,7 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
         points.setdefault(like, []).extend(value for value in spent if value)
         names.setdefault(like, []).append(path.name)
         if other.digest() == experiment.digest():
-            # Runs are in the order of time, so the last one is the one that would be gone on with.
+            # Runs come in order of time: the last of this experiment is the one that would be resumed.
             finished = "report" in state and state["report"].state == "done"
             done = 0 if finished else len(spent)
     best_deploy, best_point = _best(deploys), _best(points)

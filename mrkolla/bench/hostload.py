@@ -56,7 +56,7 @@ class HostLoad:
             self._rows.append({"region": region, "host": host, **line["row"]})
 
     def write(self, folder: Path, run: str, point: str) -> list[str]:
-        """Write what was seen since :meth:`begin`; returns warnings of hosts of which nothing was."""
+        """Write what was seen since :meth:`begin`; returns a warning for each host that said nothing."""
         names = {host.name for _, host in self._hosts}
         rows = [row for row in list(self._rows) if row["host"] in names]
         hosts.write(folder, run, point, rows)

@@ -264,7 +264,7 @@ def _side_by_side(group: list[Play], work: Callable[[Play, threading.Event], Any
     def one(number: int) -> None:
         try:
             outcomes[number] = work(group[number], stop)
-        except Exception as broken:  # noqa: BLE001 - raised again by who asked for it
+        except Exception as broken:  # noqa: BLE001 - an outcome, which the caller raises
             outcomes[number] = broken
 
     threads = [threading.Thread(target=one, args=(n,), name=play.label, daemon=True) for n, play in enumerate(group)]

@@ -98,7 +98,7 @@ class Play:
             if self.hosts[agent["id"]].host != host:
                 continue
             argv = [f"{folder}/bin/shaker-agent", "--server-endpoint", f"{self.lead.host.address}:{self.port}"]
-            # Without a folder for them, it looks for one called None and ends at the first script.
+            # Without --agent-dir the agent writes scripts to a folder called None, and ends at the first.
             argv += ["--agent-id", agent["id"], "--polling-interval", str(POLLING_S), "--agent-dir", "."]
             argv += ["--agent-socket-recv-timeout", _SOCKET_MS, "--agent-socket-send-timeout", _SOCKET_MS]
             env = {"PORT": str(self.iperf3_port)}

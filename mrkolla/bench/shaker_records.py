@@ -128,7 +128,8 @@ def _error(record: Mapping[str, Any]) -> str:
 
 
 def _script_error(text: str, stderr: str) -> str | None:
-    """Shaker takes no notice of a script's status: one that says nothing, or whose iperf3 says so, has failed."""
+    """Why a script failed, or None. Shaker takes no notice of its status, so what it printed is looked at: iperf3's
+    error, or nothing but words on its standard error."""
     if refused := re.search(r'"error":\s*"([^"]+)"', text):
         return f"error: {refused[1]}"
     if not text.strip() and stderr.strip():
@@ -214,8 +215,10 @@ def sections(text: str) -> tuple[list[Echo], list[Figure]]:
 
 
 def link(results: Iterable[Result], asked_mbit: float | None = None) -> dict[str, Any]:
-    """What the results of one pair say of the link between: goodput (Mbit/s) by test, round trips (ms) idle and loaded,
-    ``bloat_ms`` (by how much load lengthens the median), and ``problems`` against a bandwidth asked for.
+    """What the results of one pair say of the link between them.
+
+    That is: goodput (Mbit/s) by test, round trips (ms) idle and loaded, ``bloat_ms`` (by how much load lengthens the
+    median), and ``problems`` where a bandwidth was asked for.
     """
     goodput: dict[str, float] = {}
     parts: dict[str, dict[str, dict[str, float]]] = {}

@@ -33,7 +33,7 @@ FLENT_SERVERS = {
     **dict.fromkeys(("udp_flood", "udp_flood_var_up", "udp_flood_var_up_stagger"), "iperf-udp"),
 }
 IPERF3_PORT, IPERF_PORT, IRTT_PORT, NETPERF_PORT = 5201, 5001, 2112, 12865
-# Where Shaker's own templates are, to Shaker.
+# What the path of a template begins with where it is one of Shaker's own.
 _OWN = "shaker/"
 # Shaker adds this many seconds to what it expects of flent.
 _FLENT_EXTRA_S = 10

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 _LIST = Path(__file__).parent.parent / "browser-packages.txt"
-#: Seconds that a page has for what it must show (Horizon compresses its scripts when first asked), between two looks.
+#: Seconds: that a page may take to show what it must (Horizon compresses its scripts when first asked); between looks.
 PAGE_S, POLL_S = 90.0, 0.5
 #: Size of the window, and so of a screenshot, in pixels.
 WINDOW = (1400, 900)

@@ -45,7 +45,10 @@ class Undo:
 
 
 def _tried(remove: Callable[[], Any]) -> Exception | None:
-    """Call ``remove`` until it works, TRIES times at most; the last error, or None. Gone already is removed."""
+    """Call ``remove`` until it works, TRIES times at most. Returns the last error, or None where it worked.
+
+    What is gone already counts as removed.
+    """
     error: Exception | None = None
     for attempt in range(TRIES):
         if attempt:

@@ -1,4 +1,4 @@
-"""An OSR's own Keystone: it takes the AR's tokens and the AR its, and what changes at the AR is seen there."""
+"""An OSR's own Keystone takes the AR's tokens, the AR takes its tokens, and it sees what changes at the AR."""
 
 from __future__ import annotations
 

@@ -244,20 +244,25 @@ def destroy_options(parser: argparse.ArgumentParser) -> None:
 
 def destroy(args: argparse.Namespace) -> int:
     """Remove a cloud and all that belongs to it."""
-    if args.name is None:
-        return _power("destroy")(args)
     from mrkolla import config, providers
     from mrkolla.base import cache
+    from mrkolla.results import RunFolder
     from mrkolla.wan import open_links
+
+    known = sorted(path.name.removeprefix("cloud-") for path in cache.root().glob("cloud-*"))
+    there = f"there are: {', '.join(known) or 'none'}"
+    if args.name is None:
+        if args.run is None and not RunFolder.runs(args.results):
+            raise InputError(f"{args.results}: no run here: say --results DIR, or --name CLOUD, of which {there}")
+        return _power("destroy")(args)
 
     def one_says(method: str) -> bool:
         return any(says for _, says in providers.answers(method, args.name))
 
     folder = cache.cloud(args.name)
-    known = sorted(path.name.removeprefix("cloud-") for path in cache.root().glob("cloud-*"))
     # A folder that was removed by hand leaves hosts' networks, which are known as this cache's.
     if args.name not in known and (config.wrong_name(args.name) or not one_says("has_remains")):
-        raise InputError(f"there is no cloud '{args.name}'; there are: {', '.join(known) or 'none'}")
+        raise InputError(f"there is no cloud '{args.name}'; {there}")
     with writing(args.name, args.wait):
         if (folder / "wan").is_dir() and not one_says("is_others"):
             open_links([], folder / "wan").stop()

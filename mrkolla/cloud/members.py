@@ -95,7 +95,7 @@ class Members:
     def in_force(self, experiment: Experiment, *, pending: bool = False) -> Experiment:
         """``experiment`` with the regions that the cloud has now; with ``pending`` those on their way in or out too.
 
-        A round trip of the sweep that is given by region holds for a region beyond it what it joined over.
+        Where the sweep gives round trips by region, a region that it does not name has the one that it joined over.
         """
         known = self.all()
         if not known:

@@ -31,9 +31,9 @@ from mrkolla.config import Experiment
 from mrkolla.config.sections import SYNTHETIC
 from mrkolla.wan import Rtt, Wan, verify
 
-#: What one is reckoned with: its link's two delay lines (seen: 5.5 MiB of their own each), its namespace, its load.
+#: Memory that one is taken to need: for its link's two delay lines (5.5 MiB each were seen), its namespace, its load.
 EACH_MIB = 15.0
-#: The share of the golden ratio: its multiples, whatever their number, lie evenly between 0 and 1.
+#: The fractional part of the golden ratio: the fractional parts of its multiples lie evenly between 0 and 1.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 

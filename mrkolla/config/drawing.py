@@ -13,7 +13,7 @@ from mrkolla.config.sections import split
 
 #: More hosts of one role than these are drawn as one: "osr1-compute1 … osr1-compute40".
 _MOST_HOSTS = 4
-#: More round trips than these are told by the first and the last.
+#: Of more round trips than these, only the first and the last are shown.
 _MOST_RTTS = 6
 _ROLES = ("control", "network", "compute")
 

@@ -21,7 +21,7 @@ class Shape(NamedTuple):
     compute: int
 
     def kind(self, role: str) -> str:
-        """Which of the three the hosts with ``role`` are."""
+        """Which kind of hosts (control, network or compute) has ``role`` here."""
         return "control" if role == "network" and not self.network else role
 
 

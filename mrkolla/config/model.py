@@ -280,7 +280,7 @@ class Experiment(Model):
         return self.model_copy(update={"keystone": self.keystone.model_copy(update=dict(changes))})
 
     def variants(self) -> list[Experiment]:
-        """What this experiment is between points of its sweep, with each of the sweep's settings of the cloud."""
+        """This experiment once for each setting of the cloud that its sweep has: of Keystone, and of fake computes."""
         found = [self.with_keystone(variant.model_dump(exclude_none=True)) for variant in self.sweep.keystone]
         return found + [self.with_fake_computes(number) for number in self.sweep.fake_computes]
 

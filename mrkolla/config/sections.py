@@ -108,7 +108,7 @@ _SECRET = re.compile(
 
 
 def _is_value(value: Any) -> bool:
-    """Whether it is some text, or a number, which a password may be too, or a list with such."""
+    """Whether ``value`` can be a password: a text that is not empty, a number, or a list with one of these."""
     if isinstance(value, (list, tuple)):
         return any(isinstance(one, (str, int, float)) and _is_value(one) for one in value)
     return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value != ""
@@ -201,7 +201,7 @@ class CloudKolla(Kolla):
 
 
 class KeystoneSettings(Model):
-    """What of Keystone, and of the services that ask it, a running cloud can be given; null is Kolla's own value."""
+    """Settings of Keystone, and of the services that ask it, that a running cloud can be given; null is Kolla's own."""
 
     hash_rounds: Int | None = Field(None, ge=4, le=31, description="bcrypt rounds of the password hash, 4 to 31")
     keep_alive: Bool | None = Field(None, description="whether Keystone keeps HTTP connections open")

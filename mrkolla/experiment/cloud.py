@@ -79,7 +79,7 @@ class Cloud:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         closing, self.closing = self.closing, None
         if closing is not None:
-            closing.__exit__(kind, error, _)  # which comes back here, and then closes the display
+            closing.__exit__(kind, error, _)  # calls this method once more (now without closing), then ends the display
             self._say_goodbye()
             return
         try:
@@ -129,7 +129,7 @@ class Cloud:
         self.deployed.end_synthetic()
         synthetic.foresee(self.deployed, self.experiment)
         for member in self.deployed.members.pending():
-            # A region half in was never in service; one that was to leave is on its way.
+            # It joined in part and never served, or it was to leave anyway.
             self.progress.note(f"region {member.name}: it was {member.state} when that was cut off; it leaves now")
             self.leave(member.name)
         if gone := self.deployed.members.gone(self.experiment):
@@ -303,10 +303,10 @@ class Cloud:
         catalog_regions: int | None = None,
         synthetic_regions: Sequence[str] = (),
     ) -> None:
-        """Put the experiment's settings of Keystone, with ``changes``, in force; nothing where they are.
+        """Give the cloud the experiment's settings of Keystone, with ``changes``; those it has already are left alone.
 
-        With ``fake_computes``, each OSR has as many; what they take is kept in ``computes.json``. With
-        ``catalog_regions``, so many regions are in Keystone's catalog; those of ``synthetic_regions`` on top.
+        ``fake_computes``: how many each OSR gets; what they take is kept in ``computes.json``. ``catalog_regions``: how
+        many regions Keystone's catalog gets, to which those of ``synthetic_regions`` are added.
         """
         wanted = self.experiment.with_keystone(changes).keystone
         began = time.monotonic()

@@ -8,7 +8,7 @@
     phases.report(cloud)
 
 Each phase is kept as a point of its own, ``POINT-PHASE``; an operation belongs to the phase in which it started.
-``phases.json`` in the run folder says when each phase was; what is made of it: :mod:`mrkolla.results.phases`.
+``phases.json`` in the run folder says when each phase was; what is made of it: :mod:`mrkolla.results.phase_table`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mrkolla.bench import BenchContext, BenchPoint, make_tool
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import Experiment, Point, ProbeOptions
 from mrkolla.experiment.point_links import Links
-from mrkolla.results import RunFolder, phases, render
+from mrkolla.results import RunFolder, phase_table, render
 
 #: More rounds than any phase can have: the probe goes on until it is told to end.
 _ENDLESS, _MOST_S = 1_000_000, 24 * 3600.0
@@ -157,8 +157,8 @@ class Watch:
                     **phase,
                 }
             )
-        others = [known for known in cloud.folder.read_json(phases.FILE, []) if known["of"] != point.id]
-        cloud.folder.write_json(phases.FILE, [*others, *entries])
+        others = [known for known in cloud.folder.read_json(phase_table.FILE, []) if known["of"] != point.id]
+        cloud.folder.write_json(phase_table.FILE, [*others, *entries])
         if status == "done":
             seconds = round(time.monotonic() - self._began, 1)
             kept = [entry["point"] for entry in entries]
@@ -191,6 +191,7 @@ def report(cloud: Measured) -> Path:
 
     Raises what ``cloud.report`` raises.
     """
-    data = phases.table(cloud.folder)
-    texts = [render(made.rich()) for made in (phases.changes(cloud.folder), phases.grid(data))] if len(data) else []
+    data = phase_table.table(cloud.folder)
+    grids = [phase_table.changes(cloud.folder), phase_table.grid(data)] if len(data) else []
+    texts = [render(made.rich()) for made in grids]
     return cloud.report(tables=texts)

@@ -111,7 +111,7 @@ class Holder:
             self._changed.notify_all()
 
     def wait_begun(self) -> float:
-        """Wait until it is there: since when, s since 1970. Raises FaultError when it cannot be."""
+        """Wait until the fault is there; returns since when (s since 1970). Raises FaultError where it cannot be."""
         with self._changed:
             done = self._changed.wait_for(lambda: self.begun or self._failed or self._over, _BEGIN_S)
         if self.begun is None:
@@ -120,7 +120,7 @@ class Holder:
         return self.begun
 
     def wait_ended(self, timeout_s: float | None = None) -> bool:
-        """Wait until it is over, at most so long; whether it is."""
+        """Wait until the fault is over, or until the time is up; returns whether it is over."""
         with self._changed:
             return self._changed.wait_for(lambda: self.ended is not None or self._over, timeout_s)
 
@@ -129,7 +129,7 @@ class Holder:
         self._program.say(f"{word}\n")
 
     def end(self) -> None:
-        """Have it end, if it has not, and see to it that nothing is left. Raises FaultError for what is."""
+        """End the fault unless it has ended, and see that nothing is left of it. Raises FaultError for what is left."""
         if not self._over:
             self.say("end")
             self.wait_ended(_END_S)

@@ -63,6 +63,13 @@ class Scene:
         """The hosts of ``region`` by their names."""
         return {placed.host.name: placed.host for placed in self.region(region).hosts}
 
+    def host(self, region: str, name: str | None) -> remote.Host:
+        """The host ``name`` of ``region``; raises InputError that names those there are."""
+        hosts = self.hosts(region)
+        if name not in hosts:
+            raise InputError(f"no host '{name}' in region {region}; there are {', '.join(hosts)}")
+        return hosts[name]
+
     def link(self, osr: str) -> LocalLink | PlainLink:
         """The link of ``osr``; raises InputError where there is none."""
         if osr not in self.links:
@@ -71,10 +78,10 @@ class Scene:
 
 
 class Sight(ABC):
-    """How a fault's beginning and end are seen. Every method returns what it saw, JSON values, times in s.
+    """How a fault's beginning and end are seen. Every method returns what it saw: JSON values, times in s since 1970.
 
-    A context manager: what looks all the time begins with it. Methods raise FaultError when what they wait for is not
-    to be seen.
+    It is entered as a context manager before the fault begins: what looks all the time starts there. Each method waits
+    a bounded time, and raises FaultError when what it waits for is not seen.
     """
 
     def __enter__(self) -> Sight:
@@ -85,15 +92,15 @@ class Sight(ABC):
 
     @abstractmethod
     def before(self) -> dict[str, Any]:
-        """That all is well before. Raises InputError for what is not there."""
+        """See that all is well before the fault begins. Raises InputError for what is not there at all."""
 
     @abstractmethod
     def begun(self, since: float) -> dict[str, Any]:
-        """That it is there; ``since`` is the time (s since 1970) from which it should be. Has ``seen``, a time."""
+        """See that the fault is there; it began at ``since``. ``seen`` in the answer is when that was seen."""
 
     @abstractmethod
     def ended(self, since: float) -> dict[str, Any]:
-        """That it is over, ``since`` then. Has ``seen``, a time: all works as it did before."""
+        """See that all works as before; the fault ended at ``since``. ``seen`` is as in :meth:`begun`."""
 
 
 class Fault(Plugin, ABC):

@@ -27,11 +27,11 @@ from mrkolla.faults.kind import Act, Fault, Sight
 from mrkolla.wan import Asked, EchoServer, LocalLink, Meter, PlainLink, PlainRegion, PlainWan, verify
 from mrkolla.wan.driver import command
 
-#: Where the rules of the first link stand among the router's; each link has as many places.
+#: Preference of the first link's routing rules at the router, and how many preferences each link has for its own.
 FIRST, PLACES = 9000, 20
-#: An echo so often, and so long after the beginning none may come back any more (sent since then).
+#: Seconds: between two echoes; after the beginning, from when on no echo that is sent may come back.
 EVERY_S, GONE_S = 0.1, 1.0
-#: So long may the first echo take after the end.
+#: Seconds after the end in which an echo must have come back.
 BACK_S = 30.0
 _ECHOES, TRIES = 100, 3
 #: With so much loss on each way it may be that no echo at all comes back.
@@ -191,7 +191,7 @@ class _Echoes(Sight):
 
 
 class EchoSight(_Echoes):
-    """Sees that echoes stop, and that they come back; with ``returns`` they do so in between, too."""
+    """Sees that echoes stop, and that they come back. ``returns``: the link comes and goes, as when it flaps."""
 
     def __init__(self, fault: Fault, returns: bool) -> None:
         super().__init__(fault)

@@ -78,10 +78,7 @@ class _Place(Fault):
         raise NotImplementedError
 
     def _host(self) -> remote.Host:
-        hosts = self.scene.hosts(self.asked.region)
-        if self.asked.host not in hosts:
-            raise InputError(f"no host '{self.asked.host}' in region {self.asked.region}; there are {', '.join(hosts)}")
-        return hosts[self.asked.host]
+        return self.scene.host(self.asked.region, self.asked.host)
 
     def places(self, service: str) -> list[remote.Host]:
         """The hosts that have ``service``, or the one that was asked for."""

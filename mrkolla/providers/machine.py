@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mrkolla.base import cache
+from mrkolla.base import cache, shell
 from mrkolla.base.errors import LackError
 from mrkolla.base.plugins import Finding
 from mrkolla.providers.kvm import kvm_refused
@@ -70,7 +70,7 @@ def _memory() -> Finding:
 def _kernel_namespaces() -> Finding:
     argv = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
-    seen = "work" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["refused"])[-1]
+    seen = "work" if done.returncode == 0 else shell.last_words(done)
     return Finding("namespaces", done.returncode == 0, seen, "use a machine (not a locked-down container)")
 
 

@@ -116,7 +116,7 @@ def kolla_globals(
     """What Kolla's run for ``region`` must know of plain hosts; ``own`` holds what is this testbed's alone."""
     values: dict = {
         "enable_keepalived": False,
-        # Debian 13 reads /etc/sysctl.conf, where Kolla writes, no more when it boots. And this one can be taken away.
+        # Debian 13 does not read /etc/sysctl.conf, Kolla's default, at boot. And a file of its own can be removed.
         "kolla_sysctl_conf_path": "/etc/sysctl.d/61-mrkolla-kolla.conf",
         "network_interface": interface,
         # Preparing has looked at what these would: more systems can be hosts than Kolla's own list has.

@@ -55,7 +55,7 @@ _HOME = {
     "throughput_figure": "figures",
     "topology_figure": "figures",
     "regions_of_run": "topology",
-    "link_table": "links",
+    "link_table": "round_trips",
     "wan_figure": "figures",
     "write_figures": "figures",
     "write_all": "report",

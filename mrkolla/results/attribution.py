@@ -43,10 +43,11 @@ def tls_of(folder: RunFolder) -> int:
 
 
 def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
-    """``fits`` with what was counted and predicted, and how k of the wire compares with that, before its note.
+    """``fits`` with columns that compare k of the wire with what is predicted from the requests that were counted.
 
-    Columns: counted (requests + connections + TLS), predicted, off, off_low, off_high (k of the wire - predicted; all
-    in round trips, NaN: not known), verdict. Where windows are not known, none are predicted.
+    Before the column note come counted (requests + connections + TLS), predicted, off, off_low, off_high (k of the wire
+    - predicted) and verdict. All but the verdict are in round trips; NaN: not known. Where windows are not known, none
+    are predicted.
     """
     counted = fits["keystone_requests"] + fits["keystone_connections"] * (1 + tls)
     new = pd.DataFrame({"counted": counted, "predicted": counted + fits["keystone_windows"].fillna(0)})
@@ -152,9 +153,9 @@ def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operatio
 def throughput(analysis: Analysis) -> pd.DataFrame:
     """Whole iterations a second: a row per operation, region, concurrency, asked RTT and point.
 
-    Those that did not fail over the time from the first start to the last end, warm-up left out. Only operations whose
-    samples have several concurrencies. Columns: tool, scenario, token_cache, settings, concurrency, origin_region,
-    target_region, level, point, repetition, n, seconds, per_second.
+    That is the number that did not fail, divided by the time from the first start to the last end; warm-up is left out.
+    Only operations whose samples have several concurrencies are there. Columns: tool, scenario, token_cache, settings,
+    concurrency, origin_region, target_region, level, point, repetition, n, seconds, per_second.
     """
     keys = analysis.gathered.keys
     whole = keys[keys["action"].isna() & keys["start_ns"].notna()].copy()

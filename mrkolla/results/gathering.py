@@ -190,7 +190,7 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
 def _take(
     pieces: list[list[np.ndarray]], ms: np.ndarray, wanted: np.ndarray, local: np.ndarray, places: np.ndarray
 ) -> None:
-    """Put the ``wanted`` ones of ``ms`` to the pieces of their keys."""
+    """Add the ``wanted`` values of ``ms`` to ``pieces``, each to those of its key."""
     codes = local[wanted].astype(np.uint16 if len(places) < 2**16 else np.int64)  # two bytes: sorted by radix
     ordered = ms[wanted][np.argsort(codes, kind="stable")]
     numbers = np.bincount(codes, minlength=len(places))

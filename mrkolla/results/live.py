@@ -252,7 +252,7 @@ def leads(run: RunFolder, links: pd.DataFrame, analysis: Analysis, panels: Seque
 
 
 def _operation(row: Mapping[str, Any] | pd.Series) -> str:
-    """A group without its regions, as a key of JSON."""
+    """An operation of a group, whatever its region, as the key of a JSON object."""
     names = ("tool", "scenario", "token_cache", "settings", "concurrency")
     return " ".join("" if pd.isna(row[name]) else str(row[name]) for name in names)
 

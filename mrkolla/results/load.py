@@ -94,7 +94,7 @@ def _hosts(table: pd.DataFrame) -> pd.DataFrame:
     for metric, (columns, factor, joined) in _OF_HOSTS.items():
         value = table[list(columns)].astype(float).sum(axis=1, min_count=1) * factor
         own = table[["time", "region", "host"]].assign(value=value).dropna(subset="value")
-        # Two rows of a host in one second: its clock, or a late second.
+        # A host may have two rows in one second, when its clock was set or a second came late.
         of_host = own.groupby(["time", "region", "host"], observed=True)["value"].mean().reset_index()
         of_region = joined(of_host.groupby(["time", "region"], observed=True)["value"]).reset_index()
         rows.append(of_region.assign(metric=metric)[COLUMNS])

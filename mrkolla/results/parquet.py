@@ -20,7 +20,7 @@ _PIECE = 500_000
 
 
 def need_bounded(path: Path) -> pa.Schema:
-    """The schema of any Parquet file, once it says that it can be held: few bytes can stand for values without end.
+    """The schema of any Parquet file, once its size unpacked is known: a small file may hold more than memory does.
 
     Raises:
         InputError: not readable, or larger than :data:`MOST_BYTES` when it is unpacked.

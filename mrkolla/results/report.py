@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from mrkolla.base.errors import InputError
-from mrkolla.results import faults, figures, hosts, live, load, phases, tables, words
+from mrkolla.results import faults, figures, hosts, live, load, phase_table, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
 from mrkolla.results.explained import split
@@ -21,7 +21,7 @@ from mrkolla.results.figures.faults import survival_figure, timeline_figure
 from mrkolla.results.figures.phases import phases_figure
 from mrkolla.results.figures.style import DASHES
 from mrkolla.results.gathering import Gathered, gather
-from mrkolla.results.links import link_table
+from mrkolla.results.round_trips import link_table
 from mrkolla.results.stats import Analysis, analyse
 from mrkolla.results.store import RunFolder
 from mrkolla.results.summary import write_summary
@@ -51,7 +51,7 @@ def _picture(title: str, words_: str, figure: Any, chart: int | None = None) -> 
 
 
 class _Charts(list[dict[str, Any]]):
-    """The charts that a hand can ask, in the order in which the page's figures refer to them."""
+    """The charts that answer to the mouse, in the order of the numbers by which the page's figures name them."""
 
     def take(self, chart: dict[str, Any]) -> int:
         """The number of this chart, which is added."""
@@ -242,11 +242,11 @@ def write_report(
         load_picture = _picture(
             "Load", "Latency over time, and what was busy meanwhile", figures.load_figure(busy, dots)
         )
-    watched = phases.table(run)
-    series = phases.series(run) if len(watched) else None
+    watched = phase_table.table(run)
+    series = phase_table.series(run) if len(watched) else None
     phases_picture = None
     if series is not None and len(series):
-        drawn = phases_figure(run.read_json(phases.FILE, []), series)
+        drawn = phases_figure(run.read_json(phase_table.FILE, []), series)
         phases_picture = _picture("Phases", "Latency over time, phase by phase", drawn)
     status = [p.get("status", "done") for p in points]
     environment = jinja2.Environment(
@@ -265,8 +265,8 @@ def write_report(
         of=of,
         analysis=analysis,
         counts={s: status.count(s) for s in ("done", "refused", "failed", "lost") if s in status},
-        changes=phases.changes(run),
-        phases=phases.grid(watched) if len(watched) else None,
+        changes=phase_table.changes(run),
+        phases=phase_table.grid(watched) if len(watched) else None,
         phases_picture=phases_picture,
         faults=_faults(run),
         samples=gathered.rows if gathered else 0,
@@ -308,8 +308,8 @@ def write_all(folder: RunFolder | Path | str, *, title: str | None = None, remar
             write_report(run, title=title, remarks=remarks)
         raise
     write_summary(run, analysis)
-    if len(watched := phases.table(run)):
-        run.write_text(phases.TABLE, watched.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    if len(watched := phase_table.table(run)):
+        run.write_text(phase_table.TABLE, watched.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     if len(faulty := faults.table(run)):
         run.write_text(faults.TABLE, faulty.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     with apart.drawing(run, analysis.of_services, link_table(run)):

@@ -200,7 +200,7 @@ _SUSPECTS = (
         ),
     ),
 )  # fmt: skip
-_CODE = (".html", ".js", ".svg")  # password = something there is a program's
+_CODE = (".html", ".js", ".svg")  # there "password = something" is a line of a program
 
 
 #: A PNG in a figure: in so many characters of a code some look like anything.
@@ -208,9 +208,9 @@ _PICTURE = re.compile(rb"iVBORw0KGgo[\w+/]+")
 
 
 def suspects(path: Path) -> list[tuple[int, str]]:
-    """(line, what it looks like) of what looks like a secret in a text file; lines count from 1.
+    """What looks like a secret in a file: (line, what it looks like). Lines count from 1.
 
-    Of pages and scripts only keys and tokens are told; of Parquet files the strings (line 0).
+    In pages and scripts only private keys and tokens are looked for. Of a Parquet file the texts are read (line 0).
     """
     tests = [test for test in _SUSPECTS if path.suffix not in _CODE or test[0] in ("a private key", "a Keystone token")]
     if path.suffix == ".parquet":

@@ -19,7 +19,7 @@ _KEYS = [*GROUP, "point"]
 _OF = ["start", "duration_s", "keystone_s", "wire_s", "keystone_requests", "keystone_connections"]
 _LOADS = ("mrkolla-", "rally")
 MOST_REQUESTS = 12
-# Both are what the same two lines of the same log say, to the microsecond.
+# Two times that differ by less are one: both were read from the same lines of the same log.
 _SAME_NS = 2_000
 
 

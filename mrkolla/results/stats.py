@@ -253,7 +253,7 @@ def _fit(
 def _theil_sen_fit(
     x: np.ndarray, y: np.ndarray, n: np.ndarray, draws: np.ndarray, confidence: float
 ) -> tuple[dict[str, float], str]:
-    """The columns of the fit, with their intervals, and why there is none ("": there is)."""
+    """The columns of the fit with their intervals, and why there is no interval ("" where there is one)."""
     fit = theilslopes(y, x, method="joint")
     row = {"k": fit.slope, "service_ms": fit.intercept}
     if (n < FEWEST).any():

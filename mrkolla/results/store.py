@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import tempfile
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -193,14 +192,6 @@ class RunFolder:
         """Folders of the finished points, in the order of their names (p2 before p10)."""
         found = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
         return sorted(found, key=lambda p: natural(p.name))
-
-    @staticmethod
-    def _part_point(part: Path) -> str:
-        for which in _TABLES:
-            table = parquet.read(part / f"{which}.parquet", ["point"])
-            if table.num_rows:
-                return table["point"][0].as_py()
-        return urllib.parse.unquote(part.name)
 
     def join(self) -> None:
         """:meth:`consolidate` where it is needed: not when the joined files say what the parts say, or are all.

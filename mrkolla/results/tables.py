@@ -17,7 +17,7 @@ from rich.text import Text
 
 from mrkolla.results.attribution import shares, token_cache
 from mrkolla.results.gathering import Gathered
-from mrkolla.results.links import tolerance_ms
+from mrkolla.results.round_trips import tolerance_ms
 from mrkolla.results.stats import GROUP, Analysis, analyse, labels, levels_of
 from mrkolla.results.words import k_text, k_wire_text, ms, number, percent
 
@@ -121,7 +121,7 @@ def endpoint_grid(endpoints: Sequence[Mapping[str, Any]]) -> Grid:
 
 
 def point_grid(points: Sequence[Mapping[str, Any]], bound: pd.DataFrame | None = None) -> Grid:
-    """``points.json`` as a table: per point and link the asked RTT, median and p99 before and after, what was said.
+    """``points.json`` as a table: per point and link the asked RTT, median and p99 before and after, remarks.
 
     With ``bound`` (:func:`mrkolla.results.hosts.bound`), also what bound the point in the link's region.
     """
@@ -151,7 +151,7 @@ def point_grid(points: Sequence[Mapping[str, Any]], bound: pd.DataFrame | None =
 
 
 def _bound_cells(of_point: Mapping[str, Mapping[str, Any]], region: str, links: Mapping[str, Any]) -> list[str]:
-    """Cores busy, share of the time that is the WAN's, what bound the point in ``region`` (or at the AR)."""
+    """Three cells: share of the cores that was busy, share of the time that round trips took, what bound the point."""
     own = of_point.get(region, {})
     words = own.get("bound") or "–"
     if words not in ("CPU", "both"):
@@ -177,9 +177,9 @@ def error_grid(gathered: Gathered) -> Grid:
 
 
 def attribution_grid(analysis: Analysis, versions: Mapping[str, str] | None = None) -> Grid:
-    """k of the wire against what was counted at the AR and predicted, for the operations that were counted.
+    """For each operation whose requests were counted at the AR: what that predicts of k, and k of the wire.
 
-    With ``versions`` of tools (``tools`` of provenance.json), each operation's tool stands beside it with its own.
+    With ``versions`` (``tools`` of provenance.json) a column names the tool of each operation and its version.
     """
     fits = analysis.fits[analysis.fits["counted"].notna()]
     windows = fits["keystone_windows"].notna().any()

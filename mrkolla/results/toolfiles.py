@@ -73,7 +73,8 @@ def throughput_grid(run: RunFolder) -> Grid:
 
 
 def telling(entry: Mapping[str, Any]) -> tuple[float, float]:
-    """What makes a trace tell more than another: fewer operations at once (its requests are its own), then slower."""
+    """A key to sort traces by, the most telling last: fewer operations at once (a request is then surely this
+    operation's), then longer."""
     return -(entry.get("concurrency") or 1), entry["duration_ms"]
 
 

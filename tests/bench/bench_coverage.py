@@ -41,11 +41,11 @@ def simulate(
     off = point_sd * (np.sqrt(1 - together) * own + np.sqrt(together) * common)
     slopes = (off * x).sum(axis=-1) / (x**2).sum()  # less the true k, the same for all
     known = {n: wire.interval(slopes[..., :n]) for n in range(wire.FEWEST, MOST + 1)}
-    narrow = {n: (half <= ASKED).all(axis=1) for n, (_, half) in known.items()}
+    narrow = {n: np.all(half <= ASKED, axis=1) for n, (_, half) in known.items()}
     held, passes = 0.0, 0
     for run in range(runs):
         of_run = {n: bool(one[run]) for n, one in narrow.items()}
-        n = next((n for n in range(1, MOST) if wire.enough(of_run.get, n)), MOST)
+        n = next((n for n in range(1, MOST) if wire.enough(of_run.__getitem__, n)), MOST)
         mean, half = known[n]
         held += float((np.abs(mean[run]) <= half[run]).mean())
         passes += n
@@ -61,8 +61,8 @@ def main() -> None:
              for operations in (1, OPERATIONS) for together in ((0.0,) if operations == 1 else (0.0, 0.5))
              for heavy in (False, True) for sd in (0.004, 0.01, 0.015, 0.02, 0.03)]  # fmt: skip
     for number, (sd, heavy, together, operations) in enumerate(cases):
-        found = dict(heavy=heavy, together=together, operations=operations, seed=number)
-        held, passes = simulate(args.runs if operations == 1 else args.runs // 20, sd, **found)
+        runs = args.runs if operations == 1 else args.runs // 20
+        held, passes = simulate(runs, sd, heavy=heavy, together=together, operations=operations, seed=number)
         outside += not LOWEST <= held <= HIGHEST
         shape = "heavy tails" if heavy else "normal"
         print(f"  {operations:2} operations, {100 * together:2.0f} % in common, {shape:11}, scatter {sd:.3f} a pass:"

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -123,9 +124,7 @@ def main() -> int:
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--json", type=Path, help="write the figures there too")
     given = ask.parse_args()
-    figures: dict[str, object] = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
-    }
+    figures: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"}
     seen: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

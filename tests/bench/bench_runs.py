@@ -87,9 +87,9 @@ def _deploy(folder: Path) -> Cost:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         deploy(cloud, fresh=True)
         control = _children(before)
-        steps = [step for step in read_steps(cloud.folder / "journal.jsonl") if step.seconds is not None]
-        begins = [_seconds(step.started) for step in steps]
-        wall = max(b + step.seconds for b, step in zip(begins, steps, strict=True)) - min(begins)
+        steps = read_steps(cloud.folder / "journal.jsonl")
+        spans = [(_seconds(step.started), step.seconds) for step in steps if step.seconds is not None]
+        wall = max(begin + took for begin, took in spans) - min(begin for begin, _ in spans)
         cost = Cost(wall, control, _hosts(cloud))
         print(f"  side by side: {cost}", flush=True)
         return cost
@@ -127,11 +127,9 @@ def _children(before: resource.struct_rusage) -> float:
 
 def _hosts(cloud: DeployedCloud) -> float:
     """CPU seconds of all hosts since they started."""
-    total = 0
-    for machine in load(cloud.experiment.name).machines():
-        stat = dict(line.split() for line in (machine.group.path / "cpu.stat").read_text().splitlines())
-        total += int(stat["usage_usec"])
-    return total / 1e6
+    hosts = load(cloud.experiment.name)
+    stats = [(machine.need_group().path / "cpu.stat").read_text() for machine in hosts.machines()] if hosts else []
+    return sum(int(line.split()[1]) for text in stats for line in text.splitlines() if "usage_usec " in line) / 1e6
 
 
 def _seconds(iso: str) -> float:

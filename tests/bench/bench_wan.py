@@ -17,14 +17,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "integration")]
-
-import test_links as lab  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from mrkolla.base.errors import WanError  # noqa: E402
+from mrkolla.base.remote import Host  # noqa: E402
 from mrkolla.wan import EchoServer, LocalLink, Wan, measure, verify  # noqa: E402
+from tests.integration import test_links as lab  # noqa: E402
 
 
 def throughput(src: lab.Space, dst: lab.Space, seconds: int, congestion: str) -> dict[str, float]:
@@ -72,7 +73,8 @@ def one_rtt(wan: Wan, hosts: dict[str, lab.Space], asked: float, seconds: int, c
     took = time.monotonic() - began
     row["cpu_percent"] = 100 * sum(busy(pids)[pid] - before[pid] for pid in pids) / took
     state = wan.get("OSR1")
-    row["dropped"], row["late"] = state.out.dropped + state.back.dropped, state.out.late + state.back.late
+    ways = [way for way in (state.out, state.back) if way is not None]
+    row["dropped"], row["late"] = sum(way.dropped for way in ways), sum(way.late for way in ways)
     return row
 
 
@@ -95,20 +97,19 @@ def main() -> int:
             try:
                 wan.start()
                 with EchoServer(hosts["AR"], hosts["AR"].address, launcher=lab.launch):
-                    base = wan.calibrate("OSR1", hosts["OSR1"], hosts["AR"].address, launcher=lab.launch)
+                    osr = cast(Host, hosts["OSR1"])  # a namespace, which lab.launch reaches
+                    base = wan.calibrate("OSR1", osr, hosts["AR"].address, launcher=lab.launch)
                     model = platform.processor() or platform.machine()
                     print(f"{model}, {os.cpu_count()} cores, Linux {platform.release()}, base {base.median_ms:.3f} ms")
                     print("asked   median     p99  excess  | Mbit/s  steady  retransmits  cpu %  dropped  late")
                     for asked in (float(word) for word in given.rtt.split(",")):
                         row = one_rtt(wan, hosts, asked, given.seconds, given.congestion)
                         rows.append(row)
-                        print(
+                        line = (
                             "{asked_ms:5g} {median_ms:8.3f} {p99_ms:7.2f} {excess_ms:+7.3f}  | {mbit:6.0f}"
-                            " {steady_mbit:7.0f} {retransmits:12d} {cpu_percent:6.0f} {dropped:8d} {late:5d}".format(
-                                **row
-                            ),
-                            flush=True,
+                            " {steady_mbit:7.0f} {retransmits:12.0f} {cpu_percent:6.0f} {dropped:8.0f} {late:5.0f}"
                         )
+                        print(line.format(**row), flush=True)
             finally:
                 wan.stop()
     finally:

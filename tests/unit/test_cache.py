@@ -208,3 +208,10 @@ def test_entries_are_listed_with_size_age_and_state():
     assert 200_000 <= guest.size < 300_000
     assert -1 < guest.age < 60
     assert not found["cloud-x"].whole
+
+
+def test_a_removal_that_fails_without_a_word_is_one_line(own_cache, monkeypatch):
+    (own_cache / "old").mkdir(parents=True)
+    monkeypatch.setattr(cache.subprocess, "run", lambda argv, **_: subprocess.CompletedProcess(argv, 1, "", ""))
+    with pytest.raises(DeployError, match=r"old could not be removed: status 1$"):
+        cache.remove(own_cache / "old")

@@ -263,7 +263,10 @@ def with_options(verb: str, *options: str) -> list[str]:
 def test_without_a_run_each_verb_says_what_to_do(refused, folder, own_cache, verb):
     code, line = refused(*with_options(verb))
     assert code == 2
-    assert line == "error: results: no run here: start an experiment first, or say --results DIR"
+    way = "say --results DIR, or --name CLOUD, of which there are: none"
+    if verb != "destroy":
+        way = "start an experiment first, or say --results DIR"
+    assert line == f"error: results: no run here: {way}"
     assert content(folder) == []
 
 
@@ -321,6 +324,7 @@ def test_a_run_folder_that_is_none(refused, folder):
 def test_destroying_a_cloud_that_is_not_there(refused, own_cache):
     (own_cache / "cloud-one").mkdir(parents=True)
     assert refused("destroy", "--name", "two") == (2, "error: there is no cloud 'two'; there are: one")
+    assert refused("destroy")[1].endswith("no run here: say --results DIR, or --name CLOUD, of which there are: one")
     assert (own_cache / "cloud-one").is_dir()
 
 

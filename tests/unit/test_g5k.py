@@ -14,7 +14,7 @@ from mrkolla.base.errors import InputError, LackError
 from mrkolla.base.journal import Journal
 from mrkolla.config.placement import AR
 from mrkolla.config.testbeds import G5kTestbed
-from mrkolla.providers.g5k import place, state, testbed
+from mrkolla.providers.g5k import job_nodes, state, testbed
 from mrkolla.providers.g5k.state import Node, Reserved
 from mrkolla.wan.real import below_real, expected
 from tests.unit.conftest import TOP
@@ -105,7 +105,7 @@ def test_a_region_that_there_is_not_is_refused(g5k):
 
 def test_nodes_go_to_the_regions_that_ask_for_them(g5k):
     there = g5k(regions={"OSR2": {"cluster": "gros"}, "OSR1": {"site": "rennes"}})
-    found = place.assign(there, RENNES + NANCY, "job 1")
+    found = job_nodes.assign(there, RENNES + NANCY, "job 1")
     assert found == {
         "ar-control1": NANCY[2],
         "osr1-control1": RENNES[0],
@@ -113,7 +113,7 @@ def test_nodes_go_to_the_regions_that_ask_for_them(g5k):
         "osr2-control1": NANCY[0],
         "osr2-compute1": NANCY[1],
     }
-    assert place.assign(there, [*reversed(NANCY + RENNES), NANCY[0]], "job 1") == found
+    assert job_nodes.assign(there, [*reversed(NANCY + RENNES), NANCY[0]], "job 1") == found
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_nodes_go_to_the_regions_that_ask_for_them(g5k):
 )
 def test_too_few_nodes_are_refused(g5k, keys, nodes, told):
     with pytest.raises(LackError, match=told):
-        place.assign(g5k(**keys), nodes, "job 1")
+        job_nodes.assign(g5k(**keys), nodes, "job 1")
 
 
 def test_names_without_a_domain_fit_every_site(g5k):
-    found = place.assign(g5k(site="rennes"), [f"node{number}" for number in range(12, 7, -1)], "job 1")
+    found = job_nodes.assign(g5k(site="rennes"), [f"node{number}" for number in range(12, 7, -1)], "job 1")
     assert list(found.values()) == ["node8", "node9", "node10", "node11", "node12"]
 
 
@@ -147,12 +147,16 @@ def test_addresses_come_from_the_file_then_from_the_sites_subnets(g5k):
     sites = {"AR": "rennes", "OSR1": "rennes", "OSR2": "nancy"}
     subnets = {"rennes": ["10.156.0.0/22", "10.156.4.0/22"], "nancy": ["10.144.0.0/22"]}
     own = {"regions": {"OSR1": {"vip": "10.9.9.9"}}}
-    assert place.vips(g5k(**own), subnets, sites) == {"AR": "10.156.0.10", "OSR1": "10.9.9.9", "OSR2": "10.144.0.12"}
-    found = place.vips(g5k(vips="10.1.0.0/29"), subnets, sites)
+    assert job_nodes.vips(g5k(**own), subnets, sites) == {
+        "AR": "10.156.0.10",
+        "OSR1": "10.9.9.9",
+        "OSR2": "10.144.0.12",
+    }
+    found = job_nodes.vips(g5k(vips="10.1.0.0/29"), subnets, sites)
     assert found == {"AR": "10.1.0.1", "OSR1": "10.1.0.2", "OSR2": "10.1.0.3"}
-    assert place.vips(g5k(), {None: []}, dict.fromkeys(sites)) == {}
+    assert job_nodes.vips(g5k(), {None: []}, dict.fromkeys(sites)) == {}
     with pytest.raises(InputError, match=r"two regions have the address 10\.9\.9\.9"):
-        place.vips(g5k(regions={"OSR1": {"vip": "10.9.9.9"}, "OSR2": {"vip": "10.9.9.9"}}), {}, sites)
+        job_nodes.vips(g5k(regions={"OSR1": {"vip": "10.9.9.9"}, "OSR2": {"vip": "10.9.9.9"}}), {}, sites)
 
 
 # -- before and after hosts are known --------------------------------------------------------------------------------

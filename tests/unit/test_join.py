@@ -92,6 +92,8 @@ class World:
         self.events: list[str] = []
         self.at: dict[str, BaseException] = {}
         self.off = 0.3
+        self.balancers: list = []
+        self.echoing: set[str] = set()
 
     def note(self, event: str) -> None:
         self.events.append(event)
@@ -150,21 +152,15 @@ class World:
         if (name in {row.region_id for row in rows if row.service_id != "s-key" and row.is_enabled}) is not offered:
             raise CheckError("Horizon says otherwise")
 
+    @contextmanager
+    def echo(self, host, address, port):
+        self.echoing.add(host.name)
+        yield
+        self.echoing.remove(host.name)
+
     def measured(self, host, address, port) -> Rtt:
+        assert self.echoing == {one.name for one in self.balancers}
         return Rtt([self.rtt.get("OSR3", 0.0) + self.off] * 5, 5, 0)
-
-
-class Echo:
-    """Stands in for an echo server."""
-
-    def __init__(self, *_) -> None:
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
-        return None
 
 
 class Links:
@@ -187,8 +183,8 @@ class Links:
 
 
 @pytest.fixture
-def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
-    given = experiment()
+def world(experiment, monkeypatch, tmp_path, own_cache, request) -> World:
+    given = experiment(**getattr(request, "param", {}))
     made = World(given, own_cache / "cloud-demo")
     made.identity.add("AR", "s-key")
     for name in ("OSR1", "OSR2"):
@@ -207,7 +203,7 @@ def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
     monkeypatch.setattr(verify, "endpoints_of", lambda cloud, name: made.note(f"endpoints {name}"))
     monkeypatch.setattr(Deployment, "join", deploy)
     monkeypatch.setattr(joining, "need_known", lambda *_: None)
-    monkeypatch.setattr(joining, "EchoServer", Echo)
+    monkeypatch.setattr(joining, "EchoServer", made.echo)
     monkeypatch.setattr(joining, "measure", made.measured)
     monkeypatch.setattr(joining, "_PAUSE_S", 0.0)
     for where in ("joining", "leaving"):
@@ -225,6 +221,7 @@ def world(experiment, monkeypatch, tmp_path, own_cache) -> World:
         cloud = DeployedCloud(given, progress, tmp_path / "logs")
         cloud.write_plan()
         cloud.write_clouds_yaml()
+        made.balancers = cloud.admin.balancers
         with Journal(made.folder / "journal.jsonl") as journal:
             for region in cloud.regions:
                 with journal.step(f"kolla {region.name}", cloud.mark(region, KollaEnv(tmp_path / "env"), None)):
@@ -357,6 +354,13 @@ def test_a_round_trip_is_in_force_and_measured_before_kolla_runs(world, cloud):
     assert done["deploy_rtt_ms"] == 100
     membership.leave(cloud(), "OSR3")
     assert world.up == set()
+
+
+@pytest.mark.parametrize("world", [{"admin_region": {"control": 3}}], indirect=True)
+def test_the_vip_answers_echoes_wherever_keepalived_has_moved_it(world, cloud):
+    assert len(world.balancers) == 3
+    done = membership.join(cloud(), "OSR3", deploy_rtt_ms=100)
+    assert done["rtt_measured_ms"]["before"] == 100.3
 
 
 def test_links_that_are_up_stay_and_the_new_one_joins_them(world, cloud):

@@ -18,7 +18,7 @@ from mrkolla.base.progress import Progress
 from mrkolla.cloud import membership
 from mrkolla.config import Point, ProbeOptions
 from mrkolla.experiment import phases as watching
-from mrkolla.results import RunFolder, phases
+from mrkolla.results import RunFolder, phase_table
 from mrkolla.results.figures.phases import phases_figure
 
 SECOND = 10**9
@@ -62,7 +62,7 @@ def folder(tmp_path) -> RunFolder:
         {"point": "rtt100-r1-before", **both, **phase("before", 0, 10)},
         {"point": "rtt100-r1-join", **both, **phase("join", 20, 300)},
     ]
-    run.write_json(phases.FILE, entries)
+    run.write_json(phase_table.FILE, entries)
     parts = {"hosts": 12.0, "kolla": 240.0}
     joined = {"what": "join", "region": "OSR3", "seconds": 280.4, "deploy_rtt_ms": 100.0, "parts_s": parts}
     membership.keep(run, joined)
@@ -72,25 +72,25 @@ def folder(tmp_path) -> RunFolder:
 
 
 def test_what_is_counted(folder):
-    data = phases.table(folder)
+    data = phase_table.table(folder)
     rows = {(row.phase, row.operation): row for row in data.itertuples()}
     quiet = rows["before", "token_validate"]
     assert (quiet.n, quiet.errors, quiet.median_ms) == (9, 0, 14.0)
     assert quiet.p90_ms == pytest.approx(17.2)
-    assert (rows["before", phases.ALL].n, rows["before", phases.ALL].seconds) == (10, 10.0)
+    assert (rows["before", phase_table.ALL].n, rows["before", phase_table.ALL].seconds) == (10, 10.0)
     join = rows["join", "token_validate"]
     # What failed is counted, and not among the latencies.
     assert (join.n, join.errors, join.median_ms, join.seconds, join.rtt_ms) == (2, 1, 30.0, 280.0, 100.0)
-    assert math.isnan(rows["join", phases.ALL].median_ms)
+    assert math.isnan(rows["join", phase_table.ALL].median_ms)
 
 
 def test_what_is_said(folder):
-    data = phases.table(folder)
-    grid = phases.grid(data)
+    data = phase_table.table(folder)
+    grid = phase_table.grid(data)
     assert grid.head == ["point", "phase", "seconds", "operations", "errors", "token_issue", "token_validate"]
     assert grid.rows[0] == ["rtt100-r1", "before", "10", "10", "0", "50.0 / 50.0", "14.0 / 17.2"]
     assert grid.rows[1] == ["rtt100-r1", "join", "280", "2", "1", "–", "30.0 / 30.0"]
-    changes = phases.changes(folder).rows
+    changes = phase_table.changes(folder).rows
     assert changes == [
         ["join", "OSR3", "100", "280", "hosts 12, kolla 240"],
         ["leave", "OSR3", "–", "20 (the rest of one that was cut off)", ""],
@@ -98,7 +98,7 @@ def test_what_is_said(folder):
 
 
 def test_latency_over_time_begins_with_the_first_phase_and_is_drawn(folder):
-    series = phases.series(folder)
+    series = phase_table.series(folder)
     assert list(series["minute"].round(3)) == sorted(series["minute"].round(3))
     assert len(series) == 12 and series["minute"].iloc[0] == 0  # the warm-up is left out
     quiet = series[(series["scenario"] == "token_validate") & (series["phase"] == "before")]
@@ -111,15 +111,15 @@ def test_latency_over_time_begins_with_the_first_phase_and_is_drawn(folder):
     page = (folder.path / "report.html").read_text()
     assert "While the cloud changed" in page and "14.0 / 17.2" in page
     assert "Latency against measured RTT" not in page  # one round trip alone
-    drawn = phases_figure(folder.read_json(phases.FILE), series)
+    drawn = phases_figure(folder.read_json(phase_table.FILE), series)
     assert [axes.get_title(loc="left") for axes in drawn.axes] == ["OSR1, rtt100-r1", ""]
     crosses = [line.get_xdata() for axes in drawn.axes for line in axes.lines if line.get_marker() == "x"]
     assert [len(x) for x in crosses] == [0, 1]
-    assert pd.read_csv(folder.path / phases.TABLE)["errors"].sum() == 2  # of the operation, and of all
+    assert pd.read_csv(folder.path / phase_table.TABLE)["errors"].sum() == 2  # of the operation, and of all
 
 
 def test_a_run_without_phases_has_an_empty_table(tmp_path):
-    assert phases.table(RunFolder.create(tmp_path, "demo")).empty
+    assert phase_table.table(RunFolder.create(tmp_path, "demo")).empty
 
 
 # -- the probe that goes on ----------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_one_probe_goes_through_all_phases(watch):
     # Not one is lost between two phases: iterations go on without a gap.
     assert sorted(frame["iteration"]) == list(range(len(frame)))
     assert set(frame["rtt_measured_ms"]) == {0.5}
-    data = phases.table(watch.cloud.folder)
+    data = phase_table.table(watch.cloud.folder)
     assert list(data["phase"].unique()) == ["before", "join", "after"]
     assert set(data["errors"]) == {0}
     wan = watch.cloud.folder.read_wan()
@@ -212,7 +212,7 @@ def test_what_fails_in_a_phase_is_kept_and_the_point_is_not_done(watch):
     assert watch.tool.closed
     assert watch.cloud.kept == {"rtt100-r1-join": ("failed", "no hosts")}
     assert watch.cloud.finished == []
-    assert watch.cloud.folder.read_json(phases.FILE)[0]["done"] is False
+    assert watch.cloud.folder.read_json(phase_table.FILE)[0]["done"] is False
 
 
 def test_a_probe_that_dies_makes_the_point_fail(watch):

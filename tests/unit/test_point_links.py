@@ -22,7 +22,7 @@ from mrkolla.base.remote import Host
 from mrkolla.experiment import cloud as experiments
 from mrkolla.experiment import point_links, workload
 from mrkolla.results import RunFolder
-from mrkolla.results.links import link_table
+from mrkolla.results.round_trips import link_table
 from mrkolla.wan import Asked, Direction, LinkState, OneWay, PlainLink, Rtt, keeper
 from mrkolla.wan.measure import Ticks
 

@@ -14,7 +14,7 @@ import yaml
 from mrkolla.base.errors import DeployError, LackError
 from mrkolla.base.remote import Host
 from mrkolla.providers import prepare
-from mrkolla.providers.prepare import Needs, judge, lacking, look, ready, registry, runc_bounded
+from mrkolla.providers.prepare import Needs, inspection, judge, lacking, ready, registry, runc_bounded
 
 HERE = Path(prepare.__file__).parent
 NEEDS = Needs(
@@ -47,7 +47,7 @@ FACTS = {
     "firewall": {"ufw": False, "firewalld": False, "drops": False},
     "disk": {"path": "/var/lib", "free_gb": 100.0},
     "addresses": {"lo": ["127.0.0.1/8"], "eth0": ["192.0.2.11/24"]},
-    "sysctl": {name: {"value": 128, "writable": True} for name in look.SYSCTL},
+    "sysctl": {name: {"value": 128, "writable": True} for name in inspection.SYSCTL},
     "taken": [],
 }
 DOCKER = {"stopped": False, "version": "24.0", "driver": "overlay2", "daemon_json": None, "containers": [], "kolla": []}
@@ -140,11 +140,11 @@ def test_packages_of_each_release(system, more):
 
 def test_what_is_there_is_not_done_again():
     there = facts(
-        programs=list(look.PROGRAMS),
-        modules=list(look.MODULES),
+        programs=list(inspection.PROGRAMS),
+        modules=list(inspection.MODULES),
         docker=DOCKER,
         time={"service": "chrony", "now": 0.0, "ahead": 0.0},
-        sysctl={name: {"value": 10**9, "writable": True} for name in look.SYSCTL},
+        sysctl={name: {"value": 10**9, "writable": True} for name in inspection.SYSCTL},
     )
     todo = ready.plan(there, NEEDS, "node1", ready._before(there))
     assert (todo["packages"], todo["sysctl"], todo["docker_is_there"]) == ([], {}, True)
@@ -210,13 +210,13 @@ def test_a_mirror_asks_the_first_registry():
 
 
 def test_facts_of_this_machine_are_read_by_its_own_python():
-    asked = {"sysctl": sorted(look.SYSCTL), "programs": ["ip"], "modules": ["json"], "free": [], "disk": None}
+    asked = {"sysctl": sorted(inspection.SYSCTL), "programs": ["ip"], "modules": ["json"], "free": [], "disk": None}
     program = (HERE / "host_facts.py").read_text()
     argv = [sys.executable, "-IB", "-", json.dumps(asked)]
     done = subprocess.run(argv, input=program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
-    assert seen["os"]["id"] and seen["addresses"]["lo"] and seen["sysctl"].keys() == look.SYSCTL.keys()
+    assert seen["os"]["id"] and seen["addresses"]["lo"] and seen["sysctl"].keys() == inspection.SYSCTL.keys()
 
 
 @pytest.mark.parametrize("book", ["prepare.yml", "undo.yml", "registry.yml"])

@@ -29,8 +29,9 @@ from nbclient import NotebookClient
 from mrkolla import results
 from mrkolla.base.errors import InputError
 from mrkolla.cli import main as cli
-from mrkolla.results import columns, explained, links, live, tables, words
+from mrkolla.results import columns, explained, live, tables, words
 from mrkolla.results.figures import apart, distributions, latency
+from mrkolla.results.round_trips import link_table
 from tests import synthetic
 
 TOP = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def test_writing_twice_gives_the_same_bytes(run):
 
 def test_figures_drawn_apart_are_the_same_also_when_the_process_could_not(run, monkeypatch):
     before = {p.name: p.read_bytes() for p in (run.path / "figures").iterdir()}
-    analysis, found = results.analyse(run), links.link_table(run)
+    analysis, found = results.analyse(run), link_table(run)
     monkeypatch.setattr(apart, "WORTH_IT", 0)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     shutil.rmtree(run.path / "figures")
@@ -180,20 +181,20 @@ def test_what_stands_below_a_figure_fits_in_it(analysis):
 
 
 def test_link_table(run):
-    table = links.link_table(run)
+    table = link_table(run)
     assert len(table) == 3 * 2 * 3
     row = table.query("region == 'OSR1' and rtt_asked_ms == 50 and phase == 'before'").iloc[0]
     assert (row["median_ms"], row["p99_ms"], row["echoes"], row["lost"]) == (50.23, 50.5, 200, 0)
 
 
 def test_a_link_is_shown_with_the_tolerance_that_it_was_judged_by(run, tmp_path):
-    assert set(links.link_table(run)["tolerance_ms"]) == {1.0, 2.0}, "of a run that recorded none"
+    assert set(link_table(run)["tolerance_ms"]) == {1.0, 2.0}, "of a run that recorded none"
     copy = results.RunFolder(shutil.copytree(run.path, tmp_path / run.name))
     first, *others = copy.points()
     asked = first["rtt_asked_ms"]["OSR1"]
     first["links"]["OSR1"] |= {"tolerance_ms": 0.25, "before_median_ms": asked + 0.3, "after_median_ms": asked}
     copy.keep_point(first)
-    table = links.link_table(copy)
+    table = link_table(copy)
     of_first = table[(table["point"] == first["point"]) & (table["region"] == "OSR1")]
     assert set(of_first["tolerance_ms"]) == {0.25}
     assert any("0.30 (over 0.25)" in str(cell) for row in tables.point_grid([first]).rows for cell in row)
@@ -203,7 +204,7 @@ def test_a_link_is_shown_with_the_tolerance_that_it_was_judged_by(run, tmp_path)
 def test_link_table_without_points_json(tmp_path):
     folder = results.RunFolder.create(tmp_path, "x")
     folder.append_point("p", synthetic.rows("p", 20, samples=8, operations=OPERATIONS), synthetic.echoes(20))
-    table = links.link_table(folder)
+    table = link_table(folder)
     assert set(table["rtt_asked_ms"]) == {20} and table["median_ms"].between(20, 21).all()
 
 
@@ -407,7 +408,7 @@ def test_nothing_to_draw_is_a_clear_error(analysis, run):
     with pytest.raises(InputError, match="no operation to draw"):
         results.latency_figure(analysis, actions=True)
     with pytest.raises(InputError, match="no link to draw"):
-        results.wan_figure(links.link_table(run).iloc[:0])
+        results.wan_figure(link_table(run).iloc[:0])
 
 
 def test_long_names_are_cut_where_they_can_be():
@@ -438,12 +439,12 @@ def test_many_regions_share_one_column_of_the_heat_map(tmp_path):
 
 
 def test_topology_has_every_region_and_its_round_trips(run):
-    figure = results.topology_figure(results.regions_of_run(run), links.link_table(run))
+    figure = results.topology_figure(results.regions_of_run(run), link_table(run))
     text = " ".join(t.get_text() for t in figure.axes[0].texts)
     for wanted in ("AR", "OSR1", "OSR2", "qemu", "RTT asked 0 · 50 · 100 ms", "50.2"):
         assert wanted in text
     with pytest.raises(InputError, match="no topology to draw"):
-        results.topology_figure([], links.link_table(run))
+        results.topology_figure([], link_table(run))
 
 
 def test_a_run_of_refused_points_has_a_report_and_a_clear_error(tmp_path):

@@ -15,8 +15,8 @@ from mrkolla.base.errors import InputError
 from mrkolla.results import hosts, load, parquet, shapes, slowest, toolfiles
 from mrkolla.results.comparison import _differences
 from mrkolla.results.describe import experiment_facts, provenance_facts
-from mrkolla.results.links import link_table
-from mrkolla.results.phases import changes
+from mrkolla.results.phase_table import changes
+from mrkolla.results.round_trips import link_table
 from mrkolla.results.tables import _made_by, endpoint_grid, point_grid
 from mrkolla.results.topology import regions_of_run, topology_grid
 from tests import synthetic

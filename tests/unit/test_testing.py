@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+import textwrap
 import time
 from dataclasses import replace
 from importlib.metadata import EntryPoint
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Literal
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from pydantic import Field
 
 from mrkolla.base import plugins
+from mrkolla.base.errors import BenchError
 from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS
+from mrkolla.bench import sample
 from mrkolla.bench.probe import Probe
-from mrkolla.config.base import Float
-from mrkolla.config.faults import Lasts, PlaceFaultOptions
 from mrkolla.faults import Act, Fault, Scene, Sight
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.testing import (
@@ -129,61 +128,28 @@ def test_the_faults(name, scene):
     assert check_fault({"do": name, "region": "OSR1", **ASKED[name]}, scene) is None
 
 
-class FillOptions(PlaceFaultOptions):
-    """Fill: a file is on a host for a while."""
-
-    do: Literal["fill"] = Field("fill", description="the fault's name")
-    for_s: Float = Lasts
-
-
-class Fill(Fault):
-    """The one that docs/plugins.md shows, on a small scale."""
-
-    name, options = "fill", FillOptions
-    file = Path("set by the fixture")
-    seen_early = False
-
-    def acts(self):
-        host = self.scene.hosts(self.asked.region)[self.asked.host]
-        return [Act(host, [["touch", str(self.file)]], [["rm", "-f", str(self.file)]])]
-
-    def sight(self):
-        fault = self
-
-        class Looks(Sight):
-            def before(self):
-                assert not fault.file.exists()
-                return {}
-
-            def begun(self, since):
-                assert fault.file.exists()
-                return {"seen": since - 5 if fault.seen_early else time.time()}
-
-            def ended(self, since):
-                assert not fault.file.exists()
-                return {"seen": time.time()}
-
-        return Looks()
-
-
 FILL = {"do": "fill", "region": "OSR1", "host": "osr1-control1", "for_s": 60}
 
 
 @pytest.fixture
-def fill(tmp_path, monkeypatch) -> type[Fill]:
-    """A fault of somebody else's, installed."""
-    monkeypatch.setattr(Fill, "file", tmp_path / "filling")
+def fill(tmp_path, monkeypatch) -> type[Fault]:
+    """The fault that docs/plugins.md shows, on a small scale, installed."""
+    text = (TOP / "docs" / "plugins.md").read_text().partition("\n## A fault\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if not line or line.startswith("    ")]
+    code = textwrap.dedent("\n".join(lines)).replace("9G", "1K").replace("/filling", str(tmp_path / "filling"))
+    module = ModuleType("filling")
+    monkeypatch.setitem(sys.modules, "filling", module)
+    exec(compile(code, "docs/plugins.md", "exec"), module.__dict__)
     good = plugins._points
-    point = EntryPoint("fill", f"{__name__}:Fill", FAULTS.group)
-    more = {"fill": (point,)}
+    more = {"fill": (EntryPoint("fill", "filling:Fill", FAULTS.group),)}
     monkeypatch.setattr(plugins, "_points", lambda group: {**good(group), **(more if group == FAULTS.group else {})})
-    return Fill
+    return module.Fill
 
 
-def test_a_fault_at_work(fill, tmp_path):
+def test_the_fault_of_the_documentation_at_work(fill, tmp_path):
     entry = check_fault(FILL, local_scene("OSR1", "OSR2"), tmp_path / "faults")
     assert entry["why"] == "asked" and entry["told"] == "fill of host osr1-control1, 60 s"
-    assert not fill.file.exists()
+    assert not (tmp_path / "filling").exists()
 
 
 # -- what does not conform ---------------------------------------------------------------------------------------------
@@ -214,6 +180,40 @@ def test_a_tool_whose_load_goes_on(monkeypatch):
         server.server_close()
 
 
+_LINE = {"iteration": 0, "start": 1_700_000_000_000_000_000, "duration_s": 0.1}
+
+
+def one_by_one(self, ctx, point, regions):
+    for region in regions:
+        process = ctx.launcher(ctx.host(region), ["true"])
+        process.communicate()
+        if process.returncode:
+            raise BenchError("it failed")
+        yield sample(ctx, point, region.name, tool="probe", scenario="true", **_LINE)
+
+
+def whatever_happens(self, ctx, point, regions):
+    for process in [ctx.launcher(ctx.host(region), ["true"]) for region in regions]:
+        process.communicate()
+    for region in regions:
+        yield sample(ctx, point, region.name, tool="probe", scenario="true", **_LINE)
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (one_by_one, r"load was started on \['osr1-control1'\] alone: not at the same time"),
+        (whatever_happens, r"what it started on the hosts fails, and run\(\) raises no BenchError"),
+    ],
+)
+def test_a_tool_whose_load_is_none(monkeypatch, run, said):
+    monkeypatch.setattr(Probe, "prepare", lambda *_: None)
+    monkeypatch.setattr(Probe, "run", run)
+    monkeypatch.setattr("mrkolla.testing._PATIENCE_S", 0.2)
+    with pytest.raises(AssertionError, match=f"tool 'probe': .*{said}"):
+        check_tool({"tool": "probe"}, local_context("OSR1", "OSR2"))
+
+
 def test_a_testbed_that_lacks_a_method(monkeypatch):
     monkeypatch.delattr(local_testbed, "reserve")
     with pytest.raises(AssertionError, match="testbed 'local': it has no reserve"):
@@ -233,6 +233,19 @@ def test_a_driver_that_rounds_to_something_else(monkeypatch):
         check_wan_driver("nfqueue")
 
 
+class SeenEarly(Sight):
+    """Says that the fault began before it did."""
+
+    def before(self):
+        return {}
+
+    def begun(self, since):
+        return {"seen": since - 5}
+
+    def ended(self, since):
+        return {"seen": time.time()}
+
+
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -241,7 +254,11 @@ def test_a_driver_that_rounds_to_something_else(monkeypatch):
         ({"acts": lambda self: [Act(None, ["true"], ["true"])]}, "'true' is no command: a list of words"),
         ({"acts": lambda self: [Act(None, [[str(time.time_ns())]], [["true"]])]}, "says two things"),
         ({"sight": lambda self: None}, "no context manager"),
-        ({"seen_early": True}, "its begin was seen before it was there"),
+        ({"sight": lambda self: SeenEarly()}, "its begin was seen before it was there"),
+        (
+            {"place": lambda self: next(iter(self.scene.hosts("OSR1").values()))},
+            "of a host that is not there raises no",
+        ),
     ],
 )
 def test_a_fault_that_does_not_keep_it(fill, tmp_path, monkeypatch, broken, said):
@@ -252,7 +269,7 @@ def test_a_fault_that_does_not_keep_it(fill, tmp_path, monkeypatch, broken, said
 
 
 def test_a_fault_that_takes_any_region(fill, monkeypatch):
-    monkeypatch.setattr(FillOptions, "wrong", lambda self, admin, osrs: None)
+    monkeypatch.setattr(fill.options, "wrong", lambda self, admin, osrs: None)
     with pytest.raises(AssertionError, match="it takes a region that is not there"):
         check_fault(FILL)
 

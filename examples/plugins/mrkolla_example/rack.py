@@ -9,8 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from mrkolla.base import cache
-from mrkolla.config import Experiment, TestbedOptions, placement
-from mrkolla.config.base import Int, Text
+from mrkolla.config import Experiment, Int, TestbedOptions, Text, placement
 from mrkolla.config.static import StaticTestbed
 from mrkolla.providers import Testbed
 from mrkolla.providers.builtin import STATIC

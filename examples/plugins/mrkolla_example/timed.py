@@ -14,8 +14,7 @@ from pydantic import Field
 from mrkolla.base.errors import BenchError
 from mrkolla.bench import BenchContext, BenchPoint, Tool, sample
 from mrkolla.bench.base import RegionLike
-from mrkolla.config.base import Float, Int, Text
-from mrkolla.config.bench import ToolOptions
+from mrkolla.config import Float, Int, Text, ToolOptions
 
 # Runs on the host, so that the way to it is in no sample; prints a line of JSON a run.
 _AGENT = """
@@ -51,7 +50,7 @@ class Timed(Tool):
 
     def __init__(self, command: Sequence[str], samples: int = 20, max_s: float = 60.0) -> None:
         self._scenario = Path(command[0]).name
-        self._asked = {"command": list(command), "samples": samples, "max_s": max_s}
+        self._asked: dict[str, Any] = {"command": list(command), "samples": samples, "max_s": max_s}
 
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """See :meth:`mrkolla.bench.Tool.run`."""

@@ -9,6 +9,7 @@ joined. A join that was cut off goes on when it is asked for again.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,9 @@ class _Join:
 
     def _measure(self, when: str) -> Rtt:
         cloud = self.cloud
-        with EchoServer(cloud.admin.control, cloud.admin.vip, _ECHO_PORT):
+        with ExitStack() as servers:
+            for host in cloud.admin.balancers:  # keepalived may have moved the VIP to any of them
+                servers.enter_context(EchoServer(host, cloud.admin.vip, _ECHO_PORT))
             found = measure(cloud.region(self.name).control, cloud.admin.vip, port=_ECHO_PORT)
         self.rtt_ms[when] = round(found.median_ms, 3)
         return found

@@ -51,7 +51,7 @@ def leave(cloud: DeployedCloud, name: str, *, force: bool = False) -> dict[str, 
 
 
 def _left_before(cloud: DeployedCloud, name: str, known: Member | None) -> bool:
-    """Whether ``name`` is no region, but was one that left."""
+    """Whether ``name`` is no region now, and was one before it left."""
     path = cloud.folder / "journal.jsonl"
     if known is not None or name in {region.name for region in cloud.given.regions} or not path.exists():
         return False

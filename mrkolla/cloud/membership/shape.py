@@ -37,11 +37,11 @@ def need_name(name: str, given: Experiment, members: Members) -> None:
 def asked(
     name: str, given: Experiment, members: Members, file: Path | None = None, **options: Any
 ) -> tuple[Region, bool]:
-    """The region to join, and whether anything was said of its shape (else it is the default one).
+    """The region to join, and whether ``options`` or ``file`` say anything of its shape.
 
-    What neither ``options`` (:data:`OPTIONS`; None: not said) nor ``file`` (one region's keys) say is as it was when
-    a join of that name was begun, else as the experiment file has the region, else as the first OSR has it. Raises
-    InputError.
+    ``options`` are some of :data:`OPTIONS` (None: not said), ``file`` has one region's keys. What they leave out is
+    taken from the first of these: a join of that name that was begun, the region in the experiment file, the first OSR.
+    Raises InputError.
     """
     said = {key: value for key, value in options.items() if value is not None}
     if unknown := sorted(set(said) - set(OPTIONS)):

@@ -27,7 +27,7 @@ from mrkolla.base.errors import InputError, LackError
 from mrkolla.config import Experiment, placement
 from mrkolla.config.base import suggest
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
-from mrkolla.providers.g5k.place import check_regions
+from mrkolla.providers.g5k.job_nodes import check_regions
 
 Say = Callable[[str], None]
 _OVER = ("error", "terminated", "killed")
@@ -189,7 +189,7 @@ def user() -> str:
 
 
 def job_name(experiment: Experiment) -> str:
-    """By which the experiment's jobs are found again."""
+    """The name by which the experiment's jobs are found again."""
     return experiment.testbed_as(G5kTestbed).job_name or f"mrkolla-{experiment.name}"
 
 

@@ -27,9 +27,10 @@ from mrkolla.batch.oar import state as oar_state
 from mrkolla.config import Experiment, placement
 from mrkolla.config.placement import AR, OSR, PlacedHost, Region
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
+from mrkolla.providers import plain
 from mrkolla.providers import prepare as prepare_hosts
-from mrkolla.providers.g5k import equip, place, reach, state
-from mrkolla.providers.g5k.look import doctor
+from mrkolla.providers.g5k import equip, job_nodes, reach, state
+from mrkolla.providers.g5k.doctor import doctor
 from mrkolla.providers.g5k.state import Reserved
 from mrkolla.providers.plain import known_hosts, kolla_config
 from mrkolla.providers.plain import need_ssh as need
@@ -41,7 +42,7 @@ from mrkolla.wan.real import refuse_below_real
 # fmt: off
 __all__ = [
     "FEEDS", "deadline", "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off",
-    "power_on", "prepare", "regions", "reserve", "running", "seen",
+    "power_on", "regions", "reserve", "running", "seen",
 ]
 # fmt: on
 
@@ -53,7 +54,7 @@ _UNKNOWN = IPv4Network("192.0.2.0/24")
 
 def regions(experiment: Experiment) -> list[Region]:
     """The regions with their hosts: those that are reserved, else names and addresses of nobody."""
-    place.check_regions(experiment)
+    job_nodes.check_regions(experiment)
     reserved = state.load(experiment.name)
     hosts = placement.wanted(experiment)
     if reserved is not None and reserved.hosts.keys() != {host.name for host in hosts}:
@@ -63,7 +64,7 @@ def regions(experiment: Experiment) -> list[Region]:
         own = [host for host in hosts if host.region == name]
         if reserved is None:
             called = {host.name: (host.name, f"{host.name}.not-reserved-yet.invalid") for host in own}
-            vip, subnet = str(_UNKNOWN[place.FIRST_VIP + index % 240]), str(_UNKNOWN)
+            vip, subnet = str(_UNKNOWN[job_nodes.FIRST_VIP + index % 240]), str(_UNKNOWN)
         else:
             # By its own name, since services register themselves by that.
             nodes = {host.name: reserved.hosts[host.name] for host in own}
@@ -78,20 +79,16 @@ def _host(cloud: str, name: str, address: str) -> Host:
     return Host(name, address, key=state.key(cloud), known_hosts=known_hosts(cloud))
 
 
-def prepare(log: Path, say: Say) -> None:
-    """Nothing has to be built for hosts that are there."""
-
-
 def foresee(experiment: Experiment, results: Path) -> None:
     """Refuse, before anything is reserved or deployed, hosts or a time that cannot suffice.
 
     ``results`` holds earlier runs, from which the time is estimated. Raises InputError and LackError.
     """
-    place.check_regions(experiment)
+    job_nodes.check_regions(experiment)
     found = estimate(experiment, results)
     job = batch.current()
     if job is not None:
-        place.assign(experiment, list(job.nodes), f"job {job.id}")
+        job_nodes.assign(experiment, list(job.nodes), f"job {job.id}")
     ends = job.ends if job else _running_until(experiment)
     if ends is None:
         refuse_short(found, walltime_s(experiment.testbed_as(G5kTestbed).walltime))
@@ -131,7 +128,7 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
 
 
 def _use_job(experiment: Experiment, job: Job, say: Say) -> None:
-    nodes = place.assign(experiment, list(job.nodes), f"job {job.id}")
+    nodes = job_nodes.assign(experiment, list(job.nodes), f"job {job.id}")
     reserved = Reserved(jobs=[(None, job.id)], ends=job.ends)
     _settle(experiment, reserved, nodes, {None: _subnets_of_job(job)}, getpass.getuser(), say)
 
@@ -149,7 +146,7 @@ def _use_api(experiment: Experiment, say: Say) -> None:
         left = made.ends - time.time()
         if left < 60:
             raise LackError(f"the jobs end in {max(0, left):.0f} s: run this again for new ones")
-        nodes = place.assign(experiment, list(made.nodes), f"job {reserved.names()}")
+        nodes = job_nodes.assign(experiment, list(made.nodes), f"job {reserved.names()}")
         try:
             _settle(experiment, reserved, nodes, made.subnets, api.user(), say, made.nodes)
         except BaseException:
@@ -217,8 +214,8 @@ def _settle(
 def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[dict[str, str], bool]:
     firsts = {host.region: reserved.hosts[host.name] for host in reversed(placement.wanted(experiment))}
     single = set(subnets) == {None}
-    sites = {region: None if single else place.NodeName.of(node.node).site for region, node in firsts.items()}
-    found = place.vips(experiment, subnets, sites)
+    sites = {region: None if single else job_nodes.NodeName.of(node.node).site for region, node in firsts.items()}
+    found = job_nodes.vips(experiment, subnets, sites)
     missing = [name for name in firsts if name not in found]
     if not missing:
         return found, False
@@ -229,7 +226,7 @@ def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[di
         )
     # All hosts are on one link, and mrkolla runs on one of them: routes to the control hosts are enough.
     block = IPv4Network(reach.ROUTED_VIPS)
-    return {n: str(block[place.FIRST_VIP + i]) for i, n in enumerate(placement.region_names(experiment))}, True
+    return {n: str(block[job_nodes.FIRST_VIP + i]) for i, n in enumerate(placement.region_names(experiment))}, True
 
 
 def _begin_anew(cloud: str) -> None:
@@ -246,10 +243,7 @@ def _begin_anew(cloud: str) -> None:
 
 def links(experiment: Experiment) -> list[PlainLink]:
     """The links between each OSR and the AR, on the hosts themselves."""
-    placed = regions(experiment)
-    admin = next(region for region in placed if region.kind == AR)
-    all_of = _plain(placed)
-    return [PlainLink(region.name, admin.name, all_of) for region in placed if region.kind == OSR]
+    return plain.links(experiment.admin_region.name, _plain(regions(experiment)))
 
 
 def _plain(placed: list[Region]) -> tuple[PlainRegion, ...]:

@@ -7,7 +7,7 @@ undo(hosts, record)                           # at the end
 """
 
 from mrkolla.providers.prepare.hostkeys import pin, refuse_open_key
-from mrkolla.providers.prepare.look import WIRE, WIRE_MTU, Needs, Seen, facts, judge, lacking
+from mrkolla.providers.prepare.inspection import WIRE, WIRE_MTU, Needs, Seen, facts, judge, lacking
 from mrkolla.providers.prepare.ready import prepare, sweep, undo
 
 __all__ = [

@@ -40,7 +40,7 @@ def drop(kind, names, *argv):
 
 
 def docker_is_needed():
-    """Whether there is a container to look at: a Docker that was stopped by an earlier call of this stays so."""
+    """Whether Docker has containers; where it has, it is started. Stopped and without containers it stays stopped."""
     if subprocess.run(["systemctl", "-q", "is-active", "docker"], timeout=60).returncode == 0:
         return True
     folder = "/var/lib/docker"

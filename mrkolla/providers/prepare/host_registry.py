@@ -31,7 +31,7 @@ def answers(port):
 
 
 def main(port):
-    if answers(port):  # somebody else's, who would be given the images
+    if answers(port):  # another program listens there, and would be given the images
         say(error=f"port {port} of its loopback is in use")
         return 1
     with tempfile.NamedTemporaryFile("w", suffix=".yml") as config:

@@ -16,7 +16,7 @@ from mrkolla.base import files, remote
 from mrkolla.base.enos import to_enoslib
 from mrkolla.base.errors import DeployError, LackError
 from mrkolla.base.remote import Host
-from mrkolla.providers.prepare.look import (
+from mrkolla.providers.prepare.inspection import (
     HERE,
     MODULES,
     PROGRAMS,
@@ -247,7 +247,7 @@ def _todo_undo(kept: Mapping) -> dict:
 
 
 def _docker_runs(seen: Mapping) -> bool:
-    """One that is installed and stopped is as good as none: so mrkolla leaves the one that it has installed."""
+    """Whether Docker was in use before. Installed and stopped counts as not: that is how mrkolla leaves its own."""
     return seen["docker"] is not None and not seen["docker"].get("stopped")
 
 

@@ -24,7 +24,7 @@ from mrkolla.base.remote import Host
 from mrkolla.config import Experiment
 from mrkolla.config.placement import Region
 from mrkolla.config.testbeds import registry_port
-from mrkolla.providers.prepare.look import HERE
+from mrkolla.providers.prepare.inspection import HERE
 from mrkolla.providers.prepare.ready import play
 
 _UNIT = """# Made by mrkolla.

@@ -16,8 +16,6 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     own: dict = {}
     if testbed.keepalived:
         own["enable_keepalived"] = True
-        # Routers of one number on one network take the address from each other.
-        own["keepalived_virtual_router_id"] = str(51 + list(testbed.regions).index(region.name))
     if testbed.containers:
         own |= _contained(region)
     return plain.kolla_globals(experiment, testbed, region, section.interface or testbed.interface, external, own)

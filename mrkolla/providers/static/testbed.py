@@ -25,7 +25,7 @@ from mrkolla.wan.plainhosts import need as need_driver
 # fmt: off
 __all__ = [
     "FEEDS", "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off", "power_on",
-    "prepare", "regions", "reserve", "running", "seen",
+    "regions", "reserve", "running", "seen",
 ]
 # fmt: on
 
@@ -108,10 +108,6 @@ def _pinned(experiment: Experiment) -> list[Host]:
         known_hosts(experiment.name).unlink(missing_ok=True)
     hosts_of.pin(hosts, known_hosts(experiment.name), trusted=trusted, scan=testbed.host_keys == "scan")
     return hosts
-
-
-def prepare(log: Path, say: Say) -> None:
-    """Nothing has to be built for hosts that are there."""
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:

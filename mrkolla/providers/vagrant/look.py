@@ -110,7 +110,7 @@ def emulated(testbed: VagrantTestbed) -> bool:
 
 
 def look(testbed: VagrantTestbed, experiment: Experiment | None = None) -> list[Seen]:
-    """Everything that matters, changing nothing. Without ``experiment`` its size is not judged."""
+    """What this machine has and lacks for ``testbed``; changes nothing. Memory is judged by ``experiment`` alone."""
     missing = lacking(testbed.backend)
     seen = [Seen(_HERE, "packages", not missing, _words(missing), f"apt-get install {' '.join(missing)}")]
     there = importlib.util.find_spec("vagrant") is not None

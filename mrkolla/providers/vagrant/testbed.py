@@ -29,7 +29,7 @@ from mrkolla.wan.plainhosts import need as need_driver
 # fmt: off
 __all__ = [
     "FEEDS", "destroy", "doctor", "foresee", "kolla_config", "kolla_globals", "links", "need", "power_off", "power_on",
-    "prepare", "refuse_save", "regions", "reserve", "running", "seen",
+    "refuse_save", "regions", "reserve", "running", "seen",
 ]
 # fmt: on
 
@@ -101,10 +101,6 @@ def _reached(cloud: str, state: Mapping) -> list[Host]:
 
 
 # -- machines, from first to last --------------------------------------------------------------------------------------
-
-
-def prepare(log: Path, say: Say) -> None:
-    """What has to be built hangs on the section: :func:`reserve` does it."""
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:

@@ -28,9 +28,9 @@ from mrkolla.results.figures.files import write_figures
 from mrkolla.results.gathering import Gathered
 from mrkolla.results.store import RunFolder
 
-WORTH_IT = latency.PAGE  # panels; fewer are drawn before a process has started
-_LONGEST_S = 600.0  # that the process may take longer than the block does
-_GRACE_S = 5.0  # to take away what it has half-written, when it is ended
+WORTH_IT = latency.PAGE  # panels: fewer are drawn sooner than a process starts
+_LONGEST_S = 600.0  # that the process may go on after the block
+_GRACE_S = 5.0  # for it to remove a figure that is half written, when it is ended
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mrkolla.results import attribution, faults, load, phases
+from mrkolla.results import attribution, faults, load, phase_table
 from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.explained import residuals
 from mrkolla.results.figures import distributions, latency, links, parts, regions, style
@@ -29,9 +29,9 @@ _SHOWN = ("latency_vs_rtt", "residuals", "wan_rtt", "phases", "faults_survival")
 def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame, split: pd.DataFrame) -> list[str]:
     """Write all figures of a run below ``figures/``, with their numbers; gives the names of the files written.
 
-    ``found`` is :func:`mrkolla.results.links.link_table`, ``split`` :func:`mrkolla.results.explained.split`. What has
-    nothing to draw is not written. Of more operations than one page holds, ``latency_vs_rtt`` has those that pay most;
-    all are in ``latency_vs_rtt_all.pdf``, a page a dozen.
+    ``found`` is :func:`mrkolla.results.round_trips.link_table`, ``split`` :func:`mrkolla.results.explained.split`. A
+    figure with nothing to draw is not written. Of more operations than one page holds, ``latency_vs_rtt`` has those
+    that pay most; all are in ``latency_vs_rtt_all.pdf``, twelve a page.
     """
     levels = analysis.levels
     whole = levels["action"].isna()
@@ -89,8 +89,8 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame, sp
 
 def _of_phases(folder: RunFolder) -> Iterator[tuple[str, Callable[[], Figure], pd.DataFrame | None]]:
     """(name, what draws it, its numbers) of the figure of a region that was watched, if one was."""
-    if known := folder.read_json(phases.FILE, []):
-        series = phases.series(folder)
+    if known := folder.read_json(phase_table.FILE, []):
+        series = phase_table.series(folder)
         if len(series):
             yield "phases", partial(watched.phases_figure, known, series), series
 

@@ -44,7 +44,7 @@ def topology_figure(regions: Sequence[Mapping[str, Any]], links: pd.DataFrame) -
     """The admin region, each OpenStack region and the link between them with its round trips.
 
     ``regions`` are dicts with name, kind (AR, OSR) and what is known of vip, hosts and driver (see
-    :func:`mrkolla.results.topology.regions`); ``links`` is :func:`mrkolla.results.links.link_table`.
+    :func:`mrkolla.results.topology.regions`); ``links`` is :func:`mrkolla.results.round_trips.link_table`.
 
     Raises:
         InputError: there is no region to draw.
@@ -86,7 +86,7 @@ def topology_figure(regions: Sequence[Mapping[str, Any]], links: pd.DataFrame) -
 def wan_figure(links: pd.DataFrame) -> Figure:
     """Asked against measured round trip of each link, and the difference with what is tolerated.
 
-    ``links`` is :func:`mrkolla.results.links.link_table`.
+    ``links`` is :func:`mrkolla.results.round_trips.link_table`.
 
     Raises:
         InputError: no link was measured at a round trip that was asked.

@@ -24,7 +24,7 @@ MOST = 4  # operations
 def phases_figure(known: Sequence[Mapping[str, Any]], series: pd.DataFrame) -> Figure:
     """A column a point, a row an operation (of many the first four): samples as dots, the median of 10 s as a line.
 
-    ``known`` is ``phases.json``, ``series`` what :func:`mrkolla.results.phases.series` makes of its run. Failed
+    ``known`` is ``phases.json``, ``series`` what :func:`mrkolla.results.phase_table.series` makes of its run. Failed
     operations are crosses at the top. A row's scale ends above its 99th percentile, so that one late answer does not
     flatten all others.
 
