@@ -4,7 +4,14 @@ How long Keystone takes depends on who else uses its cores, and so, in a closed 
 slope of the whole duration has that in it; that of N has not. It is the round trips to the AR that the operation waits
 for.
 
-- A pass is one repetition: every round trip once. In each pass the least-squares line of the points' medians of N on
+- What a sample is predicted to wait for TCP is evened out first: N' = N - (w - W) x RTT, where w is its own waits
+  (keystone_windows, in round trips; whether a response waits may hang on how long the connection was idle), RTT that of
+  its point, and W the mean of all waits of the operation, each counting as its RTT: W = sum(w x RTT) / sum(RTT). The
+  median of waits that some samples have and others have not would be the one or the other by chance. k stays what is
+  paid on average: it is the slope of N less each sample's own waits, plus W, which stands in the prediction too. W is
+  counted, as requests are, so k's interval is that of the slope alone. Where w is the same for all samples, or not
+  known for one of them, N' is N.
+- A pass is one repetition: every round trip once. In each pass the least-squares line of the points' medians of N' on
   their measured round trips gives one slope. A pass counts when it has the group's lowest and highest round trip.
 - k is the mean of the passes' slopes; its interval is Student's t over them, so it holds what changes from point to
   point and from pass to pass. One pass: no interval.
@@ -18,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,9 +55,31 @@ def interval(slopes: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, 
     return mean, student.ppf((1 + confidence) / 2, count - 1) * slopes.std(axis=-1, ddof=1) / np.sqrt(count)
 
 
+def mean_waits(keys: pd.DataFrame) -> pd.Series:
+    """W of each row's group (see above): the mean waits of its good samples, in round trips (NaN: not known)."""
+    rtt_ms = keys["rtt_measured_ms"].fillna(0.0)
+    sums = [(keys[f"keystone_windows_{what}"] * rtt_ms).rename(what) for what in ("sum", "n")]
+    by = [keys[name] for name in GROUP]
+    waited, counted = (one.groupby(by, dropna=False, observed=True).transform("sum") for one in sums)
+    return waited / counted.where(counted > 0)
+
+
+def evened(gathered: Gathered) -> Gathered:
+    """``gathered`` with N' as its wires (see above)."""
+    groups = gathered.keys.groupby(GROUP, dropna=False, observed=True, sort=False).indices.values()
+    means, rtt_ms = mean_waits(gathered.keys).to_numpy(float), gathered.keys["rtt_measured_ms"].to_numpy(float)
+    wires = list(gathered.wires)
+    for places in groups:
+        waits = np.concatenate([gathered.waits[place] for place in places])
+        if len(waits) and np.ptp(waits) > 0:  # not so where one is not known
+            for place in places:
+                wires[place] = wires[place] - (gathered.waits[place] - means[place]) * rtt_ms[place]
+    return replace(gathered, wires=wires)
+
+
 def wire_fits(gathered: Gathered, confidence: float = 0.95) -> pd.DataFrame:
     """GROUP and :data:`COLUMNS`, a row for each group of which a pass gives a slope. k in round trips."""
-    found = pass_lines(gathered, gathered.wires, confidence)
+    found = pass_lines(gathered, evened(gathered).wires, confidence)
     named = {"k": "k_wire", "k_low": "k_wire_low", "k_high": "k_wire_high"}
     return found.rename(columns=named)[[*GROUP, *COLUMNS]]
 
