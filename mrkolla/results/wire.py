@@ -107,7 +107,8 @@ def pass_lines(gathered: Gathered, of: list[np.ndarray], confidence: float = 0.9
             ]
             rows.append([*group, *map(float, ends_of), len(known)])
     columns = ["k", "k_low", "k_high", "service_ms", "service_low_ms", "service_high_ms", "passes"]
-    return pd.DataFrame(rows, columns=[*GROUP, *columns])
+    # One that is empty throughout is a column of text still, or it could not be joined with others.
+    return pd.DataFrame(rows, columns=[*GROUP, *columns]).astype(dict(gathered.keys[GROUP].dtypes))
 
 
 def censored_median(values: np.ndarray, errors: int) -> float:

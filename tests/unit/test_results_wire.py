@@ -65,6 +65,13 @@ def test_a_pass_without_its_farthest_point_is_no_pass():
     assert wire.wire_fits(gather(samples[samples["point"] != "50-2"]))["passes"].tolist() == [4]
 
 
+def test_a_sweep_goes_on_where_the_wire_of_some_operations_alone_is_known():
+    samples = passes(4, rtts=(0, 100), operations=synthetic.OPERATIONS)
+    samples.loc[samples["scenario"].str.contains("glance|neutron"), "wire_s"] = np.nan
+    fits = wire.all_fits(gather(samples))
+    assert len(fits) == 7 and fits["k_wire"].notna().sum() == 3
+
+
 def sometimes_waiting(seed: int, count: int = 7) -> pd.DataFrame:
     """As validations do with ten regions: some of the four samples of a point wait one round trip more."""
     samples = passes(count, rtts=(0, 100), samples=4)
