@@ -23,6 +23,8 @@ from mrkolla.results.store import RunFolder
 GROUP = ["tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region", "target_region"]
 KEYS = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms"]
 COUNTED = ["keystone_requests", "keystone_connections", "keystone_windows"]
+#: Of these, what a request waits for beside its own round trip: some samples' do, others' do not.
+WAITS = COUNTED[1:3]
 COUNTED += ["keystone_s", "keystone_server_s", "keystone_wait_s", "region_s"]
 _ROW = ["warmup", "duration_s", "error", *COUNTED, "wire_s"]
 COLUMNS = [*KEYS, *_ROW]
@@ -41,7 +43,7 @@ class Gathered:
         good ones (``_sum``) and how many were counted (``_n``).
     values: for each of those rows the durations of the good ones in ms, sorted.
     wires: for each of those rows wire_s of the good ones for which it is known, in ms.
-    waits: for each of those rows keystone_windows of the same ones, in the same order, in round trips (NaN: not known).
+    waits: for each of those rows :data:`WAITS` of the same ones, in the same order: two columns (NaN: not known).
     errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points too).
     rows: all samples read.
     """
@@ -188,7 +190,8 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
         wire = batch["wire_s"].to_numpy().astype(float) * 1e3
         known = good & ~np.isnan(wire)
         _take(sums.wires, wire, known, local, places)
-        _take(sums.waits, batch["keystone_windows"].to_numpy().astype(np.float32), known, local, places)
+        waits = np.column_stack([batch[name].to_numpy().astype(np.float32) for name in WAITS])
+        _take(sums.waits, waits, known, local, places)
     if "start" in batch.column_names:
         _span(sums, batch, local, places, ~warmup)
     _errors(sums, batch.filter(pa.array(failed)))

@@ -111,25 +111,26 @@ def analyse(
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
     level = keys["rtt_asked_ms"].fillna(by_point)
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    even = evened(gathered)
+    even = evened(gathered, tls)
     points, *_ = _describe(even, keys[[*GROUP, "repetition", "rtt_asked_ms", "point"]], **how)
     levels, draws, steps = _describe(even, keys[GROUP].assign(level=level), **how)
     levels["fit_ms"] = np.nan
     fits = []
     lines = {_plain(row[name] for name in GROUP): row for row in
              pass_lines(gathered, gathered.values, confidence).to_dict("records")}  # fmt: skip
-    waits = keys[GROUP].assign(waits=mean_waits(keys)).drop_duplicates(GROUP)
-    waited = {_plain(key): mean for *key, mean in waits.itertuples(index=False)}
+    waits = mean_waits(keys).to_dict("records")
+    waited = {_plain(key): one for key, one in zip(keys[GROUP].itertuples(index=False), waits, strict=True)}
     for _, of_group in levels.groupby(GROUP, dropna=False, observed=True, sort=False):
         group = _plain(of_group.iloc[0][GROUP])
         passes = lines.get(group)
         row, line = _fit(of_group, draws[of_group.index], confidence, passes)
-        row["keystone_windows"] = waited[group]  # of longer round trips more: their share is what the slope shows
+        # Of longer round trips more: their share is what the slope shows.
+        row |= {name: mean for name, mean in waited[group].items() if not np.isnan(mean)}
         levels.loc[of_group.index, "fit_ms"] = line
         fits.append({**of_group.iloc[0][GROUP].to_dict(), **row})
     table = pd.DataFrame(fits)
     table[GROUP] = table[GROUP].astype(levels[GROUP].dtypes)
-    table = attribution.attribute(_with_wire(table, wire_fits(gathered, confidence)), tls)
+    table = attribution.attribute(_with_wire(table, wire_fits(gathered, confidence, tls)), tls)
     return Analysis(points, levels, table, **how, draws=draws, steps=steps, gathered=gathered, tls=tls)
 
 

@@ -126,6 +126,18 @@ def test_waits_that_all_have_change_nothing(waits):
     assert (results.analyse(samples).fits[names] == without.fits[names]).all(axis=None)
 
 
+@pytest.mark.parametrize("tls", [0, 1])
+def test_so_are_connections_that_some_samples_have_to_make(tls):
+    samples = sometimes_waiting(2)
+    samples = samples.assign(keystone_connections=samples["keystone_windows"], keystone_windows=np.nan)
+    more_s = tls * samples["keystone_connections"] * samples["rtt_measured_ms"] / 1e3
+    samples = samples.assign(wire_s=samples["wire_s"] + more_s, duration_s=samples["duration_s"] + more_s)
+    fit = results.analyse(samples, tls=tls).fits.iloc[0]
+    assert fit["keystone_connections"] not in (0, 1) and fit["verdict"] == attribution.EXPLAINED
+    assert fit["k_wire_high"] - fit["k_wire_low"] < 0.03
+    assert results.analyse(samples, tls=1 - tls).fits.iloc[0]["verdict"] != attribution.EXPLAINED
+
+
 @pytest.mark.parametrize("between", [0.0, 3.0])
 def test_the_interval_holds_the_truth_as_often_as_it_says(between):
     """Points that are off as a whole (by the link, the machine; ms) are in the interval, as samples' scatter is."""
