@@ -72,14 +72,15 @@ def regions_panels(table: pd.DataFrame, most: int = PAGE) -> list[Panel]:
     if table["regions"].nunique() < 2:
         return []
     table = fewer(table)
-    table = table.assign(operation=labels(table))
+    # With all regions as its categories, so that a region looks the same where another is missing.
+    table = table.assign(operation=labels(table), origin_region=pd.Categorical(table["origin_region"]))
     spread = table.groupby("operation", sort=False)["k_wire"].agg(lambda k: k.max() - k.min()).nlargest(most)
     return [(str(name), own) for name, own in table.groupby("operation", sort=False) if name in spread.index]
 
 
 def places(rows: pd.DataFrame) -> dict[str, float]:
     """By how much each region's markers stand beside a number of regions: equal values lie side by side."""
-    origins = sorted(rows["origin_region"].unique())
+    origins = [str(name) for name in rows["origin_region"].cat.categories]
     apart = 0.016 * (rows["regions"].max() - rows["regions"].min())
     return {region: apart * (place - (len(origins) - 1) / 2) for place, region in enumerate(origins)}
 
@@ -117,7 +118,7 @@ def regions_figure(table: pd.DataFrame, *, columns: int = 3) -> Figure:
             "nothing to draw against the number of regions: give runs of clouds that differ in it, or one with"
             " sweep.catalog_regions"
         )
-    origins = sorted({region for _, rows in shown for region in rows["origin_region"]})
+    origins = list(places(shown[0][1]))
     with matplotlib.rc_context(STYLE):
         across = 2 * min(columns, len(shown))
         names = [*origins, "predicted"]
