@@ -371,7 +371,7 @@ def keep(name: str, run: RunFolder) -> dict[str, Any]:
     record = of_run(run, what)
     if lost := [point["point"] for point in run.points() if point.get("status", "done") != "done"]:
         raise InputError(
-            f"{run.path}: point {lost[0]} is not done, nor are {len(lost) - 1} more: give the command again"
+            f"{run.path}: {len(lost)} points are not done ({lost[0]}): give the experiment's command again"
         )
     analysis = write_all(run).of_services
     data = choose(analysis).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
@@ -389,14 +389,9 @@ def kept_tables(record: Mapping[str, Any]) -> dict[str, list[str] | None]:
             continue
         said = " ".join(of["ran"])
         if "bundle" in of:
-            said += f" Its bundle, `{run_bundle(of['run'])}`, has the SHA-256 `{of['bundle']}`."
+            said += f" Its bundle, `{of['run']}.tar.gz`, has the SHA-256 `{of['bundle']}`."
         found[name] = show(pd.read_csv(TOP / what), textwrap.wrap(said, 125, break_on_hyphens=False))
     return found
-
-
-def run_bundle(run: str) -> str:
-    """The file name of a run's bundle."""
-    return f"{run}.tar.gz"
 
 
 def tables(sample: Path = SAMPLE, record: Mapping[str, Any] | None = None) -> dict[str, list[str] | None]:

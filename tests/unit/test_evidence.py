@@ -207,5 +207,5 @@ def test_a_run_of_rallys_operations_is_kept_and_shown(top):
         "| validate a token"
     )
     run.write_json("points.json", [{**point, "status": "refused"} for point in run.points()])
-    with pytest.raises(InputError, match="is not done, nor are 7 more"):
+    with pytest.raises(InputError, match="8 points are not done"):
         evidence.keep("rally", run)
