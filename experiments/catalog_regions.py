@@ -9,8 +9,9 @@
 
 One admin region (AR) with Keystone, two OpenStack regions (OSR1, OSR2) without. Between points more regions are
 registered in Keystone's catalog, each with the endpoints of a real one and nothing behind them: a token's answer has
-them all, so it grows by 1.4 kB a region. At ten regions it outgrows TCP's first window, and a token on a new
-connection should wait for one round trip more. The report draws k against the number of regions, and the prediction.
+them all, so it grows by 1.4 kB a region. With nine OSRs, ten regions in all, it outgrows TCP's first window, and a
+token on a new connection should wait for one round trip more. The report draws k against the number of regions, and
+the prediction.
 """
 
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)

@@ -25,8 +25,8 @@ def main() -> None:
         for point in cloud.sweep():  # each pass goes through the round trips, each OSR in an order of its own
             with cloud.wan(point.rtt_ms) as links:  # measured before, during and after, or refused
                 cloud.bench(point, links)  # from both OSRs at the same time; leftovers are removed
-        versions = cloud.folder.read_json("provenance.json", {}).get("tools")  # Rally's, for beside its k
-        cloud.report(tables=[lambda analysis: render(attribution_grid(analysis, versions).rich(), 200)])
+        # The report has the parts of each operation, too, and Rally's version beside its k.
+        cloud.report(tables=[lambda analysis: render(attribution_grid(analysis, actions=False).rich(), 200)])
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@
     python docs/tools/evidence.py --links FILE     # what tests/bench/bench_wan.py --json FILE wrote
     python docs/tools/evidence.py --rally RUN      # a new run of experiments/latency_sweep.py
     python docs/tools/evidence.py --join RUN       # a new run of experiments/region_join.py
+    python docs/tools/evidence.py --catalog RUN    # a new run of experiments/catalog_regions.py
+    python docs/tools/evidence.py --table RUN      # a new run of experiments/rally_table.py; writes its bundle, too
     python docs/tools/evidence.py                  # all of it again from the runs that are kept
 
 A table stands in a page between ``<!-- evidence: NAME -->`` and ``<!-- end -->``. docs/data/evidence.json says which
 run made what, and the digest of the code that measured it. tests/unit/test_evidence.py fails when a table is not what
 this makes, when the sample's figures are not what today's code draws, or when the code that measures has changed.
+What no run is on record for stands in its page as it was.
 """
 
 from __future__ import annotations
@@ -33,10 +36,17 @@ from typing import Any
 TOP = Path(__file__).parents[2]
 sys.path[:0] = [str(TOP), str(Path(__file__).parent)]
 
-from mrkolla.base.errors import InputError  # noqa: E402 (of this checkout)
-from mrkolla.results import RunFolder, analyse, write_all  # noqa: E402
-from mrkolla.results.explained import predicted  # noqa: E402
-from mrkolla.results.stats import Analysis  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from mrkolla.base.errors import InputError, MrkollaError  # noqa: E402 (of this checkout)
+from mrkolla.results import RunFolder, analyse, bundle, write_all  # noqa: E402
+from mrkolla.results.attribution import EXPLAINED  # noqa: E402
+from mrkolla.results.explained import predicted, split  # noqa: E402
+from mrkolla.results.figures import k_by_number, regions_figure, style  # noqa: E402
+from mrkolla.results.gathering import GROUP  # noqa: E402
+from mrkolla.results.split import PARTS  # noqa: E402
+from mrkolla.results.stats import Analysis, labels  # noqa: E402
 from mrkolla.results.words import k_text, k_wire_text, ms, number  # noqa: E402
 
 SAMPLE, FIGURES, DATA = TOP / "results/sample", TOP / "docs/figures", TOP / "docs/data"
@@ -55,9 +65,11 @@ MEASURES = {
     "docs/figures/latency_sweep.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/middleware*.py", *_COUNTS),
     "docs/figures/timeline.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/tracing.py", *_COUNTS),
     "docs/figures/region_join.png": _PROBE,
+    "docs/data/regions.csv": ("mrkolla/cloud/membership/listed.py", *_PROBE),
+    "docs/data/rally_table.csv": ("mrkolla/bench/rally*.py", *_PROBE),
 }
-#: Drawn from the code alone; tests of their own hold them.
-DRAWN = ("docs/figures/rooms.svg", "docs/figures/two_regions.svg")
+#: Drawn from the code and from what is kept; tests of their own hold them.
+DRAWN = ("docs/figures/rooms.svg", "docs/figures/two_regions.svg", "docs/figures/k_vs_regions.svg")
 WORDS = {
     "token_issue_new_connection": "token, new connection",
     "token_issue_kept_connection": "token, kept connection",
@@ -268,7 +280,9 @@ def tokens_table(analysis: Analysis) -> list[str]:
     k = fits["k_wire"].where(fits["k_wire"].notna(), fits["k"])
     for region in sorted(fits["origin_region"].unique()):
         own = levels[levels["origin_region"] == region].groupby("level")["median_ms"].sum() / 1e3
-        at = [f"{own[level]:.2f} s" if level in own else "–" for level in (own.index.min(), 100.0)]
+        at = [f"{own.iloc[0]:.2f} s"]
+        # Where the sample has no such round trip: between its neighbours, which lie on a line.
+        at += [f"{np.interp(100.0, own.index, own):.2f} s" + ("" if 100.0 in own else " (between two)")]
         total = k[fits["origin_region"] == region].sum()
         rows.append([f"mrkolla: one Keystone, from {region}", "client and Keystone", *at,
                      f"{own.iloc[-1]:.2f} s ({ms(own.index.max())} ms)", number(total, 1)])  # fmt: skip
@@ -276,26 +290,143 @@ def tokens_table(analysis: Analysis) -> list[str]:
     return _rows(head, ["---"] * len(head), *rows)
 
 
-def tables(sample: Path = SAMPLE) -> dict[str, list[str]]:
-    """Name -> lines of everything that a page takes from the runs that are kept."""
+def _named(of: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(operation, its rows), by name; those of :data:`WORDS` at the end, in the order there."""
+    found = {str(name): own for name, own in of.assign(operation=labels(of)).groupby("operation")}
+    order = [*(name for name in found if name not in WORDS), *(name for name in WORDS if name in found)]
+    return [(name, found[name]) for name in order]
+
+
+def regions_data(analysis: Analysis) -> pd.DataFrame:
+    """What is kept of a sweep over the number of regions in the catalog: k of each operation at each number."""
+    found = k_by_number(analysis)
+    if found["regions"].nunique() < 2:
+        raise InputError("the run has no two numbers of regions in the catalog: take one of catalog_regions.py")
+    return found.dropna(subset=["regions"])
+
+
+def regions_table(of: pd.DataFrame, said: list[str]) -> list[str]:
+    """Results: k of the wire at each number of regions in the catalog, and the figure of it."""
+    numbers, origins = sorted(of["regions"].unique()), ", ".join(sorted(of["origin_region"].unique()))
+    rows = []
+    for name, own in _named(of):
+        cells = []
+        for number_ in numbers:
+            here = own[own["regions"] == number_].sort_values("origin_region")
+            paid = ", ".join(map(k_wire_text, here.to_dict("records")))
+            cells.append(f"{here['predicted'].mean():.3g}: {paid}" if len(here) else "–")
+        rows.append([WORDS.get(name, name), *cells])
+    head = ["operation", *(f"{number_:g}" for number_ in numbers)]
+    return [
+        *said, "", f"Predicted: k of the wire in {origins} (95 % interval), by the number of regions.", "",
+        *_rows(head, ["---"] * len(head), *rows), "",
+        "![k of the wire against the number of regions in the catalog](figures/k_vs_regions.svg)",
+    ]  # fmt: skip
+
+
+def rally_data(analysis: Analysis) -> pd.DataFrame:
+    """What is kept of a run of rally_table.py: fits of whole operations, and their split at the longest round trip."""
+    parts = split(analysis)
+    if "client_ms" not in parts:
+        raise InputError("the run does not say where its operations' time went: HAProxy's logs are missing")
+    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["counted"].notna()]
+    far = parts[parts["level"] == parts["level"].max()]
+    names = ["keystone_requests", "keystone_connections", "keystone_windows", "predicted", "k_wire", "k_wire_low",
+             "k_wire_high", "verdict", "passes"]  # fmt: skip
+    return fits[[*GROUP, *names]].merge(far[[*GROUP, "level", "mean_ms", *PARTS]], on=GROUP, how="left")
+
+
+def rally_table(of: pd.DataFrame, said: list[str]) -> list[str]:
+    """Results: requests counted, round trips predicted and paid, and where the time went, of Rally and the probe."""
+    at_keystone = of[["keystone_server_ms", "keystone_wait_ms", "keystone_rest_ms"]].sum(axis=1, min_count=3)
+    of = of.assign(keystone_ms=at_keystone).fillna({"keystone_windows": 0.0})
+    rows = []
+    for name, own in _named(of):
+        fits = own.sort_values("origin_region").to_dict("records")
+        where = [number(own[part].mean(), 0) for part in ("wire_ms", "keystone_ms", "region_ms", "client_ms")]
+        counts = [f"{own[f'keystone_{what}'].mean():.3g}" for what in ("requests", "connections", "windows")]
+        verdicts = ", ".join(dict.fromkeys(fit["verdict"] for fit in fits))
+        rows.append([WORDS.get(name, f"`{name}`"), " + ".join(counts), _trips(fits), _k_of(fits), verdicts,
+                     " + ".join(where)])  # fmt: skip
+    explained = (of["verdict"] == EXPLAINED).sum()
+    head = ["operation", "requests + connections + waits for TCP", "predicted"]
+    head += [f"k of the wire in {', in '.join(sorted(of['origin_region'].unique()))} (95 % interval)", "verdict"]
+    head += [f"at {ms(of['level'].max())} ms: wire + Keystone + region + client (ms)"]
+    return [
+        *said, "", f"Of {len(of)} rows, an operation and a region each, {explained} are *explained*.", "",
+        *_rows(head, ["---"] * len(head), *rows),
+    ]  # fmt: skip
+
+
+#: Table of a page -> (the data that is kept of a run, what is kept, how it is shown).
+KEPT = {
+    "regions": ("docs/data/regions.csv", regions_data, regions_table),
+    "rally": ("docs/data/rally_table.csv", rally_data, rally_table),
+}
+
+
+def keep(name: str, run: RunFolder) -> dict[str, Any]:
+    """Keep of ``run`` what the table ``name`` of :data:`KEPT` shows; returns its record."""
+    what, choose, _ = KEPT[name]
+    record = of_run(run, what)
+    if lost := [point["point"] for point in run.points() if point.get("status", "done") != "done"]:
+        raise InputError(
+            f"{run.path}: {len(lost)} points are not done ({lost[0]}): give the experiment's command again"
+        )
+    analysis = write_all(run).of_services
+    data = choose(analysis).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    (TOP / what).write_bytes(data)
+    return {**record, "sha256": hashlib.sha256(data).hexdigest(), "ran": ran(run, analysis)}
+
+
+def kept_tables(record: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """The tables of :data:`KEPT`; None where no run is on record."""
+    found: dict[str, list[str] | None] = {}
+    for name, (what, _, show) in KEPT.items():
+        of = record.get(what)
+        if of is None:
+            found[name] = None
+            continue
+        said = " ".join(of["ran"])
+        if "bundle" in of:
+            said += f" Its bundle, `{of['run']}.tar.gz`, has the SHA-256 `{of['bundle']}`."
+        found[name] = show(pd.read_csv(TOP / what), textwrap.wrap(said, 125, break_on_hyphens=False))
+    return found
+
+
+def tables(sample: Path = SAMPLE, record: Mapping[str, Any] | None = None) -> dict[str, list[str] | None]:
+    """Name -> lines of everything that a page takes from the runs that are kept; None: no such run is kept."""
     run = RunFolder.open(sample)
     analysis = analyse(run).of_services
     links = json.loads((DATA / "links.json").read_text())
     return {
         "k": k_table(analysis), "costs": costs_table(analysis), "ran": ran(run, analysis), "links": links_rows(links),
         "tcp": tcp_table(links), "tokens": tokens_table(analysis),
+        **kept_tables(json.loads(RECORD.read_text()) if record is None else record),
     }  # fmt: skip
 
 
-def filled(text: str, known: Mapping[str, list[str]]) -> str:
-    """``text`` with its tables as ``known`` has them.
+def filled(text: str, known: Mapping[str, list[str] | None]) -> str:
+    """``text`` with its tables as ``known`` has them; those that are None there stay as they are.
 
     Raises:
         InputError: a table has a name that nothing is known by.
     """
     if wrong := {name for _, name, _ in _TABLE.findall(text)} - set(known):
         raise InputError(f"<!-- evidence: {min(wrong)} -->: no such table; there are {', '.join(sorted(known))}")
-    return _TABLE.sub(lambda found: found[1] + "".join(f"{line}\n" for line in known[found[2]]) + found[3], text)
+
+    def table(found: re.Match[str]) -> str:
+        lines = known[found[2]]
+        return found[0] if lines is None else found[1] + "".join(f"{line}\n" for line in lines) + found[3]
+
+    return _TABLE.sub(table, text)
+
+
+def drawn_regions() -> str:
+    """The figure of k against the number of regions, of the data that is kept."""
+    figure = regions_figure(pd.read_csv(DATA / "regions.csv"))
+    style.settle(figure)
+    return style.svg(figure)
 
 
 def stale(record: Mapping[str, Mapping[str, Any]], what: str) -> str | None:
@@ -318,6 +449,8 @@ def main() -> int:
     ask.add_argument("--links", metavar="FILE", type=Path, help="becomes docs/data/links.json")
     ask.add_argument("--rally", metavar="RUN", help="latency_sweep.png and timeline.png")
     ask.add_argument("--join", metavar="RUN", help="region_join.png")
+    ask.add_argument("--catalog", metavar="RUN", help="results.md: k against the number of regions, and its figure")
+    ask.add_argument("--table", metavar="RUN", help="results.md: round trips of Rally's operations; its bundle")
     given = ask.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     try:
@@ -337,13 +470,23 @@ def main() -> int:
         ):  # fmt: skip
             if name:
                 record[f"docs/figures/{target}.png"] = _figure(name, figure, FIGURES / f"{target}.png")
-        known = tables()
+        if given.catalog:
+            record["docs/data/regions.csv"] = keep("regions", RunFolder.find(TOP / "results", given.catalog))
+        if given.table:
+            run = RunFolder.find(TOP / "results", given.table)
+            made = keep("rally", run)
+            packed = bundle(run).path
+            print(f"the run's bundle: {packed}")
+            record["docs/data/rally_table.csv"] = {**made, "bundle": hashlib.sha256(packed.read_bytes()).hexdigest()}
+        if (DATA / "regions.csv").exists():
+            (TOP / DRAWN[2]).write_text(drawn_regions())
+        known = tables(SAMPLE, record)
         for page in PAGES:
             path = TOP / page
             path.write_text(filled(path.read_text(), known))
-    except InputError as error:
+    except MrkollaError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.exit_code
     subprocess.run([sys.executable, "docs/tools/rooms.py"], cwd=TOP, check=True, env=_here())
     drawn = [sys.executable, "-m", "mrkolla", "graph", "configs/two_regions.yaml", "-o", DRAWN[1]]
     subprocess.run(drawn, cwd=TOP, check=True, env=_here())

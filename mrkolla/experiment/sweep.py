@@ -14,6 +14,7 @@ from execo_engine import ParamSweeper
 from mrkolla.base.errors import InputError
 from mrkolla.config import Point, Sweep
 from mrkolla.results import RunFolder
+from mrkolla.results.attribution import tls_of
 from mrkolla.results.gathering import gather
 from mrkolla.results.wire import ASKED, FEWEST, all_fits, enough, precision_text, widest
 
@@ -55,7 +56,7 @@ class Precision:
     """What ``sweep.precision`` and ``precision_total`` ask of a run's k, and whether the passes so far give it."""
 
     def __init__(self, sweep: Sweep, folder: RunFolder) -> None:
-        self._sweep, self._folder = sweep, folder
+        self._sweep, self._folder, self._tls = sweep, folder, tls_of(folder)
         #: Key of ``sweep`` -> the half-width that it asks for; empty: none.
         self.asked = {key: getattr(sweep, key) for key in ASKED if getattr(sweep, key) is not None}
         self._known: dict[tuple[str | None, int], bool] = {}
@@ -81,7 +82,7 @@ class Precision:
             )
         except InputError:  # nothing was measured
             return False
-        fits = all_fits(found)
+        fits = all_fits(found, self._tls)
         for key, most in self.asked.items():
             of_all = widest(fits, ASKED[key][0])
             if of_all is None or fits["passes_total"].min() < FEWEST or of_all[0] > most:
@@ -93,7 +94,7 @@ class Precision:
         if not self.asked:
             return None
         try:
-            return precision_text(all_fits(gather(self._folder)), self._sweep.model_dump())
+            return precision_text(all_fits(gather(self._folder), self._tls), self._sweep.model_dump())
         except InputError:
             return None
 

@@ -18,7 +18,7 @@ STATISTICS: dict[str, tuple[str, str]] = {
     "median_ms": ("ms", "median latency (of a link: median round trip of the echoes)"),
     "median_low_ms": ("ms", f"median: lower {_INTERVAL}"),
     "median_high_ms": ("ms", f"median: upper {_INTERVAL}"),
-    "wire_ms": ("ms", "median of wire_s: duration without the time at the AR's Keystone; empty: not known"),
+    "wire_ms": ("ms", "median of wire_s (not at the AR's Keystone), waits for TCP evened out; empty: not known"),
     "keystone_s_mean": ("s", "mean of keystone_s: time at the AR's HAProxy; empty: not known"),
     "keystone_server_s_mean": ("s", "mean of keystone_server_s: the servers behind it; empty: not known"),
     "keystone_wait_s_mean": ("s", "mean of keystone_wait_s: HAProxy's waits for them; empty: not known"),

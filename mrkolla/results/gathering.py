@@ -23,6 +23,8 @@ from mrkolla.results.store import RunFolder
 GROUP = ["tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region", "target_region"]
 KEYS = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms"]
 COUNTED = ["keystone_requests", "keystone_connections", "keystone_windows"]
+#: Of these, what a request waits for beside its own round trip: some samples' do, others' do not.
+WAITS = COUNTED[1:3]
 COUNTED += ["keystone_s", "keystone_server_s", "keystone_wait_s", "region_s"]
 _ROW = ["warmup", "duration_s", "error", *COUNTED, "wire_s"]
 COLUMNS = [*KEYS, *_ROW]
@@ -41,6 +43,7 @@ class Gathered:
         good ones (``_sum``) and how many were counted (``_n``).
     values: for each of those rows the durations of the good ones in ms, sorted.
     wires: for each of those rows wire_s of the good ones for which it is known, in ms.
+    waits: for each of those rows :data:`WAITS` of the same ones, in the same order: two columns (NaN: not known).
     errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points too).
     rows: all samples read.
     """
@@ -48,6 +51,7 @@ class Gathered:
     keys: pd.DataFrame
     values: list[np.ndarray]
     wires: list[np.ndarray]
+    waits: list[np.ndarray]
     errors: pd.DataFrame
     rows: int
 
@@ -96,8 +100,8 @@ def gather(
 def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
     places = np.flatnonzero(keep.to_numpy(bool))
     keys = gathered.keys.iloc[places].reset_index(drop=True)
-    values, wires = ([of_key[i] for i in places] for of_key in (gathered.values, gathered.wires))
-    return Gathered(keys, values, wires, gathered.errors, gathered.rows)
+    of = ([of_key[i] for i in places] for of_key in (gathered.values, gathered.wires, gathered.waits))
+    return Gathered(keys, *of, gathered.errors, gathered.rows)
 
 
 class _Sums:
@@ -108,6 +112,7 @@ class _Sums:
         self.counts: list[Counter[str]] = []
         self.pieces: list[list[np.ndarray]] = []
         self.wires: list[list[np.ndarray]] = []
+        self.waits: list[list[np.ndarray]] = []
         self.errors: Counter[tuple] = Counter()
         self.rows = 0
 
@@ -119,6 +124,7 @@ class _Sums:
                 self.counts.append(Counter())
                 self.pieces.append([])
                 self.wires.append([])
+                self.waits.append([])
         return np.array([self.number[key] for key in keys])
 
 
@@ -141,7 +147,8 @@ def _gather(batches: Iterable[pa.Table]) -> Gathered:
     values = _joined(sums.pieces)
     for one in values:
         one.sort()
-    return Gathered(pd.concat([keys, counts], axis=1), values, _joined(sums.wires), errors, sums.rows)
+    wires, waits = _joined(sums.wires), _joined(sums.waits)
+    return Gathered(pd.concat([keys, counts], axis=1), values, wires, waits, errors, sums.rows)
 
 
 def _joined(of_keys: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -181,18 +188,21 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
     _take(sums.pieces, ms, good, local, places)
     if batch["wire_s"].null_count < len(batch):
         wire = batch["wire_s"].to_numpy().astype(float) * 1e3
-        _take(sums.wires, wire, good & ~np.isnan(wire), local, places)
+        known = good & ~np.isnan(wire)
+        _take(sums.wires, wire, known, local, places)
+        waits = np.column_stack([batch[name].to_numpy().astype(np.float32) for name in WAITS])
+        _take(sums.waits, waits, known, local, places)
     if "start" in batch.column_names:
         _span(sums, batch, local, places, ~warmup)
     _errors(sums, batch.filter(pa.array(failed)))
 
 
 def _take(
-    pieces: list[list[np.ndarray]], ms: np.ndarray, wanted: np.ndarray, local: np.ndarray, places: np.ndarray
+    pieces: list[list[np.ndarray]], column: np.ndarray, wanted: np.ndarray, local: np.ndarray, places: np.ndarray
 ) -> None:
-    """Add the ``wanted`` values of ``ms`` to ``pieces``, each to those of its key."""
+    """Add the ``wanted`` values of ``column`` to ``pieces``, each to those of its key."""
     codes = local[wanted].astype(np.uint16 if len(places) < 2**16 else np.int64)  # two bytes: sorted by radix
-    ordered = ms[wanted][np.argsort(codes, kind="stable")]
+    ordered = column[wanted][np.argsort(codes, kind="stable")]
     numbers = np.bincount(codes, minlength=len(places))
     for number, end, n in zip(places, np.cumsum(numbers), numbers, strict=True):
         if n:

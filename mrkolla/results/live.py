@@ -21,6 +21,7 @@ import pandas as pd
 from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.figures.distributions import MOST_DASHED
 from mrkolla.results.figures.latency import Panel, regions_of
+from mrkolla.results.figures.regions import places
 from mrkolla.results.figures.split import part_colours
 from mrkolla.results.figures.style import COLOURS, ramp
 from mrkolla.results.slowest import Requests, slowest
@@ -186,6 +187,28 @@ def throughput_chart(analysis: Analysis, panel: Panel) -> dict[str, Any]:
         series.append({**_look(regions, region), "colour": colours[rtt], "data": data, "joined": True})
     x = {"label": "concurrency (operations in flight)", "log": 2}
     return {"title": title, "x": x, "y": {"label": "operations / s", "zero": True}, "series": series}
+
+
+def regions_chart(panel: Panel) -> dict[str, Any]:
+    """One panel of k against the number of regions in the catalog: a marker with its interval, the prediction below."""
+    title, rows = panel
+    beside = places(rows)
+    steps = rows.groupby("regions")["predicted"].mean().dropna()
+    ends = [*steps.index[:1], *(steps.index[:-1] + steps.index[1:]) / 2, *steps.index[-1:]]
+    line = [[_round(x), _round(steps[number_]), [f"{number_} regions: {number(steps[number_])} predicted"]]
+            for place, number_ in enumerate(steps.index) for x in ends[place : place + 2]]  # fmt: skip
+    series: list[dict[str, Any]] = [{"region": "", "colour": "#999999", "data": line, "line": True}]
+    for region, own in rows.groupby("origin_region", sort=True, observed=True):
+        data = [
+            [_round(row["regions"] + beside[str(region)]), _round(row["k_wire"]),
+             [f"{region}, {row['regions']:g} regions: k of the wire {k_wire_text(row)}",
+              f"predicted {number(row['predicted'])}"],
+             None, None, _round(row["k_wire_low"]), _round(row["k_wire_high"])]
+            for row in own.sort_values("regions").to_dict("records")
+        ]  # fmt: skip
+        series.append({**_look(list(beside), str(region)), "data": data})
+    axes = {"x": {"label": "OpenStack regions in the catalog"}, "y": {"label": "k of the wire (round trips)"}}
+    return {"title": title, **axes, "series": series}
 
 
 def links_chart(links: pd.DataFrame, regions: Sequence[str]) -> dict[str, Any]:

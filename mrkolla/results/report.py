@@ -15,7 +15,7 @@ from mrkolla.results import faults, figures, hosts, live, load, phase_table, tab
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
 from mrkolla.results.explained import split
-from mrkolla.results.figures import apart, distributions, latency, residuals
+from mrkolla.results.figures import apart, distributions, latency, regions, residuals
 from mrkolla.results.figures import split as splits
 from mrkolla.results.figures.faults import survival_figure, timeline_figure
 from mrkolla.results.figures.phases import phases_figure
@@ -138,13 +138,12 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], versions: dict[str, s
     first = {title for title, _ in shown}
     more = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first] if shown else []
     whole, parts = tables.latency_grids(analysis)
-    regions = latency.regions_of(analysis)[: distributions.MOST_DASHED]
+    origins = latency.regions_of(analysis)[: distributions.MOST_DASHED]
     speeds = distributions.throughput_panels(analysis)
-    dashes = [f"{region} {_DASHES[DASHES[i]]}" for i, region in enumerate(regions)] if len(regions) > 1 else []
+    dashes = [f"{region} {_DASHES[DASHES[i]]}" for i, region in enumerate(origins)] if len(origins) > 1 else []
     said = precision_text(analysis.fits, sweep)
     has_parts = bool(len(tables.parts_grid(analysis).rows))
     splitted = split(analysis)
-    by_regions = figures.k_by_number(analysis)
 
     def distribution(draw: Any) -> Callable[[latency.Panel], Any]:
         return lambda panel: distributions.single(analysis, draw, panel)
@@ -180,12 +179,10 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], versions: dict[str, s
         "parts_picture": _picture("Parts", "Round trips of the parts of an iteration", figures.parts_figure(analysis))
         if has_parts
         else None,
-        "regions_picture": _picture(
-            "Regions in the catalog", "k of the wire against the number of regions, and what was predicted",
-            figures.regions_figure(by_regions),
-        )
-        if by_regions["regions"].nunique() > 1
-        else None,
+        "regions": _single(
+            "k of the wire against the number of regions", regions.regions_panels(regions.k_by_number(analysis)),
+            regions.single, live.regions_chart, charts,
+        ),
         "cache": tables.cache_grid(analysis),
     }  # fmt: skip
 
@@ -224,7 +221,7 @@ def write_report(
     if analysis:
         gathered = analysis.gathered
     links = link_table(run)
-    regions = regions_of_run(run)
+    of_run = regions_of_run(run)
     charts = _Charts()
     of_samples = analysis.of_services if analysis else None
     provenance = run.read_json("provenance.json", {})
@@ -234,8 +231,8 @@ def write_report(
     if (links["rtt_asked_ms"].notna() & links["median_ms"].notna()).any():
         chart = charts.take(live.links_chart(links, latency.regions_of(of_samples))) if of_samples else None
         wan = _picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links), chart)
-    if {region["kind"] for region in regions} >= {"AR", "OSR"}:
-        topology = _picture("Regions", "The regions and their links", figures.topology_figure(regions, links))
+    if {region["kind"] for region in of_run} >= {"AR", "OSR"}:
+        topology = _picture("Regions", "The regions and their links", figures.topology_figure(of_run, links))
     busy, dots = load.load(run), load.latencies(run) if of_samples else None
     load_picture = None
     if len(busy) and dots is not None and len(dots):
@@ -261,7 +258,7 @@ def write_report(
         long=_LONG,
         facts=experiment_facts(experiment),
         topology=topology,
-        regions=topology_grid(regions),
+        regions=topology_grid(of_run),
         of=of,
         analysis=analysis,
         counts={s: status.count(s) for s in ("done", "refused", "failed", "lost") if s in status},

@@ -46,7 +46,7 @@ def split(analysis: Analysis) -> pd.DataFrame:
         if len(known):
             weights = known["n"] / known["n"].sum()
             rows.append([*key, *(float((known[name] * weights).sum()) for name in columns), int(known["n"].sum())])
-    table = pd.DataFrame(rows, columns=[*GROUP, "level", *columns, "n"])
+    table = pd.DataFrame(rows, columns=[*GROUP, "level", *columns, "n"]).astype(dict(keys[GROUP].dtypes))
     return table[[*GROUP, "level", "rtt_measured_ms", "n", "mean_ms", *PARTS]]
 
 

@@ -38,7 +38,7 @@ from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.gathering import COLUMNS, COUNTED, GROUP, Gathered, gather
 from mrkolla.results.store import RunFolder
 from mrkolla.results.wire import COLUMNS as WIRE
-from mrkolla.results.wire import NARROWEST_MS, censored_median, pass_lines, wire_fits
+from mrkolla.results.wire import NARROWEST_MS, censored_median, evened, mean_waits, pass_lines, wire_fits
 
 __all__ = ["COLUMNS", "GROUP", "Analysis", "analyse", "bootstrap_medians", "label", "labels", "levels_of", "theil_sen"]
 
@@ -111,20 +111,26 @@ def analyse(
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
     level = keys["rtt_asked_ms"].fillna(by_point)
     how: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
-    points, *_ = _describe(gathered, keys[[*GROUP, "repetition", "rtt_asked_ms", "point"]], **how)
-    levels, draws, steps = _describe(gathered, keys[GROUP].assign(level=level), **how)
+    even = evened(gathered, tls)
+    points, *_ = _describe(even, keys[[*GROUP, "repetition", "rtt_asked_ms", "point"]], **how)
+    levels, draws, steps = _describe(even, keys[GROUP].assign(level=level), **how)
     levels["fit_ms"] = np.nan
     fits = []
     lines = {_plain(row[name] for name in GROUP): row for row in
              pass_lines(gathered, gathered.values, confidence).to_dict("records")}  # fmt: skip
+    waits = mean_waits(keys).to_dict("records")
+    waited = {_plain(key): one for key, one in zip(keys[GROUP].itertuples(index=False), waits, strict=True)}
     for _, of_group in levels.groupby(GROUP, dropna=False, observed=True, sort=False):
-        passes = lines.get(_plain(of_group.iloc[0][GROUP]))
+        group = _plain(of_group.iloc[0][GROUP])
+        passes = lines.get(group)
         row, line = _fit(of_group, draws[of_group.index], confidence, passes)
+        # Of longer round trips more: their share is what the slope shows.
+        row |= {name: mean for name, mean in waited[group].items() if not np.isnan(mean)}
         levels.loc[of_group.index, "fit_ms"] = line
         fits.append({**of_group.iloc[0][GROUP].to_dict(), **row})
     table = pd.DataFrame(fits)
     table[GROUP] = table[GROUP].astype(levels[GROUP].dtypes)
-    table = attribution.attribute(_with_wire(table, wire_fits(gathered, confidence)), tls)
+    table = attribution.attribute(_with_wire(table, wire_fits(gathered, confidence, tls)), tls)
     return Analysis(points, levels, table, **how, draws=draws, steps=steps, gathered=gathered, tls=tls)
 
 
@@ -219,9 +225,7 @@ def _fit(
     row |= {"n_rtts": int(used.sum())} | {name: int(of[name].sum()) for name in ("n", "n_warmup", "n_errors")}
     for name in COUNTED:
         known = ~np.isnan(of[name])
-        # A wait lasts a round trip, so the longer one's share is what the slope shows.
-        weights = np.nan_to_num(of["rtt_measured_ms"][known]) if name == "keystone_windows" else np.ones(known.sum())
-        row[name] = np.average(of[name][known], weights=weights) if weights.any() else np.nan
+        row[name] = of[name][known].mean() if known.any() else np.nan
     line = np.full(len(levels), np.nan)
     x, y = of["rtt_measured_ms"][used], of["median_ms"][used]
     notes = []

@@ -176,12 +176,13 @@ def error_grid(gathered: Gathered) -> Grid:
     return Grid("Errors", ["operation", "from", "number", "share", "message"], rows, frozenset({2, 3}))
 
 
-def attribution_grid(analysis: Analysis, versions: Mapping[str, str] | None = None) -> Grid:
+def attribution_grid(analysis: Analysis, versions: Mapping[str, str] | None = None, *, actions: bool = True) -> Grid:
     """For each operation whose requests were counted at the AR: what that predicts of k, and k of the wire.
 
-    With ``versions`` (``tools`` of provenance.json) a column names the tool of each operation and its version.
+    Without ``actions``, for whole operations alone. With ``versions`` (``tools`` of provenance.json) a column names the
+    tool of each operation and its version.
     """
-    fits = analysis.fits[analysis.fits["counted"].notna()]
+    fits = analysis.fits[analysis.fits["counted"].notna() & (actions | analysis.fits["action"].isna())]
     windows = fits["keystone_windows"].notna().any()
     by = {tool: _made_by(str(tool), versions or {}) for tool in fits["tool"].unique()} if versions else {}
     head = ["operation", "from", *(["by"] if by else [])]
@@ -196,7 +197,8 @@ def attribution_grid(analysis: Analysis, versions: Mapping[str, str] | None = No
         row += [number(fit["predicted"], 2 if windows else 1), k_wire_text(fit), k_wire_text(off), fit["verdict"]]
         rows.append([*row, k_text(fit), _ms(fit["service_ms"]), number(fit["residual_ms"], 1)])
     numbers = frozenset(i for i, name in enumerate(head) if i >= 2 and name not in ("by", "verdict"))
-    return Grid("Where the round trips are", head, rows, numbers, frozenset((0,)))
+    whole = frozenset((0, *(i for i, name in enumerate(head) if name[:2] == "k " or name == "verdict")))
+    return Grid("Where the round trips are", head, rows, numbers, whole)
 
 
 def _made_by(tool: str, versions: Mapping[str, str]) -> str:

@@ -4,7 +4,14 @@ How long Keystone takes depends on who else uses its cores, and so, in a closed 
 slope of the whole duration has that in it; that of N has not. It is the round trips to the AR that the operation waits
 for.
 
-- A pass is one repetition: every round trip once. In each pass the least-squares line of the points' medians of N on
+- What some samples wait for and others do not is evened out first: N' = N - (w - W) x RTT. w are the sample's own
+  waits in round trips: new connections x (1 + TLS) + windows; whether there are any may hang on how long a connection
+  was idle. RTT is that of its point, and W the mean of the operation's waits, each counting as its RTT:
+  W = sum(w x RTT) / sum(RTT). The median of a mixture would be the one or the other by chance. k stays what is paid on
+  average: it is the slope of what each sample's own waits leave of N, plus W, which stands in the prediction too. W is
+  counted, as requests are, so k's interval is that of the slope alone. Where w is the same for all samples, N' is N; of
+  connections and windows, those that are not known for one of them are left out of w.
+- A pass is one repetition: every round trip once. In each pass the least-squares line of the points' medians of N' on
   their measured round trips gives one slope. A pass counts when it has the group's lowest and highest round trip.
 - k is the mean of the passes' slopes; its interval is Student's t over them, so it holds what changes from point to
   point and from pass to pass. One pass: no interval.
@@ -18,13 +25,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from mrkolla.results.gathering import GROUP, Gathered
+from mrkolla.results.gathering import GROUP, WAITS, Gathered
 
 #: With fewer passes the scatter between them is not known; and how often in a row all must be as narrow as asked.
 FEWEST, IN_A_ROW = 4, 3
@@ -47,9 +55,38 @@ def interval(slopes: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, 
     return mean, student.ppf((1 + confidence) / 2, count - 1) * slopes.std(axis=-1, ddof=1) / np.sqrt(count)
 
 
-def wire_fits(gathered: Gathered, confidence: float = 0.95) -> pd.DataFrame:
+def mean_waits(keys: pd.DataFrame) -> pd.DataFrame:
+    """What W is made of (see above), for each row of ``keys`` that of its group: columns WAITS (NaN: not known)."""
+    rtt_ms, by = keys["rtt_measured_ms"].fillna(0.0), [keys[name] for name in GROUP]
+    found = {}
+    for name in WAITS:
+        sums = [(keys[f"{name}_{what}"] * rtt_ms).rename(what) for what in ("sum", "n")]
+        waited, counted = (one.groupby(by, dropna=False, observed=True).transform("sum") for one in sums)
+        found[name] = waited / counted.where(counted > 0)
+    return pd.DataFrame(found)
+
+
+def evened(gathered: Gathered, tls: int) -> Gathered:
+    """``gathered`` with N' as its wires (see above). ``tls``: round trips of a TLS handshake."""
+    groups = gathered.keys.groupby(GROUP, dropna=False, observed=True, sort=False).indices.values()
+    means, rtt_ms = mean_waits(gathered.keys).to_numpy(float), gathered.keys["rtt_measured_ms"].to_numpy(float)
+    wires = list(gathered.wires)
+    for places in groups:
+        known = [place for place in places if len(gathered.waits[place])]
+        if not known:
+            continue
+        lasts = np.array([1 + tls, 1])
+        lasts[np.isnan(np.concatenate([gathered.waits[place] for place in known])).any(axis=0)] = 0
+        waits = [np.nan_to_num(gathered.waits[place]) @ lasts for place in known]
+        if min(one.min() for one in waits) < max(one.max() for one in waits):
+            for place, own in zip(known, waits, strict=True):
+                wires[place] = wires[place] - (own - np.nan_to_num(means[place]) @ lasts) * rtt_ms[place]
+    return replace(gathered, wires=wires)
+
+
+def wire_fits(gathered: Gathered, confidence: float = 0.95, tls: int = 0) -> pd.DataFrame:
     """GROUP and :data:`COLUMNS`, a row for each group of which a pass gives a slope. k in round trips."""
-    found = pass_lines(gathered, gathered.wires, confidence)
+    found = pass_lines(gathered, evened(gathered, tls).wires, confidence)
     named = {"k": "k_wire", "k_low": "k_wire_low", "k_high": "k_wire_high"}
     return found.rename(columns=named)[[*GROUP, *COLUMNS]]
 
@@ -77,7 +114,8 @@ def pass_lines(gathered: Gathered, of: list[np.ndarray], confidence: float = 0.9
             ]
             rows.append([*group, *map(float, ends_of), len(known)])
     columns = ["k", "k_low", "k_high", "service_ms", "service_low_ms", "service_high_ms", "passes"]
-    return pd.DataFrame(rows, columns=[*GROUP, *columns])
+    # One that is empty throughout is a column of text still, or it could not be joined with others.
+    return pd.DataFrame(rows, columns=[*GROUP, *columns]).astype(dict(gathered.keys[GROUP].dtypes))
 
 
 def censored_median(values: np.ndarray, errors: int) -> float:
@@ -114,10 +152,10 @@ def widest(fits: pd.DataFrame, name: str = "k_wire") -> tuple[float, pd.Series] 
 ASKED = {"precision": ("k_wire", "k of the wire"), "precision_total": ("k", "k of the total")}
 
 
-def all_fits(gathered: Gathered) -> pd.DataFrame:
+def all_fits(gathered: Gathered, tls: int = 0) -> pd.DataFrame:
     """:func:`pass_lines` of the whole duration and :func:`wire_fits` side by side: all that a precision is about."""
     total = pass_lines(gathered, gathered.values).rename(columns={"passes": "passes_total"})
-    return total.merge(wire_fits(gathered), on=GROUP, how="left")
+    return total.merge(wire_fits(gathered, tls=tls), on=GROUP, how="left")
 
 
 def precision_text(fits: pd.DataFrame, sweep: dict[str, Any]) -> str | None:

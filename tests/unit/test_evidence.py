@@ -26,6 +26,8 @@ OLD = {
     "docs/figures/latency_sweep.png": "its run is not kept",
     "docs/figures/timeline.png": "its run is not kept",
     "docs/figures/region_join.png": "its run is not kept",
+    "docs/data/regions.csv": "its run is not kept",
+    "docs/data/rally_table.csv": "not run yet",
 }
 
 
@@ -121,3 +123,89 @@ def test_a_run_is_taken_without_what_names_the_machine(tmp_path):
 def test_an_unknown_table_is_told():
     with pytest.raises(InputError, match="evidence: nothing -->: no such table; there are k"):
         evidence.filled("<!-- evidence: nothing -->\n<!-- end -->", {"k": []})
+
+
+def test_a_table_that_no_run_made_stays_as_it_was():
+    text = "<!-- evidence: rally -->\nby hand\n<!-- end -->\n"
+    assert evidence.filled(text, {"rally": None}) == text
+    assert "by hand" not in evidence.filled(text, {"rally": ["x"]})
+    assert evidence.kept_tables({}) == {"regions": None, "rally": None}
+
+
+def test_the_figure_of_regions_is_drawn_by_todays_code():
+    figure = TOP / "docs/figures/k_vs_regions.svg"
+    if not (evidence.DATA / "regions.csv").exists():
+        assert not figure.exists()
+        pytest.skip(OLD["docs/data/regions.csv"])
+    assert figure.read_text() == evidence.drawn_regions(), HOW
+
+
+RALLY = {
+    "Authenticate.keystone": (6.0, 300.0, 4, 2, True, None),
+    "GlanceImages.list_images": (11.0, 90.0, 7, 4, False, None),
+}
+
+
+@pytest.fixture
+def top(tmp_path, monkeypatch):
+    """A checkout of a page, and what it shows, that runs can be taken into."""
+    monkeypatch.setattr(evidence, "TOP", tmp_path)
+    monkeypatch.setattr(evidence, "DATA", tmp_path / "docs/data")
+    monkeypatch.setattr(evidence, "of_run", lambda run, what: {"run": run.run, "measured_by": "x", "commit": "y"})
+    (tmp_path / "docs/data").mkdir(parents=True)
+    return tmp_path
+
+
+def sweep(results_dir, counts, operations, tool="probe"):
+    """A run at 0 and 100 ms in four passes, with so many regions in the catalog (None: the sweep sets none)."""
+    run = results.RunFolder.create(results_dir, "made_up")
+    points = []
+    for count in counts:
+        for rtt in (0, 100):
+            for repetition in (1, 2, 3, 4):
+                point = f"rtt{rtt}{f'-catalog{count}' if count else ''}-r{repetition}"
+                rows = synthetic.rows(point, rtt, samples=6, operations=operations, repetition=repetition)
+                for number, row in enumerate(rows):
+                    waits = float(count is not None and count >= 10 and number % 3 > 0)
+                    row["settings"] = None if count is None else f"{count} regions in the catalog"
+                    row |= {"tool": tool, "keystone_windows": waits, "keystone_server_s": row["keystone_s"] / 2}
+                    row |= {"keystone_wait_s": 0.0, "region_s": 0.001}
+                    for name in ("wire_s", "duration_s"):
+                        row[name] += waits * row["rtt_measured_ms"] / 1e3
+                run.append_point(point, rows, [])
+                points.append({"point": point, "status": "done", "repetition": repetition})
+    run.write_json("points.json", points)
+    return run
+
+
+def test_a_sweep_over_the_catalog_is_kept_and_shown(top):
+    one = {"token_validate": synthetic.OPERATIONS["token_validate"], "nova_list": (1.0, 50.0, 1, 0, False, None)}
+    run = sweep(top / "results", (2, 10), one)
+    record = {"docs/data/regions.csv": evidence.keep("regions", run)}
+    lines = evidence.kept_tables(record)["regions"]
+    assert f"Run `{run.run}`" in lines[0]
+    head, _, other, validate = (line for line in lines if line.startswith("|"))
+    assert head == "| operation | 2 | 10 |" and other.startswith("| nova_list | 1: ")
+    assert validate.startswith("| validate a token | 1: 1.0") and " ± 0.0" in validate.split("|")[3]
+    assert validate.split("|")[3].startswith(" 1.67: 1.6")
+    assert evidence.drawn_regions().startswith("<?xml")
+    (top / "docs/data/regions.csv").write_text("")
+    assert "docs/data/regions.csv: no run is on record" in evidence.stale({}, "docs/data/regions.csv")
+    with pytest.raises(InputError, match="no two numbers of regions"):
+        evidence.keep("regions", sweep(top / "results", (None,), one))
+
+
+def test_a_run_of_rallys_operations_is_kept_and_shown(top):
+    run = sweep(top / "results", (None,), {**RALLY, "token_validate": synthetic.OPERATIONS["token_validate"]}, "rally")
+    record = {"docs/data/rally_table.csv": {**evidence.keep("rally", run), "bundle": "0" * 64}}
+    text = "\n".join(evidence.kept_tables(record)["rally"])
+    assert f"`{run.run}.tar.gz`, has the SHA-256 `{'0' * 64}`" in " ".join(text.split())
+    assert "Of 6 rows, an operation and a region each, 6 are *explained*." in text
+    first, second, last = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert first.startswith("| `Authenticate.keystone` | 4 + 2 + 0 | 6 | 6.0") and "| explained | 6" in first
+    assert second.startswith("| `GlanceImages.list_images` | 7 + 4 + 0 | 11 |") and last.startswith(
+        "| validate a token"
+    )
+    run.write_json("points.json", [{**point, "status": "refused"} for point in run.points()])
+    with pytest.raises(InputError, match="8 points are not done"):
+        evidence.keep("rally", run)

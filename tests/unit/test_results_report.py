@@ -30,7 +30,7 @@ from mrkolla import results
 from mrkolla.base.errors import InputError
 from mrkolla.cli import main as cli
 from mrkolla.results import columns, explained, live, tables, words
-from mrkolla.results.figures import apart, distributions, latency
+from mrkolla.results.figures import apart, distributions, latency, regions
 from mrkolla.results.round_trips import link_table
 from tests import synthetic
 
@@ -351,6 +351,16 @@ def test_k_by_regions_takes_what_a_sweep_set(tmp_path):
     head = (run.path / "figures/k_vs_regions.csv").read_text().splitlines()[0].split(",")
     assert all(columns.meaning(name) for name in head) and "regions" in head
     assert "Regions in the catalog" in read(run.path / "report.html").text
+    steps, *marks = live.regions_chart(regions.regions_panels(table)[0])["series"]
+    assert [one["region"] for one in marks] == ["OSR1", "OSR2"]
+    assert [point[:2] for point in steps["data"]] == [[2, 2], [6, 2], [6, 3], [10, 3]]
+    x, k, said, _, _, low, high = marks[1]["data"][1]
+    assert x > 10 and low <= k <= high and said[0].startswith("OSR2, 10 regions: k of the wire 3.01")
+    # One that is missing in a panel leaves the other its look.
+    lacks = table[(table["origin_region"] == "OSR2") | table["settings"].isna()]
+    for _, rows in regions.regions_panels(lacks):
+        assert list(regions.places(rows)) == ["OSR1", "OSR2"]
+    assert live.regions_chart(regions.regions_panels(lacks)[-1])["series"][-1]["colour"] == marks[1]["colour"]
     assert "settings" not in results.regions_figure(table).axes[0].get_title()
 
 

@@ -12,7 +12,8 @@ import pytest
 from mrkolla import config, results
 from mrkolla.bench.keystone_count import fill
 from mrkolla.experiment.sweep import Precision
-from mrkolla.results import wire
+from mrkolla.results import attribution, wire
+from mrkolla.results.explained import residuals
 from mrkolla.results.gathering import gather
 from mrkolla.results.words import k_wire_text
 from tests import synthetic
@@ -62,6 +63,79 @@ def test_a_pass_without_its_farthest_point_is_no_pass():
     fits = wire.wire_fits(gather(samples[samples["point"] != "200-2"]))
     assert fits["passes"].tolist() == [3]
     assert wire.wire_fits(gather(samples[samples["point"] != "50-2"]))["passes"].tolist() == [4]
+
+
+def test_a_sweep_goes_on_where_the_wire_of_some_operations_alone_is_known():
+    samples = passes(4, rtts=(0, 100), operations=synthetic.OPERATIONS)
+    samples.loc[samples["scenario"].str.contains("glance|neutron"), "wire_s"] = np.nan
+    fits = wire.all_fits(gather(samples))
+    assert len(fits) == 7 and fits["k_wire"].notna().sum() == 3
+
+
+def sometimes_waiting(seed: int, count: int = 7) -> pd.DataFrame:
+    """As validations do with ten regions: some of the four samples of a point wait one round trip more."""
+    samples = passes(count, rtts=(0, 100), samples=4)
+    rng = np.random.default_rng(seed)
+    waits = (rng.random(len(samples)) < 0.6).astype(float)
+    samples["keystone_windows"] = waits
+    more_s = waits * samples["rtt_measured_ms"] / 1e3
+    samples["duration_s"] += more_s
+    samples["wire_s"] += more_s + rng.gamma(2, 0.0002, len(samples))
+    return samples
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_waits_that_some_samples_have_and_others_have_not_are_no_doubt_of_k(seed):
+    samples = sometimes_waiting(seed)
+    found = results.analyse(samples)
+    fit = found.fits.iloc[0]
+    good = samples[~samples["warmup"]]
+    waited = np.average(good["keystone_windows"], weights=good["rtt_measured_ms"])
+    assert 0.4 < waited < 0.8
+    assert fit["keystone_windows"] == pytest.approx(waited)
+    assert fit["k_wire"] == pytest.approx(1.01 + waited, abs=0.01), "k is what is paid, waits on average"
+    assert fit["k_wire_high"] - fit["k_wire_low"] < 0.03
+    assert fit["verdict"] == attribution.EXPLAINED
+    off = residuals(found)["not_predicted_ms"]
+    assert off.abs().max() < 3, "nor are they in what was not predicted"
+    # Whoever takes the median of what was measured does not know it.
+    blind = results.analyse(samples.assign(keystone_windows=np.nan)).fits.iloc[0]
+    assert blind["k_wire_high"] - blind["k_wire_low"] > 0.3
+
+
+def test_waits_that_were_predicted_of_the_wrong_samples_are_not_explained():
+    samples = sometimes_waiting(1)
+    samples["keystone_windows"] = 1 - samples["keystone_windows"]
+    assert results.analyse(samples).fits.iloc[0]["verdict"] != attribution.EXPLAINED
+
+
+@pytest.mark.parametrize("waits", [0.0, 0.035, 1.0])
+def test_waits_that_all_have_change_nothing(waits):
+    samples = passes(4)
+    rng = np.random.default_rng(3)
+    samples["wire_s"] += rng.gamma(2, 0.0002, len(samples))
+    names = ["k_wire", "k_wire_low", "k_wire_high"]
+    without = results.analyse(samples)
+    found = results.analyse(samples.assign(keystone_windows=waits))
+    assert (found.fits[names] == without.fits[names]).all(axis=None)
+    assert (found.points["wire_ms"] == without.points["wire_ms"]).all()
+    assert found.fits["keystone_windows"].tolist() == pytest.approx([waits])
+    # One that is not known: all as it was measured.
+    samples["keystone_windows"] = rng.integers(0, 2, len(samples)).astype(float)
+    samples.loc[samples.index[-1], "keystone_windows"] = np.nan
+    assert (results.analyse(samples).fits[names] == without.fits[names]).all(axis=None)
+
+
+@pytest.mark.parametrize("tls", [0, 1])
+def test_so_are_connections_that_some_samples_have_to_make(tls):
+    samples = sometimes_waiting(2)
+    samples = samples.assign(keystone_connections=samples["keystone_windows"], keystone_windows=np.nan)
+    more_s = tls * samples["keystone_connections"] * samples["rtt_measured_ms"] / 1e3
+    samples = samples.assign(wire_s=samples["wire_s"] + more_s, duration_s=samples["duration_s"] + more_s)
+    fit = results.analyse(samples, tls=tls).fits.iloc[0]
+    assert fit["keystone_connections"] not in (0, 1) and fit["verdict"] == attribution.EXPLAINED
+    assert fit["k_wire_high"] - fit["k_wire_low"] < 0.03
+    assert results.analyse(samples, tls=1 - tls).fits.iloc[0]["verdict"] != attribution.EXPLAINED
 
 
 @pytest.mark.parametrize("between", [0.0, 3.0])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -16,7 +17,7 @@ from mrkolla.base.errors import InputError
 from mrkolla.config.points import IN_CATALOG
 from mrkolla.results.explained import predicted
 from mrkolla.results.figures import style
-from mrkolla.results.figures.latency import PAGE, fewer, wrapped
+from mrkolla.results.figures.latency import PAGE, Panel, fewer, wrapped
 from mrkolla.results.figures.style import STYLE, look
 from mrkolla.results.gathering import GROUP
 from mrkolla.results.stats import Analysis, analyse, labels
@@ -66,6 +67,43 @@ def k_by_number(analysis: Analysis, own: int | None = None) -> pd.DataFrame:
     return table[["regions", *GROUP, *_OF]]
 
 
+def regions_panels(table: pd.DataFrame, most: int = PAGE) -> list[Panel]:
+    """(operation, its rows of :func:`k_by_number`), none for fewer than two numbers; of many those that change most."""
+    if table["regions"].nunique() < 2:
+        return []
+    table = fewer(table)
+    # With all regions as its categories, so that a region looks the same where another is missing.
+    table = table.assign(operation=labels(table), origin_region=pd.Categorical(table["origin_region"]))
+    spread = table.groupby("operation", sort=False)["k_wire"].agg(lambda k: k.max() - k.min()).nlargest(most)
+    return [(str(name), own) for name, own in table.groupby("operation", sort=False) if name in spread.index]
+
+
+def places(rows: pd.DataFrame) -> dict[str, float]:
+    """By how much each region's markers stand beside a number of regions: equal values lie side by side."""
+    origins = [str(name) for name in rows["origin_region"].cat.categories]
+    apart = 0.016 * (rows["regions"].max() - rows["regions"].min())
+    return {region: apart * (place - (len(origins) - 1) / 2) for place, region in enumerate(origins)}
+
+
+def draw_regions(axes: Axes, title: str, rows: pd.DataFrame) -> None:
+    """One operation: a marker a number of regions and region, the prediction as a line of steps."""
+    steps = rows.groupby("regions")["predicted"].mean()
+    axes.step(steps.index, steps, where="mid", color="#999999", linewidth=1, zorder=1)
+    for place, (region, beside) in enumerate(places(rows).items()):
+        own = rows[rows["origin_region"] == region].sort_values("regions")
+        bars = [(own["k_wire"] - own["k_wire_low"]).fillna(0), (own["k_wire_high"] - own["k_wire"]).fillna(0)]
+        axes.errorbar(own["regions"] + beside, own["k_wire"], yerr=bars, capsize=2, elinewidth=0.8,
+                      **{**look(place), "linestyle": "none"})  # fmt: skip
+    low = min(rows["k_wire"].min(), rows["predicted"].min())
+    high = max(rows["k_wire"].max(), rows["predicted"].max())
+    room = max(0.25, 0.15 * (high - low))  # a step of a whole round trip must not look like scatter, or reverse
+    axes.set_ylim(low - room, high + room)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title(wrapped(title))
+    axes.set_xlabel("OpenStack regions in the catalog")
+    axes.set_ylabel("k of the wire (round trips)")
+
+
 def regions_figure(table: pd.DataFrame, *, columns: int = 3) -> Figure:
     """A panel an operation: k of the wire with its interval, the prediction as a line of steps.
 
@@ -74,17 +112,13 @@ def regions_figure(table: pd.DataFrame, *, columns: int = 3) -> Figure:
     Raises:
         InputError: fewer than two numbers of regions.
     """
-    if table["regions"].nunique() < 2:
+    shown = regions_panels(table)
+    if not shown:
         raise InputError(
             "nothing to draw against the number of regions: give runs of clouds that differ in it, or one with"
             " sweep.catalog_regions"
         )
-    table = fewer(table)
-    table = table.assign(operation=labels(table))
-    spread = table.groupby("operation", sort=False)["k_wire"].agg(lambda k: k.max() - k.min()).nlargest(PAGE)
-    shown = [(str(name), own) for name, own in table.groupby("operation", sort=False) if name in spread.index]
-    span = table["regions"].max() - table["regions"].min()
-    origins = sorted(table["origin_region"].unique())
+    origins = list(places(shown[0][1]))
     with matplotlib.rc_context(STYLE):
         across = 2 * min(columns, len(shown))
         names = [*origins, "predicted"]
@@ -92,25 +126,19 @@ def regions_figure(table: pd.DataFrame, *, columns: int = 3) -> Figure:
         lines = max(wrapped(title).count("\n") + 1 for title, _ in shown)
         figure, grid = style.panels(len(shown), columns, 2.3, above=above, lines=lines, note=0)
         for axes, (title, rows) in zip(grid, shown, strict=True):
-            steps = rows.groupby("regions")["predicted"].mean()
-            axes.step(steps.index, steps, where="mid", color="#999999", linewidth=1, zorder=1)
-            for place, region in enumerate(origins):
-                own = rows[rows["origin_region"] == region].sort_values("regions")
-                bars = [(own["k_wire"] - own["k_wire_low"]).fillna(0), (own["k_wire_high"] - own["k_wire"]).fillna(0)]
-                beside = 0.016 * span * (place - (len(origins) - 1) / 2)  # equal values: side by side
-                axes.errorbar(own["regions"] + beside, own["k_wire"], yerr=bars, capsize=2, elinewidth=0.8,
-                              **{**look(place), "linestyle": "none"})  # fmt: skip
-            low = min(rows["k_wire"].min(), rows["predicted"].min())
-            high = max(rows["k_wire"].max(), rows["predicted"].max())
-            room = max(0.25, 0.15 * (high - low))  # a step of a whole round trip must not look like scatter, or reverse
-            axes.set_ylim(low - room, high + room)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_title(wrapped(title))
-            axes.set_xlabel("OpenStack regions in the catalog")
-            axes.set_ylabel("k of the wire (round trips)")
+            draw_regions(axes, title, rows)
         marks = [Line2D([], [], **{**look(place), "linestyle": "none"}) for place in range(len(origins))]
         figure.legend([*marks, Line2D([], [], color="#999999")], names, loc="upper left", ncols=across)
     return figure
 
 
-__all__ = ["k_by_number", "k_by_regions", "regions_figure"]
+def single(panel: Panel) -> Figure:
+    """One panel of :func:`regions_figure` as a figure of its own."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.7, 2.5))
+        axes = figure.add_axes((0.175, 0.18, 0.79, 0.71 - 0.055 * wrapped(panel[0]).count("\n")))
+        draw_regions(axes, *panel)
+    return figure
+
+
+__all__ = ["k_by_number", "k_by_regions", "places", "regions_figure", "regions_panels", "single"]
