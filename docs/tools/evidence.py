@@ -15,7 +15,6 @@ this makes, when the sample's figures are not what today's code draws, or when t
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import math
@@ -36,6 +35,7 @@ sys.path[:0] = [str(TOP), str(Path(__file__).parent)]
 from mrkolla.base.errors import InputError  # noqa: E402 (of this checkout)
 from mrkolla.results import RunFolder, analyse, write_all  # noqa: E402
 from mrkolla.results.explained import predicted  # noqa: E402
+from mrkolla.results.published import published  # noqa: E402
 from mrkolla.results.stats import Analysis  # noqa: E402
 from mrkolla.results.words import k_text, k_wire_text, ms, number  # noqa: E402
 
@@ -228,16 +228,6 @@ def links_rows(links: list[dict[str, float]]) -> list[str]:
         ["measured: median of 400 echoes", *(f"{number(row['median_ms'])} ms" for row in links)],
         ["one TCP stream over it (cubic)", *(f"{number(row['mbit'], 0)} Mbit/s" for row in links)],
     )  # fmt: skip
-
-
-def published(source: str, operation: str) -> dict[str, dict[str, str]]:
-    """The rows of docs/data/published.csv of one source and operation, by their factor."""
-    with (DATA / "published.csv").open(newline="", encoding="utf-8") as lines:
-        return {
-            row["factor"]: row
-            for row in csv.DictReader(lines)
-            if row["source"] == source and row["operation"] == operation
-        }
 
 
 def tcp_table(links: list[dict[str, float]]) -> list[str]:

@@ -1,11 +1,11 @@
-"""What the command line does with results: compare two runs, bundle one, open a run or an archive of one."""
+"""What the command line does with results: compare two runs, set some beside a publication, bundle one, open one."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,41 @@ def _show(found: Comparison, args: argparse.Namespace, names: str, more: dict[st
             rest = f" and {len(only) - 3} more" if len(only) > 3 else ""
             print(f"only in {letter}: {', '.join(only[:3])}{rest}")
     print(verdict(found))
+
+
+def reproduce_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla reproduce``."""
+    parser.add_argument("study", metavar="STUDY", help="juice, reliability or enos-wan-tcp")
+    runs = parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs to set beside it: folders, names, or bundles; none: what is lacking",
+    )
+    offer_runs(runs)
+    format_option(parser)
+    arguments.results_option(parser)
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """A published study beside runs: a verdict a shape, what is lacking, what cannot be compared."""
+    from dataclasses import asdict
+
+    from mrkolla.results.reproduce import grid, notes
+    from mrkolla.results.reproduce import reproduce as beside
+    from mrkolla.results.tables import render
+
+    with ExitStack() as stack:
+        runs = [stack.enter_context(opened(args.results, name)) for name in args.runs]
+        shapes = beside(args.study, runs)
+    if args.format == "json":
+        rows = [asdict(one) | {"verdict": one.verdict} for one in shapes]
+        print_json({"study": args.study, "shapes": rows, "notes": notes(args.study, shapes)})
+        return 0
+    print(render(grid(args.study, shapes).rich()))
+    for line in notes(args.study, shapes):
+        print(line)
+    return 0
 
 
 def report_options(parser: argparse.ArgumentParser) -> None:
