@@ -211,8 +211,8 @@ def _reliability(runs: Sequence[RunFolder]) -> list[Shape]:
     for measure, place in (("downtime", 0), ("MTTR", 1)):
         for study in ("Fuel 9", "fuel-ccp"):
             for fault, row in published("performance-docs", measure, study).items():
-                ours = here.get(_NEAREST[fault])
-                known[measure, study, fault] = read_value(row), ours[place] if ours else None
+                outage = here.get(_NEAREST[fault])
+                known[measure, study, fault] = read_value(row), outage[place] if outage else None
                 shapes.append(Shape(f"{study}: {measure}, {fault} (s)", *known[measure, study, fault], "beside", names))
     for measure, study, longer, shorter in (
         ("downtime", "Fuel 9", "kill mysql", "kill keystone"),
@@ -288,7 +288,7 @@ STUDIES: dict[str, Study] = {
     "juice": Study(
         "Juice (2018): where Keystone's database is",
         "juice",
-        "two OSRs with a Keystone each: on the AR's MariaDB (remote_db), or on a Galera cluster of all regions (galera)",
+        "two OSRs with a Keystone each: on the AR's MariaDB (remote_db), or on a Galera cluster of all (galera)",
         "python experiments/keystone_place.py",
         (
             "seconds: devstack Pike on 9 servers there; today's Keystone and password hashes on one machine here",
@@ -318,8 +318,8 @@ STUDIES: dict[str, Study] = {
         "Shaker's TCP tests over links with the same round trips, whose bandwidth is not limited",
         "python experiments/two_regions.py configs/enos_wan_tcp.yaml",
         (
-            "Mbit/s: windows, kernel and length of the stream are not said there; a network of 10 Gbit/s there, one machine"
-            " here",
+            "Mbit/s: windows, kernel and length of the stream are not said there, on a network of 10 Gbit/s; here it is"
+            " one machine",
             "no round trip at all: the network is the bound there, the machine's memory here",
         ),
         _enos,
