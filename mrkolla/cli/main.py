@@ -100,6 +100,11 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         "set runs beside a published study: juice, reliability or enos-wan-tcp; say which run is lacking",
         "mrkolla reproduce juice keystone_place_remote_db-20261129T101500Z",
     ),
+    "advise": (
+        *_of("results", "advise", "advise_options"),
+        "say what each place of Keystone would cost at your round trips, and what survives a cut, as measured",
+        "mrkolla advise configs/advise.yaml sample",
+    ),
     "bundle": (
         *_of("results", "bundle", "bundle_options"),
         "write a run as one archive: data, plan, provenance, checksums, no secrets",

@@ -123,7 +123,7 @@ def _juice(runs: Sequence[RunFolder]) -> list[Shape]:
     by: dict[str, tuple[Analysis, str]] = {}
     for run in runs:
         if not faults_of(run):
-            by[topology_of(run)] = analyse(run).of_services, run.name
+            by[topology_of(run)] = analyse(run).of_services, run.run
     shapes = []
 
     def here(topology: str, make: Callable[[Analysis, Sequence[str]], Interval], scenarios: Sequence[str]) -> Interval:
@@ -206,7 +206,7 @@ def _trials(values: Sequence[tuple[float, float, float]], which: int) -> Interva
 
 def _reliability(runs: Sequence[RunFolder]) -> list[Shape]:
     here, shapes = _outages(runs), []
-    names = ", ".join(run.name for run in runs if faults_of(run))
+    names = ", ".join(run.run for run in runs if faults_of(run))
     known: dict[tuple[str, str, str], tuple[Interval, Interval | None]] = {}
     for measure, place in (("downtime", 0), ("MTTR", 1)):
         for study in ("Fuel 9", "fuel-ccp"):
@@ -261,8 +261,8 @@ def _enos(runs: Sequence[RunFolder]) -> list[Shape]:
             raise InputError(f"{run.path}: wan.bandwidth_mbit limits its links: give a run whose links are not limited")
         found = figures_of_links(run)
         found = found[(found["metric"] == "throughput") & found["test"].str.startswith("TCP")]
-        parts.append(found[found["rtt_asked_ms"].isin(theirs) & (found["value"] > 0)].assign(run=run.name))
-        names += [run.name] if len(parts[-1]) else []
+        parts.append(found[found["rtt_asked_ms"].isin(theirs) & (found["value"] > 0)].assign(run=run.run))
+        names += [run.run] if len(parts[-1]) else []
     ours = pd.concat(parts) if names else pd.DataFrame(columns=["rtt_asked_ms", "value"])
     by = ["run", "test", "origin_region", "target_region"]
     series = [one for _, one in ours.groupby(by, observed=True)] if names else []
