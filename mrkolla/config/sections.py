@@ -229,8 +229,8 @@ class Keystone(KeystoneSettings):
 
     topology: Literal["central", "remote_db", "replica", "galera"] = Field(
         "central",
-        description="where it is: in the AR alone; in each OSR too, on the AR's database; on a read-only copy of it; or on"
-        " a member of its Galera cluster",
+        description="where it is: in the AR alone; in each OSR too, on the AR's database; on a read-only copy of it;"
+        " or on a member of its Galera cluster",
     )
     service_users: Literal["shared", "per_region"] = Field(
         "shared", description="whether the services of all OSRs log in as the same users, or as users of each region"

@@ -26,7 +26,7 @@ CENTRAL, REMOTE_DB, REPLICA, GALERA = "central", "remote_db", "replica", "galera
 DATABASE_PORT = 3306
 #: Kolla's own port of a Galera cluster, which the AR's MariaDB listens at.
 CLUSTER_PORT = 4567
-#: Those of an OSR's second MariaDB: for clients, for the cluster, and for what brings it up to date (a part, all of it).
+#: Those of an OSR's second MariaDB: for clients, for the cluster, and for what brings it up to date (partly, wholly).
 MEMBER_PORT, MEMBER_CLUSTER_PORT, MEMBER_IST_PORT, MEMBER_SST_PORT = 3307, 4667, 4668, 4644
 MEMBER_FILE = "mrkolla-galera.cnf"
 #: Kolla's variable that edits and the playbook know such a region by.
