@@ -176,7 +176,7 @@ def start_database(running: Running, name: str, port: int) -> None:
 
 
 def _member(running: Running, kolla: KollaEnv, name: str) -> None:
-    """The region's second MariaDB, as mrkolla-galera.yml has Kolla's templates configure it; its files are elsewhere."""
+    """The region's second MariaDB, as mrkolla-galera.yml has Kolla's templates configure it, its files elsewhere."""
     folder = running.folder / f"db-{name}"
     (folder / "data").mkdir(parents=True)
     # As the playbook stands in Kolla's folder: beside its roles.
