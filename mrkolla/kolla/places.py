@@ -18,7 +18,7 @@ from typing import Any
 from mrkolla.base import yamltext
 from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment
-from mrkolla.config.placement import OSR, Region
+from mrkolla.config.placement import AR, OSR, Region
 from mrkolla.config.releases import release as release_of
 from mrkolla.kolla import addresses, wiring
 
@@ -132,9 +132,9 @@ def database(region: Region) -> str:
 def member(region: Region, admin: Region) -> str:
     """What an OSR's second MariaDB is configured with, over what Kolla says of the region's own.
 
-    Its vote weighs nothing, so the AR's side of a cut is the cluster, whichever regions are on the other one: the AR's
-    MariaDB, which Kolla starts as a cluster of its own, cannot become a second one beside the OSRs'. A member that is
-    cut off answers what reads (``wsrep_dirty_reads``). Regions are Galera's segments.
+    Its vote weighs nothing, so the AR's side of a cut is the cluster, whichever regions are on the other one, and the
+    AR's MariaDB, which begins as a cluster of its own, never is a second one. A member that is cut off answers what
+    reads (``wsrep_dirty_reads``). Regions are Galera's segments.
     """
     here = region.control.address
     peers = ",".join(f"{host.address}:{CLUSTER_PORT}" for host in admin.with_role("control"))
@@ -159,8 +159,12 @@ def member(region: Region, admin: Region) -> str:
 
 
 def config(experiment: Experiment, region: Region, admin: Region) -> dict[str, str]:
-    """Files of ``node_custom_config`` that a replica, or a member of the AR's cluster, needs."""
+    """Files of ``node_custom_config`` that a replica, or a member of the AR's cluster and that cluster, need."""
     topology = experiment.keystone.topology
+    if topology == GALERA and region.kind == AR and len(region.with_role("control")) == 1:
+        # Of Kolla's own address, "gcomm://", Galera refuses to start where others were members when it ended: they may
+        # know more. Without a vote they cannot.
+        return {"galera.cnf": "[mysqld]\nwsrep_cluster_address = gcomm://0.0.0.0\n"}
     if not (has_own(experiment, region) and topology in (REPLICA, GALERA)):
         return {}
     # Nobody tells this Keystone's cache what was changed elsewhere; its database is near.

@@ -225,7 +225,8 @@ def _serve(running: Running, name: str, environment: dict[str, str]) -> None:
 def _admin(running: Running, it: Places, names: list[str]) -> Path:
     """The AR's MariaDB and Keystone, with the endpoints of all ``names``; returns the folder of its Fernet keys."""
     admin = running.folder / "keystone-AR"
-    _mariadb(running, "AR", running.folder / "db-AR", "")
+    own = running.folder / "plan" / "AR" / "config" / "galera.cnf"
+    _mariadb(running, "AR", running.folder / "db-AR", own.read_text() if own.exists() else "")
     it.sql("AR", "CREATE DATABASE keystone")
     it.sql("AR", f"CREATE USER keystone@'%' IDENTIFIED BY '{KEYSTONE}'")
     it.sql("AR", "GRANT ALL ON keystone.* TO keystone@'%'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import statistics
 import time
@@ -142,18 +141,35 @@ def test_a_side_that_is_cut_off_reads_and_the_other_goes_on(cloud):
     print(f"one cluster again after {back_s:.1f} s, and writes {writes_s:.1f} s later")
 
 
-def test_without_the_ar_nobody_commits_and_there_is_one_cluster_when_it_is_back(cloud):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_without_the_ar_nobody_commits_and_there_is_one_cluster_when_it_is_back(cloud, sent):
     with made.entered("OSR1"):
         by = token(cloud, "OSR1")
-    os.kill(int((cloud.folder / "db-AR" / "pid").read_text()), signal.SIGKILL)
+    pid = int((cloud.folder / "db-AR" / "pid").read_text())
+    process = next(one for one in cloud.running.processes if one.pid == pid)
+    process.send_signal(sent)
+    process.wait(60)
     for name in NAMES[1:]:
         until("non-Primary", lambda name=name: seen(cloud, name, "wsrep_cluster_status"), 60)
     with made.entered("OSR1"):
         assert login(cloud, "OSR1").status_code == 201
         assert write(cloud, "OSR1", by).status_code >= 500
-    # Kolla's container is started again so: as a cluster of its own, which the members join.
     made.start_database(cloud.running, "AR", places.DATABASE_PORT)
     back_s = until(True, lambda: whole(cloud), 180)
     with made.entered("OSR1"):
         until(201, lambda: write(cloud, "OSR1", by).status_code, 60)
-    print(f"one cluster again {back_s:.1f} s after the AR's MariaDB answered")
+    print(f"{sent.name}: one cluster again {back_s:.1f} s after the AR's MariaDB answered")
+
+
+def test_a_region_whose_member_was_away_has_what_was_written_meanwhile(cloud):
+    process = next(one for one in cloud.running.processes if one.pid == int((cloud.folder / "db-OSR2/pid").read_text()))
+    process.kill()
+    process.wait(60)
+    with made.entered("AR"):
+        by = token(cloud, "AR")
+        key = write(cloud, "AR", by).json()["project"]["id"]
+    made.start_database(cloud.running, "OSR2", places.MEMBER_PORT)
+    until(True, lambda: whole(cloud), 180)
+    with made.entered("OSR2"):
+        url = f"{cloud.url('OSR2')}/v3/projects/{key}"
+        until(200, lambda: requests.get(url, headers={"X-Auth-Token": by}, timeout=30).status_code, 60)
