@@ -111,8 +111,6 @@ def reproduce_options(parser: argparse.ArgumentParser) -> None:
 
 def reproduce(args: argparse.Namespace) -> int:
     """A published study beside runs: a verdict a shape, what is lacking, what cannot be compared."""
-    from dataclasses import asdict
-
     from mrkolla.results.reproduce import grid, notes
     from mrkolla.results.reproduce import reproduce as beside
     from mrkolla.results.tables import render
@@ -121,7 +119,7 @@ def reproduce(args: argparse.Namespace) -> int:
         runs = [stack.enter_context(opened(args.results, name)) for name in args.runs]
         shapes = beside(args.study, runs)
     if args.format == "json":
-        rows = [asdict(one) | {"verdict": one.verdict} for one in shapes]
+        rows = [one.to_dict() for one in shapes]
         print_json({"study": args.study, "shapes": rows, "notes": notes(args.study, shapes)})
         return 0
     print(render(grid(args.study, shapes).rich()))

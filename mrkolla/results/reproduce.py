@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,14 @@ class Shape:
         if low <= 0 <= high:
             return OPEN
         return AS_PUBLISHED if (low > 0) == (self.published.value > 0) else DIFFERS
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: everything, and what is not a finite number as null."""
+        plain = asdict(self) | {"verdict": self.verdict}
+        for name in ("published", "here"):
+            ends = plain[name] or {}
+            plain[name] = {end: value if math.isfinite(value) else None for end, value in ends.items()} or None
+        return plain
 
 
 @dataclass(frozen=True)
