@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -36,7 +37,7 @@ MARIADB = """\
 datadir = {folder}/data
 socket = {folder}/socket
 pid-file = {folder}/pid
-log_error = {folder}/log
+log_error = {folder}/log.err
 bind-address = {address}
 port = 3306
 log_bin = mysql-bin
@@ -163,14 +164,18 @@ def _mariadb(running: Running, name: str, folder: Path, more: str) -> None:
 
 
 def start_database(running: Running, name: str, port: int) -> None:
-    """Start the region's MariaDB, which is configured, and wait until it answers its administrator."""
+    """Start the region's MariaDB, which is configured, as Kolla's container does, and wait until it answers."""
     folder = running.folder / f"db-{name}"
-    server = ["mariadbd", f"--defaults-file={folder / 'my.cnf'}", "--user=root"]
+    server, log = ["mariadbd", f"--defaults-file={folder / 'my.cnf'}", "--user=root"], folder / "log.err"
+    if (folder / "data" / "grastate.dat").exists():  # as mariadbd-safe, which would outlive the test
+        inside(name, [*server, "--wsrep-recover"])
+        server.append("--wsrep-start-position=" + re.findall(r"Recovered position: *([\w:-]+)", log.read_text())[-1])
+    if port == places.MEMBER_PORT:
+        server = ["bash", str(PLAYBOOKS / "mrkolla-galera.sh"), *server]
     running.start(f"mariadb-{name}", name, server, ready=False)
     client = ["mariadb", "-h", region(name).control.address, "-P", str(port), "-u", "root", "-e", "SELECT 1"]
     argv, end = ["nsenter", f"--net=/run/netns/{space(name)}", "--", *client], time.monotonic() + 120
     while subprocess.run(argv, env=os.environ | {"MYSQL_PWD": ROOT}, capture_output=True).returncode:
-        log = folder / "log"
         assert running.processes[-1].poll() is None and time.monotonic() < end, log.read_text()[-3000:]
         time.sleep(0.3)
 
@@ -185,17 +190,18 @@ def _member(running: Running, kolla: KollaEnv, name: str) -> None:
     library.mkdir()
     (library / "kolla_container.py").write_text(MODULE)
     (top / "roles").symlink_to(kolla.share / "ansible" / "roles")
-    shutil.copy(PLAYBOOKS / "mrkolla-galera.yml", top)
+    for file in PLAYBOOKS.glob("mrkolla-galera.*"):
+        shutil.copy(file, top)
     engine, owner = folder / "engine", {"config_owner_user": "root", "config_owner_group": "root"}
     engine.write_text("#!/bin/sh\necho Synced\n")
     engine.chmod(0o755)
     play = {"hosts": "keystone", "gather_facts": True, "vars": {"ansible_become": False}}
     include = {"include_tasks": "{{ playbook_dir }}/mrkolla-galera.yml"}
     (top / "play.yml").write_text(json.dumps([play | {"tasks": [include]}]))
-    more = {"kolla_container_engine": str(engine), "database_password": ROOT, **owner}
+    more = {"kolla_container_engine": str(engine), "database_password": ROOT, "mariadb_shard_group": "mariadb", **owner}
     made.play(kolla, running.folder, name, top / "play.yml", library, **more)
     text = (running.folder / f"kolla-{name}" / "mrkolla-galera" / "galera.cnf").read_text()
-    own = {"datadir": "data", "socket": "socket", "pid-file": "pid", "log_error": "log"}
+    own = {"datadir": "data", "socket": "socket", "pid-file": "pid", "log_error": "log.err"}
     lines = [line for line in text.splitlines() if line.partition("=")[0].strip() not in own]
     place = next(number for number, line in enumerate(lines) if line.strip() == "[mysqld]")
     lines[place + 1 : place + 1] = [*(f"{key} = {folder / file}" for key, file in own.items()), "skip-name-resolve"]

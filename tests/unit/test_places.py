@@ -167,6 +167,7 @@ def test_the_check_expects_identity_where_the_region_has_its_keystone():
     assert found["OSR2", "identity", "public"] == found["AR", "identity", "public"] == f"http://{ADMIN}:5000"
 
 
-def test_the_script_is_one_for_bash_and_the_playbook_is_read():
-    subprocess.run(["bash", "-n", str(PLAYBOOKS / "mrkolla-replica.sh")], check=True)
+def test_the_scripts_are_ones_for_bash_and_the_playbook_is_read():
+    for script in PLAYBOOKS.glob("mrkolla-*.sh"):
+        subprocess.run(["bash", "-n", str(script)], check=True)
     assert len(yaml.safe_load((PLAYBOOKS / "mrkolla-keystone-place.yml").read_text())) == 4
