@@ -44,7 +44,7 @@ setup(
         "mrkolla.images": ["*.sh", "toolbox-*.py"],
         "mrkolla.kolla": ["*.cfg", "data/*.yaml", "library/*.py", "playbooks/*", "strategy/*.py"],
         "mrkolla.providers.prepare": ["*.yml", "*.j2"],
-        "mrkolla.results": ["templates/*"],
+        "mrkolla.results": ["*.csv", "templates/*"],
     },
     cmdclass={"build_py": BuildWithStart},
     install_requires=[

@@ -7,8 +7,9 @@
 # fmt: on
 """Where should Keystone be, and what does that cost?
 
-Three clouds of one admin region (AR) and two OpenStack regions (OSR1, OSR2), one after the other: with Keystone in the
-AR alone; with one in each OSR, too, on the AR's database; and on a copy of that database which follows it. On each,
+Four clouds of one admin region (AR) and two OpenStack regions (OSR1, OSR2), one after the other: with Keystone in the
+AR alone; with one in each OSR, too, on the AR's database; on a copy of that database which follows it; and on a member
+of the AR's Galera cluster. On each,
 tokens are issued and validated, images listed with a token that Glance has not seen, and users made, from both OSRs at
 the same time, at several round trips. Then OSR1's link is cut for two minutes, under load that does not wait. Reported
 are, for each place, what reading and writing cost at a distance, and what still works without the AR.
@@ -23,7 +24,7 @@ from mrkolla.results.figures.style import data
 from mrkolla.results.places import places, places_figure, places_grid
 from mrkolla.results.tables import render
 
-TOPOLOGIES = ("central", "remote_db", "replica")
+TOPOLOGIES = ("central", "remote_db", "replica", "galera")
 
 
 def main() -> None:

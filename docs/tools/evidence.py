@@ -18,7 +18,6 @@ What no run is on record for stands in its page as it was.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import math
@@ -45,6 +44,7 @@ from mrkolla.results.attribution import EXPLAINED  # noqa: E402
 from mrkolla.results.explained import predicted, split  # noqa: E402
 from mrkolla.results.figures import k_by_number, regions_figure, style  # noqa: E402
 from mrkolla.results.gathering import GROUP  # noqa: E402
+from mrkolla.results.published import published  # noqa: E402
 from mrkolla.results.split import PARTS  # noqa: E402
 from mrkolla.results.stats import Analysis, labels  # noqa: E402
 from mrkolla.results.words import k_text, k_wire_text, ms, number  # noqa: E402
@@ -240,16 +240,6 @@ def links_rows(links: list[dict[str, float]]) -> list[str]:
         ["measured: median of 400 echoes", *(f"{number(row['median_ms'])} ms" for row in links)],
         ["one TCP stream over it (cubic)", *(f"{number(row['mbit'], 0)} Mbit/s" for row in links)],
     )  # fmt: skip
-
-
-def published(source: str, operation: str) -> dict[str, dict[str, str]]:
-    """The rows of docs/data/published.csv of one source and operation, by their factor."""
-    with (DATA / "published.csv").open(newline="", encoding="utf-8") as lines:
-        return {
-            row["factor"]: row
-            for row in csv.DictReader(lines)
-            if row["source"] == source and row["operation"] == operation
-        }
 
 
 def tcp_table(links: list[dict[str, float]]) -> list[str]:

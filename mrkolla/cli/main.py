@@ -95,6 +95,16 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         "say which operations changed from one run to another; exit code 10 when one did",
         "mrkolla compare two_regions-20261122T203210Z two_regions-20261123T091500Z --threshold 5%",
     ),
+    "reproduce": (
+        *_of("results", "reproduce", "reproduce_options"),
+        "set runs beside a published study: juice, reliability or enos-wan-tcp; say which run is lacking",
+        "mrkolla reproduce juice keystone_place_remote_db-20261129T101500Z",
+    ),
+    "advise": (
+        *_of("results", "advise", "advise_options"),
+        "say what each place of Keystone would cost at your round trips, and what survives a cut, as measured",
+        "mrkolla advise configs/advise.yaml sample",
+    ),
     "bundle": (
         *_of("results", "bundle", "bundle_options"),
         "write a run as one archive: data, plan, provenance, checksums, no secrets",

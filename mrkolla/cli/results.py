@@ -1,11 +1,11 @@
-"""What the command line does with results: compare two runs, bundle one, open a run or an archive of one."""
+"""What the command line does with results: compare two, set some beside a publication, advise by them."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,77 @@ def _show(found: Comparison, args: argparse.Namespace, names: str, more: dict[st
             rest = f" and {len(only) - 3} more" if len(only) > 3 else ""
             print(f"only in {letter}: {', '.join(only[:3])}{rest}")
     print(verdict(found))
+
+
+def reproduce_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla reproduce``."""
+    parser.add_argument("study", metavar="STUDY", help="juice, reliability or enos-wan-tcp")
+    runs = parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="runs to set beside it: folders, names, or bundles; none: what is lacking",
+    )
+    offer_runs(runs)
+    format_option(parser)
+    arguments.results_option(parser)
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """A published study beside runs: a verdict a shape, what is lacking, what cannot be compared."""
+    from mrkolla.results.reproduce import grid, notes
+    from mrkolla.results.reproduce import reproduce as beside
+    from mrkolla.results.tables import render
+
+    with ExitStack() as stack:
+        runs = [stack.enter_context(opened(args.results, name)) for name in args.runs]
+        shapes = beside(args.study, runs)
+    if args.format == "json":
+        rows = [one.to_dict() for one in shapes]
+        print_json({"study": args.study, "shapes": rows, "notes": notes(args.study, shapes)})
+        return 0
+    print(render(grid(args.study, shapes).rich()))
+    for line in notes(args.study, shapes):
+        print(line)
+    return 0
+
+
+def advise_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla advise``."""
+    parser.add_argument("file", metavar="FILE", type=arguments.path, help="regions, round trips and rates (YAML)")
+    runs = parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="runs that measured: folders, names, or bundles (default: sample)"
+    )
+    offer_runs(runs)
+    format_option(parser)
+    arguments.results_option(parser)
+
+
+def advise(args: argparse.Namespace) -> int:
+    """What each place of Keystone would cost at an operator's round trips, and what survives a cut."""
+    from mrkolla.config.sites import load_sites
+    from mrkolla.results.advise import advise as by_runs
+    from mrkolla.results.advise import cut_grid, latency_grid, notes, predictions
+    from mrkolla.results.tables import render
+
+    sites = load_sites(args.file)
+    with ExitStack() as stack:
+        found = by_runs(sites, [stack.enter_context(opened(args.results, name)) for name in args.runs or ["sample"]])
+    if args.format == "json":
+        table = predictions(found)
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        cut = [
+            {"topology": topology, "operation": name, "done": done, "started": started, "run": run}
+            for (topology, name), (done, started, run) in found.survives.items()
+        ]
+        print_json({"latency": rows, "cut": cut, "not_measured": found.missing})
+        return 0
+    for grid in (latency_grid(found), cut_grid(found)):
+        if grid.rows:
+            print(render(grid.rich()))
+    for line in notes(found):
+        print(line)
+    return 0
 
 
 def report_options(parser: argparse.ArgumentParser) -> None:

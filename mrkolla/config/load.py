@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -22,6 +22,7 @@ from mrkolla.config.sections import Region
 from mrkolla.config.testbeds import TestbedOptions
 
 Loc = tuple[str | int, ...]
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {_TAG + name for name in ("null", "bool", "int", "float", "str", "value", "timestamp")}
@@ -230,6 +231,13 @@ def load(path: Path | str, overlay: Path | str | None = None, *, files: bool = T
         places = {loc: place for loc, place in places.items() if loc[:1] != ("testbed",)}
         places |= {loc: place for loc, place in other.places.items() if loc}
     return _validated(values, places, str(path), Path(path).parent, files)
+
+
+def load_as(path: Path | str, model: type[AnyModel], what: str) -> AnyModel:
+    """Read a file that is a ``model``; ``what`` names it in errors. Raises InputError with a line for each problem."""
+    document = _Document(Path(path), what)
+    with _told(document.values, document.places, str(path)):
+        return model.model_validate(document.values)
 
 
 def load_testbed(path: Path | str) -> TestbedOptions:

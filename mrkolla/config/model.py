@@ -227,14 +227,15 @@ class Experiment(Model):
         for place, settings in ((("keystone",), self.keystone), *places):
             if settings.keep_alive is False:
                 yield problem(f"{alone}; leave it out", (*place, "keep_alive"), False)
-        if topology == "replica":
+        single = {"replica": "copies from one MariaDB to one", "galera": "has one member of the cluster in each OSR"}
+        if topology in single:
             sections: list[tuple[tuple[str | int, ...], AdminRegion | Region]] = [
-                (("admin_region",), self.admin_region)
+                (("regions", index), region) for index, region in enumerate(self.regions)
             ]
-            sections += [(("regions", index), region) for index, region in enumerate(self.regions)]
+            sections += [(("admin_region",), self.admin_region)] if topology == "replica" else []
             for where, region in sections:
                 if region.control > 1:
-                    text = "topology replica copies from one MariaDB to one: 1 control host, or another topology"
+                    text = f"topology {topology} {single[topology]}: 1 control host, or another topology"
                     yield problem(text, (*where, "control"), region.control)
 
     def _rtts(self, entry: float | dict[str, float]) -> dict[str, float]:

@@ -227,9 +227,10 @@ class KeystoneSettings(Model):
 class Keystone(KeystoneSettings):
     """Keystone: its settings, and what a cloud has from its beginning."""
 
-    topology: Literal["central", "remote_db", "replica"] = Field(
+    topology: Literal["central", "remote_db", "replica", "galera"] = Field(
         "central",
-        description="where it is: in the AR alone; in each OSR too, on the AR's database; or on a read-only copy of it",
+        description="where it is: in the AR alone; in each OSR too, on the AR's database; on a read-only copy of it;"
+        " or on a member of its Galera cluster",
     )
     service_users: Literal["shared", "per_region"] = Field(
         "shared", description="whether the services of all OSRs log in as the same users, or as users of each region"

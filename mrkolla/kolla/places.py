@@ -2,9 +2,10 @@
 
 ``remote_db``: the OSR's Keystone works on the AR's database, over the link. ``replica``: it works on a copy of it in
 the OSR's own MariaDB, which follows the AR's; it may read it alone, so HAProxy sends what writes to the AR.
+``galera``: it works on a second MariaDB of the OSR, a member of the Galera cluster that the AR's MariaDB is.
 
-What Kolla has a variable or a configuration file for is said here; the rest (the AR's Fernet keys, the copy) is done by
-``playbooks/mrkolla-keystone-place.yml``, which an edit has Kolla's keystone role include.
+What Kolla has a variable or a configuration file for is said here; the rest (the AR's Fernet keys, the copy, the member
+of the cluster) is done by ``playbooks/mrkolla-keystone-place.yml``, which an edit has Kolla's keystone role include.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from typing import Any
 from mrkolla.base import yamltext
 from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment
-from mrkolla.config.placement import OSR, Region
+from mrkolla.config.placement import AR, OSR, Region
 from mrkolla.config.releases import release as release_of
 from mrkolla.kolla import addresses, wiring
 
-CENTRAL, REMOTE_DB, REPLICA = "central", "remote_db", "replica"
+CENTRAL, REMOTE_DB, REPLICA, GALERA = "central", "remote_db", "replica", "galera"
 DATABASE_PORT = 3306
+#: Kolla's own port of a Galera cluster, which the AR's MariaDB listens at.
+CLUSTER_PORT = 4567
+#: Those of an OSR's second MariaDB: for clients, for the cluster, and for what brings it up to date (partly, wholly).
+MEMBER_PORT, MEMBER_CLUSTER_PORT, MEMBER_IST_PORT, MEMBER_SST_PORT = 3307, 4667, 4668, 4644
+MEMBER_FILE = "mrkolla-galera.cnf"
 #: Kolla's variable that edits and the playbook know such a region by.
 MARK = "mrkolla_keystone"
 #: How often an OSR takes the AR's Fernet keys (s); the AR has a new key for days before it uses it.
@@ -61,6 +67,8 @@ def variables(experiment: Experiment, region: Region, admin: Region) -> dict[str
     }
     if topology == REMOTE_DB:
         values["keystone_database_address"] = f"{admin.vip}:{DATABASE_PORT}"
+    if topology == GALERA:
+        values["keystone_database_address"] = f"{region.control.address}:{MEMBER_PORT}"
     if experiment.keystone.workers is not None:
         values["keystone_api_workers"] = experiment.keystone.workers
     return values
@@ -121,13 +129,49 @@ def database(region: Region) -> str:
     return "\n".join(["[mysqld]", *lines, "slave_net_timeout = 10", "wsrep_restart_slave = ON", ""])
 
 
+def member(region: Region, admin: Region) -> str:
+    """What an OSR's second MariaDB is configured with, over what Kolla says of the region's own.
+
+    Its vote weighs nothing, so the AR's side of a cut is the cluster, whichever regions are on the other one, and the
+    AR's MariaDB, which begins as a cluster of its own, never is a second one. A member that is cut off answers what
+    reads (``wsrep_dirty_reads``). Regions are Galera's segments.
+    """
+    here = region.control.address
+    peers = ",".join(f"{host.address}:{CLUSTER_PORT}" for host in admin.with_role("control"))
+    options = [
+        f"gmcast.listen_addr=tcp://{here}:{MEMBER_CLUSTER_PORT}",
+        f"ist.recv_addr={here}:{MEMBER_IST_PORT}",
+        f"gmcast.segment={1 + int(ip_address(region.vip)) // 256 % 255}",
+        "pc.weight=0",
+    ]
+    lines = [
+        f"port = {MEMBER_PORT}",
+        "log_error = /var/log/kolla/mariadb/mrkolla-galera.log",
+        "innodb_buffer_pool_size = 128M",
+        "innodb_log_file_size = 96M",
+        f"wsrep_cluster_address = gcomm://{peers}",
+        f"wsrep_provider_options = {';'.join(options)}",
+        f"wsrep_node_address = {here}:{MEMBER_CLUSTER_PORT}",
+        f"wsrep_sst_receive_address = {here}:{MEMBER_SST_PORT}",
+        "wsrep_dirty_reads = ON",
+    ]
+    return "\n".join(["[mysqld]", *lines, ""])
+
+
 def config(experiment: Experiment, region: Region, admin: Region) -> dict[str, str]:
-    """Files of ``node_custom_config`` that a replica needs."""
-    if not (has_own(experiment, region) and experiment.keystone.topology == REPLICA):
+    """Files of ``node_custom_config`` that a replica, or a member of the AR's cluster and that cluster, need."""
+    topology = experiment.keystone.topology
+    if topology == GALERA and region.kind == AR and len(region.with_role("control")) == 1:
+        # Of Kolla's own address, "gcomm://", Galera refuses to start where others were members when it ended: they may
+        # know more. Without a vote they cannot.
+        return {"galera.cnf": "[mysqld]\nwsrep_cluster_address = gcomm://0.0.0.0\n"}
+    if not (has_own(experiment, region) and topology in (REPLICA, GALERA)):
         return {}
-    return {
-        # Nobody tells this Keystone's cache what was changed at the AR; its database is near.
-        "keystone.conf": "[cache]\nenabled = false\n",
+    # Nobody tells this Keystone's cache what was changed elsewhere; its database is near.
+    keystone = {"keystone.conf": "[cache]\nenabled = false\n"}
+    if topology == GALERA:
+        return keystone | {MEMBER_FILE: member(region, admin)}
+    return keystone | {
         "galera.cnf": database(region),
         BACKEND_FILE: backend(experiment, admin),
     }

@@ -24,7 +24,8 @@ OPERATIONS = {
     "glance_fresh_token": "list images with a new token",
     "KeystoneBasic.create_user": "create a user",
 }
-COLUMNS = ["topology", "operation", "k", "rtt_ms", "median_ms", "done"]
+COLUMNS = ["topology", "operation", "k", "k_total", "rtt_ms", "median_ms", "done"]
+GALERA = "galera"
 
 
 def topology_of(run: RunFolder) -> str:
@@ -36,13 +37,15 @@ def topology_of(run: RunFolder) -> str:
 def places(runs: Sequence[RunFolder]) -> pd.DataFrame:
     """A row per topology and operation of :data:`OPERATIONS`: :data:`COLUMNS`.
 
-    ``k`` is that of the wire and ``median_ms`` the median at the longest round trip (``rtt_ms``), both means over the
-    OSRs, from runs without a fault; ``done`` is the share that was done in the cut region while it was cut, from runs
-    with one. NaN where no run says it.
+    ``k`` is that of the wire (without what Keystone takes, so without its waits for a far database), ``k_total`` of
+    the whole, ``median_ms`` the median at the longest round trip (``rtt_ms``): means over the OSRs, from runs without a
+    fault. ``done`` is the share that was done in the cut region while it was cut, from runs with one. NaN where no
+    run says it.
     """
     found: dict[tuple[str, str], dict[str, float]] = {}
     for run in runs:
-        for operation, values in (_shares(run) if faults_of(run) else _costs(run)).items():
+        known = _costs(run) if not faults_of(run) else {name: {"done": n / of} for name, (n, of) in shares(run).items()}
+        for operation, values in known.items():
             found.setdefault((topology_of(run), operation), {}).update(values)
     rows = [{"topology": topology, "operation": name, **values} for (topology, name), values in found.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -57,12 +60,13 @@ def _costs(run: RunFolder) -> dict[str, dict[str, float]]:
         if len(fits):
             longest = levels["level"].max()
             median = levels.loc[levels["level"] == longest, "median_ms"].mean()
-            found[name] = {"k": fits["k_wire"].mean(), "rtt_ms": longest, "median_ms": median}
+            slopes = {"k": fits["k_wire"].mean(), "k_total": fits["k"].mean()}
+            found[name] = {**slopes, "rtt_ms": longest, "median_ms": median}
     return found
 
 
-def _shares(run: RunFolder) -> dict[str, dict[str, float]]:
-    """What was done in the region whose link was cut, while it was."""
+def shares(run: RunFolder) -> dict[str, tuple[int, int]]:
+    """(done, started) of each operation in the region whose link was cut, while it was."""
     every, samples, parts = faults_of(run), samples_of(run), []
     for fault in (one for one in every if one["do"] == "cut"):
         own = during(fault, samples, every)
@@ -70,20 +74,35 @@ def _shares(run: RunFolder) -> dict[str, dict[str, float]]:
         parts.append(own[(own["origin_region"] == fault["region"]) & own["at_s"].between(0, lasts_s)])
     if not parts:
         return {}
-    shares = (pd.concat(parts).set_index("scenario")["outcome"] == "done").groupby("scenario", observed=True).mean()
-    return {str(name): {"done": float(share)} for name, share in shares.items() if name in OPERATIONS}
+    done = (pd.concat(parts).set_index("scenario")["outcome"] == "done").groupby("scenario", observed=True)
+    counts = done.agg(["sum", "size"])
+    return {str(row.Index): (int(row.sum), int(row.size)) for row in counts.itertuples() if row.Index in OPERATIONS}
 
 
 def places_grid(table: pd.DataFrame) -> Grid:
     """``table`` (of :func:`places`) for a person: a row a topology and operation."""
-    head = ["Keystone", "operation", "k of the wire", "RTT (ms)", "median there (ms)", "done while cut off"]
+    head = [
+        "Keystone",
+        "operation",
+        "k of the wire",
+        "k of the total",
+        "RTT (ms)",
+        "median there (ms)",
+        "done while cut off",
+    ]
     rows = []
     for topology, own in table.groupby("topology", sort=False):
         for operation, words in OPERATIONS.items():
             for row in own[own["operation"] == operation].itertuples():
-                cells = [f"{row.k:.2f}", f"{row.rtt_ms:g}", f"{row.median_ms:.1f}", f"{row.done:.0%}"]
+                cells = [
+                    f"{row.k:.2f}",
+                    f"{row.k_total:.2f}",
+                    f"{row.rtt_ms:g}",
+                    f"{row.median_ms:.1f}",
+                    f"{row.done:.0%}",
+                ]
                 rows.append([str(topology), words, *("–" if cell.startswith("nan") else cell for cell in cells)])
-    return Grid("Keystone's place", head, rows, frozenset(range(2, 6)))
+    return Grid("Keystone's place", head, rows, frozenset(range(2, 7)))
 
 
 def places_figure(table: pd.DataFrame) -> Figure:

@@ -1,14 +1,17 @@
-"""Two Keystones, each with a real MariaDB and the HAProxy that Kolla's roles make of mrkolla's plan, in namespaces.
+"""Keystones, each with a real MariaDB and the HAProxy that Kolla's roles make of mrkolla's plan, in namespaces.
 
-The OSR's database is made a copy of the AR's by the script that a deployment runs. The Fernet keys are copied by hand:
-Kolla's containers, which take them by SSH, are not here.
+An OSR's database is made a copy of the AR's by the script that a deployment runs, or is a member of its cluster,
+configured by the playbook that a deployment includes. The Fernet keys are copied by hand: Kolla's containers, which
+take them by SSH, are not here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +22,7 @@ from pathlib import Path
 
 from mrkolla.kolla import places
 from mrkolla.kolla.env import PLAYBOOKS, KollaEnv
+from mrkolla.wan import LocalLink, Wan
 from mrkolla.wan.driver import command
 from tests import programs
 from tests.integration import middleware_cloud as made
@@ -33,7 +37,7 @@ MARIADB = """\
 datadir = {folder}/data
 socket = {folder}/socket
 pid-file = {folder}/pid
-log_error = {folder}/log
+log_error = {folder}/log.err
 bind-address = {address}
 port = 3306
 log_bin = mysql-bin
@@ -45,16 +49,29 @@ skip-name-resolve
 performance_schema = OFF
 wsrep_on = ON
 wsrep_provider = {galera}
+wsrep_cluster_name = openstack
 wsrep_cluster_address = gcomm://
 wsrep_node_address = {address}:4567
 wsrep_provider_options = gmcast.listen_addr=tcp://{address}:4567
+wsrep_sst_method = mariabackup
+wsrep_sst_auth = root:{root}
+"""
+
+#: In place of Kolla's module, which needs a container engine: keeps what it is told.
+MODULE = """\
+#!/usr/bin/python
+# WANT_JSON
+import json, sys
+said = json.load(open(sys.argv[1]))
+open(said["volumes"][0].split(":")[0] + "container.json", "w").write(json.dumps(said))
+print(json.dumps({"changed": True}))
 """
 
 CONF = """\
 [DEFAULT]
 log_file = {folder}/keystone.log
 [database]
-connection = mysql+pymysql://keystone:{password}@{address}:3306/keystone
+connection = mysql+pymysql://keystone:{password}@{address}:{port}/keystone
 [fernet_tokens]
 key_repository = {fernet}
 [credential]
@@ -70,14 +87,15 @@ class Places:
 
     running: Running
     folder: Path
+    wan: Wan | None = None
 
     def url(self, name: str) -> str:
         """The region's Keystone, through its HAProxy."""
         return f"http://{region(name).vip}:5000"
 
-    def sql(self, name: str, statement: str, user: str = "root", password: str = ROOT) -> str:
-        """What the region's MariaDB answers."""
-        argv = ["mariadb", "-N", "-h", region(name).control.address, "-u", user, "-e", statement]
+    def sql(self, name: str, statement: str, user: str = "root", password: str = ROOT, port: int = 3306) -> str:
+        """What the region's MariaDB at ``port`` answers."""
+        argv = ["mariadb", "-N", "-h", region(name).control.address, "-P", str(port), "-u", user, "-e", statement]
         return inside(name, argv, MYSQL_PWD=password)
 
     def copy(self) -> str:
@@ -95,9 +113,9 @@ class Places:
 
     @contextlib.contextmanager
     def cut(self) -> Iterator[None]:
-        """No packet between the regions while the context lasts, and nobody is told."""
-        here, there = region("OSR1").subnet, region("AR").subnet
-        rules = [["from", one, "to", other, "blackhole"] for one, other in ((here, there), (there, here))]
+        """No packet between OSR1 and any other region while the context lasts, and nobody is told."""
+        here = region("OSR1").subnet
+        rules = [[way, here, "blackhole"] for way in ("from", "to")]
         for rule in rules:
             command(["ip", "rule", "add", *rule], netns=made.ROUTER)
         try:
@@ -132,44 +150,69 @@ def _mariadb(running: Running, name: str, folder: Path, more: str) -> None:
     """A MariaDB of one node at the region's host, with an administrator who may come from anywhere."""
     folder.mkdir()
     address, file = region(name).control.address, folder / "my.cnf"
-    file.write_text(MARIADB.format(folder=folder, address=address, galera=GALERA) + more)
+    file.write_text(MARIADB.format(folder=folder, address=address, galera=GALERA, root=ROOT) + more)
     install = ["mariadb-install-db", f"--defaults-file={file}", "--user=root", "--wsrep-on=OFF"]
     inside(name, [*install, "--auth-root-authentication-method=normal", "--skip-test-db"])
-    grants = [f"CREATE USER root@'%' IDENTIFIED BY '{ROOT}'", "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION"]
+    grants = [f"ALTER USER root@localhost IDENTIFIED BY '{ROOT}'", f"CREATE USER root@'%' IDENTIFIED BY '{ROOT}'"]
+    grants += ["GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION"]
     # One statement a line, as such a server reads them.
     (folder / "grant.sql").write_text("".join(f"{one};\n" for one in ("FLUSH PRIVILEGES", *grants)))
     server = ["mariadbd", f"--defaults-file={file}", "--user=root"]
     with (folder / "grant.sql").open() as statements:
         inside(name, [*server, "--bootstrap", "--wsrep-on=OFF", "--skip-log-bin"], stdin=statements)
+    start_database(running, name, places.DATABASE_PORT)
+
+
+def start_database(running: Running, name: str, port: int) -> None:
+    """Start the region's MariaDB, which is configured, as Kolla's container does, and wait until it answers."""
+    folder = running.folder / f"db-{name}"
+    server, log = ["mariadbd", f"--defaults-file={folder / 'my.cnf'}", "--user=root"], folder / "log.err"
+    if (folder / "data" / "grastate.dat").exists():  # as mariadbd-safe, which would outlive the test
+        inside(name, [*server, "--wsrep-recover"])
+        server.append("--wsrep-start-position=" + re.findall(r"Recovered position: *([\w:-]+)", log.read_text())[-1])
+    if port == places.MEMBER_PORT:
+        server = ["bash", str(PLAYBOOKS / "mrkolla-galera.sh"), *server]
     running.start(f"mariadb-{name}", name, server, ready=False)
-    end = time.monotonic() + 60
-    while True:
-        ping = subprocess.run(
-            [
-                "nsenter",
-                f"--net=/run/netns/{space(name)}",
-                "--",
-                "mariadb",
-                "-h",
-                address,
-                "-u",
-                "root",
-                "-e",
-                "SELECT 1",
-            ],
-            env=os.environ | {"MYSQL_PWD": ROOT},
-            capture_output=True,
-        )
-        if ping.returncode == 0:
-            return
-        assert running.processes[-1].poll() is None and time.monotonic() < end, (folder / "log").read_text()[-2000:]
+    client = ["mariadb", "-h", region(name).control.address, "-P", str(port), "-u", "root", "-e", "SELECT 1"]
+    argv, end = ["nsenter", f"--net=/run/netns/{space(name)}", "--", *client], time.monotonic() + 120
+    while subprocess.run(argv, env=os.environ | {"MYSQL_PWD": ROOT}, capture_output=True).returncode:
+        assert running.processes[-1].poll() is None and time.monotonic() < end, log.read_text()[-3000:]
         time.sleep(0.3)
 
 
-def _keystone(running: Running, name: str, folder: Path, fernet: Path) -> dict[str, str]:
+def _member(running: Running, kolla: KollaEnv, name: str) -> None:
+    """The region's second MariaDB, as mrkolla-galera.yml has Kolla's templates configure it, its files elsewhere."""
+    folder = running.folder / f"db-{name}"
+    (folder / "data").mkdir(parents=True)
+    # As the playbook stands in Kolla's folder: beside its roles.
+    top, library = folder / "ansible", folder / "library"
+    top.mkdir()
+    library.mkdir()
+    (library / "kolla_container.py").write_text(MODULE)
+    (top / "roles").symlink_to(kolla.share / "ansible" / "roles")
+    for file in PLAYBOOKS.glob("mrkolla-galera.*"):
+        shutil.copy(file, top)
+    engine, owner = folder / "engine", {"config_owner_user": "root", "config_owner_group": "root"}
+    engine.write_text("#!/bin/sh\necho Synced\n")
+    engine.chmod(0o755)
+    play = {"hosts": "keystone", "gather_facts": True, "vars": {"ansible_become": False}}
+    include = {"include_tasks": "{{ playbook_dir }}/mrkolla-galera.yml"}
+    (top / "play.yml").write_text(json.dumps([play | {"tasks": [include]}]))
+    more = {"kolla_container_engine": str(engine), "database_password": ROOT, "mariadb_shard_group": "mariadb", **owner}
+    made.play(kolla, running.folder, name, top / "play.yml", library, **more)
+    text = (running.folder / f"kolla-{name}" / "mrkolla-galera" / "galera.cnf").read_text()
+    own = {"datadir": "data", "socket": "socket", "pid-file": "pid", "log_error": "log.err"}
+    lines = [line for line in text.splitlines() if line.partition("=")[0].strip() not in own]
+    place = next(number for number, line in enumerate(lines) if line.strip() == "[mysqld]")
+    lines[place + 1 : place + 1] = [*(f"{key} = {folder / file}" for key, file in own.items()), "skip-name-resolve"]
+    (folder / "my.cnf").write_text("\n".join([*lines, ""]))
+    start_database(running, name, places.MEMBER_PORT)
+
+
+def _keystone(running: Running, name: str, folder: Path, fernet: Path, port: int = 3306) -> dict[str, str]:
     """The region's Keystone configured; returns the environment that it runs with."""
     folder.mkdir()
-    text = CONF.format(folder=folder, password=KEYSTONE, address=region(name).control.address, fernet=fernet)
+    text = CONF.format(folder=folder, password=KEYSTONE, address=region(name).control.address, port=port, fernet=fernet)
     own = running.folder / "plan" / name / "config" / "keystone.conf"
     (folder / "keystone.conf").write_text(text + (own.read_text() if own.exists() else ""))
     return {**os.environ, "OS_KEYSTONE_CONFIG_DIR": str(folder)}
@@ -185,45 +228,90 @@ def _serve(running: Running, name: str, environment: dict[str, str]) -> None:
     running.start(f"keystone-{name}", name, argv, env=environment)
 
 
+def _admin(running: Running, it: Places, names: list[str]) -> Path:
+    """The AR's MariaDB and Keystone, with the endpoints of all ``names``; returns the folder of its Fernet keys."""
+    admin = running.folder / "keystone-AR"
+    own = running.folder / "plan" / "AR" / "config" / "galera.cnf"
+    _mariadb(running, "AR", running.folder / "db-AR", own.read_text() if own.exists() else "")
+    it.sql("AR", "CREATE DATABASE keystone")
+    it.sql("AR", f"CREATE USER keystone@'%' IDENTIFIED BY '{KEYSTONE}'")
+    it.sql("AR", "GRANT ALL ON keystone.* TO keystone@'%'")
+    environment = _keystone(running, "AR", admin, admin / "fernet")
+    owner = ["--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid())]
+    _manage("AR", admin, environment, "db_sync")
+    _manage("AR", admin, environment, "fernet_setup", *owner)
+    for name in names:
+        urls = [f"--bootstrap-{kind}-url={it.url(name)}" for kind in ("internal", "public")]
+        who = ["--bootstrap-password", made.PASSWORD, "--bootstrap-region-id", name]
+        _manage("AR", admin, environment, "bootstrap", *who, *urls)
+    _serve(running, "AR", environment)
+    return admin / "fernet"
+
+
+def _beside(running: Running, name: str, keys: Path, port: int) -> None:
+    """An OSR's Keystone on its own database, with the AR's keys."""
+    folder, fernet = running.folder / f"keystone-{name}", running.folder / f"fernet-{name}"
+    shutil.copytree(keys, fernet)
+    environment = _keystone(running, name, folder, fernet, port)
+    # As Kolla's bootstrap container does; there is nothing to change.
+    _manage(name, folder, environment, "db_sync")
+    _serve(running, name, environment)
+
+
 @contextlib.contextmanager
-def replica(kolla: KollaEnv) -> Iterator[Places]:
-    """The AR and OSR1, whose Keystone works on a copy of the AR's database."""
+def _scene(kolla: KollaEnv, names: list[str], topology: str) -> Iterator[tuple[Places, dict[str, Path]]]:
+    """Namespaces, and the files that Kolla's roles make of the plan; all that is started ends with it."""
     needed = [("haproxy", "haproxy"), ("mariadb-server", "mariadbd"), ("mariadb-client", "mariadb-dump")]
+    needed += [("mariadb-backup", "mariadb-backup"), ("socat", "socat")] if topology == places.GALERA else []
     programs.ensure(needed, "the tests of Keystone's place")
-    names = ["AR", "OSR1"]
     folder = Path(tempfile.mkdtemp(prefix="mrkolla-places-"))  # a path that is short enough for sockets
     running = Running({name: region(name) for name in names}, folder)
     with made.network(names):
         try:
-            files = made.render(kolla, folder, names, {"topology": places.REPLICA, "connect_timeout": 5})
-            planned = folder / "plan" / "OSR1" / "config"
-            shutil.copy(planned / places.BACKEND_FILE, files["OSR1"] / "services.d")
+            files = made.render(kolla, folder, names, {"topology": topology, "connect_timeout": 5})
             (folder / "serve_keystone.py").write_text(made.KEYSTONE)
-            _mariadb(running, "AR", folder / "db-AR", "")
-            _mariadb(running, "OSR1", folder / "db-OSR1", (planned / "galera.cnf").read_text())
-            it, admin = Places(running, folder), folder / "keystone-AR"
-            it.sql("AR", "CREATE DATABASE keystone")
-            it.sql("AR", f"CREATE USER keystone@'%' IDENTIFIED BY '{KEYSTONE}'")
-            it.sql("AR", "GRANT ALL ON keystone.* TO keystone@'%'")
-            environment = _keystone(running, "AR", admin, admin / "fernet")
-            owner = ["--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid())]
-            _manage("AR", admin, environment, "db_sync")
-            _manage("AR", admin, environment, "fernet_setup", *owner)
-            for name in names:
-                urls = [f"--bootstrap-{kind}-url={it.url(name)}" for kind in ("internal", "public")]
-                who = ["--bootstrap-password", made.PASSWORD, "--bootstrap-region-id", name]
-                _manage("AR", admin, environment, "bootstrap", *who, *urls)
-            _serve(running, "AR", environment)
-            assert "copied" in it.copy()
-            shutil.copytree(admin / "fernet", folder / "fernet-OSR1")
-            environment = _keystone(running, "OSR1", folder / "keystone-OSR1", folder / "fernet-OSR1")
-            # As Kolla's bootstrap container does; there is nothing to change.
-            _manage("OSR1", folder / "keystone-OSR1", environment, "db_sync")
-            _serve(running, "OSR1", environment)
-            for name in names:
-                made.haproxy(running, name, files[name])
-            time.sleep(6)  # HAProxy takes a server for up after two checks
-            yield it
+            yield Places(running, folder), files
         finally:
             running.stop()
             shutil.rmtree(folder)
+
+
+def _balance(running: Running, files: dict[str, Path]) -> None:
+    for name, made_files in files.items():
+        made.haproxy(running, name, made_files)
+    time.sleep(6)  # HAProxy takes a server for up after two checks
+
+
+@contextlib.contextmanager
+def replica(kolla: KollaEnv) -> Iterator[Places]:
+    """The AR and OSR1, whose Keystone works on a copy of the AR's database."""
+    names = ["AR", "OSR1"]
+    with _scene(kolla, names, places.REPLICA) as (it, files):
+        running, planned = it.running, it.folder / "plan" / "OSR1" / "config"
+        shutil.copy(planned / places.BACKEND_FILE, files["OSR1"] / "services.d")
+        _mariadb(running, "OSR1", it.folder / "db-OSR1", (planned / "galera.cnf").read_text())
+        keys = _admin(running, it, names)
+        assert "copied" in it.copy()
+        _beside(running, "OSR1", keys, places.DATABASE_PORT)
+        _balance(running, files)
+        yield it
+
+
+@contextlib.contextmanager
+def galera(kolla: KollaEnv) -> Iterator[Places]:
+    """The AR, OSR1 and OSR2, whose Keystones work on members of the AR's cluster; links that can be delayed."""
+    names = ["AR", "OSR1", "OSR2"]
+    with _scene(kolla, names, places.GALERA) as (it, files):
+        keys = _admin(it.running, it, names)
+        for name in names[1:]:
+            _member(it.running, kolla, name)
+            _beside(it.running, name, keys, places.MEMBER_PORT)
+        _balance(it.running, files)
+        command(["ip", "link", "add", "uplink", "type", "dummy"], netns=made.ROUTER)
+        links = [LocalLink(name, made.ROUTER, f"p-{name.lower()}", "uplink") for name in names[1:]]
+        it.wan = Wan(links, it.folder / "wan")
+        it.wan.start()
+        try:
+            yield it
+        finally:
+            it.wan.stop()

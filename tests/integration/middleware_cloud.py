@@ -202,40 +202,50 @@ def render(kolla: KollaEnv, folder: Path, names: list[str], keystone: dict) -> d
     planned, regions, found = folder / "plan", [region(name) for name in SUBNETS], {}
     own = {"network_interface": "eth0", "haproxy_max_connections": 1000}
     plan.write(planned, made, regions, lambda e, r: own, lambda r: {}, folder / "passwords.yml")
-    ansible = kolla.share / "ansible"
     for one in (each for each in regions if each.name in names):
         target = folder / f"kolla-{one.name}"
         projects = ["keystone"] if one.kind == AR else ["glance", "neutron", "nova"]
         if places.has_own(made, one):
             projects.append("keystone")
-        (folder / "play.yml").write_text(PLAY.format(roles=ansible / "roles", projects=json.dumps(projects)))
-        inventory = yaml.safe_load((planned / one.name / "inventory.yml").read_text())
-        for host in inventory["all"]["hosts"].values():
-            host["ansible_connection"] = "local"
-            host["ansible_python_interpreter"] = "{{ ansible_playbook_python }}"
-        (folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
-        extra = [f"@{ansible}/group_vars/all.yml", f"@{planned}/{one.name}/globals.yml", f"@{planned}/passwords.yml"]
-        argv = [str(kolla.bin / "ansible-playbook"), "-i", str(folder / "inventory.yml"), str(folder / "play.yml")]
-        for file in extra:
-            argv += ["-e", file]
-        argv += ["-e", f"node_config_directory={target}", "-e", f"node_custom_config={planned}/{one.name}/config"]
-        environment = {
-            **os.environ,
-            "ANSIBLE_ROLES_PATH": str(ansible / "roles"),
-            "ANSIBLE_FILTER_PLUGINS": str(ansible / "filter_plugins"),
-            "ANSIBLE_LIBRARY": str(ansible / "library"),
-            "ANSIBLE_LOCAL_TEMP": str(folder / "ansible"),
-        }
-        done = subprocess.run(
-            ["nsenter", f"--net=/run/netns/{space(one.name)}", "--", *argv],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+        roles = kolla.share / "ansible" / "roles"
+        (folder / "play.yml").write_text(PLAY.format(roles=roles, projects=json.dumps(projects)))
+        play(kolla, folder, one.name, folder / "play.yml")
         found[one.name] = next(target.rglob("haproxy.cfg")).parent
     return found
+
+
+def play(kolla: KollaEnv, folder: Path, name: str, file: Path, library: Path | None = None, **more: str) -> None:
+    """Have Ansible play ``file`` for a region of the plan in ``folder``, with Kolla's variables; ``more`` are others.
+
+    What would be written to its host is in ``folder``/kolla-NAME. Modules of ``library`` stand before Kolla's.
+    """
+    planned, ansible = folder / "plan", kolla.share / "ansible"
+    inventory = yaml.safe_load((planned / name / "inventory.yml").read_text())
+    for host in inventory["all"]["hosts"].values():
+        host["ansible_connection"] = "local"
+        host["ansible_python_interpreter"] = "{{ ansible_playbook_python }}"
+    (folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
+    extra = [f"@{ansible}/group_vars/all.yml", f"@{planned}/{name}/globals.yml", f"@{planned}/passwords.yml"]
+    extra += [f"node_config_directory={folder}/kolla-{name}", f"node_custom_config={planned}/{name}/config"]
+    argv = [str(kolla.bin / "ansible-playbook"), "-i", str(folder / "inventory.yml"), str(file)]
+    for one in (*extra, *(f"{key}={value}" for key, value in more.items())):
+        argv += ["-e", one]
+    environment = {
+        **os.environ,
+        "ANSIBLE_ROLES_PATH": str(ansible / "roles"),
+        "ANSIBLE_ACTION_PLUGINS": str(ansible / "action_plugins"),
+        "ANSIBLE_FILTER_PLUGINS": str(ansible / "filter_plugins"),
+        "ANSIBLE_LIBRARY": os.pathsep.join(map(str, [*([library] if library else []), ansible / "library"])),
+        "ANSIBLE_LOCAL_TEMP": str(folder / "ansible"),
+    }
+    done = subprocess.run(
+        ["nsenter", f"--net=/run/netns/{space(name)}", "--", *argv],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 @dataclass

@@ -232,5 +232,5 @@ def test_every_verb_is_a_writer_or_a_reader():
     """A verb that is added says which it is: here, and by taking the lock."""
     known = {argv[0] for argv in [*WRITERS, *READERS]}
     others = {"doctor", "compare", "bundle", "ssh", "images", "schema", "g5k"}  # and change no cloud
-    others |= {"init", "graph", "completion", "plugins", "traffic"}
+    others |= {"init", "graph", "completion", "plugins", "traffic", "reproduce", "advise"}
     assert known | others == set(cli.VERBS)

@@ -42,7 +42,7 @@ def contents(cloud: DeployedCloud, name: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("topology", ["remote_db", "replica"])
+@pytest.mark.parametrize("topology", ["remote_db", "replica", "galera"])
 def test_an_osrs_services_ask_its_own_keystone_and_the_ar_stays_as_it_is(cloud, topology):
     central = contents(cloud(), "AR")
     made = cloud(keystone={"topology": topology, "workers": 3, "hash_rounds": 5})
@@ -53,7 +53,11 @@ def test_an_osrs_services_ask_its_own_keystone_and_the_ar_stays_as_it_is(cloud, 
     assert osr["multiple_regions_names"] == []
     assert "password_hash_rounds = 5\n" in contents(made, "OSR1")["config/keystone.conf"]
     assert made.identity() == {"OSR1": (OWN, OWN), "OSR2": ("http://198.18.3.10:5000",) * 2}
-    assert contents(cloud(keystone={"topology": topology}), "AR") == central
+    same = contents(cloud(keystone={"topology": topology}), "AR")
+    if topology == "galera":  # which the AR's MariaDB has to begin again, whoever was a member
+        assert "wsrep_cluster_address = gcomm://0.0.0.0" in same.pop("config/galera.cnf")
+        central.pop("config/galera.cnf")
+    assert same == central
 
 
 def test_a_keystone_on_the_ars_database_finds_it_at_the_ars_vip(cloud):
@@ -85,6 +89,24 @@ def test_a_copy_of_the_database_is_told_from_the_ars_and_only_reads_stay(cloud):
     assert not [sign for sign in ("{{", "{%", "{#") if sign in backend]
 
 
+def test_a_member_of_the_ars_cluster_has_ports_a_segment_and_no_vote_of_its_own(cloud):
+    made = cloud(keystone={"topology": "galera"}, admin_region={"control": 3})
+    addresses = [host.address for host in made.admin.with_role("control")]
+    files = {name: contents(made, name) for name in ("OSR1", "OSR2")}
+    own = {name: files[name]["config/mrkolla-galera.cnf"].splitlines() for name in files}
+    for name, lines in own.items():
+        here = next(region for region in made.osrs if region.name == name).control.address
+        assert values(made, name)["keystone_database_address"] == f"{here}:3307"
+        assert "port = 3307" in lines and f"wsrep_node_address = {here}:4667" in lines
+        assert f"wsrep_cluster_address = gcomm://{','.join(f'{one}:4567' for one in addresses)}" in lines
+        assert files[name]["config/keystone.conf"] == "[cache]\nenabled = false\n"
+        assert not [line for line in values(made, name)["haproxy_frontend_http_extra"] if "use_backend" in line]
+    assert "gcomm" not in contents(made, "AR")["config/galera.cnf"], "of three hosts, Kolla names all"
+    options = [next(line for line in lines if "provider_options" in line) for lines in own.values()]
+    assert all(line.endswith(";pc.weight=0") for line in options)
+    assert len({line.split("gmcast.segment=")[1] for line in options}) == 2
+
+
 def test_service_users_of_each_region(cloud):
     assert not [name for name in values(cloud(), "OSR1") if name.endswith("_keystone_user")]
     made = cloud(keystone={"service_users": "per_region"})
@@ -102,7 +124,14 @@ def test_service_users_of_each_region(cloud):
         ({"sweep": {"keystone": [{"workers": 2}]}}, "sweep.keystone[0].workers: is configured in the admin region"),
         ({"sweep": {"keystone": [{"topology": "central"}]}}, "sweep.keystone[0].topology: unknown key"),
         ({"keystone": {"topology": "replica", "keep_alive": False}}, "keystone.keep_alive: is configured in the admin"),
-        ({"keystone": {"topology": "galera"}}, "keystone.topology: must be one of central, remote_db, replica"),
+        (
+            {"keystone": {"topology": "cockroach"}},
+            "keystone.topology: must be one of central, remote_db, replica, galera",
+        ),
+        (
+            {"keystone": {"topology": "galera"}, "regions": [{"name": "OSR1", "control": 2}]},
+            "regions[0].control: topology galera has one member of the cluster in each OSR: 1 control host",
+        ),
         ({"keystone": {"service_users": "own"}}, "keystone.service_users: must be one of shared, per_region"),
     ],
 )
@@ -138,6 +167,7 @@ def test_the_check_expects_identity_where_the_region_has_its_keystone():
     assert found["OSR2", "identity", "public"] == found["AR", "identity", "public"] == f"http://{ADMIN}:5000"
 
 
-def test_the_script_is_one_for_bash_and_the_playbook_is_read():
-    subprocess.run(["bash", "-n", str(PLAYBOOKS / "mrkolla-replica.sh")], check=True)
-    assert len(yaml.safe_load((PLAYBOOKS / "mrkolla-keystone-place.yml").read_text())) == 3
+def test_the_scripts_are_ones_for_bash_and_the_playbook_is_read():
+    for script in PLAYBOOKS.glob("mrkolla-*.sh"):
+        subprocess.run(["bash", "-n", str(script)], check=True)
+    assert len(yaml.safe_load((PLAYBOOKS / "mrkolla-keystone-place.yml").read_text())) == 4

@@ -1,0 +1,374 @@
+"""Published measurements beside runs, by shape: how times grow with the round trip, and which topology is before which.
+
+Seconds are of a machine; a slope, the bend of a curve and an order are of a design, and those are judged. Intervals
+are such that a verdict errs towards "not told apart": of several OSRs the widest, of a sum or a difference the ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from mrkolla.base.errors import InputError
+from mrkolla.results.faults import during, faults_of, recovery, samples_of
+from mrkolla.results.places import topology_of
+from mrkolla.results.published import Interval, around, published, read_value, sources
+from mrkolla.results.stats import Analysis, analyse, levels_of
+from mrkolla.results.store import RunFolder
+from mrkolla.results.tables import Grid
+from mrkolla.results.toolfiles import figures_of_links
+from mrkolla.results.words import number
+
+AS_PUBLISHED, DIFFERS, OPEN, NO_INTERVAL, NO_RUN = "as published", "differs", "not told apart", "no interval", "no run"
+#: Of a value that stands beside the published one for a person to see, and is not judged.
+BESIDE = "seconds: not judged"
+_CONFIDENCE = 0.95
+READS = ("token_issue_new_connection", "token_validate")
+WRITES = ("KeystoneBasic.create_user_update_password",)
+_NAN = Interval(math.nan)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One property of the published numbers, and of a run.
+
+    ``here`` is null where no run says it. ``how``: ``ratio`` (do the intervals overlap?), ``order`` (have both
+    differences the same sign?) or ``beside`` (not judged).
+    """
+
+    what: str
+    published: Interval
+    here: Interval | None
+    how: str = "ratio"
+    run: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.here is None or math.isnan(self.here.value):
+            return NO_RUN
+        if self.how == "beside":
+            return BESIDE
+        if not self.here.known:
+            return NO_INTERVAL
+        low, high = self.here.low, self.here.high
+        if self.how == "ratio":
+            return AS_PUBLISHED if low <= self.published.high and self.published.low <= high else DIFFERS
+        if low <= 0 <= high:
+            return OPEN
+        return AS_PUBLISHED if (low > 0) == (self.published.value > 0) else DIFFERS
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: everything, and what is not a finite number as null."""
+        plain = asdict(self) | {"verdict": self.verdict}
+        for name in ("published", "here"):
+            ends = plain[name] or {}
+            plain[name] = {end: value if math.isfinite(value) else None for end, value in ends.items()} or None
+        return plain
+
+
+@dataclass(frozen=True)
+class Study:
+    """A publication: what comes nearest to it here, how a run of that is made, and what cannot be compared."""
+
+    title: str
+    source: str
+    near: str
+    make: str
+    not_compared: tuple[str, ...]
+    shapes: Callable[[Sequence[RunFolder]], list[Shape]] = field(repr=False)
+
+
+# -- juice ----------------------------------------------------------------------------------------------------------
+
+
+def _slope(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
+    """By how many round trips the ``scenarios`` together grow; NaN where the run lacks one, around the OSRs."""
+    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(scenarios)]
+    found = []
+    for _, own in fits.groupby("origin_region", observed=True):
+        if set(own["scenario"]) == set(scenarios):
+            half = math.sqrt((((own["k_high"] - own["k_low"]) / 2) ** 2).sum(skipna=False))
+            found.append(Interval(own["k"].sum(), own["k"].sum() - half, own["k"].sum() + half))
+    return around(found)
+
+
+def _bend(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
+    """How much steeper the far half of the curve is than the near one; 1: a straight line."""
+    found = []
+    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(scenarios)]
+    for _, own in fits.groupby("origin_region", observed=True):
+        parts = [levels_of(analysis, fit) for fit in own.to_dict("records")]
+        if set(own["scenario"]) != set(scenarios) or min(map(len, parts)) < 3:
+            continue
+        x = parts[0]["rtt_measured_ms"].to_numpy()
+        middle = int(np.abs(x[1:-1] - (x[0] + x[-1]) / 2).argmin()) + 1
+        y = sum(part["median_ms"].to_numpy() for part in parts)
+        draws = sum(analysis.draws[part.index].astype(float) for part in parts)
+
+        def bend(y: np.ndarray, x: np.ndarray = x, middle: int = middle) -> np.ndarray:
+            far = (y[-1] - y[middle]) / (x[-1] - x[middle])
+            return far / ((y[middle] - y[0]) / (x[middle] - x[0]))
+
+        tails = np.quantile(bend(draws), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+        found.append(Interval(float(bend(y)), *map(float, tails)))
+    return around(found)
+
+
+def _juice_curve(operation: str) -> tuple[Interval, Interval]:
+    """The published slope (round trips) and bend of an operation over 0.08, 100 and 300 ms."""
+    rows = published("juice", operation)
+    near, middle, far = (read_value(rows[rtt]).times(1e3) for rtt in ("0.08", "100", "300"))
+    slope = (far - near).times(1 / (300 - 0.08))
+    return slope, (far - middle).times(1 / 200).over((middle - near).times(1 / (100 - 0.08)))
+
+
+def _juice(runs: Sequence[RunFolder]) -> list[Shape]:
+    by: dict[str, tuple[Analysis, str]] = {}
+    for run in runs:
+        if not faults_of(run):
+            by[topology_of(run)] = analyse(run).of_services, run.run
+    shapes = []
+
+    def here(topology: str, make: Callable[[Analysis, Sequence[str]], Interval], scenarios: Sequence[str]) -> Interval:
+        return make(by[topology][0], scenarios) if topology in by else _NAN
+
+    def add(what: str, theirs: Interval, ours: Interval, topologies: Sequence[str], how: str = "ratio") -> None:
+        names = ", ".join(dict.fromkeys(by[one][1] for one in topologies if one in by))
+        shapes.append(Shape(what, theirs, None if math.isnan(ours.value) else ours, how, names))
+
+    read = {}
+    for topology, operation, what in (
+        ("remote_db", "mariadb high", "far MariaDB, reading"),
+        ("galera", "galera light", "Galera, reading"),
+    ):
+        slope, bend = _juice_curve(f"authenticate+validate {operation}")
+        read[topology] = here(topology, _slope, READS)
+        add(f"{what}: round trips paid", slope, read[topology], [topology])
+        add(f"{what}: far half of the curve over the near half", bend, here(topology, _bend, READS), [topology])
+    slope, _ = _juice_curve("create_user_update_password galera")
+    wrote = here("galera", _slope, WRITES)
+    add("Galera, writing: round trips paid", slope, wrote, ["galera"])
+    high = {name: _juice_curve(f"authenticate+validate {name} high")[0] for name in ("mariadb", "galera")}
+    both = ["remote_db", "galera"]
+    more = "round trips more"
+    add(
+        f"a far MariaDB is dearer to read than Galera: {more}",
+        high["mariadb"] - high["galera"],
+        read["remote_db"] - read["galera"],
+        both,
+        "order",
+    )
+    cheap = _juice_curve("authenticate+validate galera light")[0]
+    add(f"Galera is dearer to write than to read: {more}", slope - cheap, wrote - read["galera"], ["galera"], "order")
+    return shapes
+
+
+# -- reliability ----------------------------------------------------------------------------------------------------
+
+#: What was done to whom there -> the nearest fault here: (do, service).
+_NEAREST = {
+    "kill keystone": ("restart", "keystone"),
+    "restart keystone": ("restart", "keystone"),
+    "restart memcached": ("restart", "memcached"),
+    "kill mysql": ("restart", "mariadb"),
+}
+
+
+def _outages(runs: Sequence[RunFolder]) -> dict[tuple[str, str], tuple[Interval, Interval]]:
+    """(do, service) -> (downtime, time to recover since the fault began) of a new token, in s, over all its trials.
+
+    From the AR where load started there, as there is no distance in what was published. One trial is known as well as
+    operations follow one another; of several it is Student's t, and not better than that.
+    """
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for run in runs:
+        every, samples = faults_of(run), samples_of(run)
+        for fault in every:
+            own = during(fault, samples, every)
+            own = own[own["scenario"] == READS[0]]
+            at_ar = own[own["origin_region"] == fault["region"]]
+            own = at_ar if len(at_ar) else own
+            lasts_s = (fault["end"] - fault["begin"]) / 1e9
+            key = fault["do"], str((fault.get("asked") or {}).get("service"))
+            for _, one in own.groupby("origin_region", observed=True):
+                down_s, back_s = recovery(one, lasts_s)
+                took = (0.0, 0.0) if math.isnan(down_s) else (down_s, lasts_s + back_s)
+                found.setdefault(key, []).append((*took, float(one["at_s"].diff().max())))
+    return {key: (_trials(values, 0), _trials(values, 1)) for key, values in found.items()}
+
+
+def _trials(values: Sequence[tuple[float, float, float]], which: int) -> Interval:
+    took, step = np.array([one[which] for one in values]), max(one[2] for one in values)
+    middle = float(took.mean())
+    half = step
+    if len(took) > 1 and np.isfinite(took).all():
+        spread = float(student.ppf((1 + _CONFIDENCE) / 2, len(took) - 1) * took.std(ddof=1) / math.sqrt(len(took)))
+        half = max(step, spread)
+    return Interval(middle, max(0.0, middle - half), middle + half)
+
+
+def _reliability(runs: Sequence[RunFolder]) -> list[Shape]:
+    here, shapes = _outages(runs), []
+    names = ", ".join(run.run for run in runs if faults_of(run))
+    known: dict[tuple[str, str, str], tuple[Interval, Interval | None]] = {}
+    for measure, place in (("downtime", 0), ("MTTR", 1)):
+        for study in ("Fuel 9", "fuel-ccp"):
+            for fault, row in published("performance-docs", measure, study).items():
+                outage = here.get(_NEAREST[fault])
+                known[measure, study, fault] = read_value(row), outage[place] if outage else None
+                shapes.append(Shape(f"{study}: {measure}, {fault} (s)", *known[measure, study, fault], "beside", names))
+    for measure, study, longer, shorter in (
+        ("downtime", "Fuel 9", "kill mysql", "kill keystone"),
+        ("MTTR", "Fuel 9", "kill keystone", "restart memcached"),
+        ("MTTR", "fuel-ccp", "kill keystone", "restart memcached"),
+    ):
+        (theirs_a, ours_a), (theirs_b, ours_b) = known[measure, study, longer], known[measure, study, shorter]
+        ours = ours_a - ours_b if ours_a and ours_b else None
+        what = f"{study}: {measure} of {longer} less that of {shorter} (s)"
+        shapes.append(Shape(what, theirs_a - theirs_b, ours, "order", names))
+    return shapes
+
+
+# -- enos-wan-tcp ---------------------------------------------------------------------------------------------------
+
+
+def _power(series: Sequence[pd.DataFrame]) -> Interval:
+    """The exponent of throughput over the round trip: least squares of logarithms, each series with a level of its own.
+
+    ``series`` have columns ``rtt_asked_ms`` and ``value``; the interval is Student's t.
+    """
+    x, y = [], []
+    for one in series:
+        logs = np.log(one[["rtt_asked_ms", "value"]].to_numpy(dtype=float))
+        logs = logs - logs.mean(axis=0)
+        x.append(logs[:, 0])
+        y.append(logs[:, 1])
+    if not x or not (square := float((every := np.concatenate(x)) @ every)):
+        return _NAN
+    values = np.concatenate(y)
+    slope = float(every @ values) / square
+    free = len(every) - len(series) - 1
+    if free < 1:
+        return Interval(slope)
+    off = values - slope * every
+    half = float(student.ppf((1 + _CONFIDENCE) / 2, free)) * math.sqrt(float(off @ off) / free / square)
+    return Interval(slope, slope - half, slope + half)
+
+
+def _enos(runs: Sequence[RunFolder]) -> list[Shape]:
+    rows = published("enos-wan-g5k", "TCP throughput")
+    theirs = {float(rtt): float(row["value"]) for rtt, row in rows.items() if float(rtt) >= 1}
+    parts, names = [], []
+    for run in runs:
+        if (run.read_yaml("experiment.yaml", {}).get("wan") or {}).get("bandwidth_mbit"):
+            raise InputError(f"{run.path}: wan.bandwidth_mbit limits its links: give a run whose links are not limited")
+        found = figures_of_links(run)
+        found = found[(found["metric"] == "throughput") & found["test"].str.startswith("TCP")]
+        parts.append(found[found["rtt_asked_ms"].isin(theirs) & (found["value"] > 0)].assign(run=run.run))
+        names += [run.run] if len(parts[-1]) else []
+    ours = pd.concat(parts) if names else pd.DataFrame(columns=["rtt_asked_ms", "value"])
+    by = ["run", "test", "origin_region", "target_region"]
+    series = [one for _, one in ours.groupby(by, observed=True)] if names else []
+    published_power = _power([pd.DataFrame({"rtt_asked_ms": list(theirs), "value": list(theirs.values())})])
+    here = _power(series)
+    shapes = [
+        Shape(
+            "TCP throughput: exponent of the round trip (−1: halves when it doubles)",
+            published_power,
+            None if math.isnan(here.value) else here,
+            "ratio",
+            ", ".join(names),
+        )
+    ]
+    for rtt, value in theirs.items():
+        own = ours[ours["rtt_asked_ms"] == rtt]["value"]
+        mine = Interval(float(own.median()), float(own.min()), float(own.max())) if len(own) else None
+        shapes.append(Shape(f"at {rtt:g} ms (Mbit/s)", Interval(value, value, value), mine, "beside", ", ".join(names)))
+    return shapes
+
+
+STUDIES: dict[str, Study] = {
+    "juice": Study(
+        "Juice (2018): where Keystone's database is",
+        "juice",
+        "two OSRs with a Keystone each: on the AR's MariaDB (remote_db), or on a Galera cluster of all (galera)",
+        "python experiments/keystone_place.py",
+        (
+            "seconds: devstack Pike on 9 servers there; today's Keystone and password hashes on one machine here",
+            "high load (10 at a time from each of 9 instances): one operation at a time here; of a far MariaDB only the"
+            " high load was published over a distance",
+            "CockroachDB: no topology of mrkolla has it",
+            "what 45 instances do: mrkolla's clouds here had up to 20 regions, with one Keystone",
+        ),
+        _juice,
+    ),
+    "reliability": Study(
+        "OpenStack's performance documentation (2016): what a killed service costs",
+        "performance-docs",
+        "services of the AR that are killed and started at once, under load that does not wait",
+        "python experiments/faults.py",
+        (
+            "seconds: Fuel and fuel-ccp started a killed service again by their own means; here it is started at once",
+            "a restart by the service's own script: here a service is killed (SIGKILL), and started",
+            "the order of kill and restart of Keystone: the two publications have opposite ones",
+            "5 to 20 operations at a time there; one a second here, so that an outage is known to about a second",
+        ),
+        _reliability,
+    ),
+    "enos-wan-tcp": Study(
+        "The Enos WAN study (2017): what TCP carries over a link",
+        "enos-wan-g5k",
+        "Shaker's TCP tests over links with the same round trips, whose bandwidth is not limited",
+        "python experiments/two_regions.py configs/enos_wan_tcp.yaml",
+        (
+            "Mbit/s: windows, kernel and length of the stream are not said there, on a network of 10 Gbit/s; here it is"
+            " one machine",
+            "no round trip at all: the network is the bound there, the machine's memory here",
+        ),
+        _enos,
+    ),
+}
+
+
+def reproduce(name: str, runs: Sequence[RunFolder]) -> list[Shape]:
+    """The shapes of a study beside what ``runs`` say; of several runs of one kind the last is taken, or all together.
+
+    Raises:
+        InputError: no such study, or a run that cannot be set beside it.
+    """
+    if name not in STUDIES:
+        raise InputError(f"no published study '{name}': one of {', '.join(STUDIES)}")
+    return STUDIES[name].shapes(runs)
+
+
+def grid(name: str, shapes: Sequence[Shape]) -> Grid:
+    """The shapes for a person."""
+    rows = [[one.what, _text(one.published), _text(one.here), one.verdict, one.run or "–"] for one in shapes]
+    return Grid(STUDIES[name].title, ["what", "published", "here", "verdict", "run"], rows, frozenset({1, 2}))
+
+
+def notes(name: str, shapes: Sequence[Shape]) -> list[str]:
+    """What comes nearest, which run is lacking and how it is made, what cannot be compared, and the sources."""
+    study = STUDIES[name]
+    said = [f"nearest here: {study.near}"]
+    lacking = dict.fromkeys(one.what.split(":")[0] for one in shapes if one.verdict == NO_RUN)
+    if lacking:
+        said.append(f"no run given for: {'; '.join(lacking)}. What makes one: {study.make}")
+    said += [f"not compared: {one}" for one in study.not_compared]
+    return said + [f"source: {url}" for url in sources(study.source)]
+
+
+def _text(one: Interval | None) -> str:
+    if one is None or math.isnan(one.value):
+        return "–"
+    digits = 0 if abs(one.value) >= 100 else 1 if abs(one.value) >= 10 else 2
+    text = number(one.value, digits)
+    if not one.known or one.low == one.high:
+        return text
+    return f"{text} [{number(one.low, digits)}, {number(one.high, digits)}]"
