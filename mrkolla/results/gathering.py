@@ -100,8 +100,8 @@ def gather(
 def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
     places = np.flatnonzero(keep.to_numpy(bool))
     keys = gathered.keys.iloc[places].reset_index(drop=True)
-    of = ([of_key[i] for i in places] for of_key in (gathered.values, gathered.wires, gathered.waits))
-    return Gathered(keys, *of, gathered.errors, gathered.rows)
+    values, wires, waits = ([of_key[i] for i in places] for of_key in (gathered.values, gathered.wires, gathered.waits))
+    return Gathered(keys, values, wires, waits, gathered.errors, gathered.rows)
 
 
 class _Sums:
