@@ -307,7 +307,7 @@ def galera(kolla: KollaEnv) -> Iterator[Places]:
             _member(it.running, kolla, name)
             _beside(it.running, name, keys, places.MEMBER_PORT)
         _balance(it.running, files)
-        command(["ip", "link", "add", "uplink", "type", "dummy"], netns=made.ROUTER)
+        command(["ip", "link", "add", "uplink", "type", "bridge"], netns=made.ROUTER)
         links = [LocalLink(name, made.ROUTER, f"p-{name.lower()}", "uplink") for name in names[1:]]
         it.wan = Wan(links, it.folder / "wan")
         it.wan.start()
