@@ -64,8 +64,8 @@ def main() -> None:
 def _cloud(folder: Path, accelerate: bool) -> DeployedCloud:
     experiment = config.load(FILE)
     kolla = {"accelerate": accelerate, "globals": {} if accelerate else {"enable_container_healthchecks": True}}
-    experiment = experiment.model_copy(update={"kolla": experiment.kolla.model_copy(update=kolla)}, deep=True)
-    return DeployedCloud(experiment, Progress(), folder)
+    own = {"name": "bench-runs", "kolla": experiment.kolla.model_copy(update=kolla)}  # no test run takes it for its own
+    return DeployedCloud(experiment.model_copy(update=own, deep=True), Progress(), folder)
 
 
 @contextmanager
