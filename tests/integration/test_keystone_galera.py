@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import statistics
 import time
 import uuid
 
@@ -54,14 +53,17 @@ def write(cloud, region: str, by: str, timeout: float = 120) -> requests.Respons
     return requests.post(f"{cloud.url(region)}/v3/projects", json=project, headers=headers, timeout=timeout)
 
 
+FAR_MS = 100
+
+
 def took(call, wanted: int, times: int = 9) -> float:
-    """The median of how long ``call`` takes, in ms; each has to answer with the status ``wanted``."""
+    """How long ``call`` takes at best, in ms (busy cores add to it); each has to answer with the status ``wanted``."""
     found = []
     for _ in range(times):
         began = time.monotonic()
         assert call().status_code == wanted
         found.append(1e3 * (time.monotonic() - began))
-    return statistics.median(found)
+    return min(found)
 
 
 def test_the_member_is_what_the_playbook_asks_kolla_for(cloud):
@@ -91,7 +93,7 @@ def test_each_keystone_takes_the_others_tokens_and_the_check_sees_it(cloud):
 
 def test_reads_are_local_and_commits_pay_the_wan(cloud):
     found = {}
-    for rtt_ms in (0, 50):
+    for rtt_ms in (0, FAR_MS):
         for name in NAMES[1:]:
             cloud.wan.set(name, rtt_ms)
         for name in NAMES:
@@ -107,7 +109,7 @@ def test_reads_are_local_and_commits_pay_the_wan(cloud):
     for name in NAMES[1:]:
         cloud.wan.set(name, 0)
     for what in ("issue", "validate", "write"):
-        trips = {name: (found[what, name, 50] - found[what, name, 0]) / 50 for name in NAMES}
+        trips = {name: (found[what, name, FAR_MS] - found[what, name, 0]) / FAR_MS for name in NAMES}
         print(what, {name: f"{found[what, name, 0]:.0f} ms + {value:.2f} RTT" for name, value in trips.items()})
         for name, value in trips.items():
             assert value > 0.8 if what == "write" else value < 0.4, (what, name, found)
