@@ -18,7 +18,9 @@ What no run is on record for stands in its page as it was.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
+import io
 import json
 import math
 import os
@@ -28,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import tokenize
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -79,18 +82,35 @@ WORDS = {
     "neutron_fresh_token": "list networks at the OSR's own Neutron, token not seen before",
     "neutron_cached_token": "the same, token in the cache",
 }
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _TABLE = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def digest(patterns: Iterable[str], read: Mapping[str, bytes] | None = None) -> str:
-    """SHA-256 of the files that ``patterns`` name: of ``read`` (path -> bytes), by default of this checkout."""
+    """SHA-256 of the code in the files that ``patterns`` name: ``read`` (path -> bytes), by default this checkout's."""
     found = hashlib.sha256()
     names = set(read) if read is not None else {
         str(path.relative_to(TOP)) for pattern in patterns for path in TOP.glob(pattern)
     }  # fmt: skip
     for name in sorted(names):
-        found.update(f"{name}\0".encode() + (read[name] if read is not None else (TOP / name).read_bytes()) + b"\0")
+        source = (read[name] if read is not None else (TOP / name).read_bytes()).decode()
+        found.update(f"{name}\0{code(source)}\0".encode())
     return found.hexdigest()
+
+
+def code(source: str) -> str:
+    """Python without its comments, docstrings and empty lines: what is only said otherwise measures the same."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            assert text.end_lineno is not None, "parsed from source"
+            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            line, column = token.start
+            lines[line - 1] = lines[line - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def digest_at(commit: str, patterns: Iterable[str]) -> str:

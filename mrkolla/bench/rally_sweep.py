@@ -45,7 +45,7 @@ class Sweep:
             for kind in kinds:
                 try:
                     kind()
-                # A service whose answers are not what its API says keeps the others from nothing.
+                # Where one service answers otherwise than its API says, what is left at the others is still removed.
                 except (*ERRORS, LookupError, TypeError, ValueError) as broken:
                     self.left.append(f"{service}: {one_line(broken)}")
         return {"removed": self.removed, "left": self.left}

@@ -28,7 +28,7 @@ def below_real(asked_ms: float, real_ms: float) -> bool:
 
 
 def expected(asked_ms: float, real_ms: float) -> float:
-    """The round trip that a point must have: what was asked, or with 0 the real one where that is no longer about 0."""
+    """The round trip that a point must have, ms: what was asked. Who asks for 0 gets the real one, which adds nothing."""
     return real_ms if asked_ms == 0 and real_ms > tolerance_ms(0) else asked_ms
 
 

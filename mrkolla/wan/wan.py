@@ -112,7 +112,8 @@ class Wan:
         if not self.state_dir.is_dir():
             return
         with self._locked() as state:
-            # Without a driver on record a crash may have come before the record: both know what is theirs.
+            # Where no driver is on record, whoever brought the links up may have crashed before it wrote that down. Then
+            # every driver is asked to stop: each removes what it made itself and nothing else.
             known = [self.drivers[state["driver"]]] if "driver" in state else self.drivers.values()
             for driver in known:
                 driver(self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))

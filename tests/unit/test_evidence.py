@@ -106,6 +106,18 @@ def test_the_digest_of_a_commit_is_that_of_its_files():
     assert evidence.digest_at("HEAD", patterns) == evidence.digest(patterns)
 
 
+def test_what_is_only_said_otherwise_measures_the_same():
+    def digest(text: str) -> str:
+        return evidence.digest((), {"a.py": text.encode()})
+
+    before = digest(
+        '"""Head."""\n\n# Why.\nX = "# no comment"  # a comment\n\n\ndef f():\n    """Say\n    it."""\n    return 1\n'
+    )
+    assert before == digest('X = "# no comment"\ndef f():\n    """Said otherwise."""\n\n    return 1\n')
+    assert before != digest('X = "# no comment"\ndef f():\n    """Say it."""\n    return 2\n')
+    assert before != digest('X = "# a comment"\ndef f():\n    return 1\n')
+
+
 def test_a_run_is_taken_without_what_names_the_machine(tmp_path):
     run = synthetic.run(tmp_path / "results", rtts=(0, 50), samples=8)
     (run.path / "plan/AR").mkdir(parents=True, exist_ok=True)
