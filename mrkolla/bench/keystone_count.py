@@ -70,7 +70,7 @@ def caused(
 
 
 def _prepared(requests: Sequence[Request], found: Mapping[int, tuple], agents: tuple[str, ...]) -> dict[int, int]:
-    """Requests that services made on the way to those in ``found``: index of each -> index of the one it was made for."""
+    """What services asked on the way to requests in ``found``: index of each -> index of the one it was made for."""
     logins: dict[str, int] = {}
     first_use: dict[str, int] = {}
     before: dict[int, int] = {}

@@ -28,7 +28,7 @@ def below_real(asked_ms: float, real_ms: float) -> bool:
 
 
 def expected(asked_ms: float, real_ms: float) -> float:
-    """The round trip that a point must have, ms: what was asked. Who asks for 0 gets the real one, which adds nothing."""
+    """The round trip that a point must have, ms: what was asked, or the real one where 0 (nothing added) was asked."""
     return real_ms if asked_ms == 0 and real_ms > tolerance_ms(0) else asked_ms
 
 

@@ -112,8 +112,8 @@ class Wan:
         if not self.state_dir.is_dir():
             return
         with self._locked() as state:
-            # Where no driver is on record, whoever brought the links up may have crashed before it wrote that down. Then
-            # every driver is asked to stop: each removes what it made itself and nothing else.
+            # Where no driver is on record, whoever brought the links up may have crashed before it was written down.
+            # Then all drivers are asked to stop: each removes what it made itself, and nothing else.
             known = [self.drivers[state["driver"]]] if "driver" in state else self.drivers.values()
             for driver in known:
                 driver(self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))
