@@ -58,6 +58,7 @@ def closed() -> str:
         ("auth_url", "http", http("300 Multiple Choices"), True),
         ("auth_url", "http", http("200 OK"), True),
         ("auth_url", "http", http("503 Service Unavailable"), False),
+        ("auth_url", "http", lambda link: link.recv(4096) and link.sendall(b"no HTTP\r\n\r\n"), False),
     ],
 )
 def test_each_thing_is_asked_in_its_own_way(option, scheme, say, there, closed):

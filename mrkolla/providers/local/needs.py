@@ -10,6 +10,7 @@ names answers, a minute at most.
 
 from __future__ import annotations
 
+import http.client
 import re
 import socket
 import ssl
@@ -53,7 +54,7 @@ def answers(option: str, url: str) -> bool:
     """Whether what the address ``url`` names answers now."""
     try:
         return _WAYS[option](url)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
