@@ -304,7 +304,7 @@ STUDIES: dict[str, Study] = {
             "high load (10 at a time from each of 9 instances): one operation at a time here; of a far MariaDB only the"
             " high load was published over a distance",
             "CockroachDB: no topology of mrkolla has it",
-            "what 45 instances do: the clouds here had four OSRs at most, and 20 regions in the catalog of one Keystone",
+            "what 45 instances do: clouds here had four OSRs at most, and 20 regions in the catalog of one Keystone",
         ),
         _juice,
     ),
