@@ -13,7 +13,7 @@ help:
 	@echo "make test          set up everything, then run the tests (a real cloud among them)"
 	@echo "make test-unit     the tests that need neither root nor a cloud"
 	@echo "make test-debian-python   the same, on /usr/bin/python3 where that is another one"
-	@echo "make test-long     the tests that take longer than 'make test' may"
+	@echo "make test-long     the tests that take longer than 'make test' may, and only these"
 	@echo "make bench         speed and size, as figures"
 	@echo "make lint format   ruff; which room imports which; types"
 	@echo "make docs          the documentation as a site: site/index.html"
@@ -36,7 +36,7 @@ test-debian-python: setup
 		else $$python -m pytest -n logical tests/unit $(ARGS); fi
 
 test-long: setup
-	$(PYTEST) -n 3 --long $(ARGS)
+	$(PYTEST) -n 3 --long -m long $(ARGS)
 
 bench: setup
 	$(VENV)/python tests/bench/bench.py $(ARGS)
