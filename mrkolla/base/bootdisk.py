@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +15,7 @@ _SECTOR = 512
 
 def partition(disk: Path, table: str) -> None:
     """Write a partition table (as ``sfdisk`` reads it) to the raw image ``disk``; raises DeployError."""
-    done = subprocess.run(["sfdisk", "-q", str(disk)], input=table, text=True, capture_output=True, timeout=60)
+    done = shell.call(["sfdisk", "-q", str(disk)], input=table)
     if done.returncode != 0:
         raise DeployError(f"sfdisk failed: {done.stderr.strip()[-200:]}")
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -185,7 +184,7 @@ def remove(path: Path) -> None:
     inside = [mount for mount in busy if mount.startswith(f"{path.resolve()}/")]
     if inside:
         raise DeployError(f"{inside[0]} is mounted: 'umount' it, then remove {path}")
-    done = subprocess.run(["rm", "-rf", "--one-file-system", str(path)], capture_output=True, text=True, timeout=900)
+    done = shell.call(["rm", "-rf", "--one-file-system", str(path)], timeout=900)
     if done.returncode != 0:
         raise DeployError(f"{path} could not be removed: {shell.last_words(done)}")
 
@@ -193,30 +192,30 @@ def remove(path: Path) -> None:
 def use(cloud: Path, paths: Iterable[Path]) -> None:
     """Write down that the cloud in the folder ``cloud`` rests on the entries that ``paths`` are, or are in."""
     names = {path.relative_to(root()).parts[0] for path in paths if root() in path.parents}
-    known = _rests_on(cloud)
-    if not names <= known:
-        files.write(cloud / _USES, json.dumps(sorted(known | names)))
+    written = _rests_on(cloud)
+    if not names <= written:
+        files.write(cloud / _USES, json.dumps(sorted(written | names)))
 
 
 def _rests_on(cloud: Path) -> set[str]:
     try:
-        found = json.loads((cloud / _USES).read_text())
+        names = json.loads((cloud / _USES).read_text())
     except (OSError, ValueError, RecursionError):
         return set()
     # Anything else counts as not written down.
-    return set(found) if isinstance(found, list) and all(isinstance(name, str) for name in found) else set()
+    return set(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else set()
 
 
 def used() -> dict[str, str]:
     """The entries that a cloud, or a copy of one, needs: name -> why it must stay."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for cloud in sorted([*root().glob("cloud-*"), *root().glob("saved-*")]):
         names = _rests_on(cloud)
         if not any(name.startswith("host-") for name in names) and (cloud / "testbed.json").exists():
             # Hosts on this machine, made by a version that did not write down what they need: it may be any.
             names |= {path.name for kind in ("host", "images") for path in root().glob(f"{kind}-*")}
-        found |= dict.fromkeys(names, f"{cloud.name} rests on it")
-    return found
+        reasons |= dict.fromkeys(names, f"{cloud.name} rests on it")
+    return reasons
 
 
 @dataclass(frozen=True)
@@ -231,10 +230,10 @@ class Entry:
 
 def entries() -> list[Entry]:
     """All entries of the cache, by name."""
-    found = []
+    rows = []
     for path in sorted(root().iterdir()):
         if path.is_dir() and path.name.split("-")[0] in KINDS:
-            du = subprocess.run(["du", "-sx", "--block-size=1", str(path)], capture_output=True, text=True, timeout=300)
+            du = shell.call(["du", "-sx", "--block-size=1", str(path)], timeout=300)
             size = int(du.stdout.split()[0]) if du.stdout else 0
-            found.append(Entry(path, size, time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
-    return found
+            rows.append(Entry(path, size, time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
+    return rows

@@ -83,11 +83,13 @@ def run(
     ``timeout`` is in seconds. Raises LackError when the host cannot be reached, the command
     takes longer than ``timeout``, or (with ``check``) ends with a status other than 0.
     """
-    stdin = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
+    given = {"input": input} if input is not None else {}
     try:
-        done = subprocess.run(host.ssh(*argv), capture_output=True, text=True, timeout=timeout, check=False, **stdin)
-    except subprocess.TimeoutExpired as late:
-        raise LackError(f"{host.name} ({host.address}): no answer to '{argv[0]}' within {timeout:.0f} s") from late
+        done = shell.call(host.ssh(*argv), timeout=timeout, **given)
+    except LackError as lack:
+        if not isinstance(lack.__cause__, subprocess.TimeoutExpired):
+            raise
+        raise LackError(f"{host.name} ({host.address}): no answer to '{argv[0]}' within {timeout:.0f} s") from lack
     if check and done.returncode != 0:
         what = "cannot be reached by SSH" if done.returncode == 255 else f"'{shlex.join(argv)[:120]}' failed"
         raise LackError(f"{host.name} ({host.address}): {what}: {shell.last_words(done)}")

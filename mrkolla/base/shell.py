@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrkolla.base.errors import DeployError, MrkollaError
+from mrkolla.base.errors import DeployError, LackError, MrkollaError
 
 _interruptions: list[float] = []  # when each was
 
@@ -219,10 +219,25 @@ def end_group(process: subprocess.Popen, patience: float = 10) -> None:
             continue
 
 
+def call(argv: Sequence[str], *, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a short command, without input unless ``options`` (of subprocess.run) give some: its output, and its status.
+
+    Raises LackError when it is not installed, or takes longer than ``timeout`` seconds.
+    """
+    if "input" not in options:
+        options["stdin"] = subprocess.DEVNULL
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    except FileNotFoundError as missing:
+        raise LackError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from missing
+    except subprocess.TimeoutExpired as late:
+        raise LackError(f"no answer to '{' '.join(argv)[:120]}' within {timeout:.0f} s") from late
+
+
 def last_words(done: subprocess.CompletedProcess) -> str:
     """The last line of what a command that failed said, on its standard error if there; else its status."""
-    for said in (done.stderr, done.stdout):
-        text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+    for output in (done.stderr, done.stdout):
+        text = output.decode(errors="replace") if isinstance(output, bytes) else output or ""
         if text.strip():
             return text.strip().splitlines()[-1]
     return f"status {done.returncode}"

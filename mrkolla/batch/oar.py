@@ -7,16 +7,14 @@ import re
 import shutil
 import subprocess
 
+from mrkolla.base import shell
 from mrkolla.base.errors import InputError, LackError
 
 
 def _call(*argv: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     if not shutil.which(argv[0]):
         raise LackError(f"{argv[0]} is not installed here: run this on a front end of OAR")
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired as late:
-        raise LackError(f"OAR does not answer: '{argv[0]}' took longer than {timeout:.0f} s") from late
+    return shell.call(argv, timeout=timeout)
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
@@ -48,8 +46,8 @@ def state(number: int) -> str | None:
     """The state of a job in OAR's words (``Waiting``, ``Running``, ``Terminated``, …), None for one it has not."""
     done = _call("oarstat", "-J", "-f", "-j", str(number))
     try:
-        found = json.loads(done.stdout)
+        answer = json.loads(done.stdout)
     except ValueError:
         return None
-    jobs = found.values() if isinstance(found, dict) else found
+    jobs = answer.values() if isinstance(answer, dict) else answer
     return next((job.get("state") for job in jobs if isinstance(job, dict)), None)

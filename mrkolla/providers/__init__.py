@@ -39,13 +39,13 @@ def seen(cloud: str) -> tuple[str, dict[str, bool]] | None:
 
     None when no testbed knows of hosts for it. Raises MrkollaError when they cannot be asked.
     """
-    for kind, found in answers("seen", cloud):
-        if found is not None:
+    for kind, hosts in answers("seen", cloud):
+        if hosts is not None:
             # A testbed of somebody else may say anything.
             with TESTBEDS.spared(kind, "seen"):
-                if not isinstance(found, Mapping):
-                    raise TypeError(f"it gives {found!r}, which is neither None nor a dict")
-                return kind, {str(host): bool(up) for host, up in found.items()}
+                if not isinstance(hosts, Mapping):
+                    raise TypeError(f"it gives {hosts!r}, which is neither None nor a dict")
+                return kind, {str(host): bool(up) for host, up in hosts.items()}
     return None
 
 

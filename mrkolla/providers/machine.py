@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -46,8 +45,8 @@ def _programs() -> list[Finding]:
     findings = []
     missing = []
     for package, program, _ in packages():
-        there = program == "-" or (Path(program).exists() if program.startswith("/") else shutil.which(program))
-        if not there:
+        installed = program == "-" or (Path(program).exists() if program.startswith("/") else shutil.which(program))
+        if not installed:
             missing.append(package)
     seen = "all there" if not missing else f"missing: {', '.join(missing)}"
     findings.append(Finding("packages", not missing, seen, f"apt-get install {' '.join(missing)}"))
@@ -69,14 +68,17 @@ def _memory() -> Finding:
 
 def _kernel_namespaces() -> Finding:
     argv = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    try:
+        done = shell.call(argv, timeout=20)
+    except LackError as lack:
+        return Finding("namespaces", False, str(lack), "apt-get install util-linux")
     seen = "work" if done.returncode == 0 else shell.last_words(done)
     return Finding("namespaces", done.returncode == 0, seen, "use a machine (not a locked-down container)")
 
 
 def _overlay() -> Finding:
-    there = "overlay" in Path("/proc/filesystems").read_text().split()
-    return Finding("overlayfs", there, "in the kernel" if there else "not in the kernel", "modprobe overlay")
+    supported = "overlay" in Path("/proc/filesystems").read_text().split()
+    return Finding("overlayfs", supported, "in the kernel" if supported else "not in the kernel", "modprobe overlay")
 
 
 def _wan() -> Finding:

@@ -92,14 +92,14 @@ def needs(
 
 def features_of(openvswitch: str, keepalived: bool, roles: frozenset[str], driver: str | None) -> frozenset[str]:
     """What the kernel of a host with ``roles`` must have; ``driver`` is its OSR's compute driver (None: in the AR)."""
-    found = set()
+    features = set()
     if driver is not None and openvswitch == "kernel" and roles & {"network", "compute"}:
-        found.add("openvswitch")
+        features.add("openvswitch")
     if driver == "kvm" and "compute" in roles:
-        found.add("kvm")
+        features.add("kvm")
     if keepalived and "control" in roles:
-        found.add("ip_vs")
-    return frozenset(found)
+        features.add("ip_vs")
+    return frozenset(features)
 
 
 # -- what Kolla must know ----------------------------------------------------------------------------------------------

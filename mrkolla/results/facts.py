@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mrkolla.base import shell
+from mrkolla.base.errors import LackError
 from mrkolla.results.schema import SCHEMA_VERSION
 
 
@@ -54,8 +55,8 @@ def machine() -> dict[str, Any]:
 
 def _git(folder: Path, *argv: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *argv], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):  # no git here: no revision to tell
+        done = shell.call(["git", "-C", str(folder), *argv])
+    except (OSError, LackError):  # no git here: no revision to tell
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 

@@ -23,7 +23,7 @@ from mrkolla.base import cache, remote
 from mrkolla.base.errors import DeployError, InputError, LackError
 from mrkolla.base.shell import started
 from mrkolla.providers.prepare import WIRE, facts
-from mrkolla.providers.vagrant import box, libvirt, look, place, testbed
+from mrkolla.providers.vagrant import box, checks, layout, libvirt, testbed
 from mrkolla.wan import EchoServer, both_ways, open_links
 
 # Boots in emulation take too long beside all the others.
@@ -42,7 +42,7 @@ def sh(*argv: str, timeout: float = 60, check: bool = True) -> str:
 @pytest.fixture(scope="module")
 def programs() -> None:
     """Vagrant, libvirt and QEMU, from the machine or installed now."""
-    names = [name for name, _, _ in look.packages()]
+    names = [name for name, _, _ in checks.packages()]
     there = sh("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
     missing = [name for name in names if f"{name} installed" not in there.splitlines()]
     if missing:
@@ -103,7 +103,7 @@ def everything() -> dict[str, set[str]]:
         "networks": set(libvirt.virsh("net-list", "--all", "--name").split()),
         "pools": libvirt.pools(),
         "volumes": set(libvirt.volumes()),
-        "boxes": look.boxes("libvirt"),
+        "boxes": checks.boxes("libvirt"),
         "interfaces": {
             link["ifname"] for link in json.loads(sh("ip", "-j", "link", "show")) if "vir" in link["ifname"]
         },
@@ -169,9 +169,9 @@ def empty_box(machine, tmp_path) -> Iterator[str]:
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": 1}
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     sh("tar", "-C", str(tmp_path), "-cf", str(tmp_path / "empty.box"), "metadata.json", "box.img")
-    look.vagrant("box", "add", "--name", name, "--provider", "libvirt", str(tmp_path / "empty.box"))
+    checks.vagrant("box", "add", "--name", name, "--provider", "libvirt", str(tmp_path / "empty.box"))
     yield name
-    look.vagrant("box", "remove", name, "--provider", "libvirt", "--force")
+    checks.vagrant("box", "remove", name, "--provider", "libvirt", "--force")
 
 
 def test_machines_that_do_not_start_are_told_and_leave_nothing(machine, empty_box, tmp_path):
@@ -240,13 +240,13 @@ def test_regions_are_on_machines_and_these_are_prepared(ready):
     assert WIRE in on(osr.control, "ip", "-br", "link")
     keys = [host.key.read_text() for host in hosts(ready).values()]
     assert len(set(keys)) == 2
-    enoslibs = json.loads((place.folder(ready.name) / "hosts.json").read_text())
+    enoslibs = json.loads((layout.folder(ready.name) / "hosts.json").read_text())
     assert {row["user"] for row in enoslibs.values()} == {"root"} and set(enoslibs) == set(hosts(ready))
 
 
 @pytest.mark.long
 def test_the_machines_kernel_has_what_this_ones_may_lack(ready):
-    found = facts([testbed.regions(ready)[1].control], place.needs(ready, {}))["osr1-control1"]
+    found = facts([testbed.regions(ready)[1].control], layout.needs(ready, {}))["osr1-control1"]
     print({name: has for name, has in found["kernel"].items()}, found["release"])
     assert found["kernel"]["netem"] and found["kernel"]["openvswitch"] and found["container"] == "none"
 
@@ -318,8 +318,8 @@ def test_machines_that_were_off_come_back(ready, tmp_path):
 @pytest.mark.long
 def test_destroy_leaves_nothing_even_when_vagrant_has_forgotten(ready, machine):
     """As after a crash: Vagrant's own notes of one machine are gone, and it is removed all the same."""
-    assert box.name() in look.boxes("libvirt")
-    (place.folder(ready.name) / ".vagrant" / "machines" / "osr1-control1" / "libvirt" / "id").unlink()
+    assert box.name() in checks.boxes("libvirt")
+    (layout.folder(ready.name) / ".vagrant" / "machines" / "osr1-control1" / "libvirt" / "id").unlink()
     testbed.destroy(ready.name)
     assert everything() == machine
     assert not (cache.cloud(ready.name) / "vagrant.json").exists()

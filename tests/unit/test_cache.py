@@ -9,7 +9,6 @@ import shutil
 import stat
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -120,17 +119,17 @@ def test_an_unknown_kind_is_a_mistake():
 def test_two_that_want_the_same_build_it_once():
     built: list[str] = []
     waited: list[str] = []
-    began = threading.Event()
+    began, other_waits = threading.Event(), threading.Event()
 
     def build(folder: Path) -> None:
         built.append(folder.name)
         began.set()
-        time.sleep(0.2)
+        assert other_waits.wait(5)
 
     first = threading.Thread(target=lambda: cache.entry("host", "t", "m", build))
     first.start()
     assert began.wait(5)
-    folder = cache.entry("host", "t", "m", build, waiting=waited.append)
+    folder = cache.entry("host", "t", "m", build, waiting=lambda text: (waited.append(text), other_waits.set()))
     first.join()
     assert built == [folder.name]
     assert waited == ["waiting for another mrkolla that builds host-t"]
@@ -212,6 +211,6 @@ def test_entries_are_listed_with_size_age_and_state():
 
 def test_a_removal_that_fails_without_a_word_is_one_line(own_cache, monkeypatch):
     (own_cache / "old").mkdir(parents=True)
-    monkeypatch.setattr(cache.subprocess, "run", lambda argv, **_: subprocess.CompletedProcess(argv, 1, "", ""))
+    monkeypatch.setattr(cache.shell, "call", lambda argv, **_: subprocess.CompletedProcess(argv, 1, "", ""))
     with pytest.raises(DeployError, match=r"old could not be removed: status 1$"):
         cache.remove(own_cache / "old")

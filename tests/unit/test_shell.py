@@ -218,3 +218,16 @@ def test_the_session_of_a_thread_that_steps_back_yields_to_other_sessions(tmp_pa
         look = sh("sleep 0.3; cat /proc/self/autogroup")
         pool.submit(shell.must, look, tmp_path / "log", timeout=10, what="x", line=lines.append).result()
     assert lines[0].endswith(f"nice {max(os.getpriority(os.PRIO_PROCESS, 0), 10)}")
+
+
+def test_a_short_command_gives_what_it_printed_and_its_status():
+    done = shell.call(["sh", "-c", "cat; echo out; echo err >&2; exit 3"], input="in ")
+    assert (done.stdout, done.stderr, done.returncode) == ("in out\n", "err\n", 3)
+    assert shell.call(["cat"]).stdout == ""  # not this process's own input
+
+
+def test_a_short_command_that_is_missing_or_takes_too_long_is_one_line():
+    with pytest.raises(LackError, match="no-such-program is not installed: 'mrkolla doctor' says how"):
+        shell.call(["no-such-program", "x"])
+    with pytest.raises(LackError, match="no answer to 'sleep 60' within 0 s"):
+        shell.call(["sleep", "60"], timeout=0.1)

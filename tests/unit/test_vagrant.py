@@ -17,7 +17,7 @@ from mrkolla.cli.main import main
 from mrkolla.config.vagrant import VagrantTestbed
 from mrkolla.kolla import plan
 from mrkolla.providers import plain, prepare
-from mrkolla.providers.vagrant import box, libvirt, look, place, provider, testbed
+from mrkolla.providers.vagrant import box, checks, layout, libvirt, provider, testbed
 
 TOP = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def test_a_network_gives_a_24_to_each_region_and_one_to_vagrant(prefix, regions)
 
 def test_machines_have_the_size_of_their_role_and_an_address_in_their_region(vagrant):
     sizes = {"ar": {"memory_mb": 1000}, "network": {"cpus": 3}, "compute": {"cpus": 5, "memory_mb": 5000}}
-    found = place.machines(vagrant([{"name": "OSR1", "network": 1, "compute": 2}], sizes=sizes))
+    found = layout.machines(vagrant([{"name": "OSR1", "network": 1, "compute": 2}], sizes=sizes))
     assert [(one.name, one.roles, one.address, one.cpus, one.memory_mb) for one in found] == [
         ("ar-control1", ("control", "network"), "198.19.64.11", 2, 1000),
         ("osr1-control1", ("control",), "198.19.65.11", 2, 8192),
@@ -93,7 +93,7 @@ def test_machines_have_the_size_of_their_role_and_an_address_in_their_region(vag
 
 def test_a_region_with_more_machines_than_addresses(vagrant):
     with pytest.raises(InputError, match=r"region OSR1 has 251 hosts"):
-        place.machines(vagrant([{"name": "OSR1", "compute": 250}]))
+        layout.machines(vagrant([{"name": "OSR1", "compute": 250}]))
 
 
 def test_machines_are_reached_as_root_by_a_key_and_a_pinned_host_key_of_their_own(vagrant, own_cache):
@@ -109,7 +109,7 @@ def test_machines_are_reached_as_root_by_a_key_and_a_pinned_host_key_of_their_ow
 
 
 def test_what_the_machines_are_needed_for(vagrant):
-    wanted = place.needs(vagrant([{"name": "OSR1"}]), {"osr1-control1": "ens6"})
+    wanted = layout.needs(vagrant([{"name": "OSR1"}]), {"osr1-control1": "ens6"})
     assert wanted.vips == {"ar-control1": "198.19.64.10", "osr1-control1": "198.19.65.10"}
     assert wanted.interface == {"ar-control1": "eth1", "osr1-control1": "ens6", "osr1-compute1": "eth1"}
     assert wanted.wires == {
@@ -123,7 +123,7 @@ def test_what_the_machines_are_needed_for(vagrant):
 
 def test_a_vip_is_on_the_first_network_host_of_its_region(vagrant):
     given = vagrant([{"name": "OSR1", "network": 2}])
-    wanted = place.needs(given, {})
+    wanted = layout.needs(given, {})
     assert wanted.vips == {"ar-control1": "198.19.64.10", "osr1-network1": "198.19.65.10"}
     assert {region.balancers[0].name for region in testbed.regions(given)} == set(wanted.vips)
 
@@ -245,19 +245,19 @@ def stand_in(monkeypatch, tmp_path):
     for program, text in said.items():
         say(program, text)
     monkeypatch.setenv("PATH", f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin")
-    monkeypatch.setattr(look, "lacking", lambda backend: [])
-    monkeypatch.setattr(look, "kvm_refused", lambda: None)
+    monkeypatch.setattr(checks, "lacking", lambda backend: [])
+    monkeypatch.setattr(checks, "kvm_refused", lambda: None)
     return say
 
 
 def test_without_vagrant_one_line_says_what_to_install(vagrant, monkeypatch, tmp_path):
-    monkeypatch.setattr(look.shutil, "which", lambda program: None if program == "vagrant" else f"/bin/{program}")
+    monkeypatch.setattr(checks.shutil, "which", lambda program: None if program == "vagrant" else f"/bin/{program}")
     with pytest.raises(LackError, match=r"^the testbed vagrant needs more programs: apt-get install vagrant .*libvirt"):
         testbed.foresee(vagrant(), tmp_path)
 
 
 def test_every_package_of_the_list_is_known_by_something():
-    rows = look.packages()
+    rows = checks.packages()
     assert {"vagrant", "vagrant-libvirt", "libvirt-daemon-system", "qemu-system-x86"} <= {row[0] for row in rows}
     assert all(row[2] for row in rows)
 
@@ -301,49 +301,53 @@ def test_what_lacks_is_said_before_anything_is_started(
 
 def test_a_box_that_is_there_is_used_as_it_is(vagrant, stand_in, tmp_path):
     stand_in("vagrant box", "debian/trixie64 (libvirt, 13.1, (amd64))\nother/box (virtualbox, 1)\n")
-    assert look.boxes("libvirt") == {"debian/trixie64"} and look.boxes("virtualbox") == {"other/box"}
-    assert look._box(vagrant(box="debian/trixie64").testbed).ok
-    assert not look._box(vagrant(box="other/box").testbed).ok
+    assert checks.boxes("libvirt") == {"debian/trixie64"} and checks.boxes("virtualbox") == {"other/box"}
+    assert checks._box(vagrant(box="debian/trixie64").testbed).ok
+    assert not checks._box(vagrant(box="other/box").testbed).ok
 
 
 def test_kvm_that_is_asked_for_must_be_there(vagrant, monkeypatch):
-    monkeypatch.setattr(look, "kvm_refused", lambda: "no such device")
+    monkeypatch.setattr(checks, "kvm_refused", lambda: "no such device")
     with pytest.raises(
         LackError, match=r"testbed.hypervisor: kvm: this machine has none \(no such device\): take qemu"
     ):
-        look.emulated(vagrant(hypervisor="kvm").testbed)
-    assert look.emulated(vagrant().testbed) is True
-    monkeypatch.setattr(look, "kvm_refused", lambda: None)
-    assert look.emulated(vagrant().testbed) is False and look.emulated(vagrant(hypervisor="qemu").testbed) is True
-    assert look.emulated(vagrant(backend="virtualbox", box="a/b").testbed) is False
+        checks.emulated(vagrant(hypervisor="kvm").testbed)
+    assert checks.emulated(vagrant().testbed) is True
+    monkeypatch.setattr(checks, "kvm_refused", lambda: None)
+    assert checks.emulated(vagrant().testbed) is False and checks.emulated(vagrant(hypervisor="qemu").testbed) is True
+    assert checks.emulated(vagrant(backend="virtualbox", box="a/b").testbed) is False
 
 
 def test_virtualbox_must_allow_the_network(vagrant, tmp_path):
     section = vagrant(backend="virtualbox", box="a/b").testbed
     file = tmp_path / "networks.conf"
-    assert look._virtualbox_networks(section, file).mend == f"echo '* 198.19.0.0/17' >> {file}"
+    assert checks._virtualbox_networks(section, file).mend == f"echo '* 198.19.0.0/17' >> {file}"
     file.write_text("# ours\n* 10.0.0.0/8 nonsense\n* 198.18.0.0/15\n")
-    assert look._virtualbox_networks(section, file).ok
+    assert checks._virtualbox_networks(section, file).ok
 
 
 def test_addresses_that_this_machine_has_are_refused(vagrant, monkeypatch):
     routes = [{"dst": "default"}, {"dst": "198.19.64.0/20", "dev": "mrk1"}, {"dst": "198.19.65.0/24", "dev": "virbr1"}]
-    monkeypatch.setattr(
-        look.subprocess, "run", lambda *a, **k: type("Done", (), {"stdout": json.dumps(routes), "returncode": 0})
-    )
-    seen = look._network(vagrant().testbed, judge=False)
+    monkeypatch.setattr(checks.shell, "call", lambda argv: subprocess.CompletedProcess(argv, 0, json.dumps(routes)))
+    seen = checks._network(vagrant().testbed, judge=False)
     assert seen.ok is False and "198.19.64.0/20 (mrk1), 198.19.65.0/24 (virbr1)" in seen.seen
     del routes[1]
     # A cloud that is up has its networks: worth a word, and in the way of another one alone.
-    assert look._network(vagrant().testbed, judge=False).ok is None
-    assert look._network(vagrant().testbed, judge=True).ok is False
+    assert checks._network(vagrant().testbed, judge=False).ok is None
+    assert checks._network(vagrant().testbed, judge=True).ok is False
     del routes[1]
-    assert look._network(vagrant().testbed, judge=True).ok
+    assert checks._network(vagrant().testbed, judge=True).ok
+
+
+def test_a_machine_that_cannot_tell_its_addresses_is_told_what_to_install(vagrant, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    seen = checks._network(vagrant().testbed, judge=True)
+    assert (seen.ok, seen.seen, seen.mend) == (False, "ip is not installed", "apt-get install iproute2")
 
 
 def test_other_machines_under_one_name_are_refused(vagrant, own_cache, stand_in, tmp_path):
     given = vagrant([{"name": "OSR1"}])
-    state = {"version": 1, "machines": [one.as_dict() for one in place.machines(given)], "keys": {}}
+    state = {"version": 1, "machines": [one.as_dict() for one in layout.machines(given)], "keys": {}}
     (own_cache / "cloud-demo").mkdir(parents=True)
     (own_cache / "cloud-demo" / "vagrant.json").write_text(json.dumps(state))
     testbed.foresee(given, tmp_path)
@@ -363,7 +367,7 @@ def test_a_cloud_is_found_by_its_name_with_each_machine_up_or_not(vagrant, own_c
     assert testbed.seen("demo") is None and providers.seen("demo") is None
     given = vagrant([{"name": "OSR1"}])
     keys = {"ar-control1": "/keys/ar", "osr1-control1": "/keys/osr"}  # a start that was cut off before the third's
-    state = {"version": 1, "machines": [one.as_dict() for one in place.machines(given)], "keys": keys}
+    state = {"version": 1, "machines": [one.as_dict() for one in layout.machines(given)], "keys": keys}
     (own_cache / "cloud-demo").mkdir(parents=True)
     (own_cache / "cloud-demo" / "vagrant.json").write_text(json.dumps(state))
     asked = []
@@ -387,9 +391,9 @@ def test_a_cloud_is_found_by_its_name_with_each_machine_up_or_not(vagrant, own_c
 def test_built_images_are_fed_through_registries(vagrant):
     assert testbed.FEEDS
     given = vagrant(images={"source": "registry", "registry": "r.example:5000"})
-    assert place.needs(given, {}).registries == ("r.example:5000",)
+    assert layout.needs(given, {}).registries == ("r.example:5000",)
     assert "docker_registry_insecure" not in testbed.kolla_globals(given, testbed.regions(given)[0])
-    assert place.needs(vagrant(images={"source": "public"}), {}).registries == ()
+    assert layout.needs(vagrant(images={"source": "public"}), {}).registries == ()
 
 
 def test_a_cloud_whose_disks_are_elsewhere_is_not_saved(vagrant, experiment):
@@ -437,7 +441,7 @@ def test_vagrants_own_words_are_found_in_its_progress():
 
 def test_vagrant_is_not_led_elsewhere_by_the_environment(monkeypatch):
     monkeypatch.setenv("VAGRANT_CWD", "/elsewhere")
-    env = look.environment("libvirt")
+    env = checks.environment("libvirt")
     assert "VAGRANT_CWD" not in env and env["VAGRANT_DEFAULT_PROVIDER"] == "libvirt"
 
 

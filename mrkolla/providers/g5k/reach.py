@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from mrkolla.base import remote
+from mrkolla.base import remote, shell
 from mrkolla.base.errors import LackError
 from mrkolla.base.remote import Host
 from mrkolla.base.shell import last_words
@@ -51,7 +50,7 @@ def make_key(path: Path) -> str:
     if not public.exists():
         path.unlink(missing_ok=True)
         argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "mrkolla", "-f", str(path)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        done = shell.call(argv)
         if done.returncode != 0:
             raise LackError(f"ssh-keygen failed: {done.stderr.strip()}")
     return public.read_text()
@@ -69,8 +68,8 @@ def pin(nodes: dict[str, str], file: Path, say: Callable[[str], None]) -> None:
         say(f"{len(lines)} of {len(nodes)} nodes answer by SSH")
         argv = ["ssh-keyscan", "-T", "5", "-t", "ed25519,ecdsa,rsa", *missing.values()]
         # It asks all at once; its status tells nothing that its output does not.
-        said = subprocess.run(argv, capture_output=True, text=True, timeout=60 + len(missing), stdin=subprocess.DEVNULL)
-        for line in said.stdout.splitlines():
+        scan = shell.call(argv, timeout=60 + len(missing))
+        for line in scan.stdout.splitlines():
             if line and not line.startswith("#"):
                 lines.setdefault(line.split()[0], []).append(line)
         if set(missing.values()) <= lines.keys():

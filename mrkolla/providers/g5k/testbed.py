@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import getpass
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from mrkolla import batch
-from mrkolla.base import cache, remote
+from mrkolla.base import cache, remote, shell
 from mrkolla.base.errors import InputError, LackError
 from mrkolla.base.journal import Journal
 from mrkolla.base.remote import Host
@@ -159,11 +158,10 @@ def _subnets_of_job(job: Job) -> list[str]:
     """The subnets that the job reserved, as Grid'5000's own command tells; none elsewhere."""
     if not shutil.which("g5k-subnets"):
         return []
-    argv = ["g5k-subnets", "-p", "-j", str(job.id)]
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-    if said.returncode != 0:
+    done = shell.call(["g5k-subnets", "-p", "-j", str(job.id)])
+    if done.returncode != 0:
         return []  # a job without subnets
-    return sorted(word for line in said.stdout.splitlines() for word in line.split()[:1] if "/" in word)
+    return sorted(word for line in done.stdout.splitlines() for word in line.split()[:1] if "/" in word)
 
 
 def _settle(

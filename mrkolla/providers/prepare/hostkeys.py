@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrkolla.base import files
+from mrkolla.base import files, shell
 from mrkolla.base.errors import LackError
 from mrkolla.base.remote import Host
 
@@ -47,20 +46,14 @@ def _lookup(host: Host, file: Path) -> list[str]:
     """The lines of a known_hosts file (its names may be hashed) that are about ``host``."""
     if not file.is_file():
         return []
-    done = subprocess.run(
-        ["ssh-keygen", "-F", _address(host), "-f", str(file)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,  # status 1: not found
-        stdin=subprocess.DEVNULL,
-    )
+    # Its status is 1 where it finds none.
+    done = shell.call(["ssh-keygen", "-F", _address(host), "-f", str(file)])
     return [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
 
 
 def _ask(host: Host) -> list[str]:
     argv = ["ssh-keyscan", "-T", "10", "-p", str(host.port), host.address]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    done = shell.call(argv)
     return [line for line in done.stdout.splitlines() if line and not line.startswith("#")]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -172,8 +171,8 @@ def vagrant_public_key(env: dict[str, str], home: Path) -> str:
     """The public half of the key that Vagrant tries first; Vagrant itself puts the private one into its ``home``."""
     private = home / "insecure_private_key"
     if not private.exists():
-        subprocess.run(["vagrant", "box", "list"], env=env, capture_output=True, timeout=120, check=False)
-    done = subprocess.run(["ssh-keygen", "-y", "-f", str(private)], capture_output=True, text=True, timeout=20)
+        shell.call(["vagrant", "box", "list"], env=env, timeout=120)
+    done = shell.call(["ssh-keygen", "-y", "-f", str(private)])
     if done.returncode != 0:
         raise LackError(f"Vagrant's own key {private} cannot be read: {done.stderr.strip()}; remove it, then try again")
     return " ".join(done.stdout.split()[:2])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 
+from mrkolla.base import shell
 from mrkolla.base.errors import LackError
 from mrkolla.providers.vagrant.provider import domain, networks
 
@@ -20,13 +22,9 @@ def uri() -> str:
 
 
 def _virsh(*argv: str) -> subprocess.CompletedProcess[str]:
-    line = ["virsh", "--quiet", "--connect", uri(), *argv]
-    try:
-        return subprocess.run(line, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
-    except FileNotFoundError as missing:
-        raise LackError("virsh is not installed: apt-get install libvirt-clients") from missing
-    except subprocess.TimeoutExpired as late:
-        raise LackError(f"libvirt ({uri()}) gives no answer within 120 s: systemctl restart libvirtd") from late
+    if not shutil.which("virsh"):
+        raise LackError("virsh is not installed: apt-get install libvirt-clients")
+    return shell.call(["virsh", "--quiet", "--connect", uri(), *argv], timeout=120)
 
 
 def virsh(*argv: str) -> str:

@@ -10,7 +10,7 @@ from enoslib.infra.enos_vagrant.configuration import Configuration as VagrantCon
 
 from mrkolla.config import Experiment
 from mrkolla.config.vagrant import VagrantTestbed
-from mrkolla.providers.vagrant.place import Machine, machines
+from mrkolla.providers.vagrant.layout import Machine, machines
 
 #: What a cloud's machines and networks are called at libvirt's begins so. A cloud's name has no dot.
 PREFIX = "mrk."

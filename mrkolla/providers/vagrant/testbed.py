@@ -21,8 +21,8 @@ from mrkolla.providers import plain
 from mrkolla.providers import prepare as hosts_of
 from mrkolla.providers.plain import kolla_config
 from mrkolla.providers.prepare import Seen
-from mrkolla.providers.vagrant import box, libvirt, look, place, provider
-from mrkolla.providers.vagrant.look import need
+from mrkolla.providers.vagrant import box, checks, layout, libvirt, provider
+from mrkolla.providers.vagrant.checks import need
 from mrkolla.wan import PlainLink, PlainRegion
 from mrkolla.wan.plainhosts import need as need_driver
 
@@ -61,19 +61,19 @@ def foresee(experiment: Experiment, results: Path) -> None:
         _refuse_other_hosts(experiment, state)
         return
     _refuse_unrecorded(experiment)
-    if wrong := hosts_of.lacking(look.look(experiment.testbed_as(VagrantTestbed), experiment)):
+    if wrong := hosts_of.lacking(checks.look(experiment.testbed_as(VagrantTestbed), experiment)):
         raise wrong
 
 
 def doctor(testbed: VagrantTestbed) -> list[Seen]:
     """What this machine has and lacks for the section ``testbed``; changes nothing."""
-    return look.look(testbed)
+    return checks.look(testbed)
 
 
 def regions(experiment: Experiment) -> list[Region]:
     """The regions with their machines. Addresses follow from the file, so no machine has to run."""
     state = _load(experiment.name)
-    return place.regions(experiment, {name: Path(key) for name, key in state["keys"].items()} if state else None)
+    return layout.regions(experiment, {name: Path(key) for name, key in state["keys"].items()} if state else None)
 
 
 def _hosts(experiment: Experiment) -> list[Host]:
@@ -120,7 +120,7 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
             raise
     hosts = _hosts(experiment)
     record = cache.cloud(experiment.name) / "prepared.json"
-    hosts_of.prepare(hosts, place.needs(experiment, _need_state(experiment)["interfaces"]), record, say)
+    hosts_of.prepare(hosts, layout.needs(experiment, _need_state(experiment)["interfaces"]), record, say)
     need_driver(_plain(experiment), experiment.wan.driver)
 
 
@@ -135,7 +135,7 @@ def _undo(cloud: str, failed: BaseException) -> None:
 def _start(experiment: Experiment, log: Path, say: Say) -> None:
     """Have all machines up, reached by their own keys, with their host keys pinned; and record all that."""
     testbed = experiment.testbed_as(VagrantTestbed)
-    emulated = look.emulated(testbed)
+    emulated = checks.emulated(testbed)
     known = _load(experiment.name)
     state = known or _begin(experiment, emulated)
     if state["box"] == box.name():
@@ -143,9 +143,9 @@ def _start(experiment: Experiment, log: Path, say: Say) -> None:
     if known is None:
         _refuse_unrecorded(experiment)  # once more: a box takes minutes
     # A region may have joined. On record before anything is started: a crash must not lose who they are.
-    state["machines"] = [one.as_dict() for one in place.machines(experiment)]
+    state["machines"] = [one.as_dict() for one in layout.machines(experiment)]
     plain.save(_file(experiment.name), state)
-    folder = place.folder(experiment.name)
+    folder = layout.folder(experiment.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     plain.save(folder / "conf.json", provider.dictionary(experiment, state["box"], state["emulated"]))
     say(f"starting {len(state['machines'])} machines{' in emulation' if emulated else ''}")
@@ -187,17 +187,17 @@ def _begin(experiment: Experiment, emulated: bool) -> dict:
 
 
 def _have_box(log: Path, say: Say) -> None:
-    if box.name() in look.boxes("libvirt"):
+    if box.name() in checks.boxes("libvirt"):
         return
     say("building a box")
-    file = box.ensure(box.vagrant_public_key(look.environment("libvirt"), look.home()), log, say)
+    file = box.ensure(box.vagrant_public_key(checks.environment("libvirt"), checks.home()), log, say)
     say("adding the box")
-    look.vagrant("box", "add", "--name", box.name(), "--provider", "libvirt", str(file))
+    checks.vagrant("box", "add", "--name", box.name(), "--provider", "libvirt", str(file))
 
 
 def _call(verb: str, cloud: str, timeout: float, backend: str, log: Path, say: Say) -> None:
     """Have enoslib's provider do ``verb`` in a process of its own; raises DeployError with Vagrant's own words."""
-    folder = place.folder(cloud)
+    folder = layout.folder(cloud)
     last: deque[str] = deque(maxlen=60)
 
     def line(text: str) -> None:
@@ -209,7 +209,7 @@ def _call(verb: str, cloud: str, timeout: float, backend: str, log: Path, say: S
     argv = [sys.executable, "-P", str(_RUN), verb, str(folder)]
     pidfile = folder / "vagrant.pid"
     shell.end_leftover(pidfile)
-    status = shell.stream(argv, log, timeout=timeout, line=line, env=look.environment(backend), pidfile=pidfile)
+    status = shell.stream(argv, log, timeout=timeout, line=line, env=checks.environment(backend), pidfile=pidfile)
     if status != 0:
         raise DeployError(f"vagrant {verb} failed: {words(last)}; log: {log}")
 
@@ -255,7 +255,7 @@ def _interface(host: Host) -> str:
 def power_off(experiment: Experiment) -> list[str]:
     """Shut all machines down; their disks stay. Vagrant itself ends those that do not: none is named."""
     state = _need_state(experiment)
-    log = place.folder(experiment.name) / "vagrant.log"
+    log = layout.folder(experiment.name) / "vagrant.log"
     _call("halt", experiment.name, len(state["machines"]) * _EACH_S, state["backend"], log, lambda text: None)
     for host in _hosts(experiment):
         remote.forget(host)
@@ -286,7 +286,7 @@ def destroy(name: str) -> None:
     state = _load(name)
     if state is None:
         return
-    folder, backend = place.folder(name), state["backend"]
+    folder, backend = layout.folder(name), state["backend"]
     for host in _reached(name, state):
         remote.forget(host)
     shell.end_leftover(folder / "vagrant.pid")
@@ -313,8 +313,8 @@ def _drop_box(name: str, state: Mapping) -> None:
     if sum(one.get("box") == state["box"] for one in others) <= 1:
         for volume in libvirt.box_volumes(state["box"]) - set(state["before"]["volumes"]):
             libvirt.drop_volume(volume)
-        if state["box"].startswith("mrkolla/") and state["box"] in look.boxes("libvirt"):
-            look.vagrant("box", "remove", state["box"], "--provider", "libvirt", "--all", "--force")
+        if state["box"].startswith("mrkolla/") and state["box"] in checks.boxes("libvirt"):
+            checks.vagrant("box", "remove", state["box"], "--provider", "libvirt", "--all", "--force")
     if not state["before"]["pool"]:
         libvirt.drop_pool()
 
@@ -325,7 +325,7 @@ def _drop_box(name: str, state: Mapping) -> None:
 def kolla_globals(experiment: Experiment, region: Region) -> dict:
     """What Kolla's run for ``region`` must know of such machines."""
     state = _load(experiment.name)
-    interface = (state["interfaces"] if state else {}).get(region.control.name, place.INTERFACE)
+    interface = (state["interfaces"] if state else {}).get(region.control.name, layout.INTERFACE)
     return plain.kolla_globals(experiment, experiment.testbed_as(VagrantTestbed), region, interface)
 
 
@@ -357,7 +357,7 @@ def _load(name: str) -> dict | None:
     except FileNotFoundError:
         return None
     except ValueError as broken:
-        where = place.folder(name)
+        where = layout.folder(name)
         raise InputError(f"{file} is not readable ({broken}): 'vagrant destroy' in {where}, then remove it") from broken
     if state.get("version") != _VERSION:
         raise InputError(f"{file} was written by another version: destroy the cloud with that version")
@@ -369,7 +369,7 @@ def _refuse_unrecorded(experiment: Experiment) -> None:
     if experiment.testbed_as(VagrantTestbed).backend != "libvirt":
         return  # VirtualBox gets a name of its own for each machine
     try:
-        there = libvirt.remains(experiment.name, [one.name for one in place.machines(experiment)])
+        there = libvirt.remains(experiment.name, [one.name for one in layout.machines(experiment)])
     except LackError:
         return  # of what is wrong with libvirt itself, doctor's look tells more
     if there:
@@ -381,4 +381,4 @@ def _refuse_unrecorded(experiment: Experiment) -> None:
 
 def _refuse_other_hosts(experiment: Experiment, state: Mapping) -> None:
     before = {row["name"]: row for row in state["machines"]}
-    plain.refuse_other_hosts(experiment.name, before, {one.name: one.as_dict() for one in place.machines(experiment)})
+    plain.refuse_other_hosts(experiment.name, before, {one.name: one.as_dict() for one in layout.machines(experiment)})

@@ -8,9 +8,9 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
+from mrkolla.base import shell
 from mrkolla.base.errors import LackError
 from mrkolla.config import Experiment
 from mrkolla.config.vagrant import BUILD, VagrantTestbed
@@ -18,7 +18,7 @@ from mrkolla.providers.kvm import kvm_refused
 from mrkolla.providers.plain import need_ssh
 from mrkolla.providers.prepare import Seen
 from mrkolla.providers.vagrant import box, libvirt
-from mrkolla.providers.vagrant.place import machines
+from mrkolla.providers.vagrant.layout import machines
 
 _LIST = Path(__file__).parents[2] / "vagrant-packages.txt"
 _HERE = "this machine"
@@ -39,24 +39,12 @@ def environment(backend: str) -> dict[str, str]:
 
 def vagrant(*argv: str, backend: str = "libvirt") -> str:
     """What a short command of Vagrant's printed; raises LackError with its own words."""
-    line = ["vagrant", *argv]
-    try:
-        done = subprocess.run(
-            line,
-            env=environment(backend),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            stdin=subprocess.DEVNULL,
-            cwd=Path.home(),
-        )
-    except FileNotFoundError as missing:
-        raise LackError(_install(["vagrant"])) from missing
-    except subprocess.TimeoutExpired as late:
-        raise LackError(f"'vagrant {' '.join(argv)}' gave no answer within 600 s") from late
+    if not shutil.which("vagrant"):
+        raise LackError(_install(["vagrant"]))
+    done = shell.call(["vagrant", *argv], timeout=600, env=environment(backend), cwd=Path.home())
     if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise LackError(f"'vagrant {' '.join(argv)}' failed: {said[:300]}")
+        why = " ".join((done.stderr or done.stdout).split())
+        raise LackError(f"'vagrant {' '.join(argv)}' failed: {why[:300]}")
     return done.stdout
 
 
@@ -180,7 +168,9 @@ def _box(testbed: VagrantTestbed) -> Seen:
 
 def _network(testbed: VagrantTestbed, judge: bool) -> Seen:
     own = ipaddress.IPv4Network(testbed.network)
-    done = subprocess.run(["ip", "-j", "-4", "route"], capture_output=True, text=True, timeout=20)
+    if not shutil.which("ip"):
+        return Seen(_HERE, "addresses", False, "ip is not installed", "apt-get install iproute2")
+    done = shell.call(["ip", "-j", "-4", "route"])
     taken = []
     for route in json.loads(done.stdout or "[]"):
         device = route.get("dev", "?")
