@@ -13,12 +13,14 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from mrkolla import config
 from mrkolla.base import plugins
 from mrkolla.base.errors import BenchError
 from mrkolla.base.plugins import FAULTS, RELEASES, TESTBEDS, TOOLS, WAN_DRIVERS
 from mrkolla.bench import sample
 from mrkolla.bench.probe import Probe
 from mrkolla.faults import Act, Fault, Scene, Sight
+from mrkolla.providers import plain
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.testing import (
     check_fault,
@@ -128,22 +130,44 @@ def test_the_faults(name, scene):
     assert check_fault({"do": name, "region": "OSR1", **ASKED[name]}, scene) is None
 
 
+def shown(monkeypatch, title: str, name: str, registry: plugins.Registry, plugin: str, *changes: tuple[str, str]):
+    """Install the plug-in that docs/plugins.md shows under ``title``."""
+    text = (TOP / "docs" / "plugins.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    code = textwrap.dedent("\n".join(line for line in text.splitlines() if not line or line.startswith("    ")))
+    for old, new in changes:
+        code = code.replace(old, new)
+    module = ModuleType(f"shown_{name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(code, "docs/plugins.md", "exec"), module.__dict__)
+    more = {name: (EntryPoint(name, f"{module.__name__}:{plugin}", registry.group),)}
+    good = plugins._points
+    monkeypatch.setattr(plugins, "_points", lambda group: {**good(group), **(more if group == registry.group else {})})
+
+
+def test_the_testbed_of_the_documentation(monkeypatch, own_cache):
+    shown(monkeypatch, "A testbed", "lab", TESTBEDS, "LAB")
+    check_testbed({"kind": "lab"})
+    experiment = config.from_dict(
+        {"name": "demo", "release": "2025.1", "testbed": {"kind": "lab"}, "regions": [{"name": "OSR1"}]}
+    )
+    lab = TESTBEDS["lab"]
+    lab.reserve(experiment, None, own_cache / "log", print)
+    asked = []
+    monkeypatch.setattr(plain, "answering", asked.extend)
+    lab.seen("demo")
+    assert [host.address for host in asked] == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    lab.destroy("demo")
+    assert lab.seen("demo") is None
+
+
 FILL = {"do": "fill", "region": "OSR1", "host": "osr1-control1", "for_s": 60}
 
 
 @pytest.fixture
 def fill(tmp_path, monkeypatch) -> type[Fault]:
     """The fault that docs/plugins.md shows, on a small scale, installed."""
-    text = (TOP / "docs" / "plugins.md").read_text().partition("\n## A fault\n")[2].partition("\n## ")[0]
-    lines = [line for line in text.splitlines() if not line or line.startswith("    ")]
-    code = textwrap.dedent("\n".join(lines)).replace("9G", "1K").replace("/filling", str(tmp_path / "filling"))
-    module = ModuleType("filling")
-    monkeypatch.setitem(sys.modules, "filling", module)
-    exec(compile(code, "docs/plugins.md", "exec"), module.__dict__)
-    good = plugins._points
-    more = {"fill": (EntryPoint("fill", "filling:Fill", FAULTS.group),)}
-    monkeypatch.setattr(plugins, "_points", lambda group: {**good(group), **(more if group == FAULTS.group else {})})
-    return module.Fill
+    shown(monkeypatch, "A fault", "fill", FAULTS, "Fill", ("9G", "1K"), ("/filling", str(tmp_path / "filling")))
+    return FAULTS["fill"]
 
 
 def test_the_fault_of_the_documentation_at_work(fill, tmp_path):
