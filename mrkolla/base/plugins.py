@@ -62,10 +62,10 @@ class Origin:
 @cache
 def _points(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     """The entry points of ``group`` by name, in order of names."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
+    points: dict[str, tuple[EntryPoint, ...]] = {}
     for point in sorted(entry_points(group=group), key=lambda one: one.name):
-        found[point.name] = (*found.get(point.name, ()), point)
-    return found
+        points[point.name] = (*points.get(point.name, ()), point)
+    return points
 
 
 class Registry:
@@ -82,12 +82,12 @@ class Registry:
         self._told: set[str] = set()
 
     def _known(self) -> Mapping[str, tuple[EntryPoint, ...]]:
-        if not (found := _points(self.group)):
+        if not (points := _points(self.group)):
             raise LackError(
                 f"no {self.kind} is registered, not even mrkolla's own: it is not installed, or its installation is"
                 " older than its code; 'pip install -e .' in its folder (or 'make setup') mends that"
             )
-        return found
+        return points
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._known())
@@ -134,15 +134,15 @@ class Registry:
         """What the plug-in ``name`` needs of this machine; where it cannot say, that is what was found."""
         plugin = self[name]
         try:
-            found = list(plugin.needs())
-            if wrong := [one for one in found if not isinstance(one, Finding)]:
+            findings = list(plugin.needs())
+            if wrong := [one for one in findings if not isinstance(one, Finding)]:
                 raise TypeError(f"needs() gives {wrong[0]!r}, which is no Finding")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - somebody else's code: whatever it is, the others are told
             seen = f"what it needs cannot be told: {_in_line(error)}"
             return [Finding(self._what(self._known()[name][0]), False, seen, "mend or uninstall it")]
-        return found
+        return findings
 
     @contextmanager
     def spared(self, name: str, method: str) -> Iterator[None]:
@@ -193,6 +193,8 @@ class Registry:
         return f"{self.kind} '{point.name}' of {_where(point)}"
 
     def _loaded(self, point: EntryPoint) -> Any:
+        if not point.pattern.match(point.value):
+            raise LackError(f"{self._what(point)} names no object: its entry point must be MODULE:OBJECT")
         try:
             plugin = point.load()
             wrong = self._wrong(plugin, point.name)

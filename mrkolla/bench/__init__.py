@@ -28,12 +28,13 @@ def make_tool(spec: Mapping[str, Any]) -> Tool:
     if name not in TOOLS:
         raise InputError(f"bench: unknown tool '{name}' (known: {', '.join(TOOLS)})")
     cls = TOOLS[name]
-    known = list(inspect.signature(cls).parameters)
+    accepted = list(inspect.signature(cls).parameters)
     for key in options:
-        if key not in known:
-            raise InputError(f"bench: tool '{name}' has no key '{key}' (known: {', '.join(known)})")
+        if key not in accepted:
+            raise InputError(f"bench: tool '{name}' has no key '{key}' (known: {', '.join(accepted)})")
     with TOOLS.blamed(name, "cannot be made of its keys"):
-        return cls(**options)
+        tool: Tool = cls(**options)
+    return tool
 
 
 __all__ = ["BenchContext", "BenchPoint", "Tool", "make_tool", "sample"]

@@ -43,9 +43,9 @@ class Options:
 
 def add_options(parser: argparse.ArgumentParser, default: Path | None) -> None:
     """Add the options of :class:`Options` to ``parser``; without ``default`` the FILE must be given."""
-    said = f"experiment file (default: {default})" if default else "experiment file"
+    explained = f"experiment file (default: {default})" if default else "experiment file"
     parser.add_argument(
-        "file", metavar="FILE", type=arguments.path, help=said, nargs="?" if default else None, default=default
+        "file", metavar="FILE", type=arguments.path, help=explained, nargs="?" if default else None, default=default
     )
     arguments.testbed_option(parser)
     arguments.results_option(parser)
@@ -81,6 +81,7 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
     name ends with it. Raises MrkollaError.
     """
     from mrkolla.base.progress import Progress
+    from mrkolla.bench import make_tool
     from mrkolla.experiment.cloud import Cloud
     from mrkolla.experiment.runs import choose_run
 
@@ -92,6 +93,8 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
         experiment = config.from_dict(values | {"name": f"{experiment.name}_{topology}"}, str(wanted.file))
     experiment = batch.in_job(experiment)
     batch.refuse_when_done()
+    for entry in experiment.bench:
+        make_tool(entry.model_dump())  # one that cannot be made is told before there are hosts
     testbed = providers.testbed(experiment.testbed.kind)
     testbed.need()  # before a run folder is made
     testbed.foresee(experiment, wanted.results)

@@ -115,8 +115,8 @@ class Holder:
         with self._changed:
             done = self._changed.wait_for(lambda: self.begun or self._failed or self._over, _BEGIN_S)
         if self.begun is None:
-            said = self._failed or (self._program.last_words() if done else f"nothing heard for {_BEGIN_S:.0f} s")
-            raise FaultError(f"{self.place}: the fault cannot be made: {said}")
+            reason = self._failed or (self._program.last_words() if done else f"nothing heard for {_BEGIN_S:.0f} s")
+            raise FaultError(f"{self.place}: the fault cannot be made: {reason}")
         return self.begun
 
     def wait_ended(self, timeout_s: float | None = None) -> bool:
@@ -289,9 +289,9 @@ def end(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, regi
         if record.lives():
             record.ask_end()
     until = time.monotonic() + _END_S
-    while there := [record for record in wanted if record.lives() and record.path.exists()]:
+    while in_force := [record for record in wanted if record.lives() and record.path.exists()]:
         if time.monotonic() > until:
-            raise FaultError(f"{there[0].told}: {there[0].holder()} does not end it")
+            raise FaultError(f"{in_force[0].told}: {in_force[0].holder()} does not end it")
         time.sleep(0.2)
     with suppress(FileNotFoundError):
         settle(folder, hosts, launcher)

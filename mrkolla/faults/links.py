@@ -42,18 +42,18 @@ def rules(link: LocalLink, number: int, way: str) -> list[list[str]]:
     """The words of each rule (behind ``ip rule add``) that discards what crosses ``link``, the ``number``-th."""
 
     def networks(device: str) -> list[str]:
-        said = json.loads(command(["ip", "-4", "-j", "address", "show", "dev", device], netns=link.netns))
-        return [str(ip_interface(f"{a['local']}/{a['prefixlen']}").network) for a in said[0]["addr_info"]]
+        interfaces = json.loads(command(["ip", "-4", "-j", "address", "show", "dev", device], netns=link.netns))
+        return [str(ip_interface(f"{a['local']}/{a['prefixlen']}").network) for a in interfaces[0]["addr_info"]]
 
-    found = [["iif", link.uplink, "lookup", "main"]]
-    found += [["to", network, "lookup", "main"] for network in networks(link.uplink)]
+    lines = [["iif", link.uplink, "lookup", "main"]]
+    lines += [["to", network, "lookup", "main"] for network in networks(link.uplink)]
     if way in ("both", "out"):
-        found.append(["iif", link.interface, "blackhole"])
+        lines.append(["iif", link.interface, "blackhole"])
     if way in ("both", "back"):
-        found += [["to", network, "blackhole"] for network in networks(link.interface)]
-    if len(found) > PLACES:
-        raise WanError(f"link of {link.osr}: its region has more networks than can be cut: {len(found)} rules")
-    return [["pref", str(FIRST + PLACES * number + place), *rule] for place, rule in enumerate(found)]
+        lines += [["to", network, "blackhole"] for network in networks(link.interface)]
+    if len(lines) > PLACES:
+        raise WanError(f"link of {link.osr}: its region has more networks than can be cut: {len(lines)} rules")
+    return [["pref", str(FIRST + PLACES * number + place), *rule] for place, rule in enumerate(lines)]
 
 
 def drops(link: PlainLink, way: str, known: Mapping[str, Sequence[str]]) -> dict[remote.Host, list[str]]:
@@ -65,12 +65,12 @@ def drops(link: PlainLink, way: str, known: Mapping[str, Sequence[str]]) -> dict
 
     osr = next(region for region in link.regions if region.name == link.osr)
     others = [region for region in link.regions if region is not osr]
-    found: dict[remote.Host, list[str]] = {}
+    dropped: dict[remote.Host, list[str]] = {}
     if way in ("both", "out"):
-        found |= {host: networks(osr) for region in others for host in region.hosts}
+        dropped |= {host: networks(osr) for region in others for host in region.hosts}
     if way in ("both", "back"):
-        found |= dict.fromkeys(osr.hosts, sorted({network for region in others for network in networks(region)}))
-    return found
+        dropped |= dict.fromkeys(osr.hosts, sorted({network for region in others for network in networks(region)}))
+    return dropped
 
 
 # $1: the chain; $2: the port of SSH; the others: networks. In the table and hook where a host's packets come first.
@@ -204,10 +204,10 @@ class EchoSight(_Echoes):
 
     def before(self) -> dict[str, Any]:
         """See :meth:`Sight.before`."""
-        found = _until(lambda: [ms for _, ms in self._echoes(0) if ms is not None], BACK_S)
-        if not found:
+        echoes_ms = _until(lambda: [ms for _, ms in self._echoes(0) if ms is not None], BACK_S)
+        if not echoes_ms:
             raise FaultError(f"link of {self.osr}: no echo comes back, so whether it is cut cannot be seen")
-        return {"rtt_ms": round(found[-1], 3)}
+        return {"rtt_ms": round(echoes_ms[-1], 3)}
 
     def begun(self, since: float) -> dict[str, Any]:
         """See :meth:`Sight.begun`: the first echo that was sent since then and lost."""
@@ -285,6 +285,6 @@ class ChangeSight(_Echoes):
 def _until(look: Callable[[], list], patience_s: float) -> list:
     """What ``look`` gives as soon as that is something; what it gives in the end."""
     until = time.monotonic() + patience_s
-    while not (found := look()) and time.monotonic() < until:
+    while not (answers := look()) and time.monotonic() < until:
         time.sleep(0.05)
-    return found
+    return answers

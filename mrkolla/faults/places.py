@@ -13,7 +13,7 @@ from typing import Any
 from mrkolla.base import remote
 from mrkolla.base.errors import FaultError, InputError
 from mrkolla.config.faults import FreezeOptions, KillOptions, PlaceFaultOptions, RestartOptions
-from mrkolla.faults import look
+from mrkolla.faults import container
 from mrkolla.faults.kind import Act, Command, Fault, Sight
 
 #: So long after the beginning a killed service's ports must be dead; so long may all take to answer after the end.
@@ -84,14 +84,16 @@ class _Place(Fault):
         """The hosts that have ``service``, or the one that was asked for."""
         hosts = [self._host()] if self.asked.host else list(self.scene.hosts(self.asked.region).values())
         seen = {host.name: looked(self.scene.launcher, host, service) for host in hosts}
-        found = [host for host in hosts if seen[host.name]["state"] is not None]
-        if not found:
-            there = sorted({name for one in seen.values() for name in one.get("there", ())})
-            raise InputError(f"no container '{service}' on {', '.join(seen)}; there are {', '.join(there) or 'none'}")
-        if down := [host.name for host in found if seen[host.name]["state"] != "running"]:
+        having = [host for host in hosts if seen[host.name]["state"] is not None]
+        if not having:
+            containers = sorted({name for one in seen.values() for name in one.get("there", ())})
+            raise InputError(
+                f"no container '{service}' on {', '.join(seen)}; there are {', '.join(containers) or 'none'}"
+            )
+        if down := [host.name for host in having if seen[host.name]["state"] != "running"]:
             state = seen[down[0]]["state"]
             raise InputError(f"the container '{service}' on {', '.join(down)} is {state}, not running")
-        return found
+        return having
 
     def sight(self) -> Sight:
         """See :meth:`Fault.sight`."""
@@ -131,19 +133,19 @@ class Freeze(_Place):
 
 
 def looked(launcher: Callable, host: remote.Host, service: str, *ports: str) -> dict[str, Any]:
-    """How a container is; see :mod:`mrkolla.faults.look`. Raises FaultError when the host does not say."""
-    program = Path(look.__file__).read_text(encoding="ascii")
+    """How a container is; see :mod:`mrkolla.faults.container`. Raises FaultError when the host does not say."""
+    program = Path(container.__file__).read_text(encoding="ascii")
     process = launcher(host, ["python3", "-", service, *ports])
     try:
-        said, errors = process.communicate(program, timeout=_LOOK_S)
+        answer, errors = process.communicate(program, timeout=_LOOK_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
         raise FaultError(f"{host.name}: gave no answer within {_LOOK_S:.0f} s") from None
     if process.returncode != 0:
-        last = (errors.strip() or said.strip() or f"status {process.returncode}").splitlines()[-1]
+        last = (errors.strip() or answer.strip() or f"status {process.returncode}").splitlines()[-1]
         raise FaultError(f"{host.name}: how the container '{service}' is cannot be told: {last}")
-    return json.loads(said)
+    return json.loads(answer)
 
 
 class ServiceSight(Sight):

@@ -61,8 +61,8 @@ class RunFolder:
         """The name that the samples carry: the folder's own, unless it was renamed (then what they say)."""
         if not RUN_NAME.fullmatch(self.name):
             for file in [self.path / "samples.parquet", *(part / "samples.parquet" for part in self.parts())]:
-                if file.exists() and (found := parquet.first(file, "run")):
-                    return found
+                if file.exists() and (name := parquet.first(file, "run")):
+                    return str(name)
         return self.name
 
     # -- which folder --------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ class RunFolder:
     @classmethod
     def runs(cls, results_dir: Path | str) -> list[Path]:
         """Run folders below ``results_dir``, oldest first (by the time in their names)."""
-        found = [(m["time"], p.name, p) for p in Path(results_dir).glob("*") if (m := RUN_NAME.fullmatch(p.name))]
-        return [path for _, _, path in sorted(found) if path.is_dir()]
+        dated = [(m["time"], p.name, p) for p in Path(results_dir).glob("*") if (m := RUN_NAME.fullmatch(p.name))]
+        return [path for _, _, path in sorted(dated) if path.is_dir()]
 
     @classmethod
     def find(cls, results_dir: Path | str, run: str | Path | None = None) -> RunFolder:
@@ -128,19 +128,19 @@ class RunFolder:
         Raises:
             InputError: there is none; names those that there are.
         """
-        known = cls.runs(results_dir)
+        runs = cls.runs(results_dir)
         if run is None:
-            if not known:
+            if not runs:
                 raise InputError(f"{results_dir}: no run here: start an experiment first, or say --results DIR")
-            return cls.open(known[-1])
+            return cls.open(runs[-1])
         if (Path(results_dir) / run).is_dir():
             return cls.open(Path(results_dir) / run)
         if Path(run).is_dir():
             return cls.open(run)
-        named = [p for p in known if p.name.rpartition("-")[0] == str(run)]
+        named = [p for p in runs if p.name.rpartition("-")[0] == str(run)]
         if named:
             return cls.open(named[-1])
-        newest = ", ".join(p.name for p in reversed(known[-3:])) or "none"
+        newest = ", ".join(p.name for p in reversed(runs[-3:])) or "none"
         raise InputError(f"run {str(run)!r}: neither a folder nor a run in {results_dir} (newest there: {newest})")
 
     # -- samples -------------------------------------------------------------------------------------------------
@@ -190,8 +190,8 @@ class RunFolder:
 
     def parts(self) -> list[Path]:
         """Folders of the finished points, in the order of their names (p2 before p10)."""
-        found = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
-        return sorted(found, key=lambda p: natural(p.name))
+        folders = [p for p in (self.path / "parts").glob("*") if p.is_dir() and not p.name.startswith(".tmp-")]
+        return sorted(folders, key=lambda p: natural(p.name))
 
     def join(self) -> None:
         """:meth:`consolidate` where it is needed: not when the joined files say what the parts say, or are all.
@@ -253,8 +253,8 @@ class RunFolder:
         """The Parquet files to read: the joined one, or the parts when they say more; versions are checked."""
         parts, joined = self.parts(), self.path / f"{which}.parquet"
         if joined.exists():
-            found = parquet.read_schema(joined)
-            if not parts or found.metadata.get(_PARTS_KEY) == self._digest(parts):
+            columns = parquet.read_schema(joined)
+            if not parts or columns.metadata.get(_PARTS_KEY) == self._digest(parts):
                 return [joined]
         if not parts:
             raise InputError(f"{self.path}: no samples: no point of this run finished (see its logs and points.json)")
@@ -357,7 +357,7 @@ class RunFolder:
 
     def keep_point(self, entry: Mapping[str, Any]) -> None:
         """Put the ``entry`` of a point into ``points.json``, in place of an earlier one."""
-        others = [known for known in self.read_json("points.json", []) if known["point"] != entry["point"]]
+        others = [point for point in self.read_json("points.json", []) if point["point"] != entry["point"]]
         self.write_json("points.json", [*others, entry])
 
     def write_provenance(self, extra: Mapping[str, Any] | None = None) -> Path:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mrkolla import config, providers
 from mrkolla.base import plugins
@@ -16,6 +17,7 @@ from mrkolla.base.errors import InputError, LackError
 from mrkolla.bench import make_tool
 from mrkolla.cli import doctor
 from mrkolla.cli import main as cli
+from mrkolla.experiment import script
 from mrkolla.faults import hold
 from mrkolla.wan.netem import Netem
 from mrkolla.wan.wan import choose
@@ -155,6 +157,7 @@ def test_a_tool_of_somebody_else_is_read_made_and_listed(install, experiment, ca
         ("somebody:Nobody", "cannot be loaded: AttributeError: module 'somebody' has no attribute 'Nobody'"),
         ("nowhere:Mine", "cannot be loaded: ModuleNotFoundError: No module named 'nowhere'"),
         ("somebody:NOTHING", "is no tool: it must come from the base class of that kind"),
+        ("1bad:::", "names no object: its entry point must be MODULE:OBJECT"),
     ],
 )
 def test_a_broken_one_is_a_line_and_in_nobodys_way(install, experiment, capsys, target, why):
@@ -320,6 +323,18 @@ def test_a_fault_or_a_tool_that_cannot_be_made_is_a_line(install):
         LackError, match=r"fault 'y' of somebody 7.1 \(somebody:Y\) cannot be made of its keys: ZeroDiv"
     ):
         hold.make(asked, None)
+
+
+def test_a_tool_that_does_not_take_its_own_keys_is_told_before_there_are_hosts(
+    install, experiment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(script.providers, "testbed", lambda kind: pytest.fail("hosts are asked for"))
+    code = "class O(ToolOptions):\n    much: int = 3\nclass X(Tool):\n    name, options, run = 'x', O, print\n"
+    install({"x": "somebody:X"}, code=HEAD + code)
+    file = tmp_path / "demo.yaml"
+    file.write_text(yaml.safe_dump(with_tool(experiment, tool="x", much=3).model_dump(mode="json")))
+    with pytest.raises(InputError, match="bench: tool 'x' has no key 'much'"):
+        script.up(file)
 
 
 def test_one_that_ends_the_process_ends_no_verb(install, capsys):

@@ -2,7 +2,7 @@
 
 Sent to a host's Python by :mod:`mrkolla.faults.places`. Stand-alone: standard library, Python 3.8 or later.
 
-    look.py NAME [PORT ...]     {"state", "pid", "started", "ports": {"PORT": "answers", "silent" or "refused"}}
+    container.py NAME [PORT ...]     {"state", "pid", "started", "ports": {"PORT": "answers", "silent" or "refused"}}
 
 Without PORTs, those that processes of the container listen at. A port is asked by a line of HTTP, which gets some bytes
 back from what speaks HTTP, MySQL, AMQP or memcached's protocol; "silent": it is open, and nothing came within a second.
