@@ -249,11 +249,11 @@ def destroy(args: argparse.Namespace) -> int:
     from mrkolla.results import RunFolder
     from mrkolla.wan import open_links
 
-    known = sorted(path.name.removeprefix("cloud-") for path in cache.root().glob("cloud-*"))
-    there = f"there are: {', '.join(known) or 'none'}"
+    names = sorted(path.name.removeprefix("cloud-") for path in cache.root().glob("cloud-*"))
+    listed = f"there are: {', '.join(names) or 'none'}"
     if args.name is None:
         if args.run is None and not RunFolder.runs(args.results):
-            raise InputError(f"{args.results}: no run here: say --results DIR, or --name CLOUD, of which {there}")
+            raise InputError(f"{args.results}: no run here: say --results DIR, or --name CLOUD, of which {listed}")
         return _power("destroy")(args)
 
     def one_says(method: str) -> bool:
@@ -261,8 +261,8 @@ def destroy(args: argparse.Namespace) -> int:
 
     folder = cache.cloud(args.name)
     # A folder that was removed by hand leaves hosts' networks, which are known as this cache's.
-    if args.name not in known and (config.wrong_name(args.name) or not one_says("has_remains")):
-        raise InputError(f"there is no cloud '{args.name}'; {there}")
+    if args.name not in names and (config.wrong_name(args.name) or not one_says("has_remains")):
+        raise InputError(f"there is no cloud '{args.name}'; {listed}")
     with writing(args.name, args.wait):
         if (folder / "wan").is_dir() and not one_says("is_others"):
             open_links([], folder / "wan").stop()
@@ -294,18 +294,18 @@ def show_cache(args: argparse.Namespace) -> int:
     """Show what was built and kept, or remove it."""
     from mrkolla.base import cache
 
-    found = cache.entries()
+    entries = cache.entries()
     if args.remove or args.clear:
-        wanted = [entry for entry in found if args.clear or entry.path.name == args.remove]
+        wanted = [entry for entry in entries if args.clear or entry.path.name == args.remove]
         if args.remove and not wanted:
             raise InputError(f"the cache has no entry '{args.remove}'; 'mrkolla cache' lists them")
-        _clear(wanted, found, args)
+        _clear(wanted, entries, args)
         return 0
-    rows = [[e.path.name, round(e.size / 1e9, 2), round(e.age / 3600, 1), _remark(e)] for e in found]
+    rows = [[e.path.name, round(e.size / 1e9, 2), round(e.age / 3600, 1), _remark(e)] for e in entries]
     show(args, cache=Listing(f"Cache in {cache.root()}", ["entry", "GB", "hours old", "remark"], rows))
     if args.format == "json":
         return 0
-    total = sum(e.size for e in found) / 1e9
+    total = sum(e.size for e in entries) / 1e9
     print(f"total: {total:.2f} GB; 'mrkolla cache --clear' removes what no cloud uses (clouds and saved clouds stay)")
     return 0
 

@@ -16,7 +16,7 @@ _COLUMNS = ["state", "what", "seen", "to mend it"]
 
 def look() -> list[Finding]:
     """Look at this machine for the testbed ``local``, and for the tools that need something of it."""
-    return [*TESTBEDS.needs("local"), *(found for name, _ in TOOLS.items() for found in TOOLS.needs(name))]
+    return [*TESTBEDS.needs("local"), *(finding for name, _ in TOOLS.items() for finding in TOOLS.needs(name))]
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -51,10 +51,13 @@ def _doctor_of_hosts(args: argparse.Namespace) -> int:
 
     section = config.load_testbed(args.testbed)
     testbed = providers.testbed(section.kind)
-    seen, needs = testbed.doctor(section), TESTBEDS.needs(section.kind)
+    needs = TESTBEDS.needs(section.kind)
     listings = {"machine": _of_machine(f"This machine, for the testbed {testbed.name}", needs)} if needs else {}
-    rows = [[one.host, _SIGN[one.ok], one.what, one.seen, one.mend if one.ok is False else ""] for one in seen]
-    listings["hosts"] = Listing(f"The hosts of {args.testbed}", ["host", *_COLUMNS], rows)
+    seen = []
+    if testbed.can("doctor") or not needs:
+        seen = testbed.doctor(section)
+        rows = [[one.host, _SIGN[one.ok], one.what, one.seen, one.mend if one.ok is False else ""] for one in seen]
+        listings["hosts"] = Listing(f"The hosts of {args.testbed}", ["host", *_COLUMNS], rows)
     show(args, **listings)
     _refuse(needs)
     lacking = sorted({f"{one.host} ({one.what})" for one in seen if one.ok is False})

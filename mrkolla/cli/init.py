@@ -42,9 +42,9 @@ def source() -> Path:
 
 def init(args: argparse.Namespace) -> int:
     """Write the files. Raises InputError, with nothing written, when one is there already."""
-    there = [name for name in names() if (args.folder / name).exists()]
-    if there:
-        raise InputError(f"{args.folder / there[0]} is there already, and is left alone: give another folder")
+    existing = [name for name in names() if (args.folder / name).exists()]
+    if existing:
+        raise InputError(f"{args.folder / existing[0]} is there already, and is left alone: give another folder")
     try:
         for name in names():
             target = args.folder / name

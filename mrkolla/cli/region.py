@@ -94,14 +94,14 @@ def change(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace, cloud: Any) -> None:
     """A row for each region: the AR, those there are, those on their way, those of the file that left."""
-    known = cloud.members.all()
+    members = cloud.members.all()
     hosts = cloud.testbed.running(cloud.experiment)
     rows = []
     for region in cloud.regions:
-        state = known[region.name].state if region.name in known else "as in the experiment file"
+        state = members[region.name].state if region.name in members else "as in the experiment file"
         up = sum(hosts.get(placed.host.name, False) for placed in region.hosts)
         rows.append([region.name, region.kind, region.vip, f"{up} of {len(region.hosts)} up", state])
-    there = {region.name for region in cloud.regions}
-    rows += [[member.name, "OSR", "", "", member.state] for member in known.values() if member.name not in there]
+    deployed = {region.name for region in cloud.regions}
+    rows += [[member.name, "OSR", "", "", member.state] for member in members.values() if member.name not in deployed]
     columns = ["region", "kind", "address", "hosts", "state"]
     show(args, regions=Listing(f"Regions of {cloud.given.name}", columns, rows))

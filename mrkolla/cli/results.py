@@ -64,15 +64,15 @@ def compare(args: argparse.Namespace) -> int:
     options = {"alpha": args.alpha, "threshold": share(args.threshold), "correction": args.correction}
     if args.aa:
         with opened(args.results, args.run_a) as run:
-            found, splits = against_itself(run, **options)
-        _show(found, args, f"Run: {run.name}", {"splits": splits})
+            comparison, splits = against_itself(run, **options)
+        _show(comparison, args, f"Run: {run.name}", {"splits": splits})
         if args.format != "json":
             print(itself_text(splits, args.alpha))
     else:
         with opened(args.results, args.run_a) as a, opened(args.results, args.run_b) as b:
-            found = compared(a, b, **options)
-        _show(found, args, f"A: {found.name_a}\nB: {found.name_b}", {})
-    return CHANGED if len(found.changes) else 0
+            comparison = compared(a, b, **options)
+        _show(comparison, args, f"A: {comparison.name_a}\nB: {comparison.name_b}", {})
+    return CHANGED if len(comparison.changes) else 0
 
 
 def _show(found: Comparison, args: argparse.Namespace, names: str, more: dict[str, Any]) -> None:
@@ -101,6 +101,7 @@ def reproduce_options(parser: argparse.ArgumentParser) -> None:
     runs = parser.add_argument(
         "runs",
         nargs="*",
+        default=[],
         metavar="RUN",
         help="runs to set beside it: folders, names, or bundles; none: what is lacking",
     )
@@ -132,7 +133,11 @@ def advise_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``mrkolla advise``."""
     parser.add_argument("file", metavar="FILE", type=arguments.path, help="regions, round trips and rates (YAML)")
     runs = parser.add_argument(
-        "runs", nargs="*", metavar="RUN", help="runs that measured: folders, names, or bundles (default: sample)"
+        "runs",
+        nargs="*",
+        default=["sample"],
+        metavar="RUN",
+        help="runs that measured: folders, names, or bundles (default: sample)",
     )
     offer_runs(runs)
     format_option(parser)
@@ -148,20 +153,20 @@ def advise(args: argparse.Namespace) -> int:
 
     sites = load_sites(args.file)
     with ExitStack() as stack:
-        found = by_runs(sites, [stack.enter_context(opened(args.results, name)) for name in args.runs or ["sample"]])
+        advice = by_runs(sites, [stack.enter_context(opened(args.results, name)) for name in args.runs])
     if args.format == "json":
-        table = predictions(found)
+        table = predictions(advice)
         rows = table.astype(object).where(table.notna(), None).to_dict("records")
         cut = [
             {"topology": topology, "operation": name, "done": done, "started": started, "run": run}
-            for (topology, name), (done, started, run) in found.survives.items()
+            for (topology, name), (done, started, run) in advice.survives.items()
         ]
-        print_json({"latency": rows, "cut": cut, "not_measured": found.missing})
+        print_json({"latency": rows, "cut": cut, "not_measured": advice.missing})
         return 0
-    for grid in (latency_grid(found), cut_grid(found)):
+    for grid in (latency_grid(advice), cut_grid(advice)):
         if grid.rows:
             print(render(grid.rich()))
-    for line in notes(found):
+    for line in notes(advice):
         print(line)
     return 0
 
@@ -229,12 +234,12 @@ def secrets_of(run: RunFolder) -> list[str]:
     if wrong := config.wrong_name(name):
         raise InputError(f"{run.path / 'experiment.yaml'}: name: {wrong}")
     folder = cache.cloud(name)
-    known: list[str] = []
+    secrets: list[str] = []
     if (folder / "passwords.yml").is_file():
-        known += passwords.values(passwords.load(folder / "passwords.yml"))
+        secrets += passwords.values(passwords.load(folder / "passwords.yml"))
     if (folder / "bench-password").is_file():
-        known.append((folder / "bench-password").read_text())
-    return known
+        secrets.append((folder / "bench-password").read_text())
+    return secrets
 
 
 @contextmanager

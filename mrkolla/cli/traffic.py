@@ -33,7 +33,7 @@ def act(args: argparse.Namespace) -> int:
     if args.action == "record":
         run = RunFolder.find(args.results, args.run)
         traffic.write(traffic.record(run, args.region, args.point), path)
-    found = traffic.read(path)
-    rows = [[name, value] for name, value in [*found.about().items(), *found.counts().items()]]
+    recorded = traffic.read(path)
+    rows = [[name, value] for name, value in [*recorded.about().items(), *recorded.counts().items()]]
     show(args, traffic=Listing(f"Traffic of {path}", ["what", "value"], rows))
     return 0

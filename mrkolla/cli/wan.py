@@ -56,11 +56,11 @@ def act(args: argparse.Namespace) -> int:
         for state in links.status():
             asked = state.asked
             measured = [_measured(cloud, state.osr, asked)] if measuring else []
-            there = state.in_force.told() if state.in_force else "not known"
+            in_force = state.in_force.told() if state.in_force else "not known"
             condition = "; ".join(state.problems) or "ok"
             if record := faults.get(state.osr):
                 condition = f"{record.told}, since {record.since()}, by {record.holder()}; {condition}"
-            rows.append([state.osr, state.driver, asked.told(), there, *measured, condition])
+            rows.append([state.osr, state.driver, asked.told(), in_force, *measured, condition])
         down = [link for link in cloud.experiment.wan.links if link.name not in {row[0] for row in rows}]
         rows += [[link.name, "", f"{link.rtt_ms:g} ms", "nothing", *[""] * measuring, _NOT_UP] for link in down]
         columns = ["region", "driver", "asked", "in force", *(["measured (median, p99; ms)"] if measuring else [])]

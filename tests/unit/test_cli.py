@@ -649,6 +649,14 @@ def test_doctor_says_what_is_lacking_and_how_to_mend_it(call, monkeypatch):
     assert call("doctor")[::2] == (0, "")
 
 
+def test_doctor_of_a_testbed_on_this_machine_looks_at_this_machine(call, monkeypatch, tmp_path):
+    (tmp_path / "local.yaml").write_text("testbed: {kind: local}\n")
+    monkeypatch.setattr("mrkolla.providers.machine.look", lambda: [doctor.Finding("root", True, "yes")])
+    code, out, err = call("doctor", "--testbed", str(tmp_path / "local.yaml"), "--format", "json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {"machine": [{"state": "ok", "what": "root", "seen": "yes", "to mend it": ""}]}
+
+
 def test_doctor_knows_a_person_without_root(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     lack = machine._root()
