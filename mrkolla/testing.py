@@ -183,14 +183,14 @@ def _check_regions(say: _Say, testbed: Testbed, experiment: Experiment) -> None:
         kind = placement.AR if region.name == experiment.admin_region.name else placement.OSR
         say(region.kind == kind, f"{region.name} is of kind {region.kind}, not {kind}")
         roles = sorted(sorted(host.roles) for host in wanted if host.region == region.name)
-        found = sorted(sorted(placed.roles) for placed in region.hosts)
-        say(found == roles, f"{region.name} has hosts with roles {found}, not {roles}")
+        placed_roles = sorted(sorted(placed.roles) for placed in region.hosts)
+        say(placed_roles == roles, f"{region.name} has hosts with roles {placed_roles}, not {roles}")
         ipaddress.IPv4Address(region.vip)  # raises ValueError that names it
         values = testbed.kolla_globals(experiment, region)
         say(isinstance(json.loads(json.dumps(values)), dict), "its globals are no JSON")
         for path, text in testbed.kolla_config(region).items():
-            there = PurePosixPath(path)
-            say(not there.is_absolute() and ".." not in there.parts and isinstance(text, str), f"{path} is no file")
+            file = PurePosixPath(path)
+            say(not file.is_absolute() and ".." not in file.parts and isinstance(text, str), f"{path} is no file")
     hosts = [placed.host for region in regions for placed in region.hosts]
     for what in ("name", "address"):
         given = [getattr(host, what) for host in hosts]

@@ -55,7 +55,7 @@ def mirror(etc: Path = Path("/etc/apt")) -> str:
     """
     if named := os.environ.get("MRKOLLA_DEBIAN_MIRROR"):
         return named
-    found: list[str] = []
+    uris: list[str] = []
     for path in sorted([etc / "sources.list", *(etc / "sources.list.d").glob("*")]):
         if not path.is_file():
             continue
@@ -63,10 +63,10 @@ def mirror(etc: Path = Path("/etc/apt")) -> str:
         if path.suffix == ".sources":
             for stanza in re.split(r"\n\s*\n", text):
                 if not re.search(r"(?mi)^Enabled:\s*no\b", stanza):
-                    found += [uri for line in re.findall(r"(?mi)^URIs:\s*(.+)$", stanza) for uri in line.split()]
+                    uris += [uri for line in re.findall(r"(?mi)^URIs:\s*(.+)$", stanza) for uri in line.split()]
         elif path.suffix in (".list", ""):
-            found += re.findall(r"(?m)^\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)", text)
-    for uri in found:
+            uris += re.findall(r"(?m)^\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)", text)
+    for uri in uris:
         if re.search(r"/debian/?$", uri):
             return uri.rstrip("/")
     return _DEFAULT

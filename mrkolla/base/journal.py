@@ -231,9 +231,9 @@ class Journal:
             if name in self._running:
                 raise RuntimeError(f"the step {name} is running already")
             self._running.add(name)
-            known = self._states.get(name)
-        done = known is not None and known.state == "done" and known.inputs == mark
-        step = Step(name, done, known.result if known is not None and done else None)
+            before = self._states.get(name)
+        done = before is not None and before.state == "done" and before.inputs == mark
+        step = Step(name, done, before.result if before is not None and done else None)
         begin = time.monotonic()
         try:
             if not done:
@@ -244,8 +244,8 @@ class Journal:
                     # As a later process would read it: a tuple is a list there.
                     step.result = json.loads(json.dumps(step.result, default=_jsonable))
             except BaseException as error:
-                said = self._clean(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
-                self._append(name, "failed", inputs=mark, seconds=_since(begin), message=said)
+                reason = self._clean(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+                self._append(name, "failed", inputs=mark, seconds=_since(begin), message=reason)
                 raise
             if not done:
                 self._append(name, "done", inputs=mark, seconds=_since(begin), result=step.result)

@@ -31,7 +31,7 @@ _SECTIONS = ("global", "install", ":env:")
 
 def settings(listed: str) -> dict[str, str]:
     """What `pip config list` printed, as variables of uv; settings that uv has no counterpart for are left out."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     lines = [line.partition("=") for line in listed.splitlines()]
     for section in _SECTIONS:
         for name, _, value in lines:
@@ -42,8 +42,8 @@ def settings(listed: str) -> dict[str, str]:
             names, between = _SETTINGS[key]
             text = str(ast.literal_eval(value)).strip()
             words = text.split()
-            found |= dict.fromkeys(names, text if between is None else between.join(words))
-    return found
+            variables |= dict.fromkeys(names, text if between is None else between.join(words))
+    return variables
 
 
 def environment() -> dict[str, str]:

@@ -135,8 +135,8 @@ class Progress:
         try:
             yield step
         except BaseException as error:
-            said = str(error).splitlines()
-            self._end(step, "failed after", f": {said[0] if said else type(error).__name__}", "red")
+            lines = str(error).splitlines()
+            self._end(step, "failed after", f": {lines[0] if lines else type(error).__name__}", "red")
             raise
         self._end(step, "done in", "", "green")
 

@@ -46,8 +46,8 @@ class Clock:
 
     def point_s(self) -> float:
         """What the next point may take, in seconds: the longest of this process, else what is known, with slack."""
-        known = max(self.took) if self.took else self.expected_s or 0.0
-        return SLACK * known
+        longest = max(self.took) if self.took else self.expected_s or 0.0
+        return SLACK * longest
 
     def begin(self, done: int, total: int) -> None:
         """Call before each point. Raises :class:`Stopped` when it would not end in time."""

@@ -103,8 +103,8 @@ def _of(step: StepState | None) -> float:
 
 
 def _best(found: dict[tuple, list[float]]) -> tuple | None:
-    there = [like for like, values in found.items() if values]
-    return max(there, key=lambda like: (sum(like), like)) if there else None
+    measured = [like for like, values in found.items() if values]
+    return max(measured, key=lambda like: (sum(like), like)) if measured else None
 
 
 def as_time(seconds: float) -> str:
@@ -121,12 +121,12 @@ def refuse_short(found: Estimate, walltime_s: float, jobs: int = 1, *, chained: 
     if found.deploy_s is None and found.point_s is None:
         return
     need = found.jobs(walltime_s)
-    said = (
+    refusal = (
         f"walltime {as_time(walltime_s)} is too short: from {len(found.runs)} earlier runs, deploying takes"
         f" {as_time(found.deploy_s or 0)} and each of {found.points} points {as_time(found.point_s or 0)}"
     )
     if need is None:
-        raise InputError(f"{said}; one point needs {as_time(found.least_s)}, all of them {as_time(found.whole_s)}")
+        raise InputError(f"{refusal}; one point needs {as_time(found.least_s)}, all of them {as_time(found.whole_s)}")
     if need > jobs:
         chain = f", or {need} jobs one after the other: 'mrkolla g5k submit ... --chain {need}'" if chained else ""
-        raise InputError(f"{said}; take {as_time(found.whole_s)}{chain}")
+        raise InputError(f"{refusal}; take {as_time(found.whole_s)}{chain}")

@@ -89,9 +89,9 @@ def check(wanted: Submission) -> Estimate:
         raise InputError(f"--chain must be 1 or more, not {wanted.chain}")
     experiment = wanted.experiment()
     resources(experiment)
-    found = estimate(experiment, wanted.results)
-    refuse_short(found, seconds, wanted.chain)
-    return found
+    expected = estimate(experiment, wanted.results)
+    refuse_short(expected, seconds, wanted.chain)
+    return expected
 
 
 def submit(wanted: Submission) -> list[int]:
@@ -128,19 +128,19 @@ def oarsub_options(wanted: Submission, experiment: Experiment, folder: Path, aft
     bed = experiment.testbed_as(G5kTestbed)
     asked = f"{wanted.resources or resources(experiment)},walltime={wanted.walltime}"
     output = folder / f"{experiment.name}.%jobid%"
-    found = ["-l", asked, "-n", wanted.name or bed.job_name or f"mrkolla-{experiment.name}", "-q", bed.queue]
-    found += ["-O", f"{output}.out", "-E", f"{output}.err"]
+    words = ["-l", asked, "-n", wanted.name or bed.job_name or f"mrkolla-{experiment.name}", "-q", bed.queue]
+    words += ["-O", f"{output}.out", "-E", f"{output}.err"]
     if wanted.properties:
-        found += ["-p", wanted.properties]
+        words += ["-p", wanted.properties]
     if bed.project:
-        found += ["--project", bed.project]
+        words += ["--project", bed.project]
     if after is not None:
-        found += ["-a", str(after)]
+        words += ["-a", str(after)]
     elif bed.reservation:
-        found += ["-r", bed.reservation]
+        words += ["-r", bed.reservation]
     for kind in bed.job_type:
-        found += ["-t", kind]
-    return [*found, *wanted.options]
+        words += ["-t", kind]
+    return [*words, *wanted.options]
 
 
 def job_script(wanted: Submission, chain: Path) -> str:

@@ -112,8 +112,8 @@ def _words(error: Mapping[str, Any]) -> str:
         end, count = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
         return f"must have at {end} {context[count]} {'entry' if context[count] == 1 else 'entries'}"
     if kind == "literal_error":
-        known = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"must be one of {', '.join(known)}, not {_shown(value)}; {suggest(value, known)}".split("; known")[0]
+        valid = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"must be one of {', '.join(valid)}, not {_shown(value)}; {suggest(value, valid)}".split("; known")[0]
     if kind in _TYPES:
         text = f"{_TYPES[kind]}, not {'empty' if value is None else _shown(value)}"
         quote = kind == "string_type" and isinstance(value, (bool, int, float))
@@ -139,8 +139,8 @@ class Model(BaseModel):
             return handler(value)
         except ValidationError as error:
             # A list with a bad entry is also called too short by pydantic, which counts the good ones.
-            found = [one for one in error.errors(include_url=False) if not _counts_good_ones(one)]
-            details = [cls._reworded(one) for one in found]
+            errors = [one for one in error.errors(include_url=False) if not _counts_good_ones(one)]
+            details = [cls._reworded(one) for one in errors]
         raise ValidationError.from_exception_data(cls.__name__, details)
 
     @classmethod
@@ -201,11 +201,11 @@ class OneOf:
         self.registry, self.more = registry, more
 
     def _validate(self, value: Any) -> str:
-        known = [*self.registry, *self.more]
-        if isinstance(value, str) and value in known:
+        choices = [*self.registry, *self.more]
+        if isinstance(value, str) and value in choices:
             return value
         # As pydantic says it of a Literal, for _words to put it in ours.
-        expected = " or ".join(repr(name) for name in known)
+        expected = " or ".join(repr(name) for name in choices)
         raise PydanticKnownError("literal_error", {"expected": expected})
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

@@ -117,16 +117,16 @@ class MiddlewareOptions(ToolOptions):
 
 def _task_files(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     context = info.context or {}
-    found = []
+    files = []
     for text in paths:
         here = Path(context.get("folder") or ".", text).resolve()
         path = here if here.is_file() or not Path(text).is_file() else Path(text).resolve()
         if context.get("files", True) and not path.is_file():
             raise bad(f"{path} is {'no file' if path.exists() else 'missing'}; give files, relative to this one")
-        if str(path) in found:
+        if str(path) in files:
             raise bad(f"task file '{text}' is listed twice; remove one")
-        found.append(str(path))
-    return tuple(found)
+        files.append(str(path))
+    return tuple(files)
 
 
 def _scenario_files(names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:

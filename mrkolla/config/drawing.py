@@ -39,7 +39,7 @@ class Part:
 def parts(experiment: Experiment) -> list[Part]:
     """The regions of ``experiment``, the admin region first; it alone has no link."""
     computes = {region.name: _computes(region) for region in experiment.regions}
-    found = []
+    drawn = []
     for name in region_names(experiment):
         hosts = []
         mine = [host for host in wanted(experiment) if host.region == name]
@@ -53,8 +53,8 @@ def parts(experiment: Experiment) -> list[Part]:
             hosts += [(host, does) for host in names]
         osr = name in computes
         kind = "OpenStack region (OSR)" if osr else "admin region (AR): Keystone, Horizon"
-        found.append(Part(name, kind, hosts, list(_link(experiment, name)) if osr else (), _inside(experiment, name)))
-    return found
+        drawn.append(Part(name, kind, hosts, list(_link(experiment, name)) if osr else (), _inside(experiment, name)))
+    return drawn
 
 
 def _computes(region: Region) -> str:

@@ -171,12 +171,12 @@ def wrong_schedule(faults: Sequence[FaultOptions], admin: str, osrs: Sequence[st
 
 def disturbed(faults: Sequence[FaultOptions], admin: str, osrs: Sequence[str]) -> set[str]:
     """The OSRs whose links carry something else than they should while ``faults`` go on: they are not judged then."""
-    found: set[str] = set()
+    names: set[str] = set()
     for fault in faults:
         whole_host = getattr(fault, "host", None) is not None and getattr(fault, "service", None) is None
         if isinstance(fault, LinkFaultOptions) or whole_host:
-            found |= set(osrs) if fault.region == admin else {fault.region}
-    return found
+            names |= set(osrs) if fault.region == admin else {fault.region}
+    return names
 
 
 def ends_s(faults: Sequence[FaultOptions]) -> float:

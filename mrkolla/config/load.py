@@ -158,17 +158,17 @@ def _line(place: str, loc: Loc, text: str) -> str:
 
 def _in_file(loc: Loc, values: Any, missing: bool) -> Loc:
     """``loc`` without the names that pydantic adds for the alternative it tried."""
-    found: list[str | int] = []
+    place: list[str | int] = []
     for index, key in enumerate(loc):
-        there = key in values if isinstance(values, Mapping) else False
+        has_key = key in values if isinstance(values, Mapping) else False
         if isinstance(values, (list, tuple)) and isinstance(key, int):
-            there = key < len(values)
-        if there:
-            found.append(key)
+            has_key = key < len(values)
+        if has_key:
+            place.append(key)
             values = values[key]
         elif missing and index == len(loc) - 1:
-            found.append(key)
-    return tuple(found)
+            place.append(key)
+    return tuple(place)
 
 
 def _place(loc: Loc, places: Mapping[Loc, str], source: str) -> str:

@@ -42,21 +42,21 @@ def known_releases() -> tuple[str, ...]:
 
 
 def _release(name: Any) -> str:
-    known = known_releases()
+    releases = known_releases()
     if isinstance(name, float):
         raise bad(f'{name} is read as a number; put it in quotes: "{name}"')
     if not isinstance(name, str):
         raise bad(f'must be text (the OpenStack release, such as "2025.1"), not {name!r}')
-    if name not in known:
-        hint = suggest(name, known)
-        listed = "" if hint.startswith("known") else f" known: {', '.join(known)}"
+    if name not in releases:
+        hint = suggest(name, releases)
+        listed = "" if hint.startswith("known") else f" known: {', '.join(releases)}"
         raise bad(f"unknown release '{name}'; {hint}{listed}")
     return name
 
 
 def _each_region_once(regions: tuple[Region, ...]) -> tuple[Region, ...]:
     seen: dict[str, int] = {}
-    found = []
+    problems = []
     for index, region in enumerate(regions):
         first = seen.setdefault(one_form(region.name), index)
         if first != index:
@@ -64,8 +64,8 @@ def _each_region_once(regions: tuple[Region, ...]) -> tuple[Region, ...]:
             text += (
                 "" if regions[first].name == region.name else f" ('{regions[first].name}': too alike for host names)"
             )
-            found.append(problem(f"{text}; give each region a name of its own", (index, "name"), region.name))
-    refuse(found)
+            problems.append(problem(f"{text}; give each region a name of its own", (index, "name"), region.name))
+    refuse(problems)
     return regions
 
 
@@ -282,8 +282,8 @@ class Experiment(Model):
 
     def variants(self) -> list[Experiment]:
         """This experiment once for each setting of the cloud that its sweep has: of Keystone, and of fake computes."""
-        found = [self.with_keystone(variant.model_dump(exclude_none=True)) for variant in self.sweep.keystone]
-        return found + [self.with_fake_computes(number) for number in self.sweep.fake_computes]
+        experiments = [self.with_keystone(variant.model_dump(exclude_none=True)) for variant in self.sweep.keystone]
+        return experiments + [self.with_fake_computes(number) for number in self.sweep.fake_computes]
 
     def dump(self) -> str:
         """The experiment as YAML with every default written out; reading it gives an equal experiment."""

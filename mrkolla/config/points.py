@@ -153,17 +153,17 @@ def _loads(factors: Factors) -> list[tuple[str, tuple[ToolOptions, ...]]]:
     """The tools of each point, with a label: all of them or, apart, each; once for each concurrency that they take."""
     entries = [part for entry in factors.bench for part in entry.parts()] if factors.apart else list(factors.bench)
     groups = [(entry,) for entry in entries] if factors.apart else [tuple(entries)]
-    found = []
+    loads = []
     for group in groups:
         of_tool = f"-{group[0].label()}" if factors.apart else ""
         if not factors.concurrency or not any(entry.takes_concurrency for entry in group):
-            found.append((of_tool, group))
+            loads.append((of_tool, group))
             continue
         for index, level in enumerate(factors.concurrency):
             # Tools that have no such key run once, beside the first level.
             tools = tuple(e.at_concurrency(level) for e in group if e.takes_concurrency or index == 0)
-            found.append((f"{of_tool}-c{level}", tools))
-    return found
+            loads.append((f"{of_tool}-c{level}", tools))
+    return loads
 
 
 def _number(value: float) -> str:
@@ -187,7 +187,7 @@ def folder_files(folder: Path) -> dict[str, bytes]:
     InputError when it cannot be read, or is larger than :data:`MOST_FILES` or
     :data:`MOST_BYTES`.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         if not folder.is_dir():
             raise InputError(f"kolla.config: the folder {folder} is missing; put it back or correct the key")
@@ -208,10 +208,10 @@ def folder_files(folder: Path) -> dict[str, bytes]:
             if path.is_file():
                 with path.open("rb") as file:
                     size = os.fstat(file.fileno()).st_size
-                    found[path.relative_to(folder).as_posix()] = file.read(size) if size else b""
+                    contents[path.relative_to(folder).as_posix()] = file.read(size) if size else b""
     except OSError as error:
         raise InputError(f"kolla.config: {error.filename or folder} cannot be read: {error.strerror}") from error
-    return found
+    return contents
 
 
 def folder_digest(folder: Path) -> str:

@@ -67,8 +67,8 @@ def release(name: str) -> Release:
     """The release called ``name``; raises InputError that names those there are."""
     if name not in RELEASES:
         raise InputError(f"release '{name}' is not supported; supported: {', '.join(RELEASES)}")
-    found: Release = RELEASES[name]
-    return found
+    plugin: Release = RELEASES[name]
+    return plugin
 
 
 def need_deployable(which: Release, source: str) -> None:

@@ -38,8 +38,8 @@ class Sites(Model):
 
     def rtt(self, one: str, other: str) -> float | None:
         """The round trip between two regions, in ms; None where the file has none."""
-        found = self.rtt_ms.get(one, {}).get(other)
-        return self.rtt_ms.get(other, {}).get(one) if found is None else found
+        rtt_ms = self.rtt_ms.get(one, {}).get(other)
+        return self.rtt_ms.get(other, {}).get(one) if rtt_ms is None else rtt_ms
 
     @model_validator(mode="after")
     def _sensible(self) -> Sites:

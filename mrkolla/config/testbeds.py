@@ -157,14 +157,14 @@ class G5kTestbed(TestbedOptions):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> G5kTestbed:
-        found = []
+        wrong = []
         if self.network != "prod" and self.environment is None:
-            found.append(problem(f"{self.network} needs an environment: add 'environment: debian12-min'", ("network",)))
+            wrong.append(problem(f"{self.network} needs an environment: add 'environment: debian12-min'", ("network",)))
         if "deploy" in self.job_type and self.environment is None:
-            found.append(
+            wrong.append(
                 problem("job type deploy needs an environment: add 'environment: debian12-min'", ("job_type",))
             )
-        refuse(found)
+        refuse(wrong)
         return self
 
     def place(self, region: str) -> G5kPlace:

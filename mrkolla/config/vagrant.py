@@ -67,13 +67,13 @@ class VagrantTestbed(TestbedOptions):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> VagrantTestbed:
-        found = []
+        wrong = []
         if self.backend != "libvirt" and self.box == BUILD:
             what = f"'{BUILD}' makes a box for libvirt alone: name a box that Vagrant has for {self.backend}"
-            found.append(problem(what, ("box",), self.box))
+            wrong.append(problem(what, ("box",), self.box))
         if self.backend != "libvirt" and self.hypervisor != "auto":
-            found.append(problem("is a choice of libvirt's; leave it out", ("hypervisor",), self.hypervisor))
-        refuse(found)
+            wrong.append(problem("is a choice of libvirt's; leave it out", ("hypervisor",), self.hypervisor))
+        refuse(wrong)
         return self
 
     @property

@@ -275,8 +275,8 @@ class Cloud:
             synthetic.foresee(self.deployed, self.experiment)
             made = SyntheticRegions(self.deployed, self.experiment, self._load.login())
             self._regions = self._synthetic.enter_context(made)
-        known = estimate(self.experiment, self.folder.path.parent).point_s
-        self._clock = batch.Clock(self.deployed.testbed.deadline(self.experiment), known)
+        expected_s = estimate(self.experiment, self.folder.path.parent).point_s
+        self._clock = batch.Clock(self.deployed.testbed.deadline(self.experiment), expected_s)
         done = sum(map(self._is_done, points))
         if done:
             self.progress.note(f"{done} of {len(points)} points are done already")
@@ -293,8 +293,8 @@ class Cloud:
         self._links.close()
         self._load.close()
         self._configure({})
-        if said := precision.said():
-            self.progress.note(said)
+        if remark := precision.said():
+            self.progress.note(remark)
 
     def _configure(
         self,
@@ -316,8 +316,8 @@ class Cloud:
         membership.list_regions(self.deployed, catalog_regions, synthetic_regions)
         if fake_computes is None:
             return
-        known = {one["computes"] for one in self.folder.read_json(computes.FILE, [])}
-        if changed.computes or fake_computes not in known:
+        counted = {one["computes"] for one in self.folder.read_json(computes.FILE, [])}
+        if changed.computes or fake_computes not in counted:
             seconds = round(time.monotonic() - began, 1) if changed.computes else None
             computes.record(self.folder, self.deployed, fake_computes, seconds)
 

@@ -122,7 +122,7 @@ class Watch:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """What happens inside is the phase ``name``. Raises InputError for a name that was used before."""
-        if name in {known["phase"] for known in self._phases}:
+        if name in {phase["phase"] for phase in self._phases}:
             raise InputError(f"phase '{name}' was there before: each phase of a point has a name of its own")
         entry = {"phase": name, "begin": time.time_ns(), "end": None, "done": False}
         self._phases.append(entry)
@@ -169,12 +169,12 @@ class Watch:
 
 def by_phase(rows: list[dict[str, Any]], phases: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The rows that started in each phase; one lasts until the next begins, and what came before all is warm-up."""
-    found: list[list[dict[str, Any]]] = [[] for _ in phases]
+    grouped: list[list[dict[str, Any]]] = [[] for _ in phases]
     begins = [phase["begin"] for phase in phases]
     for row in rows if phases else []:
         place = int(np.searchsorted(begins, row["start"], side="right")) - 1
-        found[max(place, 0)].append(row if place >= 0 else {**row, "warmup": True})
-    return found
+        grouped[max(place, 0)].append(row if place >= 0 else {**row, "warmup": True})
+    return grouped
 
 
 def _belongs(echo: dict[str, Any], place: int, phases: list[dict[str, Any]]) -> bool:

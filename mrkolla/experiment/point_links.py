@@ -86,10 +86,10 @@ class Links:
         counted meanwhile: packets, those dropped, those that it let go late.
         """
         numbers: dict[str, float | int | str] = {"tolerance_ms": tolerance_ms(self.asked_ms[osr])}
-        for phase, found in (("before", self.before), ("after", self.after)):
-            if osr in found:
-                numbers[f"{phase}_median_ms"] = found[osr].median_ms
-                numbers[f"{phase}_p99_ms"] = found[osr].p99_ms
+        for phase, rtts in (("before", self.before), ("after", self.after)):
+            if osr in rtts:
+                numbers[f"{phase}_median_ms"] = rtts[osr].median_ms
+                numbers[f"{phase}_p99_ms"] = rtts[osr].p99_ms
         if self.during is not None:
             numbers |= self.during.numbers(osr)
             if osr in self.during.after:
@@ -102,18 +102,18 @@ class Links:
     def rows(self) -> list[dict[str, Any]]:
         """All echoes, as rows of ``wan.parquet``."""
         rows = []
-        for phase, found in (("before", {**self.before, **self.between}), ("after", self.after)):
-            for name, rtt in found.items():
+        for phase, rtts in (("before", {**self.before, **self.between}), ("after", self.after)):
+            for name, rtt in rtts.items():
                 start = self.times.get(phase, time.time())
                 rows += [
                     {"region": name, "phase": phase, "time": int((start + i * rtt.interval_s) * 1e9), "rtt_ms": ms}
                     for i, ms in enumerate(rtt.samples_ms)
                 ]
         for name, ticks in (self.during.ticks if self.during else {}).items():
-            known = {"region": name, "phase": "during"}
-            rows += [{**known, "time": when, "rtt_ms": ms} for when, ms in ticks.samples]
+            row = {"region": name, "phase": "during"}
+            rows += [{**row, "time": when, "rtt_ms": ms} for when, ms in ticks.samples]
             rows += [
-                {**known, "time": when, "rtt_ms": ms, "way": "tcp", "exchange_ms": whole}
+                {**row, "time": when, "rtt_ms": ms, "way": "tcp", "exchange_ms": whole}
                 for when, ms, whole in ticks.exchanges
             ]
         return rows

@@ -76,13 +76,13 @@ class Precision:
 
     def _look(self, settings: str | None, passes: int) -> bool:
         try:
-            found = gather(
+            gathered = gather(
                 self._folder,
                 where=lambda keys: (keys["repetition"] <= passes) & (keys["settings"].fillna("") == (settings or "")),
             )
         except InputError:  # nothing was measured
             return False
-        fits = all_fits(found, self._tls)
+        fits = all_fits(gathered, self._tls)
         for key, most in self.asked.items():
             of_all = widest(fits, ASKED[key][0])
             if of_all is None or fits["passes_total"].min() < FEWEST or of_all[0] > most:

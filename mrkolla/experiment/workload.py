@@ -140,8 +140,8 @@ class Load:
                 same = [tool for tool in self._tools.values() if type(tool) is kind]
                 step.detail(same[0].name)
                 kind.prepare_all(self._context, same)
-        found = {name: version for tool in self._tools.values() for name, version in tool.versions().items()}
-        self._record("tools", found)
+        versions = {name: version for tool in self._tools.values() for name, version in tool.versions().items()}
+        self._record("tools", versions)
 
     def _record(self, name: str, value: Any) -> None:
         """Put ``value`` into the run's provenance."""
@@ -214,8 +214,8 @@ class Load:
 
     def _sender(self) -> Sender | None:
         """How the AR's HAProxy sends, as its hosts said when the sweep began."""
-        known = self._folder.read_json("provenance.json", {}).get("tcp") or {}
-        return Sender.of(known.get(host.name, {}) for host in balancers(self._cloud.admin))
+        tcp = self._folder.read_json("provenance.json", {}).get("tcp") or {}
+        return Sender.of(tcp.get(host.name, {}) for host in balancers(self._cloud.admin))
 
     def collect(self) -> None:
         """Put the tools' own output into the run folder: ``tools/TOOL``, or ``TOOL-n`` where it ran as several."""

@@ -369,7 +369,7 @@ def test_faults_come_at_their_times_once_the_load_has_begun(tmp_path):
         schedule.start()  # a second tool's load
         time.sleep(2)
     assert schedule.refused is None
-    assert [round(at - begin, 1) for at in cloud.begun] == [0.2, 0.6]
+    assert [at - begin for at in cloud.begun] == pytest.approx([0.2, 0.6], abs=0.2)  # cores may be busy
     kept = sorted(folder.read_json("faults.json"), key=lambda one: one["at_s"])
     assert [(one["point"], one["at_s"]) for one in kept] == [("p", 0.2), ("p", 0.6)]
 
