@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import stat
 import sys
@@ -153,8 +152,3 @@ def job_script(wanted: Submission, chain: Path) -> str:
     if cache := os.environ.get("MRKOLLA_CACHE"):
         lines += [f"export MRKOLLA_CACHE={shlex.quote(cache)}"]
     return "\n".join([*lines, f"cd {shlex.quote(str(Path.cwd()))} || exit 3", f"exec {shlex.join(argv)}", ""])
-
-
-def directives(script: Path) -> list[str]:
-    """The ``#OAR`` lines of a script, without the mark."""
-    return re.findall(r"(?m)^#OAR\s+(.+?)\s*$", script.read_text())

@@ -121,7 +121,7 @@ def status(args: argparse.Namespace) -> int:
     """List runs and clouds."""
     from mrkolla import providers
     from mrkolla.base import cache
-    from mrkolla.results import RunFolder
+    from mrkolla.results.store import RunFolder
 
     runs = [[p.name, _last_step(p / "journal.jsonl", "nothing yet")] for p in RunFolder.runs(args.results)]
     rows = []
@@ -246,7 +246,7 @@ def destroy(args: argparse.Namespace) -> int:
     """Remove a cloud and all that belongs to it."""
     from mrkolla import config, providers
     from mrkolla.base import cache
-    from mrkolla.results import RunFolder
+    from mrkolla.results.store import RunFolder
     from mrkolla.wan import open_links
 
     names = sorted(path.name.removeprefix("cloud-") for path in cache.root().glob("cloud-*"))

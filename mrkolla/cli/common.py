@@ -43,7 +43,7 @@ def offer_runs(*options: argparse.Action) -> None:
 
 def run_names(parsed_args: argparse.Namespace, **_: object) -> list[str]:
     """What a shell offers where a run is to be named: those in the folder of results."""
-    from mrkolla.results import RunFolder
+    from mrkolla.results.store import RunFolder
 
     return [path.name for path in RunFolder.runs(getattr(parsed_args, "results", "results"))]
 

@@ -56,7 +56,7 @@ def act(args: argparse.Namespace) -> int:
         return 0
     from mrkolla.experiment.schedule import keep
     from mrkolla.faults.hold import entry
-    from mrkolla.results import RunFolder
+    from mrkolla.results.store import RunFolder
 
     given = _given(args)
     if "for_s" not in given and args.action != "restart":

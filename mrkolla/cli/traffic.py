@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def act(args: argparse.Namespace) -> int:
     """Record a file, or show one."""
     from mrkolla.bench import traffic
-    from mrkolla.results import RunFolder
+    from mrkolla.results.store import RunFolder
 
     path = Path(args.output)
     if args.action == "record":

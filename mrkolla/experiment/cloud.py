@@ -38,8 +38,12 @@ from mrkolla.faults import Held
 from mrkolla.faults.hold import entry
 from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
-from mrkolla.results import Analysis, RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 from mrkolla.results import synthetic as seen_synthetic
+from mrkolla.results.report import write_all
+from mrkolla.results.secrets import assert_no_secrets
+from mrkolla.results.stats import Analysis
+from mrkolla.results.store import RunFolder
+from mrkolla.results.tables import endpoint_table, latency_table, render
 
 
 class Cloud:
@@ -229,9 +233,9 @@ class Cloud:
 
     def _changed(self, what: str, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         with self.journal.step(f"{what} {name}", time.time_ns()) as step:
-            step.result = work()
-        membership.keep(self.folder, step.result)
-        return step.result
+            step.result = done = work()
+        membership.keep(self.folder, done)
+        return done
 
     # -- faults --------------------------------------------------------------------------------------------------
 
@@ -332,7 +336,7 @@ class Cloud:
         status = {one["point"]: one["status"] for one in self.folder.points()}.get(point.id)
         return status == "failed" or (status == "refused" and point.id in self._broken)
 
-    def _point_inputs(self, point: Point) -> list:
+    def _point_inputs(self, point: Point) -> list[Any]:
         keystone = self.experiment.with_keystone(point.keystone).keystone.model_dump(mode="json")
         wan = self.experiment.wan.model_dump(mode="json")
         tools = [inputs_of(entry) for entry in point.bench]

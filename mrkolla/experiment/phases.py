@@ -30,7 +30,9 @@ from mrkolla.bench import BenchContext, BenchPoint, make_tool
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import Experiment, Point, ProbeOptions
 from mrkolla.experiment.point_links import Links
-from mrkolla.results import RunFolder, phase_table, render
+from mrkolla.results import phase_table
+from mrkolla.results.store import RunFolder
+from mrkolla.results.tables import render
 
 #: More rounds than any phase can have: the probe goes on until it is told to end.
 _ENDLESS, _MOST_S = 1_000_000, 24 * 3600.0

@@ -9,7 +9,7 @@ from mrkolla.base.errors import InputError
 from mrkolla.base.journal import read_steps
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import Experiment
-from mrkolla.results import RunFolder
+from mrkolla.results.store import RunFolder
 
 
 def choose_run(experiment: Experiment, results: Path, run: str | None, new: bool) -> RunFolder:

@@ -10,8 +10,8 @@ from typing import Any
 from mrkolla.base.errors import FaultError, MrkollaError
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import FaultOptions
-from mrkolla.results import RunFolder
 from mrkolla.results.names import FAULTS as FILE
+from mrkolla.results.store import RunFolder
 
 _LAST_S = 600.0
 #: How long before its time a fault is made ready: where it is done, and how it is seen.

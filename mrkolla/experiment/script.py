@@ -91,6 +91,7 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
         values = experiment.model_dump(mode="json")
         values["keystone"]["topology"] = topology
         experiment = config.from_dict(values | {"name": f"{experiment.name}_{topology}"}, str(wanted.file))
+    asked = experiment.testbed.kind
     experiment = batch.in_job(experiment)
     batch.refuse_when_done()
     for entry in experiment.bench:
@@ -106,6 +107,8 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
         batch.record_run(folder.name)
         progress = stack.enter_context(Progress(log=folder.path / "logs" / "mrkolla.log"))
         progress.note(f"run folder: {folder.path}")
+        if experiment.testbed.kind != asked:
+            progress.note(f"in a job: the hosts are its nodes (testbed {experiment.testbed.kind}), not testbed {asked}")
         cloud = Cloud(experiment, folder, progress, destroy=wanted.destroy, fresh=wanted.fresh)
         stack.push(cloud)
         cloud.closing = stack

@@ -13,9 +13,9 @@ from execo_engine import ParamSweeper
 
 from mrkolla.base.errors import InputError
 from mrkolla.config import Point, Sweep
-from mrkolla.results import RunFolder
 from mrkolla.results.attribution import tls_of
 from mrkolla.results.gathering import gather
+from mrkolla.results.store import RunFolder
 from mrkolla.results.wire import ASKED, FEWEST, all_fits, enough, precision_text, widest
 
 

@@ -26,7 +26,7 @@ from mrkolla.config import Experiment, Point
 from mrkolla.config.bench import ToolOptions
 from mrkolla.experiment.point_links import Links
 from mrkolla.experiment.schedule import Schedule
-from mrkolla.results import RunFolder
+from mrkolla.results.store import RunFolder
 from mrkolla.wan.windows import Sender
 
 USER = "mrkolla-bench"

@@ -18,7 +18,8 @@ __all__ = ["Testbed", "answers", "destroy", "paused", "seen", "testbed"]
 
 def testbed(kind: str) -> Testbed:
     """The testbed of that kind (the experiment file's ``testbed.kind``). Raises InputError and LackError."""
-    return TESTBEDS[kind]
+    of_kind: Testbed = TESTBEDS[kind]
+    return of_kind
 
 
 def answers(method: str, cloud: str) -> Iterator[tuple[str, Any]]:
@@ -51,9 +52,10 @@ def seen(cloud: str) -> tuple[str, dict[str, bool]] | None:
 
 def paused(kind: str, cloud: str) -> list[str]:
     """Names of the hosts of the cloud of that name, on the testbed of that kind, that stand still."""
+    names: list[str] = []
     with TESTBEDS.spared(kind, "paused"):
-        return list(TESTBEDS[kind].paused(cloud))
-    return []
+        names += TESTBEDS[kind].paused(cloud)
+    return names
 
 
 def destroy(cloud: str) -> None:

@@ -240,12 +240,13 @@ class ModuleTestbed(Testbed):
     """
 
     if TYPE_CHECKING:  # those that are abstract; all are set below
-        regions: Any
-        kolla_globals: Any
-        links: Any
-        reserve: Any
-        seen: Any
-        destroy: Any
+
+        def regions(self, experiment: Experiment) -> list[Region]: ...
+        def kolla_globals(self, experiment: Experiment, region: Region) -> dict[str, Any]: ...
+        def links(self, experiment: Experiment) -> Sequence[LocalLink] | Sequence[PlainLink]: ...
+        def reserve(self, experiment: Experiment, images: Path | None, log: Path, say: Say) -> None: ...
+        def seen(self, cloud: str) -> dict[str, bool] | None: ...
+        def destroy(self, cloud: str) -> None: ...
 
     def __init__(self, name: str, options: type[TestbedOptions], module: str) -> None:
         self.name, self.options, self._module = name, options, module

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -117,6 +119,18 @@ def test_in_a_job_local_hosts_become_the_jobs_nodes(experiment, in_job, monkeypa
     assert batch.in_job(there).testbed.kind == "g5k"
     own = experiment(testbed={"kind": "g5k", "site": "nancy"})
     assert batch.in_job(own) is own
+
+
+def test_a_job_says_that_its_nodes_are_the_hosts(in_job, tmp_path, monkeypatch, own_cache):
+    in_job("a\n")
+    here = SimpleNamespace(need=lambda: None, foresee=lambda *_: None)
+    monkeypatch.setattr(script.providers, "testbed", lambda kind: here)
+    monkeypatch.setattr("mrkolla.experiment.cloud.Cloud.up", lambda cloud: cloud)
+    file = tmp_path / "x.yaml"
+    file.write_text('name: x\nrelease: "2025.1"\ntestbed: {kind: local}\nregions: [{name: OSR1}]\n')
+    with script.up(file, results=tmp_path / "results") as cloud:
+        log = cloud.folder.path / "logs" / "mrkolla.log"
+    assert "in a job: the hosts are its nodes (testbed g5k), not testbed local" in log.read_text()
 
 
 # -- the clock -------------------------------------------------------------------------------------------------------
@@ -382,7 +396,6 @@ def test_without_an_environment_a_script_says_how_to_make_one(repository):
 
 @pytest.mark.parametrize("path", sorted((TOP / "experiments").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_every_experiment_can_be_submitted_as_it_is(path):
-    found = submit.directives(path)
-    assert any(line.startswith("-l nodes=") and "walltime=" in line for line in found)
+    assert re.search(r"(?m)^#OAR\s+-l nodes=.*walltime=", path.read_text())
     assert path.stat().st_mode & 0o100
     assert path.read_text().startswith("#!/usr/bin/env python3\n")
