@@ -49,9 +49,9 @@ class BenchContext:
     ``auth`` has auth_url (without or with /v3), username, password, project_name, user_domain_name and
     project_domain_name of a normal user that the caller made. ``endpoints`` is region -> service type (``image``,
     ``network``, whatever there is) -> URL. ``launcher`` starts a command on a host and returns its process with text
-    pipes; ``python`` is the command there that runs a Python which has keystoneauth1. ``progress`` is told (region,
-    done, total), ``warn`` what is to be said of a point beside its samples, ``begun`` that load which does not wait for
-    answers has begun in all regions.
+    pipes; ``python`` is the command there that runs a Python which has keystoneauth1. ``progress`` is called
+    with (region, done, total), ``warn`` with a line about a point that its samples do not tell, and ``begun`` once load
+    that does not wait for answers (an open loop) runs in all regions.
     ``access_log`` is the running :class:`mrkolla.bench.accesslog.AccessLog` of all regions, for tools that count.
     """
 
@@ -130,9 +130,9 @@ def sample(
 ) -> dict[str, Any]:
     """A row of samples.parquet for an operation that ``region`` started; results/README.md says what its columns are.
 
-    Of ``columns``, ``iteration`` (from 0), ``start`` (ns since 1970, UTC) and ``duration_s`` must be given; the others
-    are, unless given, those of one operation at a time that asked ``region`` itself, did not fail, and of which no
-    requests to Keystone were counted.
+    Of ``columns``, ``iteration`` (from 0), ``start`` (ns since 1970, UTC) and ``duration_s`` must be given. The others
+    have defaults: an operation that asked ``region`` itself, ran alone and did not fail, and whose requests to Keystone
+    were not counted.
     """
     row = {
         "run": ctx.run,

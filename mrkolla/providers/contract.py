@@ -49,7 +49,8 @@ class Testbed(Plugin, ABC):
     #: Whether built images reach the hosts through a registry in each region, which the deployment feeds; else the
     #: hosts share this machine's disk.
     feeds: bool = False
-    #: Whether Kolla's runs are accelerated unless the file says otherwise: where the files were seen to be the same.
+    #: Whether Kolla's runs are accelerated where the experiment file does not say: for hosts on which accelerated runs
+    #: were seen to write the same files as others.
     accelerates: bool = False
 
     def can(self, method: str) -> bool:
@@ -167,7 +168,7 @@ class Testbed(Plugin, ABC):
     # -- hosts whose names and network are this machine's --------------------------------------------------------
 
     def refuse_other(self, cloud: str) -> None:
-        """Raise LackError when what has that name on this machine is another cache's cloud."""
+        """Raise LackError when a cloud of that name on this machine belongs to another cache (``MRKOLLA_CACHE``)."""
 
     def is_others(self, cloud: str) -> bool:
         """Whether :meth:`refuse_other` would: then nothing of that name is touched."""
@@ -178,7 +179,7 @@ class Testbed(Plugin, ABC):
         return False
 
     def has_remains(self, cloud: str) -> bool:
-        """Whether something of the cloud of that name is on this machine even where its folder is gone."""
+        """Whether something of the cloud of that name is on this machine, though its folder may be gone."""
         return False
 
     def enter(self, cloud: str) -> dict[str, list[str]]:
@@ -216,7 +217,7 @@ class Testbed(Plugin, ABC):
         raise InputError(f"disks of hosts of the testbed {self.name} cannot be copied")
 
     def disks_need(self, experiment: Experiment, images: Path | None) -> list[Any]:
-        """What a copy of the disks means nothing without: digests of what lies below them (JSON)."""
+        """Digests (JSON values) of what lies below the disks: a copy of the disks can be used beside the same alone."""
         return []
 
     # -- regions that come and go --------------------------------------------------------------------------------
