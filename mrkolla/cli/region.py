@@ -64,7 +64,7 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple[Any, Any]]:
         folder, experiment = load_run(args.results, args.run)
         logs = folder.path / "logs"
     wait = args.wait if args.action in WRITES else None
-    with opened(experiment, logs, wait, folder and folder.path) as cloud:
+    with opened(experiment, logs, wait, folder.path if folder else None) as cloud:
         yield cloud, folder
 
 
