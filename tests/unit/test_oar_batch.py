@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -123,13 +123,14 @@ def test_in_a_job_local_hosts_become_the_jobs_nodes(experiment, in_job, monkeypa
 
 def test_a_job_says_that_its_nodes_are_the_hosts(in_job, tmp_path, monkeypatch, own_cache):
     in_job("a\n")
-    here = SimpleNamespace(need=lambda: None, foresee=lambda *_: None)
-    monkeypatch.setattr(script.providers, "testbed", lambda kind: here)
-    monkeypatch.setattr("mrkolla.experiment.cloud.Cloud.up", lambda cloud: cloud)
+    testbed, cloud = MagicMock(), MagicMock()
+    monkeypatch.setattr(script.providers, "testbed", lambda kind: testbed)
+    monkeypatch.setattr("mrkolla.experiment.cloud.Cloud", lambda *_, **__: cloud)
     file = tmp_path / "x.yaml"
     file.write_text('name: x\nrelease: "2025.1"\ntestbed: {kind: local}\nregions: [{name: OSR1}]\n')
-    with script.up(file, results=tmp_path / "results") as cloud:
-        log = cloud.folder.path / "logs" / "mrkolla.log"
+    script.up(file, results=tmp_path / "results")
+    cloud.closing.close()
+    [log] = tmp_path.glob("results/*/logs/mrkolla.log")
     assert "in a job: the hosts are its nodes (testbed g5k), not testbed local" in log.read_text()
 
 
