@@ -42,7 +42,8 @@ class Trial:
     """One region's guest: ``user`` and ``admin`` are connections to that region, ``project_id`` is the user's.
 
     :meth:`run` fills ``image`` (the name of the uploaded image), ``network`` (that of the network), ``findings``,
-    ``facts`` and ``skipped``; ``undo`` removes what it made. ``say`` is told each step; ``stop`` ends its waits.
+    ``facts`` and ``skipped``; ``undo`` removes what it made. ``say`` is told each step; ``stop`` ends its waits;
+    ``may_boot`` is asked once all is made that a guest needs, and may take its time.
     """
 
     view: CloudView
@@ -50,6 +51,7 @@ class Trial:
     undo: Undo
     stop: threading.Event
     say: Callable[[str], None] = lambda step: None
+    may_boot: Callable[[], bool] = lambda: True
     name: str = ""
     user: Any = None
     admin: Any = None
@@ -76,7 +78,7 @@ class Trial:
             service = "network"
             network = self._network()
             service = "compute"
-            server = self._boot(image, flavor, network)
+            server = self._boot(image, flavor, network) if self.may_boot() else None
             if server is not None:
                 self._read_guest(server)
         except API_ERRORS as error:

@@ -83,6 +83,7 @@ STATISTICS: dict[str, tuple[str, str]] = {
     "back_after_s": ("s", "from the end of the fault until the first of three in a row that were done; as down_s"),
     "at_s": ("s", "since the fault began; of a step its middle"),
     "echoes": ("", "echoes sent"),
+    "tolerance_ms": ("ms", "by how much the median of a link's echoes might differ from what was asked"),
     "lost": ("", "echoes without an answer"),
 }
 _QUANTILE = re.compile(r"[pq](\d+)_ms")
