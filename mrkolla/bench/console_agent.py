@@ -35,31 +35,45 @@ def outside(container, path):
     raise OSError(f"{container} has no volume with {path}")
 
 
-def whole_lines(file, rest):
-    """(the lines that were written since, what of one is there so far); begins anew where the file was emptied."""
-    if os.fstat(file.fileno()).st_size < file.tell():
-        file.seek(0)
-        rest = b""
-    *lines, rest = (rest + file.read()).split(b"\n")
-    return lines, rest
+class Console:
+    """The file at ``path``, from its present end. libvirt's log daemon begins another in its place when it is long."""
+
+    def __init__(self, path):
+        self.path, self.rest = path, b""
+        self.file = open(path, "rb")  # noqa: SIM115 - open until the end
+        self.file.seek(0, os.SEEK_END)
+
+    def lines(self):
+        """The whole lines that were written since the last call."""
+        data = self.file.read()
+        if not data and self.is_another():
+            self.file.close()
+            self.file = open(self.path, "rb")  # noqa: SIM115 - as above
+            data = self.file.read()
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        return lines
+
+    def is_another(self):
+        """Whether the file at the path is not the one that is read, or was emptied."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:  # between the old one and the new
+            return False
+        return not os.path.samestat(there, os.fstat(self.file.fileno())) or there.st_size < self.file.tell()
 
 
 def main(parameters):
     """Tell lines until standard input ends; returns the exit status."""
     mark = parameters["mark"].encode()
     try:
-        path = outside(parameters["container"], parameters["path"])
-        file = open(path, "rb")  # noqa: SIM115 - open until the end
+        console = Console(outside(parameters["container"], parameters["path"]))
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as failed:
         say(fatal=f"the guest's console cannot be read: {failed}")
         return 1
-    file.seek(0, os.SEEK_END)
-    say(reads=path)
-    rest = b""
+    say(reads=console.path)
     while not (select.select([0], [], [], EVERY_S)[0] and not os.read(0, 4096)):
-        lines, rest = whole_lines(file, rest)
         now = time.time_ns()
-        for line in lines:
+        for line in console.lines():
             if mark in line:
                 say(line=line.decode("utf-8", "replace").strip(), time=now)
     return 0

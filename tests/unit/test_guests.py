@@ -16,7 +16,7 @@ import pytest
 from mrkolla import config, results
 from mrkolla.base import bootdisk
 from mrkolla.base.errors import BenchError, CheckError, InputError
-from mrkolla.bench import BenchContext, BenchPoint, guests
+from mrkolla.bench import BenchContext, BenchPoint, console_agent, guests
 from mrkolla.check import CloudView, RegionView
 from mrkolla.check.cleanup import Undo
 from mrkolla.check.guest import Trial
@@ -205,13 +205,21 @@ def test_what_a_guest_says_is_heard_as_it_says_it(console):
     assert asker.silences(time.time_ns() + 30 * SECOND) == ["the guest on osr1-compute1 asked nothing for 30 s"]
 
 
-def test_a_console_that_is_emptied_is_read_from_its_beginning(console):
-    from mrkolla.bench.console_agent import whole_lines
-
-    with console.open("rb") as file:
-        assert whole_lines(file, b"") == ([b"mrkolla-guest: ping 0 ask"], b"")
-        console.write_text("new\nhal")
-        assert whole_lines(file, b"x") == ([b"new"], b"hal")
+def test_a_console_that_is_emptied_or_begun_anew_is_read_from_its_beginning(console):
+    reader = console_agent.Console(str(console))
+    with console.open("a") as out:
+        out.write("one\nha")
+    assert reader.lines() == [b"one"]
+    with console.open("a") as out:
+        out.write("lf\n")
+    assert (reader.lines(), reader.lines()) == ([b"half"], [])
+    console.write_text("emptied\n")
+    assert reader.lines() == [b"emptied"]
+    console.rename(f"{console}.0")
+    assert reader.lines() == []
+    console.write_text("another, which is longer\n")
+    assert reader.lines() == [b"another, which is longer"]
+    reader.file.close()
 
 
 @pytest.mark.parametrize(("server", "said"), [("s9", "No such file or directory"), ("s1", "silent for 1 s")])
