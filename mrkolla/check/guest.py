@@ -78,7 +78,10 @@ class Trial:
             service = "network"
             network = self._network()
             service = "compute"
-            server = self._boot(image, flavor, network) if self.may_boot() else None
+            server = None
+            if self.may_boot():
+                started = time.monotonic()
+                server = self._active(self._server(self.name, image, flavor, {"uuid": network.id}), started)
             if server is not None:
                 self._read_guest(server)
         except API_ERRORS as error:
@@ -153,14 +156,15 @@ class Trial:
         for group in list(self.admin.network.security_groups(project_id=self.project_id)):
             self.admin.network.delete_security_group(group.id)
 
-    def _boot(self, image: Any, flavor: Any, network: Any) -> Any:
-        """The server when it became ACTIVE; None, with a finding, when it did not."""
-        started = time.monotonic()
-        server = self.user.compute.create_server(
-            name=self.name, image_id=image.id, flavor_id=flavor.id, networks=[{"uuid": network.id}]
-        )
-        made = server.id
-        self.undo.push("compute", f"server {self.name}", lambda: delete_server(self.user, made))
+    def _server(self, name: str, image: Any, flavor: Any, network: dict[str, str]) -> str:
+        """Have a server made, with one card in ``network`` (as Nova takes it); returns its id."""
+        server = self.user.compute.create_server(name=name, image_id=image.id, flavor_id=flavor.id, networks=[network])
+        made: str = server.id
+        self.undo.push("compute", f"server {name}", lambda: delete_server(self.user, made))
+        return made
+
+    def _active(self, made: str, started: float) -> Any:
+        """The server of that id, asked for at ``started``, when it is ACTIVE; None, with a finding, when it is not."""
         while True:
             server = self.user.compute.get_server(made)
             waited = time.monotonic() - started

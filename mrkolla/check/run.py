@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from mrkolla.base.errors import InputError
 from mrkolla.check import browser, shown
 from mrkolla.check.authtoken import check_authtoken
-from mrkolla.check.cleanup import PREFIX, Undo, sweep
+from mrkolla.check.cleanup import Undo, sweep
 from mrkolla.check.client import connect, one_line
 from mrkolla.check.containers import check_containers
 from mrkolla.check.endpoints import endpoint_findings, list_endpoints
@@ -22,12 +20,12 @@ from mrkolla.check.guest import API_ERRORS, Trial
 from mrkolla.check.horizon import Horizon, HorizonError
 from mrkolla.check.keystone import check_keystone
 from mrkolla.check.model import CloudView, Finding, RegionView, Report
+from mrkolla.check.person import Person, make_person
 from mrkolla.check.services import check_services
 
 PARTS = ("endpoints", "authtoken", "keystone", "containers", "services", "guest", "horizon")
 #: Horizon in a real browser, which most machines do not have: only when asked for.
 BROWSER = "browser"
-DOMAIN = "default"
 
 Progress = Callable[[str, str], None]
 _Look = Callable[[], list[Finding]]
@@ -55,19 +53,6 @@ def check(view: CloudView, progress: Progress = lambda region, step: None, parts
     finally:
         run.report.seconds = time.monotonic() - started
     return run.report
-
-
-@dataclass(frozen=True)
-class _Person:
-    """The normal user that the check is."""
-
-    name: str
-    password: str
-    project_id: str
-
-    def auth(self) -> dict[str, str]:
-        domains = {"user_domain_name": "Default", "project_domain_name": "Default"}
-        return {"username": self.name, "password": self.password, "project_name": self.name, **domains}
 
 
 class _Check:
@@ -190,7 +175,7 @@ class _Check:
         # Part of a project's things cannot be removed while another region does not work.
         if len(trials) == len(self.view.osrs):
             findings += sweep(admins, admin.identity, [trial.region for trial in trials])
-        person = self._make_person(admin.identity)
+        person = make_person(admin.identity, self.undo)
         for trial in trials:
             trial.name, trial.project_id = person.name, person.project_id
             trial.user = connect(self.view, person.auth(), trial.region.name)
@@ -204,22 +189,7 @@ class _Check:
             findings += self._browser(person, trials)
         return findings
 
-    def _make_person(self, identity: Any) -> _Person:
-        """A project and a user with the role member, both of one new name, removed by the undo."""
-        name = PREFIX + secrets.token_hex(4)
-        password = secrets.token_urlsafe(24)
-        # The time lets a later check know what a killed one left.
-        description = f"made by a mrkolla check at {int(time.time())}, removed by it"
-        project = identity.create_project(name=name, domain_id=DOMAIN, description=description)
-        self.undo.push("identity", f"project {name}", lambda: identity.delete_project(project.id))
-        user = identity.create_user(
-            name=name, password=password, domain_id=DOMAIN, default_project_id=project.id, description=description
-        )
-        self.undo.push("identity", f"user {name}", lambda: identity.delete_user(user.id))
-        identity.assign_project_role_to_user(project.id, user.id, identity.find_role("member", ignore_missing=False).id)
-        return _Person(name, password, project.id)
-
-    def _horizon(self, person: _Person, trials: list[Trial]) -> list[Finding]:
+    def _horizon(self, person: Person, trials: list[Trial]) -> list[Finding]:
         """Wait until the images are uploaded, and look at them in Horizon."""
         ar = self.view.admin_region.name
         if not self.view.horizon_url:
@@ -242,7 +212,7 @@ class _Check:
                 self.report.facts.append((trial.region.name, "Horizon lists its images", trial.image))
         return findings
 
-    def _browser(self, person: _Person, trials: list[Trial]) -> list[Finding]:
+    def _browser(self, person: Person, trials: list[Trial]) -> list[Finding]:
         ar = self.view.admin_region.name
         if not self.view.horizon_url:
             self.report.skipped.append("Horizon in a browser: the cloud's view has no URL of it")

@@ -342,6 +342,7 @@ class Cloud:
         of = self.experiment.synthetic
         if point.synthetic_regions is not None and of is not None:
             inputs += [{"synthetic_regions": point.synthetic_regions, "rtt_ms": of.rtt_ms}, digest(Path(of.traffic))]
+        inputs += [{"guests": self.experiment.guests}] if self.experiment.guests else []
         return [*inputs, faults] if faults else inputs
 
     @contextmanager

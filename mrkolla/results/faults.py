@@ -154,8 +154,10 @@ def grids(folder: RunFolder) -> list[Grid]:
 def _cell(row: pd.Series) -> str:
     if not row["started"]:
         return "–"
-    share = f"{row['done'] / row['started']:.0%} of {row['started']}"
-    return f"{share} ({row['how']})" if row["how"] else share
+    part = row["done"] / row["started"]
+    # One of hundreds that failed is no 100 %.
+    share = f"{part:.0%}" if part == 1 or part < 0.995 else f"{min(part, 0.999):.1%}"
+    return f"{share} of {row['started']}" + (f" ({row['how']})" if row["how"] else "")
 
 
 def _seconds(value: float) -> str:
