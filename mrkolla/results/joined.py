@@ -45,8 +45,8 @@ class Joined:
     runs: a row a run, indexed by what tables call it: run (its name), what the experiment files differ in (a column a
         key), samples, points, refused.
     factors: the keys that the experiment files differ in.
-    fits, points, levels, steps: those of :class:`~mrkolla.results.analysis.Analysis`, one run after the other; in
-        ``origin_region`` stands what tables call the run behind the region.
+    analysis: the tables of all runs, without their samples; in ``origin_region`` stands what tables call the run behind
+        the region.
     remarks: what else differs, in sentences.
     """
 
@@ -63,15 +63,16 @@ class Joined:
 
     @cached_property
     def over(self) -> pd.DataFrame:
-        """Repeats together: a row an operation, region and kind of run: factors, GROUP, runs (how many), and of
-        k_wire, k and service_ms the mean with its interval (``_low``, ``_high``; NaN: fewer than three runs)."""
+        """Repeats together: a row an operation, region and kind of run: factors, GROUP, runs (how many), of
+        (their names), and of k_wire, k and service_ms the mean with its interval (``_low``, ``_high``; NaN: fewer than
+        three runs)."""
         keys = [*self.factors, *GROUP]
         rows = []
         for _, own in self.named(self.analysis.fits).groupby(keys, dropna=False, observed=True, sort=False):
-            row: dict[str, Any] = own.iloc[0][keys].to_dict() | {"runs": len(own)}
+            row: dict[str, Any] = own.iloc[0][keys].to_dict() | {"runs": len(own), "of": " ".join(own["run"])}
             for name in _MEANS:
                 known = own[name].dropna().to_numpy(float)
-                mean, half = interval(known) if len(known) >= PASSES else (known.mean() if len(known) else np.nan,) * 2
+                mean, half = interval(known) if len(known) else (np.nan, np.nan)
                 half = half if len(known) >= PASSES else np.nan
                 row |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
             rows.append(row)
@@ -84,18 +85,18 @@ def join(runs: Sequence[RunFolder]) -> Joined:
     Raises:
         InputError: a run is given twice, one has no usable sample, or two have no operation in common.
     """
-    names = [run.run for run in runs]
+    names = [run.run.replace(" ", "_") for run in runs]  # columns that have several are told apart by spaces
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{twice} is given twice: join runs that differ")
     short = [match["name"] if (match := RUN_NAME.fullmatch(name)) else name for name in names]
-    called = [name.replace(" ", "_") for name in (names if len(set(short)) < len(short) else short)]
+    called = names if len(set(short)) < len(short) else short
     parts, rows = [], []
-    for run, name in zip(runs, called, strict=True):
+    for run, name, whole in zip(runs, called, names, strict=True):
         one = analyse(run).of_services
         status = [point.get("status", "done") for point in run.points()]
         counts = {"samples": one.gathered.rows, "points": len(status), "refused": status.count("refused")}
         parts.append(_thin(one, f" {name}"))
-        rows.append({"run": run.run, **counts})
+        rows.append({"run": whole, **counts})
     _refuse(called, [one.fits for one in parts])
     found = differing(runs)
     factors = {key: values for key, values in found.items() if key not in _OWN and not key.startswith(PROVENANCE)}
@@ -170,7 +171,7 @@ def _text(value: Any) -> str:
 
 
 def runs_grid(joined: Joined) -> Grid:
-    """A row a run: what it differs in, how much it measured."""
+    """A row a run, numbered: what it differs in, how much it measured."""
     rows = [[str(place), *map(str, row)] for place, row in enumerate(joined.runs.itertuples(index=False), 1)]
     head = ["", *joined.runs]
     return Grid("Runs", head, rows, frozenset((0, *range(len(head) - 3, len(head)))), frozenset((1,)))
@@ -179,15 +180,15 @@ def runs_grid(joined: Joined) -> Grid:
 def over_grid(joined: Joined) -> Grid:
     """:attr:`Joined.over`, whole operations alone."""
     over = joined.over[joined.over["action"].isna()]
+    places = {run: str(place) for place, run in enumerate(joined.runs["run"], 1)}
     rows = [
-        [name, row["origin_region"], *(row[key] for key in joined.factors), str(row["runs"]), k_wire_text(row),
+        [name, row["origin_region"], ", ".join(places[run] for run in row["of"].split(" ")), k_wire_text(row),
          k_wire_text({f"k_wire{end}": row[f"k{end}"] for end in ("", "_low", "_high")}), number(row["service_ms"], 1)]
         for name, row in zip(labels(over), over.to_dict("records"), strict=True)
     ]  # fmt: skip
-    head = ["operation", "from", *joined.factors, "runs", "k of the wire", "k of the total", "service"]
-    place = len(head) - 4
-    return Grid("Over the runs that differ in nothing else: mean, and 95 % interval over the runs", head, rows,
-                frozenset(range(place, len(head))), frozenset((0, place + 1, place + 2)))  # fmt: skip
+    head = ["operation", "from", "runs", "k of the wire", "k of the total", "service"]
+    title = "Over the runs that differ in name and seed alone: mean, and 95 % interval over the runs"
+    return Grid(title, head, rows, frozenset((3, 4, 5)), frozenset((0, 3, 4)))
 
 
 def each_grid(joined: Joined, *, brief: bool = False) -> Grid:
