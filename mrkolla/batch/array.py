@@ -66,8 +66,10 @@ def _values(experiment: Mapping[str, Any], key: str, text: str) -> list[Any]:
     """The values that ``text`` gives ``key``: as in the file; text, where the key has text (``2025.1`` is a number)."""
     now: Any = experiment
     for step in _steps(key):
-        there = isinstance(step, int) == isinstance(now, list) and isinstance(now, dict | list)
-        now = now[step] if there and (step in now if isinstance(now, dict) else step < len(now)) else None
+        try:
+            now = now[step]
+        except (TypeError, KeyError, IndexError):
+            now = None
     loader = yaml.BaseLoader if isinstance(now, str) else yaml.SafeLoader
     try:
         return list(yaml.load(f"[{text}]", Loader=loader))
@@ -99,8 +101,8 @@ def refuse_together(clouds: Sequence[Experiment]) -> None:
         bed = cloud.testbed_as(G5kTestbed)
         if bed.reservation:
             raise InputError("testbed.reservation: the jobs of an array cannot begin at a date (OAR); leave it out")
-        own = {bed.place(name).vip for name in placement.region_names(cloud)} | {bed.vips}
-        own = {address for address in own if address}
+        places = [bed.vips, *(bed.place(name).vip for name in placement.region_names(cloud))]
+        own = {address for address in places if address}
         if taken := own & addresses:
             raise InputError(
                 f"testbed: {cloud.name} and a cloud before it have the address {min(taken)}: leave it out, and have"
