@@ -153,8 +153,8 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
         job, chains = output / f"{name}-{stamp}.sh", {name: output / f"{name}-{stamp}.json"}
         more_of = f" --testbed {shlex.quote(str(wanted.testbed.resolve()))}" if wanted.testbed else ""
         text = job_script(wanted, shlex.quote(str(wanted.files[0])) + more_of, shlex.quote(str(chains[name])))
-    for cloud, chain in chains.items():
-        write_chain(chain, {"experiment": cloud, "jobs": [], "run": None, "done": False})
+    for of, chain in chains.items():
+        write_chain(chain, {"experiment": of, "jobs": [], "run": None, "done": False})
     job.write_text(text)
     job.chmod(job.stat().st_mode | stat.S_IXUSR)
     links: list[dict[int, str]] = []
@@ -168,8 +168,8 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
             oar.delete(number)
         gone = f"; deleted: {', '.join(map(str, numbers))}" if numbers else ""
         raise type(refused)(f"{refused}{gone}") from refused
-    for cloud, chain in chains.items():
-        own = [number for link in links for number, of in link.items() if of == cloud]
+    for of, chain in chains.items():
+        own = [number for link in links for number, whose in link.items() if whose == of]
         write_chain(chain, read_chain(chain) | {"jobs": own})
     return links
 

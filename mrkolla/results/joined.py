@@ -157,7 +157,7 @@ def _remarks(called: Sequence[str], found: dict[str, list[Any]], fits: Sequence[
             said.append(f"The runs were not made by the same {key.removeprefix(PROVENANCE)}: {'; '.join(whose)}.")
     each = [_operations(one) for one in fits]
     partly: dict[tuple[str, ...], set[str]] = {}
-    for operation in set.union(*each) - set.intersection(*each):
+    for operation in each[0].union(*each) - each[0].intersection(*each):
         own = tuple(name for name, one in zip(called, each, strict=True) if operation in one)
         partly.setdefault(own, set()).add(operation)
     return said + [f"In {', '.join(own)} alone: {_some(names)}." for own, names in sorted(partly.items())]
