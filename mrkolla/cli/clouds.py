@@ -42,11 +42,15 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
 
 def make_plan(args: argparse.Namespace) -> int:
     """Write the plan of an experiment."""
-    from mrkolla import config
+    from mrkolla import config, providers
     from mrkolla.base.progress import Progress
     from mrkolla.cloud.deployed import DeployedCloud
 
     experiment = config.load(args.file, args.testbed)
+    if experiment.synthetic is not None:
+        from mrkolla.cloud import synthetic
+
+        synthetic.need(providers.testbed(experiment.testbed.kind), experiment)
     with Progress(file=sys.stderr) as progress:
         folder = DeployedCloud(experiment, progress, args.output).write_plan(args.output)
     for path in sorted(folder.rglob("*")):

@@ -127,7 +127,6 @@ class Cloud:
         """Deploy what is not deployed, check it, and record what it is made of."""
         self.deployed.settle_faults()
         self.deployed.end_synthetic()
-        synthetic.foresee(self.deployed, self.experiment)
         for member in self.deployed.members.pending():
             # It joined in part and never served, or it was to leave anyway.
             self.progress.note(f"region {member.name}: it was {member.state} when that was cut off; it leaves now")
@@ -272,7 +271,7 @@ class Cloud:
         self._load.prepare(points)
         self.deployed.end_synthetic()  # of a run that was killed
         if self.experiment.sweep.synthetic_regions:
-            synthetic.foresee(self.deployed, self.experiment)
+            synthetic.foresee(self.deployed.testbed, self.experiment)
             made = SyntheticRegions(self.deployed, self.experiment, self._load.login())
             self._regions = self._synthetic.enter_context(made)
         known = estimate(self.experiment, self.folder.path.parent).point_s

@@ -81,6 +81,7 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
     name ends with it. Raises MrkollaError.
     """
     from mrkolla.base.progress import Progress
+    from mrkolla.cloud import synthetic
     from mrkolla.experiment.cloud import Cloud
     from mrkolla.experiment.runs import choose_run
 
@@ -95,6 +96,7 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
     testbed = providers.testbed(experiment.testbed.kind)
     testbed.need()  # before a run folder is made
     testbed.foresee(experiment, wanted.results)
+    synthetic.foresee(testbed, experiment)
     stack = ExitStack()
     held = stack.enter_context(writing(experiment.name, wanted.wait))  # before a run folder is chosen or made
     try:
