@@ -6,12 +6,10 @@ import gzip
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import stat
 import threading
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,17 +20,9 @@ from mrkolla.base.errors import CheckError, InputError, LackError
 from mrkolla.base.progress import Progress
 from mrkolla.cloud import backup as module
 from mrkolla.cloud.deployed import DeployedCloud
-from mrkolla.config.placement import PlacedHost
 from mrkolla.results.secrets import Blanks
+from tests.folders import DOCKER, FolderHost, placed, programs, write
 
-DOCKER = """#!/bin/sh
-case "$1 $2" in
-"volume ls") ls volumes ;;
-"volume inspect") test -d "volumes/$5" && echo "$PWD/volumes/$5" || { echo "no such volume: $5" >&2; exit 1; } ;;
-"exec --interactive") shift 5; exec "$@" ;;
-*) exit 1 ;;
-esac
-"""
 MARIADB = """#!/bin/sh
 tr '\\0' ' ' < /proc/$$/cmdline >> commands
 echo "$MYSQL_PWD" > password
@@ -66,50 +56,19 @@ INSERT INTO `user` (`id`) VALUES ('u');
 """
 
 
-@dataclass(frozen=True)
-class Here(remote.Host):
-    """A host that is a folder of this machine."""
-
-    folder: Path = Path()
-
-    def ssh(self, *arguments: str, control: bool = True) -> list[str]:
-        if not self.folder.exists():
-            return ["sh", "-c", "echo 'ssh: connect to host: No route to host' >&2; exit 255"]
-        words = [str(self.folder / "etc/kolla") if word == "/etc/kolla" else word for word in arguments]
-        return ["sh", "-c", f"cd {self.folder} && PATH=$PWD/bin:$PATH exec {shlex.join(words)}"]
-
-
-def write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-
-
-def programs(folder: Path, **texts: str) -> None:
-    for name, text in texts.items():
-        write(folder / "bin" / name.replace("_", "-"), text)
-        (folder / "bin" / name.replace("_", "-")).chmod(0o755)
-
-
 @pytest.fixture
 def cloud(experiment, tmp_path, monkeypatch):
     """A cloud of two regions whose hosts are folders below ``tmp_path / "hosts"``."""
     monkeypatch.setattr(module, "made_of", lambda hosts: {host.name: {"kernel": "6.1"} for host in hosts})
     cloud = DeployedCloud(experiment(), Progress(file=None), tmp_path / "run" / "logs")
-    cloud.regions = [
-        replace(region, hosts=tuple(at(placed, tmp_path) for placed in region.hosts)) for region in cloud.regions[:2]
-    ]
+    cloud.regions = [placed(region, tmp_path / "hosts") for region in cloud.regions[:2]]
     known = cloud.passwords()
     for region in cloud.regions:
-        for placed in region.hosts:
-            fill(placed.host.folder, known)
-    names = [placed.host.name for region in cloud.regions for placed in region.hosts]
+        for one in region.hosts:
+            fill(one.host.folder, known)
+    names = [one.host.name for region in cloud.regions for one in region.hosts]
     cloud.testbed = SimpleNamespace(running=lambda _: dict.fromkeys(names, True), paused=lambda _: [])
     return cloud
-
-
-def at(placed: PlacedHost, folder: Path) -> PlacedHost:
-    host = placed.host
-    return replace(placed, host=Here(host.name, host.address, folder=folder / "hosts" / host.name))
 
 
 def fill(folder: Path, known: dict) -> None:
@@ -326,7 +285,7 @@ def test_what_a_line_says_without_secrets(line, wanted):
 
 
 def test_reading_tells_what_a_host_said_of_it(tmp_path):
-    host = Here("h1", "10.0.0.1", folder=tmp_path)
+    host = FolderHost("h1", "10.0.0.1", folder=tmp_path)
     with remote.reading(host, ["cat"], b"abc") as stream:
         assert stream.read() == b"abc"
     with remote.reading(host, ["yes"], timeout=60) as stream, pytest.raises(ZeroDivisionError):
