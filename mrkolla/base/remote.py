@@ -121,13 +121,17 @@ def popen(host: Host, argv: list[str]) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def reading(host: Host, argv: list[str], input: bytes = b"", timeout: float = 60) -> Iterator[IO[bytes]]:
+def reading(
+    host: Host, argv: list[str], input: bytes = b"", *, timeout: float = 60, since: int | None = None
+) -> Iterator[IO[bytes]]:
     """What ``argv`` prints on ``host``, as a stream; what of it is not read is thrown away.
 
-    It reads ``input``, and is ended after ``timeout`` seconds or at an interruption (:func:`shell.interrupt`). Raises
-    LackError, at the end of the context, when the host cannot be reached or the command fails.
+    It reads ``input``, and is ended after ``timeout`` seconds or when :func:`shell.interrupt` is called; ``since``
+    is how many there were when the work began that this is a part of. Raises LackError, at the end of the context, when
+    the host cannot be reached or the command fails.
     """
-    late, done, before = threading.Event(), threading.Event(), shell.interruptions()
+    late, done = threading.Event(), threading.Event()
+    before = shell.interruptions() if since is None else since
     with tempfile.TemporaryFile() as said:
         line = host.ssh(*argv, control=False)
         process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)

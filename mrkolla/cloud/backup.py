@@ -146,7 +146,7 @@ class _Maker:
 
     def __init__(self, cloud: DeployedCloud, folder: Path, regions: list[Region], with_secrets: bool) -> None:
         self._cloud, self._folder, self._regions, self._with_secrets = cloud, folder, regions, with_secrets
-        self._before = shell.interruptions()
+        self._since = shell.interruptions()
         known = cloud.passwords()
         self._password = known["database_password"]
         self._secrets = passwords.values(known)
@@ -232,11 +232,16 @@ class _Maker:
     def _size(self, region: Region, host: Host, whole: _Part) -> dict[str, int] | None:
         """Bytes of each kind of thing that the host has; None, and a failure, where it does not say."""
         try:
-            said = {kind: _ask(host, _SIZE if kind != KEYS else _SIZE_IF_THERE, _PLACES[kind]) for kind in self._kinds}
+            said = {kind: self._ask(host, _SIZE_IF_THERE if kind == KEYS else _SIZE, kind) for kind in self._kinds}
             return {kind: int(size) for kind, size in said.items() if size}
         except (LackError, ValueError) as silent:
             whole.failed.append(_failure(region, host, "all", silent))
             return None
+
+    def _ask(self, host: Host, script: str, kind: str) -> str:
+        argv = ["sh", "-c", script, "sh", _PLACES[kind]]
+        with remote.reading(host, argv, timeout=_ASK_S, since=self._since) as stream:
+            return stream.read().decode(errors="replace").strip()
 
     def _host(self, region: Region, host: Host, kinds: list[str]) -> _Part:
         """The folders of a host."""
@@ -244,8 +249,6 @@ class _Maker:
         with self._cloud.progress.step(region.name, f"backup of {host.name}") as step:
             for kind in kinds:
                 try:
-                    if shell.interruptions() != self._before:
-                        return part
                     self._fetch(region, host, kind, part, step.detail)
                 except LackError as failed:
                     part.failed.append(_failure(region, host, kind, failed))
@@ -254,7 +257,9 @@ class _Maker:
     def _fetch(self, region: Region, host: Host, kind: str, part: _Part, say: Callable[[str], None]) -> None:
         """One folder of a host, file by file as it comes."""
         top, broken = PurePosixPath(region.name, host.name, kind), None
-        with remote.reading(host, ["sh", "-c", _TAR, "sh", _PLACES[kind]], timeout=_FETCH_S) as stream:
+        with remote.reading(
+            host, ["sh", "-c", _TAR, "sh", _PLACES[kind]], timeout=_FETCH_S, since=self._since
+        ) as stream:
             try:
                 with tarfile.open(fileobj=stream, mode="r|") as packed:
                     for member in packed:
@@ -327,7 +332,7 @@ class _Maker:
 
     def _database_size(self, region: Region, host: Host) -> int:
         with suppress(LackError):  # the dump tells of it
-            return Databases(region, host, self._password).size()
+            return Databases(region, host, self._password, self._since).size()
         return 0
 
     def _databases(self, region: Region, host: Host) -> _Part:
@@ -336,7 +341,9 @@ class _Maker:
         with self._cloud.progress.step(region.name, "databases") as step:
             try:
                 with _kept(path) as raw, _packing(raw, True) as out:
-                    dump = Databases(region, host, self._password).dump(out.write, self._blanks, step.detail)
+                    dump = Databases(region, host, self._password, self._since).dump(
+                        out.write, self._blanks, step.detail
+                    )
             except LackError as failed:
                 path.unlink()
                 part.failed.append(_failure(region, host, "databases", failed))
@@ -350,12 +357,6 @@ class _Maker:
 
 class _Secret(Exception):
     """A file that is left out, and why."""
-
-
-def _ask(host: Host, script: str, *arguments: str) -> str:
-    """What a script prints on ``host``; raises LackError."""
-    with remote.reading(host, ["sh", "-c", script, "sh", *arguments], timeout=_ASK_S) as stream:
-        return stream.read().decode(errors="replace").strip()
 
 
 def _need_room(folder: Path, need: int, target: Path) -> None:

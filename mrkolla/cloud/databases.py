@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import IO
 
 from mrkolla.base import remote
 from mrkolla.base.errors import LackError
@@ -53,19 +55,25 @@ class Dump:
 
 
 class Databases:
-    """The MariaDB of ``region``, reached on ``host`` with the ``password`` of its administrator."""
+    """The MariaDB of ``region``, reached on ``host`` with the ``password`` of its administrator.
 
-    def __init__(self, region: Region, host: Host, password: str) -> None:
-        self._region, self._host, self._password = region, host, f"{password}\n".encode()
+    ``since``: as of :func:`mrkolla.base.remote.reading`.
+    """
+
+    def __init__(self, region: Region, host: Host, password: str, since: int | None = None) -> None:
+        self._region, self._host, self._password, self._since = region, host, f"{password}\n".encode(), since
 
     def _argv(self, programs: tuple[str, str], *arguments: str) -> list[str]:
         where = ["--host", self._region.vip, "--port", str(DATABASE_PORT), "--user", "root"]
         return ["sh", "-c", _IN_CONTAINER, "sh", *programs, *where, *arguments]
 
+    def _reading(self, argv: list[str], input: bytes, timeout: float) -> AbstractContextManager[IO[bytes]]:
+        return remote.reading(self._host, argv, self._password + input, timeout=timeout, since=self._since)
+
     def ask(self, statement: str) -> list[list[str]]:
         """The rows that a statement gives. Raises LackError."""
         argv = self._argv(_SERVER, "--batch", "--skip-column-names")
-        with remote.reading(self._host, argv, self._password + statement.encode(), _ASK_S) as stream:
+        with self._reading(argv, statement.encode(), _ASK_S) as stream:
             said = stream.read().decode()
         return [line.split("\t") for line in said.splitlines()]
 
@@ -98,7 +106,7 @@ class Databases:
             _DUMPER, *_OPTIONS, *(f"--ignore-table-data={name}" for name in secret), "--databases", *found.rows
         )
         dropped: Counter[str] = Counter()
-        with remote.reading(self._host, argv, self._password, _DUMP_S) as stream:
+        with self._reading(argv, b"", _DUMP_S) as stream:
             last = b""
             for database, table, line in _located(stream, say):
                 kept = line
@@ -128,7 +136,7 @@ def _secret(columns: list[list[str]]) -> dict[str, str]:
     return found
 
 
-def _located(lines: Iterator[bytes], say: Callable[[str], None]) -> Iterator[tuple[str, str, bytes]]:
+def _located(lines: Iterable[bytes], say: Callable[[str], None]) -> Iterator[tuple[str, str, bytes]]:
     """Each line of a dump, with its database, and its table if it is a row of one."""
     database = ""
     for line in lines:

@@ -130,7 +130,9 @@ def mariadb(folder: Path, address: str, password: str) -> Iterator[None]:
     install = ["mariadb-install-db", f"--defaults-file={file}", "--user=root"]
     run([*install, "--auth-root-authentication-method=normal", "--skip-test-db"])
     server = ["mariadbd", f"--defaults-file={file}", "--user=root"]
-    said = f"FLUSH PRIVILEGES;\nCREATE USER root@'%' IDENTIFIED BY '{password}';\n"
+    # Those who come from 127.0.0.1 would be another one, without a password.
+    said = "FLUSH PRIVILEGES;\nDROP USER IF EXISTS root@'127.0.0.1', root@'::1';\n"
+    said += f"CREATE USER root@'%' IDENTIFIED BY '{password}';\n"
     run([*server, "--bootstrap"], said + "GRANT ALL ON *.* TO root@'%' WITH GRANT OPTION;\n")
     with subprocess.Popen(server, stdin=subprocess.DEVNULL) as process:
         try:
