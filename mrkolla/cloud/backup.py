@@ -256,7 +256,8 @@ class _Maker:
 
     def _fetch(self, region: Region, host: Host, kind: str, part: _Part, say: Callable[[str], None]) -> None:
         """One folder of a host, file by file as it comes."""
-        top, broken = PurePosixPath(region.name, host.name, kind), None
+        top = PurePosixPath(region.name, host.name, kind)
+        broken: tarfile.TarError | None = None
         with remote.reading(
             host, ["sh", "-c", _TAR, "sh", _PLACES[kind]], timeout=_FETCH_S, since=self._since
         ) as stream:
@@ -304,7 +305,7 @@ class _Maker:
         else:
             part.files.append(self._entry(path))
 
-    def _cleaned(self, name: PurePosixPath, data: IO[bytes]) -> Iterator[bytes]:
+    def _cleaned(self, name: PurePosixPath, data: io.BufferedIOBase) -> Iterator[bytes]:
         """A file in pieces without secrets; raises _Secret where it is one, or cannot be looked through."""
         assert self._blanks is not None
         if _SECRET_FILE.search(name.name):

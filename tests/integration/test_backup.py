@@ -61,7 +61,7 @@ ODD = r"""
 CREATE DATABASE odd CHARACTER SET utf8mb4;
 USE odd;
 CREATE TABLE kinds (id INT PRIMARY KEY AUTO_INCREMENT, words LONGTEXT, bytes LONGBLOB, at DATETIME(6), part DOUBLE,
-    bits BIT(9), twice INT AS (id * 2) PERSISTENT);
+    bits BIT(9), twice DOUBLE AS (part * 2) PERSISTENT);
 INSERT INTO kinds (words, bytes, at, part, bits) VALUES
     ('a ''quote'', a "quote", a \\ and\na line; -- no comment', x'00ff0a270d1a5c', '2026-11-30 04:05:06.789012', 0.1,
     b'101'), ('💡 ü INSERT INTO `kinds` VALUES (1)', '', NULL, 1e-300, NULL), (NULL, NULL, NULL, NULL, NULL),
