@@ -131,7 +131,7 @@ def assert_no_secrets(
 # What looks like a secret whose value nobody told us. A password that is a template, a shell's variable, blank or
 # starred is none; a literal may begin as these do.
 _VARIABLE = rb"\$(?:[{(]|(?-i:[A-Z_][A-Z0-9_]*|[a-z_]+)(?!\w)|\d(?![\w$]))"
-_WORD = rb"(?:null|none|true|false|yes|no|on|off|~)[\"']?\s*(?:$|[\s,}\]#;])"
+_WORD = rb"(?:null|none|true|false|yes|no|on|off|~)[\"']?\s*(?:$|[\s,)}\]#;])"
 _LITERAL = rb"(?![\"']?(?:[{*<]|" + _VARIABLE + rb"|" + _WORD + rb"))[\"']?"
 _END = rb"(?=[\"']?\s*(?:$|[,}\]#;&]))"
 _SUSPECTS = (
@@ -205,7 +205,8 @@ _CODE = (".html", ".js", ".svg")  # there "password = something" is a line of a 
 # A key of a configuration file (or of JSON, or Python) whose value is a secret, whatever it is, and may be quoted.
 _KEPT_SECRET = re.compile(
     rb"(?P<key>^\s*[\"']?[\w.-]*(?:passw(?:or)?d|passphrase|_pass|secret|secret_key|api_key|auth_key|private_key|psk|_token"
-    rb"|erlang_cookie|sst_auth)[\"']?\s*[:=]\s*)(?P<quote>[\"']?)(?=[^\s\"'])(?:.*?)(?P<rest>(?P=quote),?\s*)$",
+    rb"|erlang_cookie|sst_auth)[\"']?\s*[:=]\s*)(?P<quote>[\"']?)"
+    rb"(?!(?:null|none|true|false|yes|no|on|off|~)(?P=quote),?\s*$)(?=[^\s\"'])(?:.*?)(?P<rest>(?P=quote),?\s*)$",
     re.IGNORECASE,
 )
 _URL_PASSWORD = re.compile(rb"(?P<user>(?:://|,)[\w.%~-]*:)[^\s/@\"',]+(?=@[\w.\[-])")

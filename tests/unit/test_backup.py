@@ -276,6 +276,12 @@ def test_a_secret_that_was_overlooked_is_noticed_and_nothing_is_kept(cloud, tmp_
         ("admin_password = a b;c", "admin_password = ***"),
         ("  'SECRET_KEY': 'abc',", "  'SECRET_KEY': '***',"),
         ('"password_hash": "abc"', '"password_hash": "abc"'),
+        ("send_service_user_token = True", "send_service_user_token = True"),
+        ("  'can_set_password': False,", "  'can_set_password': False,"),
+        (
+            "Access denied for user 'root'@'h' (using password: NO)",
+            "Access denied for user 'root'@'h' (using password: NO)",
+        ),
         ("auth_type = password", "auth_type = password"),
         ("password_hash_rounds = 4", "password_hash_rounds = 4"),
         ("admin_password =", "admin_password ="),
@@ -294,7 +300,7 @@ def test_reading_tells_what_a_host_said_of_it(tmp_path):
     host = FolderHost("h1", "10.0.0.1", folder=tmp_path)
     with remote.reading(host, ["cat"], b"abc") as stream:
         assert stream.read() == b"abc"
-    with remote.reading(host, ["yes"], timeout=60) as stream, pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError), remote.reading(host, ["yes"], timeout=60) as stream:
         assert stream.read(2) == b"y\n"
         raise ZeroDivisionError
     with (
