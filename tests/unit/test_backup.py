@@ -21,6 +21,7 @@ from mrkolla.base.errors import CheckError, InputError, LackError
 from mrkolla.base.progress import Progress
 from mrkolla.cloud import backup as module
 from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.results import assert_no_secrets, bundling, layout
 from mrkolla.results.secrets import Blanks
 from tests.folders import DOCKER, FolderHost, placed, programs, write
 
@@ -313,3 +314,12 @@ def test_reading_tells_what_a_host_said_of_it(tmp_path):
         remote.reading(host, ["sleep", "60"], timeout=0.3),
     ):
         pass
+
+
+def test_the_report_and_bundles_leave_backups_alone(tmp_path):
+    write(tmp_path / "backups" / "one" / "passwords.yml", "key: a-long-secret\n")
+    write(tmp_path / "points.json", "[]")
+    with pytest.raises(CheckError, match=r"a secret stands in backups/one/passwords\.yml"):
+        assert_no_secrets(tmp_path, ["a-long-secret"])
+    assert assert_no_secrets(tmp_path, ["a-long-secret"], without=layout.BACKUPS).files == 1
+    assert bundling._choose(tmp_path, logs=True) == (["points.json"], ["backups/"])
