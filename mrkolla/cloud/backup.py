@@ -177,6 +177,7 @@ class _Maker:
             tasks += [partial(self._host, *one, list(sizes[one] or ())) for one in there]
             for part in pool.map(lambda task: task(), tasks):
                 whole += part
+        whole.failed.sort(key=lambda one: (one["region"], one["host"], one["what"]))
         if not whole.files:
             raise LackError(f"no backup was made: {_of(whole.failed)}")
         if self._with_secrets:

@@ -148,7 +148,7 @@ def mariadb(folder: Path, address: str, password: str) -> Iterator[None]:
 
 def run(argv: list[str], stdin: str | bytes = "", **environment: str) -> str:
     data = stdin if isinstance(stdin, bytes) else stdin.encode()
-    done = subprocess.run(argv, input=data, env=os.environ | environment, capture_output=True, timeout=120)
+    done = subprocess.run(argv, input=data, env=os.environ | environment, capture_output=True, timeout=600)
     assert done.returncode == 0, f"{argv[:3]}: {(done.stdout + done.stderr)[-2000:]!r}"
     return done.stdout.decode()
 
