@@ -26,7 +26,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from mrkolla import __version__
 from mrkolla.base import files, remote, shell
 from mrkolla.base.errors import CheckError, InputError, LackError
 from mrkolla.base.remote import Host
@@ -35,7 +34,7 @@ from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.made_of import made_of
 from mrkolla.config.placement import Region
 from mrkolla.kolla import passwords
-from mrkolla.results import assert_no_secrets, layout
+from mrkolla.results import assert_no_secrets, facts, layout
 from mrkolla.results.secrets import Blanks
 
 MANIFEST, DUMP = "manifest.json", "databases.sql.gz"
@@ -202,7 +201,7 @@ class _Maker:
         return {
             "cloud": cloud.experiment.name,
             "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "mrkolla": __version__,
+            "mrkolla": facts.versions().get("mrkolla"),
             "release": cloud.experiment.release,
             "kolla_ansible": cloud.release.kolla_ansible,
             "testbed": cloud.experiment.testbed.kind,

@@ -137,6 +137,7 @@ def test_logs_configuration_and_databases_without_a_secret(cloud, tmp_path):
     assert left["databases.sql.gz: keystone.password"]["rows"] == 3
     assert left["databases.sql.gz: keystone.project"]["rows"] == 1
     assert manifest["failed"] == [] and manifest["secrets"] is False and manifest["release"] == "2025.1"
+    assert manifest["mrkolla"]
     assert manifest["regions"]["AR"]["hosts"]["ar-control1"]["made_of"] == {"kernel": "6.1"}
     assert json.loads((target / "manifest.json").read_text()) == manifest
     for one in manifest["files"]:
