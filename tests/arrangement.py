@@ -24,6 +24,7 @@ _HOSTS += ("test_report_browser",)
 _HOSTS += (
     "test_keystone_places",
     "test_keystone_galera",
+    "test_backup",
     "test_middleware_keystone",
     "test_middleware_keepalive",
     "test_rally_keystone",

@@ -139,6 +139,11 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         "bring a saved cloud back",
         "mrkolla restore base --check",
     ),
+    "backup": (
+        *_of("clouds", "backup", "backup_options"),
+        "keep every region's logs, rendered configuration and databases in the run folder, without secrets",
+        "mrkolla backup --regions AR,OSR1",
+    ),
     "destroy": (
         *_of("clouds", "destroy", "destroy_options"),
         "remove a cloud and all that belongs to it",

@@ -21,7 +21,7 @@ from mrkolla.base.progress import Progress
 from mrkolla.batch.estimate import estimate
 from mrkolla.bench import BenchContext
 from mrkolla.check import Report
-from mrkolla.cloud import computes, membership, saved, synthetic
+from mrkolla.cloud import backup, computes, membership, saved, synthetic
 from mrkolla.cloud.configure import configure
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.deploying import deploy
@@ -40,6 +40,7 @@ from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
 from mrkolla.results import Analysis, RunFolder, assert_no_secrets, endpoint_table, latency_table, render, write_all
 from mrkolla.results import synthetic as seen_synthetic
+from mrkolla.results.layout import BACKUPS
 
 
 class Cloud:
@@ -447,7 +448,8 @@ class Cloud:
                 self._raise_for_points()  # none of them gave a sample that counts
                 raise
             step.detail("looking for secrets")
-            assert_no_secrets(self.folder.path, [*passwords.values(cloud.passwords()), *self._load.secrets()])
+            secrets = [*passwords.values(cloud.passwords()), *self._load.secrets()]
+            assert_no_secrets(self.folder.path, secrets, without=BACKUPS)  # those that may hold some say so
         self._last_words = [
             *(table if isinstance(table, str) else table(analysis) for table in tables),
             render(endpoint_table(self.folder.read_json("endpoints.json", []))),
@@ -470,6 +472,17 @@ class Cloud:
             if bad[status]:
                 first = bad[status][0]
                 raise BenchError(f"{len(bad[status])} points {what}; {first['point']}: {first['reason']}")
+
+    def backup(self, target: Path | None = None, *, regions: Sequence[str] = (), with_secrets: bool = False) -> Path:
+        """Keep logs, rendered configuration and databases of each region (or of ``regions``) in the run folder.
+
+        See :mod:`mrkolla.cloud.backup`. ``target`` is a new folder to make instead; it is returned. Raises LackError
+        for what a host did not give, once all else is there.
+        """
+        target = target or backup.place(self.folder.path)
+        manifest = backup.backup(self.deployed, target, regions=regions, with_secrets=with_secrets)
+        backup.need_whole(manifest, target)
+        return target
 
     def destroy(self) -> None:
         """Remove the cloud; the run folder stays."""
