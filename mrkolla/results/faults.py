@@ -87,8 +87,8 @@ def recovery(own: pd.DataFrame, lasts_s: float) -> tuple[float, float]:
     """(down, back after) of one operation, in s; (NaN, NaN) when none failed since the fault began.
 
     It is down from the start of one that failed until the first of :data:`IN_A_ROW` in a row that were done, and that
-    may happen more than once: ``down`` is the sum. ``back after`` counts from the end of the fault to the last time that
-    it was back: 0 when that was before. Both are infinity when it was down at the end of the load.
+    may happen more than once: ``down`` is the sum. ``back after`` counts from the end of the fault to the last time
+    that it was back: 0 when that was before. Both are infinity when it was down at the end of the load.
     """
     since = own[own["at_s"] >= 0]
     good, at = (since["outcome"] == "done").to_numpy(), since["at_s"].to_numpy()
