@@ -13,7 +13,7 @@ Glance, Neutron and Nova with a token that the service has not seen, and with on
 between OSR1 and the AR are dropped, for longer than services cache a token, and the link heals. Each operation is
 done, refused (with a status) or hung at its deadline. Reported are, for each operation, how it failed so long after
 the cut, and when it was back; the requests a second at the AR when everybody tries again; and what the check finds at
-the end. OSR2 is the control.
+the end. OSR2 is the control. In OSR1 one guest asks another all along, by ping and by HTTP: the data plane.
 """
 
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)

@@ -15,8 +15,8 @@ import pytest
 CLOUD, HOSTS = "cloud", "hosts"
 
 #: The order of a cloud's life, and then those that have clouds of their own (there is memory for one at a time).
-_CLOUD = ("test_two_regions", "test_measuring", "test_region_join", "test_pairs", "test_destroy", "test_shapes")
-_CLOUD += ("test_static_two_regions", "test_oar_two_regions")
+_CLOUD = ("test_two_regions", "test_measuring", "test_blackout", "test_region_join", "test_pairs", "test_destroy")
+_CLOUD += ("test_shapes", "test_static_two_regions", "test_oar_two_regions")
 #: What needs the images comes when they are there; what measures round trips when the cores are least busy.
 _HOSTS = ("test_newton", "test_probe_keystone", "test_region_keystone", "test_releases", "test_wheel")
 _HOSTS += ("test_edits_fake",)
@@ -24,6 +24,7 @@ _HOSTS += ("test_report_browser",)
 _HOSTS += (
     "test_keystone_places",
     "test_keystone_galera",
+    "test_backup",
     "test_middleware_keystone",
     "test_middleware_keepalive",
     "test_rally_keystone",

@@ -30,5 +30,5 @@ def refuse_empty(args: argparse.Namespace, what: str) -> None:
         InputError: there is one.
     """
     for name, value in vars(args).items():
-        if value == "":
+        if value == "" or (isinstance(value, list) and "" in value):
             raise InputError(f"{what}: '{name}' is empty (from a variable that is not set?)")

@@ -11,6 +11,7 @@ from mrkolla.base import shell
 from mrkolla.base.errors import DeployError, LackError
 
 _SECTOR = 512
+_ENVIRONMENT = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
 
 
 def partition(disk: Path, table: str) -> None:
@@ -26,11 +27,10 @@ def boot_partition(disk: Path, start: int, size: int, files: Mapping[str, Path],
     ``files`` maps names there (``syslinux.cfg`` among them) to files here. Raises
     LackError and DeployError.
     """
-    env = {**os.environ, "MTOOLS_SKIP_CHECK": "1"}
     image = f"{disk}@@{start}"
 
     def call(*argv: str) -> None:
-        shell.must(list(argv), log, timeout=60, what=argv[0], env=env)
+        shell.must(list(argv), log, timeout=60, what=argv[0], env=_ENVIRONMENT)
 
     call("mformat", "-i", image, "-F", "-T", str(size // _SECTOR), "-h", "16", "-s", "63", "::")
     call("syslinux", "--install", "--offset", str(start), str(disk))
@@ -41,6 +41,19 @@ def boot_partition(disk: Path, start: int, size: int, files: Mapping[str, Path],
         raise LackError("syslinux's mbr.bin is missing: apt-get install syslinux-common")
     with disk.open("r+b") as out:
         out.write(mbr.read_bytes()[:440])
+
+
+def copy(disk: Path, start: int, source: str, target: str) -> None:
+    """Copy a file from or to the partition of ``disk`` at ``start`` (bytes); ``::/NAME`` is one there.
+
+    Raises LackError where mcopy is missing, DeployError where it fails.
+    """
+    if not shutil.which("mcopy"):
+        raise LackError("mcopy is not installed: apt-get install mtools")
+    argv = ["mcopy", "-n", "-o", "-i", f"{disk}@@{start}", source, target]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=_ENVIRONMENT)
+    if done.returncode != 0:
+        raise DeployError(f"mcopy of {source} failed: {done.stderr.strip()[-200:]}")
 
 
 def need() -> None:

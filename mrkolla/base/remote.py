@@ -11,8 +11,12 @@ import os
 import shlex
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from mrkolla.base import private, shell
 from mrkolla.base.errors import LackError
@@ -116,6 +120,60 @@ def popen(host: Host, argv: list[str]) -> subprocess.Popen[str]:
         text=True,
         bufsize=1,
     )
+
+
+@contextmanager
+def reading(
+    host: Host, argv: list[str], input: bytes = b"", *, timeout: float = 60, since: int | None = None
+) -> Iterator[IO[bytes]]:
+    """What ``argv`` prints on ``host``, as a stream; what of it is not read is thrown away.
+
+    It reads ``input``, and is ended after ``timeout`` seconds or when :func:`shell.interrupt` is called; ``since``
+    is how many there were when the work began that this is a part of. Raises LackError, at the end of the context, when
+    the host cannot be reached or the command fails.
+    """
+    late, done = threading.Event(), threading.Event()
+    before = shell.interruptions() if since is None else since
+    with tempfile.TemporaryFile() as said:
+        line = host.ssh(*argv, control=False)
+        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        assert process.stdin is not None and process.stdout is not None
+
+        def watch() -> None:
+            waited = 0.0
+            while not done.wait(0.2):
+                waited += 0.2
+                if waited > timeout:
+                    late.set()
+                if late.is_set() or shell.interruptions() != before:
+                    process.kill()
+                    return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            with suppress(BrokenPipeError):  # it ended: its status says why
+                process.stdin.write(input)
+                process.stdin.close()
+            yield process.stdout
+            while process.stdout.read(2**16):
+                pass
+            status = process.wait()
+        finally:
+            done.set()
+            watcher.join()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if shell.interruptions() != before:
+            raise LackError(f"{host.name} ({host.address}): '{argv[0]}' was interrupted")
+        if late.is_set():
+            raise LackError(f"{host.name} ({host.address}): '{argv[0]}' did not end within {timeout:.0f} s")
+        if status != 0:
+            said.seek(0)
+            why = shell.last_words(subprocess.CompletedProcess(argv, status, b"", said.read()[-10_000:]))
+            what = "cannot be reached by SSH" if status == 255 else f"'{argv[0]}' failed"
+            raise LackError(f"{host.name} ({host.address}): {what}: {why}")
 
 
 def put(host: Host, data: str | bytes, path: str, mode: int = 0o644, timeout: float = 60) -> None:

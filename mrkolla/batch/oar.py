@@ -24,13 +24,16 @@ def _why(done: subprocess.CompletedProcess[str]) -> str:
     return (told or lines or [f"status {done.returncode}"])[-1][:300]
 
 
-def submit(arguments: list[str]) -> int:
-    """``oarsub`` with ``arguments``; returns the job's id. Raises InputError with OAR's reason when it refuses."""
+def submit(arguments: list[str]) -> list[int]:
+    """``oarsub`` with ``arguments``; returns the ids of its jobs in order: several of an array, whose id is the first.
+
+    Raises InputError with OAR's reason when it refuses.
+    """
     done = _call("oarsub", *arguments)
-    number = re.search(r"(?m)^OAR_JOB_ID=(\d+)\s*$", done.stdout)
-    if done.returncode != 0 or number is None:
+    numbers = [int(number) for number in re.findall(r"(?m)^OAR_JOB_ID=(\d+)\s*$", done.stdout)]
+    if done.returncode != 0 or not numbers:
         raise InputError(f"OAR refused the job: {_why(done)}")
-    return int(number[1])
+    return numbers
 
 
 def delete(number: int) -> None:

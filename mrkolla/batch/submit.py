@@ -1,4 +1,4 @@
-"""Experiments submitted as jobs of OAR: one, or a chain of which each begins when the one before has ended."""
+"""Experiments submitted as jobs of OAR: one, an array, or a chain, in which each begins when the one before ended."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import shlex
 import stat
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mrkolla import config
 from mrkolla.base.errors import InputError, MrkollaError
-from mrkolla.batch import oar
+from mrkolla.batch import array, oar
 from mrkolla.batch.chain import CHAIN, read_chain, write_chain
-from mrkolla.batch.estimate import Estimate, estimate, refuse_short
+from mrkolla.batch.estimate import estimate, refuse_short
 from mrkolla.batch.job import as_job
 from mrkolla.config import Experiment, placement
 from mrkolla.config.testbeds import G5kTestbed, walltime_s
@@ -25,12 +26,17 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 @dataclass(frozen=True)
 class Submission:
-    """What to submit: the script and its experiment, for how long, how often, and what else ``oarsub`` is told."""
+    """What to submit: the script and its experiments, for how long, how often, and what else ``oarsub`` is told.
+
+    ``copies`` (None: one cloud, as the file is) and ``vary`` are those of :func:`mrkolla.batch.array.expand`.
+    """
 
     script: Path
-    file: Path
+    files: tuple[Path, ...]
     walltime: str
     chain: int = 1
+    copies: int | None = None
+    vary: Mapping[str, str] = field(default_factory=dict)
     testbed: Path | None = None
     results: Path = Path("results")
     name: str | None = None
@@ -38,18 +44,36 @@ class Submission:
     properties: str | None = None
     options: list[str] = field(default_factory=list)
 
-    def experiment(self) -> Experiment:
-        """The experiment as the job will read it."""
-        return as_job(config.load(self.file, self.testbed))
+    @property
+    def is_array(self) -> bool:
+        """Whether each cloud has a file of its own, made here."""
+        return len(self.files) > 1 or self.copies is not None or bool(self.vary)
+
+    def clouds(self) -> list[Experiment]:
+        """The experiment of each cloud, as its job will read it."""
+        files = [as_job(config.load(file, self.testbed)) for file in self.files]
+        copies = 1 if self.copies is None else self.copies
+        return [cloud for file in files for cloud in array.expand(file, copies, self.vary)]
 
 
-def parts(file: Path) -> tuple[Path, Path]:
-    """The script and the experiment file that FILE (either of them) names: both have the same name.
+def parts(files: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
+    """The script and the experiment files that FILEs name: a script, files, or both.
 
-    Raises InputError when the other one is missing.
+    A script alone, or a file alone, names the other one, which has the same name. Raises InputError when one is
+    missing.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file; give an experiment script, or its file in configs/")
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; give an experiment script, or its file in configs/")
+    scripts = [file for file in files if file.suffix == ".py"]
+    if len(files) > 1:
+        if len(scripts) != 1:
+            raise InputError(
+                f"{len(files)} files with {len(scripts) or 'no'} script{'s' * (len(scripts) > 1)}: the clouds of an"
+                " array are run by one, so give it with them: SCRIPT.py A.yaml B.yaml"
+            )
+        return scripts[0].resolve(), tuple(file.resolve() for file in files if file not in scripts)
+    (file,) = files
     if file.suffix == ".py":
         other = file.resolve().parent.parent / "configs" / f"{file.stem}.yaml"
         pair = file, other
@@ -58,7 +82,7 @@ def parts(file: Path) -> tuple[Path, Path]:
         pair = other, file
     if not other.is_file():
         raise InputError(f"{file}: {other} is missing; an experiment's script and its file have the same name")
-    return pair[0].resolve(), pair[1].resolve()
+    return pair[0].resolve(), (pair[1].resolve(),)
 
 
 def resources(experiment: Experiment) -> str:
@@ -78,77 +102,109 @@ def resources(experiment: Experiment) -> str:
     return "+".join(groups)
 
 
-def check(wanted: Submission) -> Estimate:
-    """Raise, before anything is submitted, for a wrong walltime or one too short for what is left to do."""
+def check(wanted: Submission) -> list[Experiment]:
+    """The clouds; raises, before anything is submitted, for what is wrong, or for a walltime too short for one."""
     try:
         seconds = walltime_s(wanted.walltime)
     except ValueError as wrong:
         raise InputError(f"--walltime {wrong}") from wrong
     if wanted.chain < 1:
         raise InputError(f"--chain must be 1 or more, not {wanted.chain}")
-    experiment = wanted.experiment()
-    resources(experiment)
-    expected = estimate(experiment, wanted.results)
-    refuse_short(expected, seconds, wanted.chain)
-    return expected
+    clouds = wanted.clouds()
+    need = {cloud.name: resources(cloud) for cloud in clouds}
+    array.refuse_together(clouds)
+    first = clouds[0].name
+    if other := next((name for name, asked in need.items() if asked != need[first] and not wanted.resources), None):
+        raise InputError(
+            f"{first} needs {need[first]}, {other} needs {need[other]}, and the jobs of an array are alike: submit them"
+            " apart, or say what suits all with --resource"
+        )
+    for cloud in clouds:
+        try:
+            refuse_short(estimate(cloud, wanted.results), seconds, wanted.chain)
+        except InputError as short:
+            raise InputError(f"{cloud.name}: {short}" if wanted.is_array else str(short)) from short
+    return clouds
 
 
-def submit(wanted: Submission) -> list[int]:
-    """Submit the job, or the chain; returns the ids in order. When one is refused, those before are deleted."""
-    check(wanted)
-    experiment = wanted.experiment()
+def submit(wanted: Submission) -> list[dict[int, str]]:
+    """Submit the job, the array or the chain; returns for each link of the chain the id of each job and its cloud.
+
+    When one is refused, those before are deleted.
+    """
+    clouds = check(wanted)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    folder = wanted.results.resolve() / "jobs"
-    folder.mkdir(parents=True, exist_ok=True)
-    chain = folder / f"{experiment.name}-{stamp}.json"
-    job = folder / f"{experiment.name}-{stamp}.sh"
-    write_chain(chain, {"experiment": experiment.name, "jobs": [], "run": None, "done": False})
-    job.write_text(job_script(wanted, chain))
+    output = wanted.results.resolve() / "jobs"
+    output.mkdir(parents=True, exist_ok=True)
+    name, more = clouds[0].name, []
+    if wanted.is_array:
+        name = wanted.script.stem
+        folder = output / f"{name}-{stamp}"
+        folder.mkdir()
+        for cloud in clouds:
+            (folder / f"{cloud.name}.yaml").write_text(cloud.dump())
+        (folder / "clouds").write_text("".join(f"{cloud.name}\n" for cloud in clouds))
+        # oarsub hands the file's name to a shell.
+        more = ["--array-param-file", shlex.quote(str(folder / "clouds"))]
+        job, chains = folder / "job.sh", {cloud.name: folder / f"{cloud.name}.json" for cloud in clouds}
+        text = job_script(wanted, f'{shlex.quote(str(folder))}/"$1".yaml', f'{shlex.quote(str(folder))}/"$1".json')
+    else:
+        job, chains = output / f"{name}-{stamp}.sh", {name: output / f"{name}-{stamp}.json"}
+        more_of = f" --testbed {shlex.quote(str(wanted.testbed.resolve()))}" if wanted.testbed else ""
+        text = job_script(wanted, shlex.quote(str(wanted.files[0])) + more_of, shlex.quote(str(chains[name])))
+    for of, chain in chains.items():
+        write_chain(chain, {"experiment": of, "jobs": [], "run": None, "done": False})
+    job.write_text(text)
     job.chmod(job.stat().st_mode | stat.S_IXUSR)
-    numbers: list[int] = []
+    links: list[dict[int, str]] = []
     try:
         for _ in range(wanted.chain):
-            options = oarsub_options(wanted, experiment, folder, after=numbers[-1] if numbers else None)
-            numbers.append(oar.submit([*options, str(job)]))
+            options = oarsub_options(wanted, clouds[0], output / name, after=list(links[-1]) if links else [])
+            links.append(dict(zip(oar.submit([*options, *more, str(job)]), chains, strict=True)))
     except MrkollaError as refused:
+        numbers = [number for link in links for number in link]
         for number in numbers:
             oar.delete(number)
-        more = f"; deleted: {', '.join(map(str, numbers))}" if numbers else ""
-        raise type(refused)(f"{refused}{more}") from refused
-    write_chain(chain, read_chain(chain) | {"jobs": numbers})
-    return numbers
+        gone = f"; deleted: {', '.join(map(str, numbers))}" if numbers else ""
+        raise type(refused)(f"{refused}{gone}") from refused
+    for of, chain in chains.items():
+        own = [number for link in links for number, whose in link.items() if whose == of]
+        write_chain(chain, read_chain(chain) | {"jobs": own})
+    return links
 
 
-def oarsub_options(wanted: Submission, experiment: Experiment, folder: Path, after: int | None = None) -> list[str]:
+def oarsub_options(wanted: Submission, experiment: Experiment, output: Path, after: Sequence[int] = ()) -> list[str]:
     """The options of ``oarsub``: those of the experiment file's testbed, then those given by hand.
 
-    ``after``: the job before it in a chain, whose end it begins at; a date is the first job's alone.
+    ``output``: how the names of what jobs print begin. ``after``: the jobs before it in a chain, whose end it begins
+    at; a date is the first job's alone.
     """
     bed = experiment.testbed_as(G5kTestbed)
     asked = f"{wanted.resources or resources(experiment)},walltime={wanted.walltime}"
-    output = folder / f"{experiment.name}.%jobid%"
-    words = ["-l", asked, "-n", wanted.name or bed.job_name or f"mrkolla-{experiment.name}", "-q", bed.queue]
-    words += ["-O", f"{output}.out", "-E", f"{output}.err"]
+    found = ["-l", asked, "-n", wanted.name or bed.job_name or f"mrkolla-{output.name}", "-q", bed.queue]
+    found += ["-O", f"{output}.%jobid%.out", "-E", f"{output}.%jobid%.err"]
     if wanted.properties:
-        words += ["-p", wanted.properties]
+        found += ["-p", wanted.properties]
     if bed.project:
-        words += ["--project", bed.project]
-    if after is not None:
-        words += ["-a", str(after)]
-    elif bed.reservation:
-        words += ["-r", bed.reservation]
+        found += ["--project", bed.project]
+    for number in after:
+        found += ["-a", str(number)]
+    if bed.reservation and not after:
+        found += ["-r", bed.reservation]
     for kind in bed.job_type:
-        words += ["-t", kind]
-    return [*words, *wanted.options]
+        found += ["-t", kind]
+    return [*found, *wanted.options]
 
 
-def job_script(wanted: Submission, chain: Path) -> str:
-    """What each job of the chain runs: the experiment's script, by this very Python, where ``submit`` was called."""
-    argv = [sys.executable, str(wanted.script), str(wanted.file), "--results", str(wanted.results.resolve())]
-    if wanted.testbed:
-        argv += ["--testbed", str(wanted.testbed.resolve())]
+def job_script(wanted: Submission, file: str, chain: str) -> str:
+    """What each job runs: the experiment's script, by this very Python, where ``submit`` was called.
+
+    ``file`` (with options behind it) and ``chain`` are words of shell, in which ``$1`` is the cloud of an array's job.
+    """
+    argv = f"{shlex.join([sys.executable, str(wanted.script)])} {file}"
     lines = ["#!/bin/sh", "# Made by 'mrkolla g5k submit': the command of these jobs, to be read or run again."]
-    lines += [f"export {CHAIN}={shlex.quote(str(chain))}"]
+    lines += [f"export {CHAIN}={chain}"]
     if cache := os.environ.get("MRKOLLA_CACHE"):
         lines += [f"export MRKOLLA_CACHE={shlex.quote(cache)}"]
-    return "\n".join([*lines, f"cd {shlex.quote(str(Path.cwd()))} || exit 3", f"exec {shlex.join(argv)}", ""])
+    lines += [f"cd {shlex.quote(str(Path.cwd()))} || exit 3"]
+    return "\n".join([*lines, f"exec {argv} --results {shlex.quote(str(wanted.results.resolve()))}", ""])

@@ -201,12 +201,18 @@ def read(path: Path) -> Traffic:
         raise InputError(f"{path}: there is no such file; 'mrkolla traffic record RUN -o {path}' makes one") from None
     except (OSError, pa.ArrowException) as wrong:
         raise InputError(f"{path}: no traffic file: {str(wrong).splitlines()[0]}") from None
-    about = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    try:
+        about = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    except ValueError:
+        about = {}
     if "version" not in about:
         raise InputError(f"{path}: no traffic file: 'mrkolla traffic record RUN -o FILE' makes one")
     if (version := about.pop("version")) != VERSION:
         raise InputError(f"{path}: a traffic file of version {version}, and this is of {VERSION}: record it anew")
-    return Traffic(**about, requests=tuple(Request(**row) for row in table.to_pylist()))
+    try:
+        return Traffic(**about, requests=tuple(Request(**row) for row in table.to_pylist()))
+    except TypeError:
+        raise InputError(f"{path}: has not what a traffic file of version {VERSION} has: record it anew") from None
 
 
 __all__ = ["ISSUE", "KINDS", "VALIDATE", "VERSIONS", "Request", "Traffic", "read", "record", "write"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -71,20 +71,28 @@ def delete_server(connection: Any, server_id: str, wait_s: float = 120) -> None:
         connection.compute.wait_for_delete(server, interval=2, wait=wait_s)
 
 
-def stale(description: str | None, now: float) -> bool:
-    """Whether a project's description says that a check made it longer than STALE_S seconds ago."""
+def stale(description: str | None, now: float, older_s: float = STALE_S) -> bool:
+    """Whether a project's description says that a check made it longer than ``older_s`` seconds ago."""
     match = re.search(r"mrkolla check at (\d+)", description or "")
-    return match is not None and now - int(match[1]) > STALE_S
+    return match is not None and now - int(match[1]) > older_s
 
 
-def sweep(admins: dict[str, Any], identity: Any, regions: list[RegionView]) -> list[Finding]:
+def sweep(
+    admins: dict[str, Any],
+    identity: Any,
+    regions: Sequence[RegionView],
+    prefix: str = PREFIX,
+    older_s: float = STALE_S,
+) -> list[Finding]:
     """Remove what a killed check left behind; findings for what cannot be removed.
 
-    ``admins`` is region name -> connection of an admin.
+    ``admins`` is region name -> connection of an admin. Its projects are those whose names begin with ``prefix``, made
+    longer than ``older_s`` seconds ago.
     """
     findings = []
+    now = time.time()
     projects = [
-        one for one in identity.projects() if one.name.startswith(PREFIX) and stale(one.description, time.time())
+        one for one in identity.projects() if one.name.startswith(prefix) and stale(one.description, now, older_s)
     ]
     for project in projects:
         for region in regions:

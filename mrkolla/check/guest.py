@@ -42,7 +42,8 @@ class Trial:
     """One region's guest: ``user`` and ``admin`` are connections to that region, ``project_id`` is the user's.
 
     :meth:`run` fills ``image`` (the name of the uploaded image), ``network`` (that of the network), ``findings``,
-    ``facts`` and ``skipped``; ``undo`` removes what it made. ``say`` is told each step; ``stop`` ends its waits.
+    ``facts`` and ``skipped``; ``undo`` removes what it made. ``say`` is told each step; ``stop`` ends its waits;
+    ``may_boot`` is asked once all is made that a guest needs, and may take its time.
     """
 
     view: CloudView
@@ -50,6 +51,7 @@ class Trial:
     undo: Undo
     stop: threading.Event
     say: Callable[[str], None] = lambda step: None
+    may_boot: Callable[[], bool] = lambda: True
     name: str = ""
     user: Any = None
     admin: Any = None
@@ -76,7 +78,10 @@ class Trial:
             service = "network"
             network = self._network()
             service = "compute"
-            server = self._boot(image, flavor, network)
+            server = None
+            if self.may_boot():
+                started = time.monotonic()
+                server = self._active(self._server(self.name, image, flavor, {"uuid": network.id}), started)
             if server is not None:
                 self._read_guest(server)
         except API_ERRORS as error:
@@ -151,14 +156,15 @@ class Trial:
         for group in list(self.admin.network.security_groups(project_id=self.project_id)):
             self.admin.network.delete_security_group(group.id)
 
-    def _boot(self, image: Any, flavor: Any, network: Any) -> Any:
-        """The server when it became ACTIVE; None, with a finding, when it did not."""
-        started = time.monotonic()
-        server = self.user.compute.create_server(
-            name=self.name, image_id=image.id, flavor_id=flavor.id, networks=[{"uuid": network.id}]
-        )
-        made = server.id
-        self.undo.push("compute", f"server {self.name}", lambda: delete_server(self.user, made))
+    def _server(self, name: str, image: Any, flavor: Any, network: dict[str, str]) -> str:
+        """Have a server made, with one card in ``network`` (as Nova takes it); returns its id."""
+        server = self.user.compute.create_server(name=name, image_id=image.id, flavor_id=flavor.id, networks=[network])
+        made: str = server.id
+        self.undo.push("compute", f"server {name}", lambda: delete_server(self.user, made))
+        return made
+
+    def _active(self, made: str, started: float) -> Any:
+        """The server of that id, asked for at ``started``, when it is ACTIVE; None, with a finding, when it is not."""
         while True:
             server = self.user.compute.get_server(made)
             waited = time.monotonic() - started

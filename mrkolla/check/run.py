@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from mrkolla.base.errors import InputError
 from mrkolla.check import browser, shown
 from mrkolla.check.authtoken import check_authtoken
-from mrkolla.check.cleanup import PREFIX, Undo, sweep
+from mrkolla.check.cleanup import Undo, sweep
 from mrkolla.check.client import connect, one_line
 from mrkolla.check.containers import check_containers
 from mrkolla.check.endpoints import endpoint_findings, list_endpoints
@@ -22,14 +20,15 @@ from mrkolla.check.guest import API_ERRORS, Trial
 from mrkolla.check.horizon import Horizon, HorizonError
 from mrkolla.check.keystone import check_keystone
 from mrkolla.check.model import CloudView, Finding, RegionView, Report
+from mrkolla.check.person import Person, make_person
 from mrkolla.check.services import check_services
 
 PARTS = ("endpoints", "authtoken", "keystone", "containers", "services", "guest", "horizon")
 #: Horizon in a real browser, which most machines do not have: only when asked for.
 BROWSER = "browser"
-DOMAIN = "default"
 
 Progress = Callable[[str, str], None]
+_Look = Callable[[], list[Finding]]
 
 
 def check(view: CloudView, progress: Progress = lambda region, step: None, parts: Collection[str] = PARTS) -> Report:
@@ -56,25 +55,14 @@ def check(view: CloudView, progress: Progress = lambda region, step: None, parts
     return run.report
 
 
-@dataclass(frozen=True)
-class _Person:
-    """The normal user that the check is."""
-
-    name: str
-    password: str
-    project_id: str
-
-    def auth(self) -> dict[str, str]:
-        domains = {"user_domain_name": "Default", "project_domain_name": "Default"}
-        return {"username": self.name, "password": self.password, "project_name": self.name, **domains}
-
-
 class _Check:
     def __init__(self, view: CloudView, progress: Progress, parts: Collection[str]) -> None:
         self.view, self.progress, self.parts = view, progress, parts
         self.report = Report()
         self.stop = threading.Event()
         self.undo = Undo(view.admin_region.name)
+        #: What was found of each region's services, where they are looked at.
+        self.services: dict[str, Future[list[Finding]]] = {}
 
     def all(self) -> None:
         """All parts; findings, facts and what was skipped go to the report."""
@@ -91,25 +79,31 @@ class _Check:
         if "endpoints" in self.parts:
             self.progress(ar, "endpoints")
             self.report.findings += endpoint_findings(self.view, rows)
-        looks = {"authtoken": self._authtoken, "services": self._services}
-        wanted = [(look, region) for name, look in looks.items() if name in self.parts for region in self.view.osrs]
+        looks: list[_Look] = []
+        if "authtoken" in self.parts:
+            looks += [partial(self._authtoken, region) for region in self.view.osrs]
         if "containers" in self.parts:
-            wanted += [(self._containers, region) for region in self.view.regions]
+            looks += [partial(self._containers, region) for region in self.view.regions]
         if "keystone" in self.parts:
-            own = [region for region in self.view.osrs if region.keystone]
-            wanted += [(partial(self._keystone, admin), region) for region in own]
-        self._side_by_side(wanted, lambda one: one[0](one[1]))
+            looks += [partial(self._keystone, admin, region) for region in self.view.osrs if region.keystone]
+        self.report.findings += self._side_by_side(looks)
+        # Services that a cloud has just started take half a minute to report: the guests' things are made meanwhile.
+        looks = []
+        if "services" in self.parts:
+            self.services = {region.name: Future() for region in self.view.osrs}
+            looks += [partial(self._services, region) for region in self.view.osrs]
         if "guest" in self.parts:
-            self._guests_and_horizon(admin)
+            looks.append(partial(self._guests_and_horizon, admin))
+        self.report.findings += self._side_by_side(looks)
 
-    def _side_by_side(self, items: Sequence[Any], work: Callable[[Any], list[Finding]]) -> None:
-        """Do ``work`` for all items at once and add their findings, in the items' order."""
-        if not items:
-            return
-        with ThreadPoolExecutor(max_workers=len(items)) as pool:
+    def _side_by_side(self, looks: Sequence[_Look]) -> list[Finding]:
+        """Do all ``looks`` at once; their findings, in the order of the looks."""
+        if not looks:
+            return []
+        with ThreadPoolExecutor(max_workers=len(looks)) as pool:
             try:
-                for findings in [future.result() for future in [pool.submit(work, item) for item in items]]:
-                    self.report.findings += findings
+                futures = [pool.submit(look) for look in looks]
+                return [finding for future in futures for finding in future.result()]
             except BaseException:
                 # The pool waits for its threads, which look at this.
                 self.stop.set()
@@ -129,69 +123,73 @@ class _Check:
 
     def _services(self, region: RegionView) -> list[Finding]:
         self.progress(region.name, "compute services and network agents")
-        say = self._say(region.name)
+        findings: list[Finding] = []
         try:
             admin = connect(self.view, self.view.admin_auth, region.name)
-            return check_services(admin, region, self.view.settle_s, self.stop, say)
+            findings = check_services(admin, region, self.view.settle_s, self.stop, self._say(region.name))
         except API_ERRORS as error:
-            return [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
+            findings = [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
+        finally:
+            self.services[region.name].set_result(findings)
+        return findings
+
+    def _may_boot(self, region: str) -> Callable[[], bool]:
+        """What waits until the region's services were looked at, and says whether nothing was found."""
+        return lambda: region not in self.services or not self.services[region].result()
 
     def _say(self, region: str) -> Callable[[str], None]:
         return lambda step: self.progress(region, step)
 
-    def _guests_and_horizon(self, admin: Any) -> None:
+    def _guests_and_horizon(self, admin: Any) -> list[Finding]:
         broken = {finding.region for finding in self.report.findings}
         able = [region for region in self.view.osrs if region.name not in broken]
-        for region in self.view.osrs:
-            if region.name in broken:
-                self.report.skipped.append(f"{region.name}: guest and Horizon: mend what was found there first")
-        if not able:
-            return
-        trials = [Trial(self.view, one, Undo(one.name), self.stop, self._say(one.name)) for one in able]
+        trials = [
+            Trial(self.view, region, Undo(region.name), self.stop, self._say(region.name), self._may_boot(region.name))
+            for region in able
+        ]
+        findings: list[Finding] = []
+        removal: list[Finding] = []
         try:
-            admins = {region.name: connect(self.view, self.view.admin_auth, region.name) for region in able}
-            # Part of a project's things cannot be removed while another region does not work.
-            if able == self.view.osrs:
-                self.report.findings += sweep(admins, admin.identity, able)
-            person = self._make_person(admin.identity)
-            for trial in trials:
-                trial.name, trial.project_id = person.name, person.project_id
-                trial.user = connect(self.view, person.auth(), trial.region.name)
-                trial.admin = admins[trial.region.name]
-            # While guests boot, which takes longer, Horizon shows the images that they boot from.
-            works: list[Callable[[], list[Finding]]] = [partial(_guest, trial) for trial in trials]
-            if "horizon" in self.parts:
-                works.append(lambda: self._horizon(person, trials))
-            self._side_by_side(works, lambda work: work())
-            if BROWSER in self.parts:
-                self._browser(person, trials)
+            if trials:
+                findings = self._try(trials, admin)
         except API_ERRORS as error:
-            found = one_line(error)
             ar = self.view.admin_region.name
-            self.report.findings.append(Finding(ar, "identity", "", "a user for the check", "made", found))
+            findings.append(Finding(ar, "identity", "", "a user for the check", "made", one_line(error)))
         finally:
             for trial in trials:
                 self.report.facts += trial.facts
                 self.report.skipped += trial.skipped
-            self._side_by_side(trials, lambda trial: trial.undo.run(trial.say))
-            self.report.findings += self.undo.run(self._say(self.view.admin_region.name))
+            removal += self._side_by_side([partial(trial.undo.run, trial.say) for trial in trials])
+            removal += self.undo.run(self._say(self.view.admin_region.name))
+        down = {region.name for region in able if not self._may_boot(region.name)()}
+        for region in self.view.osrs:
+            if region.name in broken | down:
+                self.report.skipped.append(f"{region.name}: guest and Horizon: mend what was found there first")
+        # What a guest lacks where services are down, it lacks because of them.
+        return [finding for finding in findings if finding.region not in down] + removal
 
-    def _make_person(self, identity: Any) -> _Person:
-        """A project and a user with the role member, both of one new name, removed by the undo."""
-        name = PREFIX + secrets.token_hex(4)
-        password = secrets.token_urlsafe(24)
-        # The time lets a later check know what a killed one left.
-        description = f"made by a mrkolla check at {int(time.time())}, removed by it"
-        project = identity.create_project(name=name, domain_id=DOMAIN, description=description)
-        self.undo.push("identity", f"project {name}", lambda: identity.delete_project(project.id))
-        user = identity.create_user(
-            name=name, password=password, domain_id=DOMAIN, default_project_id=project.id, description=description
-        )
-        self.undo.push("identity", f"user {name}", lambda: identity.delete_user(user.id))
-        identity.assign_project_role_to_user(project.id, user.id, identity.find_role("member", ignore_missing=False).id)
-        return _Person(name, password, project.id)
+    def _try(self, trials: list[Trial], admin: Any) -> list[Finding]:
+        """Boot a guest in each trial's region, and look for what it boots from in Horizon."""
+        findings: list[Finding] = []
+        admins = {trial.region.name: connect(self.view, self.view.admin_auth, trial.region.name) for trial in trials}
+        # Part of a project's things cannot be removed while another region does not work.
+        if len(trials) == len(self.view.osrs):
+            findings += sweep(admins, admin.identity, [trial.region for trial in trials])
+        person = make_person(admin.identity, self.undo)
+        for trial in trials:
+            trial.name, trial.project_id = person.name, person.project_id
+            trial.user = connect(self.view, person.auth(), trial.region.name)
+            trial.admin = admins[trial.region.name]
+        # While guests boot, which takes longer, Horizon shows the images that they boot from.
+        looks: list[_Look] = [partial(_guest, trial) for trial in trials]
+        if "horizon" in self.parts:
+            looks.append(partial(self._horizon, person, trials))
+        findings += self._side_by_side(looks)
+        if BROWSER in self.parts:
+            findings += self._browser(person, trials)
+        return findings
 
-    def _horizon(self, person: _Person, trials: list[Trial]) -> list[Finding]:
+    def _horizon(self, person: Person, trials: list[Trial]) -> list[Finding]:
         """Wait until the images are uploaded, and look at them in Horizon."""
         ar = self.view.admin_region.name
         if not self.view.horizon_url:
@@ -214,11 +212,12 @@ class _Check:
                 self.report.facts.append((trial.region.name, "Horizon lists its images", trial.image))
         return findings
 
-    def _browser(self, person: _Person, trials: list[Trial]) -> None:
+    def _browser(self, person: Person, trials: list[Trial]) -> list[Finding]:
         ar = self.view.admin_region.name
         if not self.view.horizon_url:
             self.report.skipped.append("Horizon in a browser: the cloud's view has no URL of it")
-            return
+            return []
+        all_findings: list[Finding] = []
         self.progress(ar, "Horizon in a browser")
         osrs = [region.name for region in self.view.osrs]
         things = {
@@ -233,17 +232,18 @@ class _Check:
                 self.view.horizon_url, shots, pin=pin, log=shots.parent / "logs" / "chromedriver.log"
             ) as page:
                 page.log_in(person.name, person.password)
-                self.report.findings += shown.selector_findings(page, ar, osrs)
+                all_findings += shown.selector_findings(page, ar, osrs)
                 for trial in trials:
                     name = trial.region.name
                     self.progress(ar, f"Horizon in a browser: {name}")
                     findings = shown.region_findings(page, name, things, selector=len(osrs) > 1)
-                    self.report.findings += findings
+                    all_findings += findings
                     if not findings:
                         seen = ", ".join(things[kind][name] for kind in things if name in things[kind])
                         self.report.facts.append((name, "Horizon in a browser shows", seen or "empty pages"))
         except browser.BrowserError as error:
-            self.report.findings.append(Finding(ar, "dashboard", "", "Horizon in a browser", "pages", str(error)))
+            all_findings.append(Finding(ar, "dashboard", "", "Horizon in a browser", "pages", str(error)))
+        return all_findings
 
 
 def _guest(trial: Trial) -> list[Finding]:

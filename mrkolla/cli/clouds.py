@@ -1,4 +1,4 @@
-"""Verbs about whole clouds: deploy, check, list, log in, stop, start, pause, resume, save, restore, destroy."""
+"""Verbs about whole clouds: deploy, check, log in, stop, start, pause, resume, save, restore, back up, destroy."""
 
 from __future__ import annotations
 
@@ -42,11 +42,15 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
 
 def make_plan(args: argparse.Namespace) -> int:
     """Write the plan of an experiment."""
-    from mrkolla import config
+    from mrkolla import config, providers
     from mrkolla.base.progress import Progress
     from mrkolla.cloud.deployed import DeployedCloud
 
     experiment = config.load(args.file, args.testbed)
+    if experiment.synthetic is not None:
+        from mrkolla.cloud import synthetic
+
+        synthetic.need(providers.testbed(experiment.testbed.kind), experiment)
     with Progress(file=sys.stderr) as progress:
         folder = DeployedCloud(experiment, progress, args.output).write_plan(args.output)
     for path in sorted(folder.rglob("*")):
@@ -210,6 +214,32 @@ def save(args: argparse.Namespace) -> int:
 
     with deployed(args, writes=True) as cloud:
         print(saved.save(cloud, args.name))
+    return 0
+
+
+def backup_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``mrkolla backup``."""
+    parser.add_argument("--regions", metavar="A,B", help="of these regions alone (default: all)")
+    parser.add_argument(
+        "--with-secrets", action="store_true", help="passwords, keys and every row too, for nobody but you to read"
+    )
+    parser.add_argument(
+        *("-o", "--output"), type=arguments.path, metavar="DIR", help="folder to make (default: in the run folder)"
+    )
+    run_options(parser, writes=True)
+
+
+def backup(args: argparse.Namespace) -> int:
+    """Keep what a cloud's regions have: logs, rendered configuration, databases."""
+    from mrkolla.cloud import backup as of
+
+    # It reads from every host what there is, which another process would measure.
+    with deployed(args, writes=True) as cloud:
+        target = args.output or of.place(cloud.logs.parent)
+        regions = args.regions.split(",") if args.regions else ()
+        manifest = of.backup(cloud, target, regions=regions, with_secrets=args.with_secrets)
+    print(target)
+    of.need_whole(manifest, target)
     return 0
 
 

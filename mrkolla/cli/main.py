@@ -87,7 +87,7 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
     ),
     "report": (
         *_of("results", "report", "report_options"),
-        "make tables, figures and the report of a run again",
+        "make tables, figures and the report of a run again; of several runs, one report over all",
         "mrkolla report",
     ),
     "compare": (
@@ -139,6 +139,11 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
         "bring a saved cloud back",
         "mrkolla restore base --check",
     ),
+    "backup": (
+        *_of("clouds", "backup", "backup_options"),
+        "keep every region's logs, rendered configuration and databases in the run folder, without secrets",
+        "mrkolla backup --regions AR,OSR1",
+    ),
     "destroy": (
         *_of("clouds", "destroy", "destroy_options"),
         "remove a cloud and all that belongs to it",
@@ -177,7 +182,7 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
     ),
     "g5k": (
         *_of("g5k", "g5k", "options"),
-        "submit an experiment as a batch job of OAR, or as a chain of jobs",
+        "submit an experiment as a batch job of OAR, as an array of clouds, or as a chain of jobs",
         "mrkolla g5k submit configs/two_regions.yaml --testbed configs/g5k.yaml --walltime 4:00:00 --chain 3",
     ),
 }

@@ -173,15 +173,32 @@ def advise(args: argparse.Namespace) -> int:
 
 def report_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``mrkolla report``."""
+    runs = parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="a run, as --run; several are joined: folders, names, or bundles"
+    )
+    offer_runs(runs)
     run_options(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=arguments.path,
+        metavar="DIR",
+        help="where the report of several runs goes (default: RESULTS/joined; what is there is replaced)",
+    )
     format_option(parser)
 
 
 def report(args: argparse.Namespace) -> int:
-    """Tables, figures and the report of a run, again."""
+    """Tables, figures and the report of a run, again; or of several together."""
     from mrkolla.results import latency_table, render, write_all
 
-    with opened(args.results, args.run, keep=True) as folder:
+    if args.runs and args.run:
+        raise InputError("report: name the run once: RUN, or --run RUN")
+    if len(args.runs) > 1:
+        return _report_joined(args)
+    if args.output:
+        raise InputError("report: -o is for several runs; the report of one goes to its folder")
+    with opened(args.results, (args.runs or [args.run])[0], keep=True) as folder:
         analysis, path = write_all(folder), folder.path / "report.html"
         if args.format == "json":
             fits = analysis.fits.astype(object).where(analysis.fits.notna(), None)
@@ -189,6 +206,29 @@ def report(args: argparse.Namespace) -> int:
             return 0
         print(render(latency_table(analysis)))
         print(path)
+    return 0
+
+
+def _report_joined(args: argparse.Namespace) -> int:
+    from mrkolla.results import joined
+    from mrkolla.results.tables import render
+
+    out = args.output or args.results / "joined"
+    if RunFolder.marked(out):
+        raise InputError(f"{out}: is a run folder: give another for the report of several runs")
+    with ExitStack() as stack:
+        found = joined.join([stack.enter_context(opened(args.results, name)) for name in args.runs])
+        path = joined.write(found, out)
+    if args.format == "json":
+        tables = {"runs": found.runs, "over": found.over, "operations": found.named(found.analysis.fits)}
+        rows = {n: one.astype(object).where(one.notna(), None).to_dict("records") for n, one in tables.items()}
+        print_json({"report": path, "remarks": found.remarks, **rows})
+        return 0
+    for grid in (joined.runs_grid(found), joined.over_grid(found), joined.each_grid(found, brief=True)):
+        print(render(grid.rich()))
+    for remark in found.remarks:
+        print(remark)
+    print(path)
     return 0
 
 

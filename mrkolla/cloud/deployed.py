@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import requests
@@ -392,7 +391,9 @@ class DeployedCloud:
             wanted = {region.name for region in self.members.in_force(self.given).regions} | links_up(state)
         links: list[LocalLink | PlainLink] = [link for link in self.testbed.links(every) if link.osr in wanted]
         links += [link for link in self.inside() if split(link.admin)[0] in wanted]
-        return open_links(links, state, self.experiment.wan.driver, self.ends())
+        # A host of a region that joins meanwhile is no end of these links.
+        ends = [region for region in self.testbed.regions(every) if region.kind == AR or region.name in wanted]
+        return open_links(links, state, self.experiment.wan.driver, self.ends(ends))
 
     def inside(self) -> list[PlainLink]:
         """The links inside regions (``wan.links`` of the experiment), each between the hosts of two roles."""
@@ -418,10 +419,15 @@ class DeployedCloud:
             self.testbed.remove_synthetic(self.experiment.name)
             shutil.rmtree(self.synthetic)
 
-    def ends(self) -> Ends:
-        """What is set at both ends of each link; ``put()`` sets it."""
-        enter = partial(self.testbed.enter, self.experiment.name) if self.testbed.can("enter") else None
-        return Ends.of(enter, self.experiment.wan.tcp)
+    def ends(self, of: Sequence[Region] | None = None) -> Ends:
+        """What is set at both ends of each link; ``put()`` sets it at the hosts of the regions ``of``, or at all."""
+        names = None if of is None else {placed.host.name for region in of for placed in region.hosts}
+
+        def enter() -> dict[str, list[str]]:
+            hosts = self.testbed.enter(self.experiment.name)
+            return {name: prefix for name, prefix in hosts.items() if names is None or name in names}
+
+        return Ends.of(enter if self.testbed.can("enter") else None, self.experiment.wan.tcp)
 
     def tcp(self) -> dict[str, dict]:
         """What of TCP is in force at every host, as it says itself; see :class:`mrkolla.wan.tcp.Tcp`."""

@@ -27,8 +27,10 @@ from mrkolla.base.errors import BenchError, LackError, WanError
 from mrkolla.base.memory import free_gib
 from mrkolla.bench import replay, traffic
 from mrkolla.cloud.deployed import DeployedCloud
-from mrkolla.config import Experiment
+from mrkolla.config import Experiment, placement
 from mrkolla.config.sections import SYNTHETIC
+from mrkolla.providers.contract import Testbed
+from mrkolla.providers.local.constants import CONTROL_GIB, OTHER_GIB
 from mrkolla.wan import Rtt, Wan, verify
 
 #: Memory that one is taken to need: for its link's two delay lines (5.5 MiB each were seen), its namespace, its load.
@@ -50,18 +52,29 @@ def round_trips(number: int, between: tuple[float, float]) -> dict[str, float]:
     }
 
 
-def foresee(cloud: DeployedCloud, experiment: Experiment) -> None:
-    """Raise, before anything is made, InputError or LackError when there cannot be as many as the sweep wants."""
-    most = max(experiment.sweep.synthetic_regions, default=0)
-    if experiment.synthetic is None or not most:
-        return
+def need(testbed: Testbed, experiment: Experiment) -> int:
+    """How many the sweep wants at most. Raises InputError for a traffic file or a testbed that cannot have them."""
+    if experiment.synthetic is None:
+        return 0
     traffic.read(Path(experiment.synthetic.traffic))
-    cloud.testbed.synthetic(experiment, names(most))
-    need, free = most * EACH_MIB / 1024, free_gib()
-    if need > free:
+    if most := max(experiment.sweep.synthetic_regions, default=0):
+        testbed.synthetic(experiment, names(most))
+    return most
+
+
+def foresee(testbed: Testbed, experiment: Experiment) -> None:
+    """Raise, before anything is made, InputError or LackError when there cannot be as many as the sweep wants."""
+    if not (most := need(testbed, experiment)):
+        return
+    there = testbed.running(experiment)
+    control = ["control" in host.roles for host in placement.wanted(experiment) if not there.get(host.name)]
+    hosts = CONTROL_GIB * sum(control) + OTHER_GIB * (len(control) - sum(control))
+    takes, free = most * EACH_MIB / 1024, free_gib()
+    if takes + hosts > free:
+        others = f", the hosts that do not run yet {hosts:g} GiB" if hosts else ""
         raise LackError(
-            f"{most} synthetic regions take {most} x {EACH_MIB:g} MiB = {need:.1f} GiB of memory, and this machine has"
-            f" {free:.1f} GiB left: at most {int(free * 1024 / EACH_MIB)} can be had"
+            f"{most} synthetic regions take {most} x {EACH_MIB:g} MiB = {takes:.1f} GiB of memory{others}, and this"
+            f" machine has {free:.1f} GiB left: at most {max(0, int((free - hosts) * 1024 / EACH_MIB))} can be had"
         )
 
 
@@ -154,4 +167,4 @@ class SyntheticRegions:
         return found
 
 
-__all__ = ["EACH_MIB", "Load", "SyntheticRegions", "foresee", "names", "round_trips"]
+__all__ = ["EACH_MIB", "Load", "SyntheticRegions", "foresee", "names", "need", "round_trips"]

@@ -102,6 +102,11 @@ class Experiment(Model):
     faults: tuple[Annotated[FaultOptions, Choice("do", FAULTS)], ...] = Field(
         (), description="what is done to the cloud at each point, while the load of the probe (with a rate) goes on"
     )
+    guests: tuple[Text, ...] = Field(
+        (),
+        description="OSRs in which two guests are booted before each point's load; one asks the other, once a second,"
+        " by ping and by HTTP, as long as the load goes on",
+    )
     synthetic: Synthetic | None = Field(
         None, description="regions that real ones are measured beside, as many as sweep.synthetic_regions says"
     )
@@ -110,7 +115,13 @@ class Experiment(Model):
     @model_validator(mode="after")
     def _sections_agree(self) -> Experiment:
         checks = [self._wrong_names, self._wrong_rtts, self._wrong_computes, self._wrong_catalog]
-        checks += [self._wrong_synthetic, self._wrong_timeouts, self._wrong_topology, self._wrong_faults]
+        checks += [
+            self._wrong_synthetic,
+            self._wrong_timeouts,
+            self._wrong_topology,
+            self._wrong_faults,
+            self._wrong_guests,
+        ]
         wrong = [wrong for check in checks for wrong in check()]
         refuse([*wrong, *wrong_links(self.wan.links, shapes_of(self.admin_region, self.regions))])
         lack = self.testbed.lacks(len(self.regions) + 1)
@@ -170,6 +181,19 @@ class Experiment(Model):
             yield problem(f"{text}, and leave some for what comes after", here, None)
         if walltime is not None and end > walltime_s(walltime):
             yield problem(f"ends {end:g} s after the load began, and the whole job has {walltime}", here, None)
+
+    def _wrong_guests(self) -> Iterator[InitErrorDetails]:
+        drivers = {region.name: region.compute_driver for region in self.regions}
+        for index, name in enumerate(self.guests):
+            here = ("guests", index)
+            if name == self.admin_region.name:
+                yield problem(f"'{name}' is the admin region, which has no guests; remove it", here, name)
+            elif name not in drivers:
+                yield problem(f"unknown region '{name}'; {suggest(name, drivers)}", here, name)
+            elif drivers[name] == "fake":
+                yield problem(f"'{name}' has compute_driver fake, which runs no guest; remove it", here, name)
+            elif name in self.guests[:index]:
+                yield problem(f"'{name}' is listed twice; remove one", here, name)
 
     def _wrong_rtts(self) -> Iterator[InitErrorDetails]:
         names = [region.name for region in self.regions]

@@ -21,7 +21,7 @@ from mrkolla.base.progress import Progress
 from mrkolla.batch.estimate import estimate
 from mrkolla.bench import BenchContext
 from mrkolla.check import Report
-from mrkolla.cloud import computes, membership, saved, synthetic
+from mrkolla.cloud import backup, computes, membership, saved, synthetic
 from mrkolla.cloud.configure import configure
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.deploying import deploy
@@ -39,6 +39,7 @@ from mrkolla.faults.hold import entry
 from mrkolla.kolla import passwords
 from mrkolla.kolla.edits import edits_for
 from mrkolla.results import synthetic as seen_synthetic
+from mrkolla.results.layout import BACKUPS
 from mrkolla.results.report import write_all
 from mrkolla.results.secrets import assert_no_secrets
 from mrkolla.results.stats import Analysis
@@ -131,7 +132,6 @@ class Cloud:
         """Deploy what is not deployed, check it, and record what it is made of."""
         self.deployed.settle_faults()
         self.deployed.end_synthetic()
-        synthetic.foresee(self.deployed, self.experiment)
         for member in self.deployed.members.pending():
             # It joined in part and never served, or it was to leave anyway.
             self.progress.note(f"region {member.name}: it was {member.state} when that was cut off; it leaves now")
@@ -276,7 +276,7 @@ class Cloud:
         self._load.prepare(points)
         self.deployed.end_synthetic()  # of a run that was killed
         if self.experiment.sweep.synthetic_regions:
-            synthetic.foresee(self.deployed, self.experiment)
+            synthetic.foresee(self.deployed.testbed, self.experiment)
             made = SyntheticRegions(self.deployed, self.experiment, self._load.login())
             self._regions = self._synthetic.enter_context(made)
         expected_s = estimate(self.experiment, self.folder.path.parent).point_s
@@ -346,6 +346,7 @@ class Cloud:
         of = self.experiment.synthetic
         if point.synthetic_regions is not None and of is not None:
             inputs += [{"synthetic_regions": point.synthetic_regions, "rtt_ms": of.rtt_ms}, digest(Path(of.traffic))]
+        inputs += [{"guests": self.experiment.guests}] if self.experiment.guests else []
         return [*inputs, faults] if faults else inputs
 
     @contextmanager
@@ -451,7 +452,8 @@ class Cloud:
                 self._raise_for_points()  # none of them gave a sample that counts
                 raise
             step.detail("looking for secrets")
-            assert_no_secrets(self.folder.path, [*passwords.values(cloud.passwords()), *self._load.secrets()])
+            secrets = [*passwords.values(cloud.passwords()), *self._load.secrets()]
+            assert_no_secrets(self.folder.path, secrets, without=BACKUPS)  # those that may hold some say so
         self._last_words = [
             *(table if isinstance(table, str) else table(analysis) for table in tables),
             render(endpoint_table(self.folder.read_json("endpoints.json", []))),
@@ -474,6 +476,17 @@ class Cloud:
             if bad[status]:
                 first = bad[status][0]
                 raise BenchError(f"{len(bad[status])} points {what}; {first['point']}: {first['reason']}")
+
+    def backup(self, target: Path | None = None, *, regions: Sequence[str] = (), with_secrets: bool = False) -> Path:
+        """Keep logs, rendered configuration and databases of each region (or of ``regions``) in the run folder.
+
+        See :mod:`mrkolla.cloud.backup`. ``target`` is a new folder to make instead; it is returned. Raises LackError
+        for what a host did not give, once all else is there.
+        """
+        target = target or backup.place(self.folder.path)
+        manifest = backup.backup(self.deployed, target, regions=regions, with_secrets=with_secrets)
+        backup.need_whole(manifest, target)
+        return target
 
     def destroy(self) -> None:
         """Remove the cloud; the run folder stays."""

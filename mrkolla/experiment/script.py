@@ -82,6 +82,7 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
     """
     from mrkolla.base.progress import Progress
     from mrkolla.bench import make_tool
+    from mrkolla.cloud import synthetic
     from mrkolla.experiment.cloud import Cloud
     from mrkolla.experiment.runs import choose_run
 
@@ -99,6 +100,7 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
     testbed = providers.testbed(experiment.testbed.kind)
     testbed.need()  # before a run folder is made
     testbed.foresee(experiment, wanted.results)
+    synthetic.foresee(testbed, experiment)
     stack = ExitStack()
     held = stack.enter_context(writing(experiment.name, wanted.wait))  # before a run folder is chosen or made
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mrkolla.base import files
 from mrkolla.base.errors import BenchError
-from mrkolla.base.progress import Progress
+from mrkolla.base.progress import Progress, Step
 from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, Tool, catalog, make_tool
 from mrkolla.bench.accesslog import AccessLog, balancers
@@ -24,6 +24,7 @@ from mrkolla.bench.person import ensure_person
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import Experiment, Point
 from mrkolla.config.bench import ToolOptions
+from mrkolla.experiment.guests import Guests
 from mrkolla.experiment.point_links import Links
 from mrkolla.experiment.schedule import Schedule
 from mrkolla.results.store import RunFolder
@@ -159,54 +160,64 @@ class Load:
         """Run the tools of ``point`` from all OSRs at the same time; the samples go to ``links.samples``.
 
         What they asked of the AR's Keystone is counted in its access log. A tool that cannot be run is recorded in
-        ``links.failed``, and the point counts as failed. When the links break, the tools are ended.
+        ``links.failed``, and the point counts as failed. When the links break, the tools are ended. The guests that the
+        experiment watches are booted before, and what they said is among the samples.
         """
         links.point = point
         if links.refused is not None:
             return
-        cloud, context, experiment = self._cloud, self.context, self._experiment
+        cloud, experiment = self._cloud, self._experiment
+        what = BenchPoint(point.id, links.rtt_ms, links.before_ms(), point.repetition)
         with self._progress.step("bench", point.id) as step:
-            counts: dict[str, str] = {}
-
-            def show(region: str, done: int, total: int) -> None:
-                counts[region] = f"{region} {done} of {total}"
-                step.detail(", ".join(counts[name] for name in sorted(counts)))
-
-            context.progress, context.warn = show, links.warnings.append
-            faults = Schedule(cloud, experiment.faults, self._folder, point.id)
-            context.begun = faults.start
-            what = BenchPoint(point.id, links.rtt_ms, links.before_ms(), point.repetition)
-            links.filled = any(self._tools[key_of(entry)].fills_links for entry in point.bench)
-            launcher = context.launcher
-            context.launcher = started = Started(launcher)
-            self._hosts.begin(cloud.regions)
-            try:
-                with links.ends(started.end), AccessLog(cloud.regions, sender=self._sender()) as log:
-                    context.access_log = log
-                    asking = []
-                    with faults:
-                        for entry in point.bench:
-                            tool = self._tools[key_of(entry)]
-                            before = len(links.samples)
-                            links.samples.extend(tool.run(context, what, cloud.osrs))
-                            asking += links.samples[before:] if tool.asks_keystone else []
-                    step.detail("counting requests to Keystone")
-                    tools = self._folder.path / "tools"
-                    args = (log, asking, cloud.admin.name, cloud.osrs, point.id, tools, experiment.trace)
-                    links.warnings += observe(*args).warnings
-                    self._record("clocks", log.clocks())
-            except BenchError as broken:
-                # What tools say that were ended is no news.
-                links.failed = str(broken)
-                self._progress.warn(links.refused or str(broken))
-            finally:
-                context.access_log, context.launcher = None, launcher
-                started.close()
-                links.warnings += self._hosts.write(self._folder.path, self._folder.name, point.id)
-                if links.failed is None:
-                    links.refused = links.refused or faults.refused
+            with Guests(cloud, experiment.guests, links.warnings.append, step.detail) as guests:
+                if links.refused is None:  # they may have broken while guests booted
+                    self._run(point, links, what, step)
+            links.samples += guests.samples(self.context, what)
+            if guests.hosts:
+                self._record("guests", guests.hosts)
         for row in links.samples:
             row["settings"] = point.settings
+
+    def _run(self, point: Point, links: Links, what: BenchPoint, step: Step) -> None:
+        cloud, context, experiment = self._cloud, self.context, self._experiment
+        counts: dict[str, str] = {}
+
+        def show(region: str, done: int, total: int) -> None:
+            counts[region] = f"{region} {done} of {total}"
+            step.detail(", ".join(counts[name] for name in sorted(counts)))
+
+        context.progress, context.warn = show, links.warnings.append
+        faults = Schedule(cloud, experiment.faults, self._folder, point.id)
+        context.begun = faults.start
+        links.filled = any(self._tools[key_of(entry)].fills_links for entry in point.bench)
+        launcher = context.launcher
+        context.launcher = started = Started(launcher)
+        self._hosts.begin(cloud.regions)
+        try:
+            with links.ends(started.end), AccessLog(cloud.regions, sender=self._sender()) as log:
+                context.access_log = log
+                asking = []
+                with faults:
+                    for entry in point.bench:
+                        tool = self._tools[key_of(entry)]
+                        before = len(links.samples)
+                        links.samples.extend(tool.run(context, what, cloud.osrs))
+                        asking += links.samples[before:] if tool.asks_keystone else []
+                step.detail("counting requests to Keystone")
+                tools = self._folder.path / "tools"
+                args = (log, asking, cloud.admin.name, cloud.osrs, point.id, tools, experiment.trace)
+                links.warnings += observe(*args).warnings
+                self._record("clocks", log.clocks())
+        except BenchError as broken:
+            # What tools say that were ended is no news.
+            links.failed = str(broken)
+            self._progress.warn(links.refused or str(broken))
+        finally:
+            context.access_log, context.launcher = None, launcher
+            started.close()
+            links.warnings += self._hosts.write(self._folder.path, self._folder.name, point.id)
+            if links.failed is None:
+                links.refused = links.refused or faults.refused
 
     def close(self) -> None:
         """End what watches the hosts between points."""

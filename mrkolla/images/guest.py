@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 MODULES = ("virtio_pci", "virtio_net", "virtio_blk", "virtio_rng")
 _PACKAGES = ("linux-image-cloud-amd64", "busybox-static")
 _SIZE = 40 << 20
-_START = 1 << 20
+#: Where the disk's one partition begins, bytes.
+START = 1 << 20
 
 # Without KVM a quarter of the kernel's work is looking at what no guest here needs.
 _SYSLINUX = """\
@@ -69,7 +70,7 @@ def _build(folder: Path, log: Path, detail: Callable[[str], None]) -> None:
         (root / script).chmod(0o755)
     _modules(tree, kernel.name.removeprefix("vmlinuz-"), root)
     initrd = folder / "initrd.img"
-    _initrd(root, initrd)
+    pack(root, initrd)
     _disk(folder, kernel, initrd, log)
     cache.remove(tree)
     shutil.rmtree(root)
@@ -102,7 +103,8 @@ def _modules(tree: Path, version: str, root: Path) -> None:
     (root / "modules.order").write_text("\n".join(names) + "\n")
 
 
-def _initrd(root: Path, target: Path) -> None:
+def pack(root: Path, target: Path) -> None:
+    """Write what is in the folder ``root`` to ``target``, as an initrd. Raises DeployError."""
     names = "\n".join(sorted(str(path.relative_to(root)) for path in root.rglob("*")))
     argv = ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"]
     packed = subprocess.run(argv, cwd=root, input=names.encode(), capture_output=True, timeout=60)
@@ -118,6 +120,6 @@ def _disk(folder: Path, kernel: Path, initrd: Path, log: Path) -> None:
     with disk.open("wb") as out:
         out.truncate(_SIZE)
     (folder / "syslinux.cfg").write_text(_SYSLINUX)
-    bootdisk.partition(disk, f"start={_START // 512},type=c,bootable\n")
+    bootdisk.partition(disk, f"start={START // 512},type=c,bootable\n")
     files = {"vmlinuz": kernel, "initrd": initrd, "syslinux.cfg": folder / "syslinux.cfg"}
-    bootdisk.boot_partition(disk, _START, _SIZE - _START, files, log)
+    bootdisk.boot_partition(disk, START, _SIZE - START, files, log)

@@ -40,6 +40,8 @@ _HOME = {
     "against_itself": "comparison",
     "compare": "comparison",
     "Comparison": "comparison",
+    "join": "joined",
+    "Joined": "joined",
     "verdict": "comparison",
     "ecdf_figure": "figures",
     "heat_figure": "figures",

@@ -12,8 +12,8 @@ from mrkolla.results.gathering import Gathered
 
 #: Steps of the distributions: what a curve of a few hundred pixels can show.
 STEPS = np.linspace(0, 1, 101)
-#: Tools that measure links, not operations of services: what they carry has a table of its own.
-LINK_TOOLS = frozenset({"shaker"})
+#: Tools that measure links or guests' network, not operations of services: what they saw has tables of its own.
+LINK_TOOLS = frozenset({"shaker", "guests"})
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that what hangs on one can be kept
@@ -48,7 +48,7 @@ class Analysis:
 
     @cached_property
     def of_services(self) -> Analysis:
-        """Without the tools that measure links (:data:`LINK_TOOLS`); itself where nothing else was measured."""
+        """Without the tools that measure no service (:data:`LINK_TOOLS`); itself where nothing else was measured."""
         kept = {name: ~getattr(self, name)["tool"].isin(LINK_TOOLS) for name in ("points", "levels", "fits")}
         if kept["fits"].all() or not kept["fits"].any():
             return self

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from mrkolla.base import archives, files
 from mrkolla.base.errors import CheckError, InputError
-from mrkolla.results import columns, hosts, schema, shapes
+from mrkolla.results import columns, hosts, layout, schema, shapes
 from mrkolla.results.report import write_all
 from mrkolla.results.secrets import assert_no_secrets, suspects
 from mrkolla.results.store import RUN_NAME, RunFolder
@@ -33,7 +33,7 @@ SUMS, README = "SHA256SUMS", "README.md"
 _MADE_ANEW = (README, "summary.csv", "fits.csv", "phases.csv", "faults.csv", "figures", "report.html")
 # Never taken, whatever is in them: keys and passwords, what is half-written, what samples.parquet says already.
 _NEVER = ("*password*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "clouds.y*ml", "*openrc*", "known_hosts*", ".*")
-_FOLDERS_LEFT = ("parts", "logs")
+_FOLDERS_LEFT = ("parts", "logs", layout.BACKUPS)
 _WHAT = {
     "experiment.yaml": "the experiment as it was run, every default written out",
     "provenance.json": "versions, machine, regions and hosts, git revision",

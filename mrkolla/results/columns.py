@@ -79,10 +79,11 @@ STATISTICS: dict[str, tuple[str, str]] = {
     "refused": ("", "of these (or the share of these): answered by an error, or no connection was made"),
     "hung": ("", "of these (or the share of these): no answer until the deadline"),
     "how": ("", "how often the others failed how: hung, HTTP status, no connection"),
-    "down_s": ("s", "from the first that failed until it was back; empty: none failed; inf: not back by the end"),
-    "back_after_s": ("s", "from the end of the fault until the first of three in a row that were done; as down_s"),
+    "down_s": ("s", "from one that failed until it was back, summed; empty: none failed; inf: not back by the end"),
+    "back_after_s": ("s", "from the end of the fault until it was back: three in a row done; 0: was before; as down_s"),
     "at_s": ("s", "since the fault began; of a step its middle"),
     "echoes": ("", "echoes sent"),
+    "tolerance_ms": ("ms", "by how much the median of a link's echoes might differ from what was asked"),
     "lost": ("", "echoes without an answer"),
 }
 _QUANTILE = re.compile(r"[pq](\d+)_ms")

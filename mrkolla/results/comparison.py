@@ -33,7 +33,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -56,6 +56,8 @@ FEWEST_POINTS = 3
 #: What a row compares: the whole operation, or the time of services that a column of samples knows.
 WHOLE = "operation"
 SERVICES = {"Keystone": "keystone_server_s", "its region's services": "region_s"}
+#: How the names of what differs begin that is no key of the experiment file.
+PROVENANCE = "provenance: "
 #: Ways to split a run's repetitions that :func:`against_itself` tries.
 MOST_SPLITS = 20
 _GROUP = [*GROUP, "of"]
@@ -139,7 +141,7 @@ def compare(
     found.only_a.extend(_alone(left, right, among))
     found.only_b.extend(_alone(right, left, among))
     if isinstance(a, RunFolder) and isinstance(b, RunFolder):
-        found.differences.extend(_differences(a, b))
+        found.differences.extend((key, *values) for key, values in differing([a, b]).items())
     return found
 
 
@@ -371,22 +373,24 @@ def _corrected(p: np.ndarray, correction: str) -> np.ndarray:
     return corrected
 
 
-def _differences(a: RunFolder, b: RunFolder) -> list[tuple[str, Any, Any]]:
-    """Keys of the experiment files that differ, and versions that shape a result."""
-    one, two = (_flat(run.read_yaml("experiment.yaml", {}) or {}) for run in (a, b))
-    made = [run.read_json("provenance.json", {}) for run in (a, b)]
-    for flat, record in zip((one, two), made, strict=True):
-        flat |= {f"provenance: {name}": record.get(name) for name in ("kolla_ansible", "mrkolla", "machine")}
-        flat["provenance: revision"] = (record.get("revision") or {}).get("commit")
-    return [(k, one.get(k), two.get(k)) for k in dict.fromkeys([*one, *two]) if one.get(k) != two.get(k)]
+def differing(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
+    """Keys of the experiment files that differ, and versions that shape a result: the value of each run."""
+    flats = []
+    for run in runs:
+        flat, record = _flat(run.read_yaml("experiment.yaml", {}) or {}), run.read_json("provenance.json", {})
+        flat |= {f"{PROVENANCE}{name}": record.get(name) for name in ("kolla_ansible", "mrkolla", "machine")}
+        flats.append({**flat, f"{PROVENANCE}revision": (record.get("revision") or {}).get("commit")})
+    values = {key: [flat.get(key) for flat in flats] for key in dict.fromkeys(key for flat in flats for key in flat)}
+    return {key: of_runs for key, of_runs in values.items() if any(one != of_runs[0] for one in of_runs)}
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            k: v for name, inner in value.items() for k, v in _flat(inner, f"{key}.{name}" if key else name).items()
-        }
-    return {key: value}
+    inside: list[tuple[str, Any]] = []
+    if isinstance(value, dict):
+        inside = [(f"{key}.{name}" if key else name, inner) for name, inner in value.items()]
+    elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
+        inside = [(f"{key}[{place}]", inner) for place, inner in enumerate(value)]
+    return {k: v for name, inner in inside for k, v in _flat(inner, name).items()} if inside else {key: value}
 
 
 def grid(found: Comparison, *, everything: bool = False) -> Grid:

@@ -86,18 +86,24 @@ def windows(lasts_s: float) -> list[tuple[str, float, float]]:
 def recovery(own: pd.DataFrame, lasts_s: float) -> tuple[float, float]:
     """(down, back after) of one operation, in s; (NaN, NaN) when none failed since the fault began.
 
-    It is back with the first, after the end of the fault, of :data:`IN_A_ROW` in a row that were done: infinity when it
-    was not by the end of the load. It was down from the start of the first that failed until then.
+    It is down from the start of one that failed until the first of :data:`IN_A_ROW` in a row that were done, and that
+    may happen more than once: ``down`` is the sum. ``back after`` counts from the end of the fault to the last time
+    that it was back: 0 when that was before. Both are infinity when it was down at the end of the load.
     """
     since = own[own["at_s"] >= 0]
     good, at = (since["outcome"] == "done").to_numpy(), since["at_s"].to_numpy()
     if good.all():
         return math.nan, math.nan
-    first = at[~good][0]
-    for place in np.flatnonzero((at >= lasts_s) & (at > first)):
-        if good[place : place + IN_A_ROW].sum() == IN_A_ROW:
-            return float(at[place] - first), float(at[place] - lasts_s)
-    return math.inf, math.inf
+    steady = np.array([good[place : place + IN_A_ROW].sum() == IN_A_ROW for place in range(len(good))])
+    down_s, back = 0.0, 0
+    while len(failed := np.flatnonzero(~good[back:])):
+        first = back + failed[0]
+        again = np.flatnonzero(steady[first:])
+        if not len(again):
+            return math.inf, math.inf
+        back = first + again[0]
+        down_s += float(at[back] - at[first])
+    return down_s, max(0.0, float(at[back] - lasts_s))
 
 
 def _how(own: pd.DataFrame) -> str:
@@ -154,8 +160,10 @@ def grids(folder: RunFolder) -> list[Grid]:
 def _cell(row: pd.Series) -> str:
     if not row["started"]:
         return "–"
-    share = f"{row['done'] / row['started']:.0%} of {row['started']}"
-    return f"{share} ({row['how']})" if row["how"] else share
+    part = row["done"] / row["started"]
+    # One of hundreds that failed is no 100 %.
+    share = f"{part:.0%}" if part == 1 or part < 0.995 else f"{min(part, 0.999):.1%}"
+    return f"{share} of {row['started']}" + (f" ({row['how']})" if row["how"] else "")
 
 
 def _seconds(value: float) -> str:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from mrkolla.base.errors import InputError
 
-FOLDERS = ("figures", "logs", "parts", "parts/*", "plan", "tools", "tools/hosts", "tools/tracing")
+#: Where backups of the cloud are, which may hold secrets and are given to nobody with the run.
+BACKUPS = "backups"
+FOLDERS = (BACKUPS, "figures", "logs", "parts", "parts/*", "plan", "tools", "tools/hosts", "tools/tracing")
 FILES = (
     *("README.md", "SHA256SUMS", "check.json", "endpoints.json", "experiment.yaml", "fits.csv"),
     *("faults.csv", "faults.json"),

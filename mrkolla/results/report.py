@@ -45,7 +45,8 @@ class Picture:
     chart: int | None = None
 
 
-def _picture(title: str, words_: str, figure: Any, chart: int | None = None) -> Picture:
+def picture(title: str, words_: str, figure: Any, chart: int | None = None) -> Picture:
+    """A figure as the page carries it."""
     data = base64.b64encode(figures.svg(figure).encode()).decode()
     return Picture(title, words_, f"data:image/svg+xml;base64,{data}", chart)
 
@@ -63,7 +64,7 @@ def _pictures(analysis: Analysis, panels: Sequence[latency.Panel], charts: _Char
     found = []
     for title, fits in panels:
         said = "; ".join(f"{fit['origin_region']}: {words.slope_text(fit)}" for _, fit in fits.iterrows())
-        found.append(_picture(title, f"{title}, latency against measured RTT. {said}",
+        found.append(picture(title, f"{title}, latency against measured RTT. {said}",
                               figures.panel_figure(analysis, title, fits),
                               charts.take(live.latency_chart(analysis, (title, fits)))))  # fmt: skip
     return found
@@ -73,12 +74,12 @@ def _single(
     what: str, panels: Sequence[latency.Panel], draw: Callable[[latency.Panel], Any],
     chart: Callable[[latency.Panel], dict[str, Any]], charts: _Charts,
 ) -> list[Picture]:  # fmt: skip
-    return [_picture(panel[0], f"{panel[0]}, {what}", draw(panel), charts.take(chart(panel))) for panel in panels]
+    return [picture(panel[0], f"{panel[0]}, {what}", draw(panel), charts.take(chart(panel))) for panel in panels]
 
 
 def _timelines(run: RunFolder) -> list[Picture]:
     return [
-        _picture(
+        picture(
             f"{trace['tool']}: {trace['scenario']}",
             f"{trace['scenario']} from {trace['origin_region']}: {len(trace['spans'])} requests in"
             f" {trace['duration_ms']:.0f} ms, {trace['keystone_ms']:.0f} ms of them waiting for Keystone",
@@ -98,9 +99,9 @@ def _faults(run: RunFolder) -> dict[str, Any] | None:
         own = faults.during(fault, samples, every)
         if len(own):
             title = f"{fault['told']}: share of operations done, refused and hung over time"
-            pictures.append(_picture(title, title, survival_figure(fault, own)))
+            pictures.append(picture(title, title, survival_figure(fault, own)))
             title = f"{fault['told']}: every operation over time"
-            pictures.append(_picture(title, title, timeline_figure(run, fault, own)))
+            pictures.append(picture(title, title, timeline_figure(run, fault, own)))
     return {"timing": timing, "grids": faults.grids(run), "pictures": pictures, "findings": faults.findings(run)}
 
 
@@ -176,7 +177,7 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], versions: dict[str, s
         "parts_latency": parts,
         "attribution": tables.attribution_grid(analysis, versions),
         "parts": tables.parts_grid(analysis),
-        "parts_picture": _picture("Parts", "Round trips of the parts of an iteration", figures.parts_figure(analysis))
+        "parts_picture": picture("Parts", "Round trips of the parts of an iteration", figures.parts_figure(analysis))
         if has_parts
         else None,
         "regions": _single(
@@ -230,13 +231,13 @@ def write_report(
     wan = topology = None
     if (links["rtt_asked_ms"].notna() & links["median_ms"].notna()).any():
         chart = charts.take(live.links_chart(links, latency.regions_of(of_samples))) if of_samples else None
-        wan = _picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links), chart)
+        wan = picture("Links", "Asked against measured RTT of each link", figures.wan_figure(links), chart)
     if {region["kind"] for region in of_run} >= {"AR", "OSR"}:
-        topology = _picture("Regions", "The regions and their links", figures.topology_figure(of_run, links))
+        topology = picture("Regions", "The regions and their links", figures.topology_figure(of_run, links))
     busy, dots = load.load(run), load.latencies(run) if of_samples else None
     load_picture = None
     if len(busy) and dots is not None and len(dots):
-        load_picture = _picture(
+        load_picture = picture(
             "Load", "Latency over time, and what was busy meanwhile", figures.load_figure(busy, dots)
         )
     watched = phase_table.table(run)
@@ -244,13 +245,10 @@ def write_report(
     phases_picture = None
     if series is not None and len(series):
         drawn = phases_figure(run.read_json(phase_table.FILE, []), series)
-        phases_picture = _picture("Phases", "Latency over time, phase by phase", drawn)
+        phases_picture = picture("Phases", "Latency over time, phase by phase", drawn)
     status = [p.get("status", "done") for p in points]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("report.html.j2").render(
+    page = rendered(
+        "report.html.j2",
         title=title or experiment.get("name") or run.run,
         run=run.run,
         remarks=list(remarks),
@@ -279,6 +277,15 @@ def write_report(
         live=_live(run, of_samples, links, charts) if of_samples and charts else None,
     )
     return run.write_text("report.html", page)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template of this package with ``values``."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(template).render(values)
 
 
 def _live(run: RunFolder, analysis: Analysis, links: Any, charts: _Charts) -> dict[str, str]:

@@ -50,10 +50,7 @@ def _forms(secret: str) -> set[bytes]:
 
 def redact(text: str, secrets: Iterable[str | None]) -> str:
     """``text`` with each secret of :data:`SHORTEST` characters or more, in any form, as ``***``."""
-    forms = {form.decode() for secret in secrets if secret for form in _forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, "***")
-    return text
+    return Blanks(secrets).known(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")
 
 
 def _parquet_text(path: Path) -> Iterator[bytes]:
@@ -100,11 +97,12 @@ def assert_no_secrets(
     *,
     only: Iterable[str] | None = None,
     of: Path | None = None,
+    without: str | None = None,
 ) -> Scan:
     """Read every file of a folder (or ``only`` those, by name), and its name, and refuse one that holds a secret.
 
-    ``of`` is the folder to name where ``folder`` is a copy of it. Null and empty secrets are skipped; those shorter
-    than :data:`SHORTEST` characters are skipped and counted.
+    ``of`` is the folder to name where ``folder`` is a copy of it; ``without`` is a folder in it that is left alone.
+    Null and empty secrets are skipped; those shorter than :data:`SHORTEST` characters are skipped and counted.
 
     Raises:
         CheckError: names each file (never the secret).
@@ -115,10 +113,11 @@ def assert_no_secrets(
     forms = {form for secret in long for form in _forms(secret)}
     found, count = [], 0
     for path in sorted(folder.rglob("*") if only is None else (folder / name for name in only)):
-        if not path.is_file():
+        within = path.relative_to(folder)
+        if not path.is_file() or within.parts[0] == without:
             continue
         count += 1
-        name = str(path.relative_to(folder))
+        name = str(within)
         if any(f in name.encode() for f in forms) or any(f in data for data in _contents(path) for f in forms):
             found.append(redact(name, long))
     if found:
@@ -132,7 +131,7 @@ def assert_no_secrets(
 # What looks like a secret whose value nobody told us. A password that is a template, a shell's variable, blank or
 # starred is none; a literal may begin as these do.
 _VARIABLE = rb"\$(?:[{(]|(?-i:[A-Z_][A-Z0-9_]*|[a-z_]+)(?!\w)|\d(?![\w$]))"
-_WORD = rb"(?:null|none|true|false|yes|no|on|off|~)[\"']?\s*(?:$|[\s,}\]#;])"
+_WORD = rb"(?:null|none|true|false|yes|no|on|off|~)[\"']?\s*(?:$|[\s,)}\]#;])"
 _LITERAL = rb"(?![\"']?(?:[{*<]|" + _VARIABLE + rb"|" + _WORD + rb"))[\"']?"
 _END = rb"(?=[\"']?\s*(?:$|[,}\]#;&]))"
 _SUSPECTS = (
@@ -201,6 +200,48 @@ _SUSPECTS = (
     ),
 )  # fmt: skip
 _CODE = (".html", ".js", ".svg")  # there "password = something" is a line of a program
+
+
+# A key of a configuration file (or of JSON, or Python) whose value is a secret, whatever it is, and may be quoted.
+_KEPT_SECRET = re.compile(
+    rb"(?P<key>^\s*[\"']?[\w.-]*(?:passw(?:or)?d|passphrase|_pass|secret|secret_key|api_key|auth_key|private_key|psk|_token"
+    rb"|erlang_cookie|sst_auth)[\"']?\s*[:=]\s*)(?P<quote>[\"']?)"
+    rb"(?!(?:null|none|true|false|yes|no|on|off|~)(?P=quote),?\s*$)(?=[^\s\"'])(?:.*?)(?P<rest>(?P=quote),?\s*)$",
+    re.IGNORECASE,
+)
+_URL_PASSWORD = re.compile(rb"(?P<user>(?:://|,)[\w.%~-]*:)[^\s/@\"',]+(?=@[\w.\[-])")
+_TOKENS = [pattern for what, pattern in _SUSPECTS if "token" in what]
+
+
+class Blanks:
+    """Takes secrets out of texts: those that are told, in any form, and whatever looks like one."""
+
+    def __init__(self, secrets: Iterable[str | None]) -> None:
+        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        self._forms = sorted(forms, key=lambda form: (-len(form), form))
+
+    def known(self, data: bytes) -> bytes:
+        """``data`` with ``***`` for each secret that was told."""
+        for form in self._forms:
+            data = data.replace(form, b"***")
+        return data
+
+    def line(self, line: bytes) -> bytes:
+        """A line of a configuration or a log with ``***`` for what looks like a secret.
+
+        A line of which that cannot be said is ``***`` as a whole.
+        """
+        line = _KEPT_SECRET.sub(rb"\g<key>\g<quote>***\g<rest>", line)
+        line = _URL_PASSWORD.sub(rb"\g<user>***", line)
+        for pattern in _TOKENS:
+            line = pattern.sub(b"***", line)
+        return b"***\n" if self.suspicious(line) else line
+
+    @staticmethod
+    def suspicious(line: bytes) -> bool:
+        """Whether a line looks as if it held a secret, also where quotes stand behind a backslash."""
+        plain = line.replace(b'\\"', b'"')
+        return any(pattern.search(plain) for _, pattern in _SUSPECTS)
 
 
 #: A PNG in a figure: in so many characters of a code some look like anything.

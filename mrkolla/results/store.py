@@ -102,7 +102,7 @@ class RunFolder:
         path = Path(path)
         if not path.is_dir():
             raise InputError(f"{path}: no such run folder")
-        if not any((path / mark).exists() for mark in _MARKS):
+        if not cls.marked(path):
             raise InputError(f"{path}: not a run folder (it has none of {', '.join(_MARKS)})")
         layout.need(path)
         run = cls(path)
@@ -111,6 +111,11 @@ class RunFolder:
             if file.exists():
                 parquet.read_schema(file)
         return run
+
+    @staticmethod
+    def marked(path: Path) -> bool:
+        """Whether a folder has what run folders have."""
+        return any((path / mark).exists() for mark in _MARKS)
 
     @classmethod
     def runs(cls, results_dir: Path | str) -> list[Path]:

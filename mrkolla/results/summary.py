@@ -31,10 +31,14 @@ _NAMES = {
 }
 
 
-def to_csv(frame: pd.DataFrame, run: str) -> str:
-    """A table of :class:`Analysis` as CSV text with the run's name in front; empty cells are "not known"."""
+def to_csv(frame: pd.DataFrame, run: str | pd.Series | None) -> str:
+    """A table of :class:`Analysis` as CSV text with the run's name in front; empty cells are "not known".
+
+    Of several runs ``run`` has the name for each row; None: there is none.
+    """
     named = frame.rename(columns={old: new for old, new in _NAMES.items() if old in frame})
-    named.insert(0, "run", run)
+    if run is not None:
+        named.insert(0, "run", run)
     return named.to_csv(index=False, float_format="%.9g", lineterminator="\n")
 
 

@@ -52,6 +52,7 @@ BUILDS: dict[str, tuple[Build, ...]] = {
     "test_releases": (_NEWEST,),
     "test_edits_fake": (_NEWEST,),
     "test_middleware_keystone": (_keystone,),
+    "test_backup": (_keystone,),
     "test_rally_keystone": (_keystone, _RALLY),
     "test_oar": (_oar,),
     "test_shaker": (_SHAKER,),

@@ -182,6 +182,30 @@ def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
     assert sorted(finished) == sorted(f"point {name}" for name in points(cluster, run)), "a point was measured twice"
 
 
+@pytest.mark.long
+def test_an_array_is_a_cloud_a_job_with_a_run_of_its_own(cluster):
+    """Two clouds that differ in their round trips: each job has all nodes, so they run one after the other."""
+    write(cluster, "mrkolla/configs/oar_links.yaml", SHORT.replace("oar_links", "oar_array"))
+    argv = f"{SCRIPT} --walltime 0:04:00 --vary 'sweep.rtt_ms=[0],[20]'"
+    status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {argv}")
+    assert status == 0, said
+    array = int(re.search(r"(?m)^array (\d+)$", said)[1])
+    clouds = {int(number): name for number, name in re.findall(r"(?m)^job (\d+): (\S+)$", said)}
+    assert list(clouds.values()) == ["oar_array_1", "oar_array_2"]
+    for place, (number, name) in enumerate(clouds.items(), 1):
+        ended(cluster, number, 400)
+        found = job(cluster, number)
+        err = (cluster.repository / f"results/jobs/oar_links.{number}.err").read_text()
+        assert found["exit_code"] == 0, err
+        assert (int(found["array_id"]), int(found["array_index"])) == (array, place)
+        (run,) = [path.name for path in (cluster.repository / "results").glob(f"{name}-*")]
+        assert {entry["status"] for entry in points(cluster, run).values()} == {"done"}
+        assert [entry["rtt_asked_ms"] for entry in points(cluster, run).values()] == [{"OSR1": (0, 20)[place - 1]}]
+        made = yaml.safe_load((cluster.repository / "results" / run / "experiment.yaml").read_text())
+        assert (made["name"], made["sweep"]["seed"]) == (name, place)
+    assert no_job_left(cluster)
+
+
 # -- images ----------------------------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mrkolla.check import CloudView, RegionView
+from mrkolla.check import CloudView, RegionView, run
 from mrkolla.check import cleanup as cleanup_module
 from mrkolla.check.cleanup import Undo, stale
 from mrkolla.check.guest import Trial, guest_lines, same_address
@@ -157,3 +158,39 @@ def test_only_what_an_old_check_made_is_stale():
     assert not stale("made by a mrkolla check at 1000, removed by it", 1000 + 60)
     assert not stale("somebody's project", 10**10)
     assert not stale(None, 10**10)
+
+
+def test_guests_things_are_made_while_services_come_up_and_one_boots_where_they_did(monkeypatch):
+    """OSR1's nova-compute comes up at the second look, OSR2's never."""
+    regions = (OSR1, replace(OSR1, name="OSR2", vip="192.0.2.22"))
+    image = GuestImage(disk=Path("x.raw"))
+    view = CloudView(regions, KEYSTONE, {}, guest_image=image, boot_s=0, settle_s=2.5)
+    view = replace(view, regions=(RegionView("AR", "AR", "192.0.2.10"), *regions))
+    clouds = {"AR": SimpleNamespace(identity=Calls(create_project=THING, create_user=THING, find_role=THING))}
+    for region, states in (("OSR1", ["down", "up"]), ("OSR2", ["down"])):
+        _, clouds[region] = a_trial(GOOD)
+        clouds[region].compute.answers["services"] = partial(nova_compute, states)
+        agent = SimpleNamespace(host="h", binary="neutron-l3-agent", is_alive=True)
+        clouds[region].network.answers["agents"] = [agent]
+    monkeypatch.setattr(run, "connect", lambda view, auth, region: clouds[region])
+    monkeypatch.setattr(run, "list_endpoints", lambda identity: [])
+    monkeypatch.setattr(run, "sweep", lambda *_: [])
+    report = run.check(view, parts=("services", "guest"))
+
+    assert [(finding.region, finding.found) for finding in report.findings] == [("OSR2", "down, enabled")]
+    assert report.skipped == ["OSR2: guest and Horizon: mend what was found there first"]
+    calls = clouds["OSR1"].compute.calls
+    assert calls.index("create_flavor") < len(calls) - 1 - calls[::-1].index("services") < calls.index("create_server")
+    assert "create_flavor" in clouds["OSR2"].compute.calls
+    assert "create_server" not in clouds["OSR2"].compute.calls
+    for region in ("OSR1", "OSR2"):
+        assert "delete_flavor" in clouds[region].compute.calls, region
+
+
+THING = SimpleNamespace(id="1", name="n")
+
+
+def nova_compute(states: list[str]) -> list[SimpleNamespace]:
+    """Nova's answer: one nova-compute in the first of ``states``, which goes where it is not the last."""
+    state = states.pop(0) if len(states) > 1 else states[0]
+    return [SimpleNamespace(binary="nova-compute", host="h", state=state, status="enabled")]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -446,6 +447,13 @@ def test_what_was_not_back_is_said(folder):
     own = faults.during(fault_entry(), faults.samples_of(folder))
     own = own[(own["scenario"] == "nova_cached_token") & (own["at_s"] < 480)]
     assert faults.recovery(own, 420) == (math.inf, math.inf)
+
+
+def test_what_fails_now_and_then_is_down_for_these_times_alone():
+    outcomes = ["done"] * 10 + ["hung"] + ["done"] * 20 + ["refused"] * 3 + ["done"] * 2 + ["hung"] + ["done"] * 9
+    own = pd.DataFrame({"at_s": np.arange(-2.0, len(outcomes) - 2), "outcome": outcomes})
+    assert faults.recovery(own, 100) == (1 + 6, 0)
+    assert faults.recovery(own, 30) == (1 + 6, 5)
 
 
 def test_a_fault_is_told_by_what_lies_between_its_neighbours(folder):

@@ -205,6 +205,27 @@ def test_links_lead_from_each_osr(experiment):
     assert len({(link.netns, link.uplink) for link in links}) == 1
 
 
+@pytest.mark.parametrize(
+    ("regions", "told"),
+    [
+        (
+            [{"name": "OSR1", "compute": 60}],
+            r"2 control hosts take 2 x 2.5 GiB, and 60 others 60 x 0.5 GiB, 35 GiB",
+        ),
+        (
+            [{"name": f"OSR{number}"} for number in range(20)],
+            r"21 control hosts .* 62.5 GiB in all; .* has 24.0 GiB: take",
+        ),
+    ],
+)
+def test_more_hosts_than_memory_bears_are_refused_with_the_arithmetic(
+    experiment, monkeypatch, tmp_path, own_cache, regions, told
+):
+    monkeypatch.setattr(local_testbed, "total_gib", lambda: 24.0)
+    with pytest.raises(LackError, match=told):
+        local_testbed.foresee(experiment(regions=regions), tmp_path)
+
+
 def test_more_fake_computes_than_memory_bears_are_refused_with_the_arithmetic(
     experiment, monkeypatch, tmp_path, own_cache
 ):

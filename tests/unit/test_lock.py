@@ -153,6 +153,7 @@ WRITERS = [
     ["pause"],
     ["resume"],
     ["save", "base"],
+    ["backup"],
     ["restore", "kept"],
     ["destroy"],
     ["destroy", "--name", "demo"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from mrkolla import batch
+from mrkolla import batch, config
 from mrkolla.base.errors import InputError, LackError
 from mrkolla.base.journal import Journal
-from mrkolla.batch import chain, submit
+from mrkolla.batch import array, chain, submit
 from mrkolla.batch.clock import MARGIN_S, SLACK, Clock, NothingLeft, Stopped
 from mrkolla.batch.estimate import Estimate, as_time, estimate, refuse_short
 from mrkolla.batch.submit import Submission
+from mrkolla.cli import main as cli
 from mrkolla.config.testbeds import walltime_s
 from mrkolla.experiment import script
 from tests.unit.conftest import TOP
@@ -49,7 +51,7 @@ def oarsub(tmp_path, monkeypatch):
         folder.mkdir()
         log = tmp_path / "calls"
         body = f"""#!{sys.executable}
-import json, os, sys
+import json, os, shlex, sys
 name = os.path.basename(sys.argv[0])
 with open({str(log)!r}, "a") as out:
     out.write(json.dumps([name, *sys.argv[1:]]) + "\\n")
@@ -58,7 +60,12 @@ if name == "oarsub" and number == {refuse}:
     print("[ADMISSION RULE] Modify resource description with type constraints")
     sys.exit("# There are not enough resources for your request\\n# Error: please verify your job submission")
 if name == "oarsub":
-    print(f"[ADMISSION RULE] x\\nOAR_JOB_ID={{number}}")
+    # Of an array as many as its file has lines; the ids of a second call follow at a hundred.
+    file = sys.argv[sys.argv.index("--array-param-file") + 1] if "--array-param-file" in sys.argv else None
+    ids = range(100 * number, 100 * number + len(open(shlex.split(file)[0]).readlines())) if file else [number]
+    print("[ADMISSION RULE] x", *(f"OAR_JOB_ID={{one}}" for one in ids), sep="\\n")
+    if file:
+        print(f"OAR_ARRAY_ID={{ids[0]}}")
 """
         for name in ("oarsub", "oardel"):
             (folder / name).write_text(body)
@@ -242,26 +249,28 @@ def wanted(tmp_path, monkeypatch):
     def make(keys: str = "cluster: gros", **more) -> Submission:
         bed = tmp_path / "bed.yaml"
         bed.write_text(f"testbed: {{kind: g5k, {keys}}}\n")
-        pair = submit.parts(TOP / "experiments" / "two_regions.py")
-        values = {"walltime": "4:00:00", "testbed": bed, "results": tmp_path / "results"} | more
-        return Submission(*pair, **values)
+        script, files = submit.parts([TOP / "experiments" / "two_regions.py"])
+        values = {"files": files, "walltime": "4:00:00", "testbed": bed, "results": tmp_path / "results"} | more
+        return Submission(script, **values)
 
     return make
 
 
 def test_a_script_and_its_file_go_together(tmp_path):
     pair = TOP / "experiments/two_regions.py", TOP / "configs/two_regions.yaml"
-    assert submit.parts(pair[0]) == submit.parts(pair[1]) == pair
+    assert submit.parts(pair[:1]) == submit.parts(pair[1:]) == submit.parts(pair) == (pair[0], pair[1:])
     lonely = tmp_path / "lonely.yaml"
     lonely.touch()
     for file in (lonely, tmp_path / "none.py"):
         with pytest.raises(InputError, match=file.name):
-            submit.parts(file)
+            submit.parts([file])
 
 
 def test_a_chain_is_submitted_one_after_the_other(wanted, oarsub, tmp_path):
     log = oarsub()
-    assert submit.submit(wanted("cluster: gros, project: lab, queue: production", chain=3)) == [1, 2, 3]
+    assert submit.submit(wanted("cluster: gros, project: lab, queue: production", chain=3)) == [
+        {number: "two_regions"} for number in (1, 2, 3)
+    ]
     first, second, third = calls(log)
     assert first[1:5] == ["-l", "{cluster='gros'}/nodes=5,walltime=4:00:00", "-n", "mrkolla-two_regions"]
     assert first[5:8] == ["-q", "production", "-O"]
@@ -304,7 +313,7 @@ def test_when_one_of_a_chain_is_refused_none_is_left(wanted, oarsub):
     ],
 )
 def test_hosts_are_derived_from_the_regions(wanted, keys, asked):
-    assert submit.resources(wanted(keys).experiment()) == asked
+    assert submit.resources(*wanted(keys).clouds()) == asked
 
 
 @pytest.mark.parametrize(
@@ -320,6 +329,157 @@ def test_what_cannot_be_submitted_is_refused_first(wanted, oarsub, keys, more, t
     with pytest.raises(InputError, match=told):
         submit.submit(wanted(keys, **more))
     assert not log.exists()
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def written(log: Path) -> dict[str, config.Experiment]:
+    """The clouds that were submitted last, by name, as their jobs read them."""
+    folder = Path(calls(log)[-1][-1]).parent
+    found = [config.load(folder / f"{name}.yaml") for name in (folder / "clouds").read_text().split()]
+    return {one.name: one for one in found}
+
+
+def test_an_array_is_a_cloud_a_job(wanted, oarsub, tmp_path):
+    log = oarsub()
+    (link,) = submit.submit(wanted(copies=3))
+    assert link == {100: "two_regions_1", 101: "two_regions_2", 102: "two_regions_3"}
+    (call,) = calls(log)
+    assert call[1:3] == ["-l", "{cluster='gros'}/nodes=5,walltime=4:00:00"]
+    assert call[call.index("-O") + 1] == str(tmp_path / "results/jobs/two_regions.%jobid%.out")
+    clouds, plain = written(log), config.load(TOP / "configs/two_regions.yaml")
+    assert list(clouds) == list(link.values())
+    assert [one.sweep.seed - plain.sweep.seed for one in clouds.values()] == [0, 1, 2]
+    assert {one.testbed.kind for one in clouds.values()} == {"g5k"}
+    assert len({one.digest() for one in clouds.values()}) == 3
+
+
+def test_an_arrays_job_runs_its_own_file_and_chain(wanted, oarsub, tmp_path, monkeypatch):
+    monkeypatch.delenv("MRKOLLA_CACHE", raising=False)
+    log = oarsub()
+    monkeypatch.setattr(sys, "executable", "/bin/echo")
+    submit.submit(wanted(copies=2, results=tmp_path / "with a space" / "results"))
+    job = Path(calls(log)[-1][-1])
+    done = subprocess.run([job, "two_regions_2"], capture_output=True, text=True, check=True, timeout=20)
+    assert done.stdout.rsplit(" --results ", 1)[0].split(" ", 1) == [
+        f"{TOP}/experiments/two_regions.py",
+        str(job.parent / "two_regions_2.yaml"),
+    ]
+    state = json.loads((job.parent / "two_regions_2.json").read_text())
+    assert state == {"experiment": "two_regions_2", "jobs": [101], "run": None, "done": False}
+    # oarsub has a shell read the file's name.
+    call = calls(log)[-1]
+    named = call[call.index("--array-param-file") + 1]
+    assert shlex.split(named) == [str(job.parent / "clouds")]
+
+
+def test_each_link_of_a_chain_of_arrays_begins_after_all_of_the_one_before(wanted, oarsub):
+    log = oarsub()
+    first, second = submit.submit(wanted(copies=2, chain=2))
+    assert (list(first), list(second)) == ([100, 101], [200, 201])
+    later = calls(log)[1]
+    assert [later[place + 1] for place, word in enumerate(later) if word == "-a"] == ["100", "101"]
+
+
+def test_what_is_varied_makes_a_cloud_each(wanted, oarsub):
+    log = oarsub()
+    vary = array.read_vary(["keystone.topology=central,remote_db", "release=2025.1, 2025.2", "regions[1].control=1"])
+    submit.submit(wanted(copies=2, vary=vary))
+    clouds = written(log)
+    combinations = [(one.keystone.topology, one.release) for one in clouds.values()]
+    every = [(topology, release) for topology in ("central", "remote_db") for release in ("2025.1", "2025.2")]
+    assert combinations == every * 2, "the copies lie outside"
+    assert len({one.sweep.seed for one in clouds.values()}) == 8
+
+
+@pytest.mark.parametrize(
+    ("vary", "told"),
+    [
+        (
+            {"keystone.topolgy": "central"},
+            r"--vary keystone.topolgy=central: keystone.topolgy: unknown key 'topolgy'; did you",
+        ),
+        ({"keystone.topology": "here"}, r"--vary keystone.topology=here: keystone.topology: "),
+        ({"regions[7].control": "2"}, r"--vary regions\[7\].control: the experiment has no such key"),
+        ({"name.x": "2"}, r"--vary name.x: the experiment has no such key"),
+        ({"regions.control": "2"}, r"--vary regions.control: the experiment has no such key"),
+        ({"release": "]["}, r"--vary release=\]\[: no values: "),
+        ({"sweep.seed": ",".join(map(str, range(501)))}, r"--array: 1 x 501 clouds; give 1 to 500 in all"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused(wanted, oarsub, vary, told):
+    log = oarsub()
+    with pytest.raises(InputError, match=f"^{told}[^\n]*$"):
+        submit.submit(wanted(vary=vary))
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (["keystone.topology"], "give KEY=VALUE,VALUE"),
+        (["=x"], "give KEY=VALUE,VALUE"),
+        (["a="], "give KEY=VALUE,VALUE"),
+        (["a=1", "a=2"], "--vary a: is given twice"),
+    ],
+)
+def test_an_option_that_is_no_key_with_values(texts, told):
+    with pytest.raises(InputError, match=told):
+        array.read_vary(texts)
+
+
+@pytest.mark.parametrize(
+    ("keys", "more", "told"),
+    [
+        ("site: nancy", {"copies": 0}, "--array: 0 x 1 clouds; give 1 to 500 in all"),
+        ("site: nancy, vips: 10.1.0.0/24", {"copies": 2}, "two_regions_2 and a cloud before it have the address 10.1"),
+        ("site: nancy, reservation: '2030-01-01 00:00:00'", {"copies": 2}, "an array cannot begin at a date"),
+        ("site: nancy", {"vary": {"regions[1].compute": "1,2"}}, "two_regions_1 needs nodes=5, two_regions_2 needs"),
+    ],
+)
+def test_clouds_that_cannot_be_an_array_are_refused(wanted, oarsub, keys, more, told):
+    log = oarsub()
+    with pytest.raises(InputError, match=told):
+        submit.submit(wanted(keys, **more))
+    assert not log.exists()
+    if "regions[1].compute" in more.get("vary", {}):
+        submit.submit(wanted(keys, resources="nodes=6", **more))
+        assert calls(log)[0][2] == "nodes=6,walltime=4:00:00"
+
+
+def test_files_of_an_array_have_names_of_their_own(wanted, oarsub, tmp_path):
+    log = oarsub()
+    text = (TOP / "configs/two_regions.yaml").read_text()
+    for name, of in (("a", "one_cloud"), ("b", "two"), ("c", "one-cloud")):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("name: two_regions", f"name: {of}", 1))
+    files = {name: tmp_path / f"{name}.yaml" for name in "abc"}
+    submit.submit(wanted(files=(files["a"], files["b"])))
+    assert list(written(log)) == ["one_cloud", "two"]
+    with pytest.raises(InputError, match="2 clouds are called 'one_cloud': give each file a name of its own"):
+        submit.submit(wanted(files=(files["a"], files["c"])))
+    with pytest.raises(InputError, match=r"2 files with no script: .* SCRIPT.py A.yaml B.yaml"):
+        submit.parts([files["a"], files["b"]])
+
+
+def test_a_walltime_too_short_for_one_cloud_names_it(wanted, oarsub, tmp_path):
+    oarsub()
+    experiment = config.load(TOP / "configs/two_regions.yaml")
+    run_folder(tmp_path / "results", "20260101T000000Z", experiment, seconds=[100])
+    with pytest.raises(InputError, match=r"^two_regions_1: walltime 0:20:00 is too short: "):
+        submit.submit(wanted(copies=2, walltime="0:20:00"))
+
+
+def test_the_command_prints_the_arrays_id_and_how_to_join(wanted, oarsub, tmp_path, capsys, monkeypatch):
+    oarsub()
+    wanted()
+    argv = ["g5k", "submit", str(TOP / "experiments/two_regions.py"), "--walltime", "4:00:00", "--array", "2"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*argv, "--testbed", str(tmp_path / "bed.yaml"), "--results", str(tmp_path / "results")])
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert said.startswith("array 100\njob 100: two_regions_1\njob 101: two_regions_2\n")
+    assert "join:     mrkolla report two_regions_1 two_regions_2\n" in said
 
 
 def test_without_oar_it_says_so(wanted, monkeypatch, tmp_path):

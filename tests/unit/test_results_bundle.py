@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import os
@@ -21,7 +22,7 @@ import yaml
 from mrkolla import results
 from mrkolla.base.errors import CheckError, InputError
 from mrkolla.cli import main as cli
-from mrkolla.results import parquet, secrets
+from mrkolla.results import columns, parquet, secrets
 from tests import synthetic
 
 OPERATIONS = {k: synthetic.OPERATIONS[k] for k in ("token_issue_new_connection", "glance_cached_token")}
@@ -67,6 +68,14 @@ def test_it_holds_data_plan_provenance_and_checksums(run, tmp_path):
     assert wanted | {"figures/latency_vs_rtt.pdf", "tools/probe/agents.json"} <= set(made.files)
     assert made.left_out == ["logs/", "parts/"]
     assert "logs/mrkolla.log" in results.bundle(run, tmp_path / "y.tar.gz", logs=True).files
+
+
+def test_every_column_of_every_table_has_its_meaning(run):
+    tables = sorted(run.path.rglob("*.csv"))
+    assert len(tables) > 5
+    for path in tables:
+        with path.open(newline="") as file:
+            assert [name for name in next(csv.reader(file)) if columns.meaning(name) is None] == [], path
 
 
 def test_sha256sum_agrees(run, tmp_path):

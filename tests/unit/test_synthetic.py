@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from mrkolla import config, providers
 from mrkolla.base.errors import InputError, LackError
 from mrkolla.base.progress import Progress
 from mrkolla.bench import replay
+from mrkolla.cli import main as cli
 from mrkolla.cloud import synthetic
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.cloud.membership import list_regions
+from mrkolla.config import placement
 from mrkolla.experiment import cloud as experiments
 from mrkolla.results import RunFolder
 from mrkolla.results import synthetic as seen
@@ -81,26 +84,56 @@ def test_each_has_a_round_trip_of_its_own_that_others_do_not_change():
     assert sum(value < 105 for value in many.values()) in range(48, 53)
 
 
-def test_more_than_memory_bears_are_refused_with_the_arithmetic(tmp_path, monkeypatch, own_cache):
-    monkeypatch.setattr(synthetic, "free_gib", lambda: 1.0)
+@pytest.mark.parametrize(
+    ("free", "running", "told"),
+    [
+        (1.0, True, r"100 x 20 MiB = 2.0 GiB of memory, and this machine has 1.0 GiB left: at most 51 can be had"),
+        (7.0, False, r"2.0 GiB of memory, the hosts that do not run yet 5.5 GiB, and .* 7.0 GiB left: at most 76 can"),
+        (1.0, False, r"this machine has 1.0 GiB left: at most 0 can be had"),
+    ],
+)
+def test_more_than_memory_bears_are_refused_with_the_arithmetic(tmp_path, monkeypatch, own_cache, free, running, told):
+    monkeypatch.setattr(synthetic, "free_gib", lambda: free)
     monkeypatch.setattr(synthetic, "EACH_MIB", 20.0)
     experiment = read(sweep={"synthetic_regions": [100]})
-    with pytest.raises(
-        LackError, match=r"100 x 20 MiB = 2.0 GiB of memory, and this machine has 1.0 GiB left: at most 51"
-    ):
-        synthetic.foresee(deployed(experiment, tmp_path), experiment)
+    testbed = deployed(experiment, tmp_path).testbed
+    there = {host.name: running for host in placement.wanted(experiment)}
+    monkeypatch.setattr(type(testbed), "running", lambda self, experiment: there)
+    with pytest.raises(LackError, match=told):
+        synthetic.foresee(testbed, experiment)
+
+
+def test_a_file_that_cannot_be_replayed_is_refused_by_plan_and_up_before_anything_is_made(
+    tmp_path, monkeypatch, own_cache, capsys
+):
+    """With ``up`` there was a run folder by then, and ``plan`` took it."""
+    table = pq.read_table(FILE)
+    about = json.dumps({"version": 2}).encode()
+    pq.write_table(table.replace_schema_metadata({b"mrkolla.traffic": about}), tmp_path / "old.parquet")
+    given = {**GIVEN, "synthetic": {"traffic": "old.parquet"}, "sweep": {"synthetic_regions": [1]}}
+    (tmp_path / "x.yaml").write_text(json.dumps(given))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(type(providers.testbed("local")), "need", lambda self: None)
+    monkeypatch.setattr(experiments, "deploy", None)  # never that far
+    for argv in (["plan", "x.yaml"], ["up", "x.yaml"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(argv)
+        said = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert "a traffic file of version 2, and this is of 1: record it anew" in said.splitlines()[-1]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] != ".") == ["old.parquet", "x.yaml"]
 
 
 def test_more_than_the_network_has_addresses_for_are_refused(tmp_path, own_cache):
     experiment = read(testbed={"kind": "local", "network": "198.18.0.0/22"}, sweep={"synthetic_regions": [100]})
     with pytest.raises(InputError, match="100 synthetic regions take 4 addresses each, so 2 networks of 256"):
-        synthetic.foresee(deployed(experiment, tmp_path), experiment)
+        synthetic.foresee(deployed(experiment, tmp_path).testbed, experiment)
 
 
 def test_another_testbed_has_none(tmp_path, own_cache):
     experiment = read(sweep={"synthetic_regions": [1]})
     with pytest.raises(InputError, match="on the testbed 'g5k' there are no synthetic regions: on the local one there"):
-        synthetic.foresee(SimpleNamespace(testbed=providers.testbed("g5k")), experiment)
+        synthetic.foresee(providers.testbed("g5k"), experiment)
 
 
 def told(**changes):

@@ -77,6 +77,8 @@ def test_what_cannot_be_replayed_is_counted(tmp_path):
     [
         ({b"mrkolla.traffic": json.dumps({"version": 2}).encode()}, "of version 2, and this is of 1: record it anew"),
         ({}, "no traffic file: 'mrkolla traffic record RUN -o FILE' makes one"),
+        ({b"mrkolla.traffic": b"{"}, "no traffic file: 'mrkolla traffic record RUN -o FILE' makes one"),
+        ({b"mrkolla.traffic": json.dumps({"version": 1}).encode()}, "has not what a traffic file of version 1 has"),
     ],
 )
 def test_another_file_is_refused(tmp_path, metadata, wrong):

@@ -195,9 +195,15 @@ def foresee(experiment: Experiment, results: Path) -> None:
     refuse_other(experiment.name)
     computes = sum(max(region.fake_computes or 0, *experiment.sweep.fake_computes, 0) for region in experiment.regions)
     kinds = ["control" in host.roles for host in placement.wanted(experiment)]
-    hosts = CONTROL_GIB * sum(kinds) + OTHER_GIB * (len(kinds) - sum(kinds))
+    control, others = sum(kinds), len(kinds) - sum(kinds)
+    hosts = CONTROL_GIB * control + OTHER_GIB * others
     need, there = hosts + computes * FAKE_MIB / 1024, total_gib()
-    if computes and need > there:
+    if hosts > there:
+        raise LackError(
+            f"{control} control hosts take {control} x {CONTROL_GIB} GiB, and {others} others {others} x {OTHER_GIB}"
+            f" GiB, {hosts:g} GiB in all; this machine has {there:.1f} GiB: take fewer regions, or fewer hosts"
+        )
+    if need > there:
         most = max(0, int((there - hosts) * 1024 / FAKE_MIB))
         raise LackError(
             f"{computes} fake computes take {computes} x {FAKE_MIB} MiB, and the hosts {hosts:g} GiB, {need:.1f} GiB in"
