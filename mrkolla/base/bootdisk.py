@@ -51,7 +51,7 @@ def copy(disk: Path, start: int, source: str, target: str) -> None:
     if not shutil.which("mcopy"):
         raise LackError("mcopy is not installed: apt-get install mtools")
     argv = ["mcopy", "-n", "-o", "-i", f"{disk}@@{start}", source, target]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=_ENVIRONMENT)
+    done = shell.call(argv, env=_ENVIRONMENT)
     if done.returncode != 0:
         raise DeployError(f"mcopy of {source} failed: {done.stderr.strip()[-200:]}")
 
