@@ -28,7 +28,7 @@ from mrkolla.results.figures.files import write_figures
 from mrkolla.results.gathering import Gathered
 from mrkolla.results.store import RunFolder
 
-WORTH_IT = latency.PAGE  # panels: fewer are drawn sooner than a process starts
+WORTH_IT = 4  # panels: fewer are drawn sooner than a process starts
 _LONGEST_S = 600.0  # that the process may go on after the block
 _GRACE_S = 5.0  # for it to remove a figure that is half written, when it is ended
 
