@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,10 +41,9 @@ def replaced(path: Path, mode: int = 0o644) -> Iterator[Path]:
 
 @contextmanager
 def _placed(path: Path, mode: int, place: Callable[[Path, Path], None]) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)  # mode 0600
-    os.close(handle)
-    new = Path(name)
+    new = path.with_name(f".tmp-{secrets.token_hex(8)}")
     try:
+        os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         yield new
         new.chmod(mode)
         settle(new)

@@ -37,6 +37,16 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_what_is_interrupted_as_it_begins_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "close", interrupted)
+        files.write(tmp_path / "a", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_many_makers_one_makes_it_and_all_have_the_same(tmp_path):
     path, made, start = tmp_path / "a", [], threading.Barrier(16)
 
