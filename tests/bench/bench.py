@@ -2,12 +2,12 @@
 """Speed and size of mrkolla on this machine, as figures: `make bench`, or `make bench ARGS="memory restore"`.
 
 Parts: coverage (how often intervals of k hold the truth where a sweep ends by them: simulated), wan (round trips and
-throughput of a link), results (reading ten million samples and making the report), rally (what Rally and the probe add
-to an operation, over a bare HTTP client), memory (of each region of a cloud that runs), restore (from a saved, and from
-a paused cloud to a passed check), join (of two more regions), runs (the n+1 runs by mrkolla against stock ones one
-after the other, with their CPU time), computes (experiments/fake_computes.py: 50 of them, and what one more costs),
-cold (the main job with an empty cache). The last three deploy clouds of their own and take long; without names
-coverage, wan, memory and restore run.
+throughput of a link), plan (the time of `mrkolla plan`), results (reading ten million samples and making the report),
+rally (what Rally and the probe add to an operation, over a bare HTTP client), memory (of each region of a cloud that
+runs), restore (from a saved, and from a paused cloud to a passed check), join (of two more regions), runs (the n+1
+runs by mrkolla against stock ones one after the other, with their CPU time), computes (experiments/fake_computes.py:
+50 of them, and what one more costs), cold (the main job with an empty cache). The last three deploy clouds of their
+own and take long; without names coverage, wan, plan, memory and restore run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -121,6 +122,17 @@ def results(args: argparse.Namespace) -> None:
     _script("bench_results.py")
 
 
+def plan(args: argparse.Namespace) -> None:
+    """All that Kolla is given for configs/two_regions.yaml, written three times: CPU seconds, imports included."""
+    with tempfile.TemporaryDirectory() as folder:
+        argv = [sys.executable, "-m", "mrkolla", "plan", str(TOP / "configs/two_regions.yaml"), "-o", f"{folder}/plan"]
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, timeout=60)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            print(f"  {after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.2f} s")
+
+
 def rally(args: argparse.Namespace) -> None:
     """What Rally and the probe add to an operation at 0 ms, against a bare HTTP client."""
     _script("bench_rally.py")
@@ -140,6 +152,7 @@ PARTS = {
     "coverage": coverage,
     "wan": wan,
     "results": results,
+    "plan": plan,
     "rally": rally,
     "memory": memory,
     "restore": restore,
@@ -148,7 +161,7 @@ PARTS = {
     "computes": computes,
     "cold": cold,
 }
-DEFAULT = ("coverage", "wan", "memory", "restore")
+DEFAULT = ("coverage", "wan", "plan", "memory", "restore")
 
 
 def main() -> None:
