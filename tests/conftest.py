@@ -27,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes longer than CI may; run with --long (make test-long)")
+    config.addinivalue_line("markers", "ends_cloud: ends the cloud of tests/e2e: there is memory for one at a time")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell has what it starts with '&' ignore Ctrl-C; what tests start and interrupt would have it from here.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,7 +11,7 @@ import pytest
 from mrkolla.providers.local import load
 from mrkolla.providers.local.network import Router
 
-pytestmark = pytest.mark.cloud
+pytestmark = [pytest.mark.cloud, pytest.mark.ends_cloud]
 
 
 def test_destroy_leaves_nothing(main):
