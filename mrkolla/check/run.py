@@ -27,6 +27,8 @@ PARTS = ("endpoints", "authtoken", "keystone", "containers", "services", "guest"
 #: Horizon in a real browser, which most machines do not have: only when asked for.
 BROWSER = "browser"
 
+_PAUSE_S = 0.2
+
 Progress = Callable[[str, str], None]
 _Look = Callable[[], list[Finding]]
 
@@ -61,8 +63,9 @@ class _Check:
         self.report = Report()
         self.stop = threading.Event()
         self.undo = Undo(view.admin_region.name)
-        #: What was found of each region's services, where they are looked at.
+        #: Where services are looked at, by region: what was found of them, and whether they could be listed by now.
         self.services: dict[str, Future[list[Finding]]] = {}
+        self.listed: dict[str, threading.Event] = {}
 
     def all(self) -> None:
         """All parts; findings, facts and what was skipped go to the report."""
@@ -91,6 +94,7 @@ class _Check:
         looks = []
         if "services" in self.parts:
             self.services = {region.name: Future() for region in self.view.osrs}
+            self.listed = {region.name: threading.Event() for region in self.view.osrs}
             looks += [partial(self._services, region) for region in self.view.osrs]
         if "guest" in self.parts:
             looks.append(partial(self._guests_and_horizon, admin))
@@ -126,12 +130,21 @@ class _Check:
         findings: list[Finding] = []
         try:
             admin = connect(self.view, self.view.admin_auth, region.name)
-            findings = check_services(admin, region, self.view.settle_s, self.stop, self._say(region.name))
+            settle_s, listed = self.view.settle_s, self.listed[region.name]
+            findings = check_services(admin, region, settle_s, self.stop, self._say(region.name), listed)
         except API_ERRORS as error:
             findings = [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
         finally:
             self.services[region.name].set_result(findings)
         return findings
+
+    def _answers(self, region: str) -> bool:
+        """Once its services could be listed, or it is known that they cannot: whether they could."""
+        if region not in self.services:
+            return True
+        while not self.listed[region].wait(_PAUSE_S) and not self.services[region].done():
+            pass
+        return self.listed[region].is_set()
 
     def _may_boot(self, region: str) -> Callable[[], bool]:
         """What waits until the region's services were looked at, and says whether nothing was found."""
@@ -142,7 +155,7 @@ class _Check:
 
     def _guests_and_horizon(self, admin: Any) -> list[Finding]:
         broken = {finding.region for finding in self.report.findings}
-        able = [region for region in self.view.osrs if region.name not in broken]
+        able = [region for region in self.view.osrs if region.name not in broken and self._answers(region.name)]
         trials = [
             Trial(self.view, region, Undo(region.name), self.stop, self._say(region.name), self._may_boot(region.name))
             for region in able
@@ -163,7 +176,7 @@ class _Check:
             removal += self.undo.run(self._say(self.view.admin_region.name))
         down = {region.name for region in able if not self._may_boot(region.name)()}
         for region in self.view.osrs:
-            if region.name in broken | down:
+            if region not in able or region.name in down:
                 self.report.skipped.append(f"{region.name}: guest and Horizon: mend what was found there first")
         # What a guest lacks where services are down, it lacks because of them.
         return [finding for finding in findings if finding.region not in down] + removal

@@ -51,13 +51,23 @@ def agent_findings(region: RegionView, agents: Iterable[Mapping[str, Any]]) -> l
 
 
 def check_services(
-    connection: Any, region: RegionView, settle_s: float, stop: threading.Event, say: Callable[[str], None]
+    connection: Any,
+    region: RegionView,
+    settle_s: float,
+    stop: threading.Event,
+    say: Callable[[str], None],
+    listed: threading.Event,
 ) -> list[Finding]:
-    """Look at the region's services as an admin; those that are not up get ``settle_s`` seconds to come up."""
+    """Look at the region's services as an admin; those that are not up get ``settle_s`` seconds to come up.
+
+    ``listed`` is set once they could be listed, in whatever state they are.
+    """
 
     def look() -> list[Finding]:
         try:
-            return compute_findings(region, _computes(connection)) + agent_findings(region, _agents(connection))
+            findings = compute_findings(region, _computes(connection)) + agent_findings(region, _agents(connection))
+            listed.set()
+            return findings
         except SDKException as error:
             return [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
 

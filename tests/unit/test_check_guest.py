@@ -187,6 +187,23 @@ def test_guests_things_are_made_while_services_come_up_and_one_boots_where_they_
         assert "delete_flavor" in clouds[region].compute.calls, region
 
 
+def test_nothing_is_made_where_services_cannot_be_listed(monkeypatch):
+    from openstack.exceptions import HttpException
+
+    image = GuestImage(disk=Path("x.raw"))
+    regions = (RegionView("AR", "AR", "192.0.2.10"), OSR1)
+    view = CloudView(regions, KEYSTONE, {}, guest_image=image, boot_s=0, settle_s=0)
+    _, cloud = a_trial(GOOD)
+    cloud.compute.answers["services"] = HttpException("503: no server is available")
+    monkeypatch.setattr(run, "connect", lambda view, auth, region: cloud)
+    monkeypatch.setattr(run, "list_endpoints", lambda identity: [])
+    cloud.identity = Calls()
+    report = run.check(view, parts=("services", "guest"))
+    assert [(finding.region, finding.what) for finding in report.findings] == [("OSR1", "services cannot be listed")]
+    assert report.skipped == ["OSR1: guest and Horizon: mend what was found there first"]
+    assert "create_image" not in cloud.image.calls
+
+
 THING = SimpleNamespace(id="1", name="n")
 
 
