@@ -13,7 +13,7 @@ import yaml
 from mrkolla import results
 from mrkolla.base.errors import InputError
 from mrkolla.results import hosts, load, parquet, shapes, slowest, toolfiles
-from mrkolla.results.comparison import _differences
+from mrkolla.results.comparison import differing
 from mrkolla.results.describe import experiment_facts, provenance_facts
 from mrkolla.results.phase_table import changes
 from mrkolla.results.round_trips import link_table
@@ -41,7 +41,7 @@ TOLD = {
     "provenance.json": lambda run: (
         regions_of_run(run),
         provenance_facts(run.read_json("provenance.json", {})),
-        _differences(run, run),
+        differing([run, run]),
         _made_by("rally", run.read_json("provenance.json", {}).get("tools") or {}),
     ),
     "endpoints.json": lambda run: endpoint_grid(run.read_json("endpoints.json", [])),
