@@ -57,6 +57,8 @@ class Guests:
         except Exception as failed:  # noqa: BLE001 - whatever it is, the experiment goes on without them
             self._warn(f"guests: {_line(failed)}")
         except BaseException:
+            for asker in self._askers.values():
+                asker.end()
             self._remove()
             raise
         return self

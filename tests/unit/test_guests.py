@@ -314,6 +314,19 @@ def test_an_interruption_while_they_boot_removes_them(stood_in):
     assert stood_in.removed == ["OSR1"]
 
 
+def test_an_interruption_while_others_boot_ends_what_is_heard_already(stood_in, monkeypatch):
+    ended = []
+
+    def boot(self) -> None:
+        self._askers["OSR1"] = SimpleNamespace(end=lambda: ended.append("OSR1"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watched.Guests, "_boot", boot)
+    with pytest.raises(KeyboardInterrupt), watched.Guests(FakeCloud(), ["OSR1", "OSR2"], print):
+        raise AssertionError("they were not there")
+    assert ended == ["OSR1"]
+
+
 def test_a_host_that_is_none_of_the_regions_is_said(stood_in):
     stood_in.did, warnings = lambda two: setattr(two, "host", "elsewhere"), []
     with watched.Guests(FakeCloud(), ["OSR1"], warnings.append):
