@@ -272,7 +272,7 @@ def test_another_process_can_end_it(cloud, folder):
         assert end_all(folder / "faults", {}, launch, ["OSR2"]) == []
         began = time.monotonic()
         assert end_all(folder / "faults", {}, launch) == ["cut of OSR1, 600 s"]
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60, "it waited for the cut's own end"
         assert process.stdout.readline().split()[-1] == "asked"
 
 

@@ -251,7 +251,7 @@ def test_stuck_driver_is_noticed(wan, hosts):
     began = time.monotonic()
     with pytest.raises(WanError, match=r"link of OSR2, direction out: .* stuck.*`mrkolla wan start`"):
         wan.watchdog()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     wan.start()
     wan.watchdog()
     assert start_time(pid) is None

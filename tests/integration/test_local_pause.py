@@ -74,7 +74,7 @@ def test_each_host_has_a_group_of_its_own_and_both_stand_still(provider):
     began = time.monotonic()
     provider.resume()
     provider.wait(provider.machines())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30, "they boot instead of going on"
     assert goes_on(provider)
 
 

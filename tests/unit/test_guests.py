@@ -198,7 +198,7 @@ def test_what_a_guest_says_is_heard_as_it_says_it(console):
     rows = asker.samples(context(), BenchPoint("p", {"OSR1": 50.0}), "OSR1")
     assert len(rows) >= 3
     assert {(row["scenario"], row["outcome"], row["error"]) for row in rows} == {("guest_to_guest_ping", "done", None)}
-    assert all(0.05 < row["duration_s"] < 2 and abs(row["start"] - time.time_ns()) < 60 * SECOND for row in rows)
+    assert all(0.05 < row["duration_s"] < 20 and abs(row["start"] - time.time_ns()) < 60 * SECOND for row in rows)
     assert rows[0] | {"tool": "guests", "origin_region": "OSR1", "target_region": "OSR1", "point": "p"} == rows[0]
     results.schema.to_table([row | {"rtt_measured_ms": 50.0} for row in rows], "samples")
     assert asker.silences(time.time_ns()) == []

@@ -87,7 +87,7 @@ def test_a_time_out_ends_the_whole_group_and_names_the_log(tmp_path):
     began = time.monotonic()
     with pytest.raises(DeployError, match=f"sh took longer than 0 s and was ended; log: {log}"):
         shell.stream(sh(script), log, timeout=0.3)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
