@@ -75,8 +75,7 @@ def test_the_other_region_does_not_notice(samples):
 def test_the_guests_talked_all_along(samples, run):
     (point,) = run.points()
     assert not [warning for warning in point["warnings"] if "guest" in warning]
-    # Not HTTP: no guest of local hosts has a TCP connection to another (docs/limits.md).
-    for operation, least in (("guest_to_guest_ping", 30), ("guest_dhcp", 3)):
+    for operation, least in (("guest_to_guest_ping", 30), ("guest_to_guest_http", 30), ("guest_dhcp", 3)):
         rows = while_cut(samples, "OSR1", operation)
         assert len(rows) >= least, operation
         assert (rows["outcome"] == "done").mean() > 0.9, rows["outcome"].value_counts()
