@@ -43,11 +43,11 @@ def empty_cache(addresses, timeout):
         try:
             with socket.create_connection((address, port), timeout=timeout) as connection:
                 connection.sendall(b"flush_all\r\n")
-                said = connection.recv(100)
-        except OSError as refused:
-            raise Trouble(f"memcached at {address}:{port} cannot be emptied: {refused}") from refused
-        if said.strip() != b"OK":
-            raise Trouble(f"memcached at {address}:{port} was not emptied: {said[:60]!r}")
+                answer = connection.recv(100)
+        except OSError as error:
+            raise Trouble(f"memcached at {address}:{port} cannot be emptied: {error}") from error
+        if answer.strip() != b"OK":
+            raise Trouble(f"memcached at {address}:{port} was not emptied: {answer[:60]!r}")
 
 
 def trusted(ca):
@@ -144,15 +144,15 @@ def sample(client, name, state):
             client.call(name, token)
     except Trouble:
         raise
-    except Exception as failed:  # noqa: BLE001 - whatever goes wrong is the sample's error
-        line["error"] = "before the call: " + describe(failed, client.secrets())
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is the sample's error
+        line["error"] = "before the call: " + describe(error, client.secrets())
         return line
     line["start_ns"] = time.time_ns()
     before = time.perf_counter()
     try:
         client.call(name, token)
-    except Exception as failed:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
-        line["error"] = describe(failed, client.secrets())
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
+        line["error"] = describe(error, client.secrets())
     line["duration_s"] = time.perf_counter() - before
     return line
 
@@ -161,10 +161,10 @@ def versions():
     """Versions of what takes part here."""
     from importlib import metadata
 
-    found = {"python": sys.version.split()[0]}
+    numbers = {"python": sys.version.split()[0]}
     for name in ("keystoneauth1", "requests", "urllib3"):
-        found[name] = metadata.version(name)
-    return found
+        numbers[name] = metadata.version(name)
+    return numbers
 
 
 def watch_parent(stop):
@@ -189,8 +189,8 @@ def main(parameters):
             empty_cache(parameters["memcached"], parameters["timeout_s"])
         for name in parameters["operations"]:
             client.token(name, "warm")
-    except Exception as failed:  # noqa: BLE001 - told to the caller, who ends the point
-        say({"fatal": describe(failed, client.secrets())})
+    except Exception as error:  # noqa: BLE001 - told to the caller, who ends the point
+        say({"fatal": describe(error, client.secrets())})
         return 1
     idle = time.time_ns()
     stop.wait(parameters["idle_s"])

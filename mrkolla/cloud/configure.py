@@ -51,21 +51,21 @@ def _write(cloud: DeployedCloud, in_force: Keystone, pending: Keystone | None, c
 
 def in_force(cloud: DeployedCloud) -> list[Keystone]:
     """What is configured: the experiment's own settings until a sweep changed them; two where a change was cut off."""
-    known = _read(cloud)
-    if not known:
+    settings = _read(cloud)
+    if not settings:
         return [cloud.experiment.keystone]
-    return [Keystone(**known[name]) for name in ("keystone", "pending") if known[name] is not None]
+    return [Keystone(**settings[name]) for name in ("keystone", "pending") if settings[name] is not None]
 
 
 def needed(cloud: DeployedCloud, wanted: Keystone) -> list[Reconfiguration]:
     """What takes the cloud from what is in force to ``wanted``, the AR's first."""
-    found: dict[str, Reconfiguration] = {}
+    needs: dict[str, Reconfiguration] = {}
     for before in in_force(cloud):
-        for one in reconfigurations(before, wanted):
-            known = found.get(one.kind, Reconfiguration(one.kind, ()))
-            tags = tuple(dict.fromkeys([*known.tags, *one.tags]))
-            found[one.kind] = Reconfiguration(one.kind, tags, known.new_passwords or one.new_passwords)
-    return sorted(found.values(), key=lambda one: one.kind)
+        for need in reconfigurations(before, wanted):
+            base = needs.get(need.kind, Reconfiguration(need.kind, ()))
+            tags = tuple(dict.fromkeys([*base.tags, *need.tags]))
+            needs[need.kind] = Reconfiguration(need.kind, tags, base.new_passwords or need.new_passwords)
+    return sorted(needs.values(), key=lambda one: one.kind)
 
 
 def configure(cloud: DeployedCloud, wanted: Keystone, fake_computes: int | None = None) -> Changed:
@@ -75,21 +75,21 @@ def configure(cloud: DeployedCloud, wanted: Keystone, fake_computes: int | None 
     than there is changes nothing. Raises DeployError when a run of Kolla fails (one that adds
     computes waits until all of them are registered), CheckError when services stay away.
     """
-    there = _read(cloud).get("fake_computes")
-    more = fake_computes is not None and fake_computes > (there or _of_file(cloud))
-    computes = fake_computes if more else there
+    count = _read(cloud).get("fake_computes")
+    growth = fake_computes is not None and fake_computes > (count or _of_file(cloud))
+    computes = fake_computes if growth else count
     needs = needed(cloud, wanted)
-    if not needs and not more:
+    if not needs and not growth:
         return Changed()
-    _write(cloud, in_force(cloud)[0], wanted, there)
+    _write(cloud, in_force(cloud)[0], wanted, count)
     cloud.write_plan(experiment=cloud.experiment.with_keystone(wanted.model_dump()).with_fake_computes(computes))
     for need in needs:
         _run(cloud, need.kind, need.arguments())
-    if more:
+    if growth:
         _run(cloud, OSR, list(MORE_COMPUTES))
     cloud.wait_ready()
     _write(cloud, wanted, None, computes)
-    return Changed(any(need.new_passwords for need in needs), computes if more else None)
+    return Changed(any(need.new_passwords for need in needs), computes if growth else None)
 
 
 def _of_file(cloud: DeployedCloud) -> int:
