@@ -107,7 +107,7 @@ def default_device():
     """The interface that the default route names; empty when there is none."""
     for line in text("/proc/net/route").splitlines()[1:]:
         words = line.split()
-        if words[1] == "00000000":
+        if words[1] == words[7] == "00000000":  # destination and mask
             return words[0]
     return ""
 

@@ -168,11 +168,12 @@ def versions():
 
 
 def watch_parent(stop):
-    """Stop when standard input ends, at the latest 10 s after the request that is under way could be left."""
+    """Stop when standard input ends: after the request that is under way, or in the midst of it 10 s later."""
     while os.read(0, 4096):
         pass
     stop.set()
     time.sleep(10)
+    atexit._run_exitfuncs()  # a request that hangs is in another thread, which does not end
     os._exit(3)
 
 

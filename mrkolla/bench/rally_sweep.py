@@ -51,15 +51,17 @@ class Sweep:
         return {"removed": self.removed, "left": self.left}
 
     def each(self, kind, found, delete):
-        """Delete those of ``found`` that have one of the names; returns them."""
-        resources = [resource for resource in found if self.names.match(resource.name or "")]
-        for resource in resources:
+        """Delete those of ``found`` that have one of the names; returns those that were, or are to be, gone."""
+        deleted = []
+        for resource in [resource for resource in found if self.names.match(resource.name or "")]:
             try:
                 delete(resource)
-                self.removed[kind] = self.removed.get(kind, 0) + 1
+                deleted.append(resource)
             except ERRORS as error:
                 self.left.append(f"{kind} {resource.name}: {one_line(error)}")
-        return resources
+        if deleted:
+            self.removed[kind] = self.removed.get(kind, 0) + len(deleted)
+        return deleted
 
     def servers(self):
         compute = self.cloud.compute
@@ -70,6 +72,8 @@ class Sweep:
             time.sleep(2)
             ids = {server.id for server in compute.servers(**everyone)}
             servers = [server for server in servers if server.id in ids]
+        if servers:
+            self.removed["server"] -= len(servers)
         self.left += [f"server {server.name}: still there after {GONE_S} s" for server in servers]
 
     def flavors(self):

@@ -98,6 +98,8 @@ class _Check:
             looks += [partial(self._services, region) for region in self.view.osrs]
         if "guest" in self.parts:
             looks.append(partial(self._guests_and_horizon, admin))
+        elif "horizon" in self.parts or BROWSER in self.parts:
+            self.report.skipped.append("Horizon: what it shows is made by the part 'guest', which was not asked for")
         self.report.findings += self._side_by_side(looks)
 
     def _side_by_side(self, looks: Sequence[_Look]) -> list[Finding]:

@@ -7,6 +7,7 @@ middle of one, or between two points, finds out what must be configured anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,22 +40,17 @@ def _read(cloud: DeployedCloud) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _write(cloud: DeployedCloud, in_force: Keystone, pending: Keystone | None, computes: int | None) -> None:
+def _write(cloud: DeployedCloud, in_force: Sequence[Keystone], computes: int | None) -> None:
     path = _file(cloud)
-    content = {
-        "keystone": in_force.model_dump(),
-        "pending": pending.model_dump() if pending else None,
-        "fake_computes": computes,
-    }
+    content = {"keystone": [keystone.model_dump() for keystone in in_force], "fake_computes": computes}
     files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def in_force(cloud: DeployedCloud) -> list[Keystone]:
-    """What is configured: the experiment's own settings until a sweep changed them; two where a change was cut off."""
+    """What is configured: the experiment's own settings until a sweep changed them. Where changes were cut off, theirs
+    follow: any part of them may be in force."""
     settings = _read(cloud)
-    if not settings:
-        return [cloud.experiment.keystone]
-    return [Keystone(**settings[name]) for name in ("keystone", "pending") if settings[name] is not None]
+    return [Keystone(**keystone) for keystone in settings["keystone"]] if settings else [cloud.experiment.keystone]
 
 
 def needed(cloud: DeployedCloud, wanted: Keystone) -> list[Reconfiguration]:
@@ -81,14 +77,14 @@ def configure(cloud: DeployedCloud, wanted: Keystone, fake_computes: int | None 
     needs = needed(cloud, wanted)
     if not needs and not growth:
         return Changed()
-    _write(cloud, in_force(cloud)[0], wanted, count)
+    _write(cloud, [*in_force(cloud), wanted], count)
     cloud.write_plan(experiment=cloud.experiment.with_keystone(wanted.model_dump()).with_fake_computes(computes))
     for need in needs:
         _run(cloud, need.kind, need.arguments())
     if growth:
         _run(cloud, OSR, list(MORE_COMPUTES))
     cloud.wait_ready()
-    _write(cloud, wanted, None, computes)
+    _write(cloud, [wanted], computes)
     return Changed(any(need.new_passwords for need in needs), computes if growth else None)
 
 

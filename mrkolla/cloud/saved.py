@@ -14,13 +14,12 @@ import json
 import os
 import re
 import stat
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mrkolla import kolla
-from mrkolla.base import cache
+from mrkolla.base import cache, shell
 from mrkolla.base.errors import InputError, LackError, MrkollaError
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.kolla import passwords
@@ -268,9 +267,9 @@ def _put_in_place(source: Path, cloud: DeployedCloud) -> None:
 def _cp(paths: list[Path], target: Path) -> None:
     """Copy with owners, modes, links, attributes and holes; blocks are shared where they can be."""
     argv = ["cp", "-a", "--reflink=auto", "--sparse=always", *map(str, paths), str(target)]
-    process = subprocess.run(argv, capture_output=True, text=True, timeout=900)
+    process = shell.call(argv, timeout=900)
     if process.returncode != 0:
-        raise LackError(f"copying to {target.name} failed: {process.stderr.strip().splitlines()[-1]}")
+        raise LackError(f"copying to {target.name} failed: {shell.last_words(process)}")
 
 
 def _contents(source: Path) -> dict[str, str]:

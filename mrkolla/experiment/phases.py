@@ -114,8 +114,12 @@ class Watch:
                     self._first.set()
                 if self._stop.is_set():
                     break
+            else:
+                self._failed = f"{region.name}: the probe ended before what it watched"
         except MrkollaError as broken:
             self._failed = str(broken)
+        except Exception as error:  # noqa: BLE001 - in a thread of its own nobody would hear of it
+            self._failed = f"{region.name}: the probe broke off: {type(error).__name__}: {error}"
         finally:
             if isinstance(rows, Generator):
                 rows.close()

@@ -6,6 +6,7 @@ No part of Kolla is stored here but the few words of an anchor.
 from __future__ import annotations
 
 import difflib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Edit:
         wanted = self.applied(content)
         if made.read_text() == wanted:
             return "present"
-        pairs = enumerate(zip(made.read_text().splitlines(), wanted.splitlines(), strict=False), start=1)
+        pairs = enumerate(itertools.zip_longest(made.read_text().splitlines(), wanted.splitlines()), start=1)
         line = next((number for number, (actual, expected) in pairs if actual != expected), 1)
         return f"unfit: {self.into} line {line} was changed by someone"
 

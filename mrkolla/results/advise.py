@@ -130,7 +130,7 @@ def distance(sites: Sites, topology: str, region: str) -> float | None:
 def predictions(advice: Advice) -> pd.DataFrame:
     """A row per topology, operation and region: ms, low, high, distance_ms, beyond (the measured distances), run."""
     rows = []
-    for (topology, name), line in sorted(advice.lines.items(), key=lambda one: _order(*one[0])):
+    for (topology, name), line in sorted(advice.lines.items(), key=lambda item: _order(*item[0])):
         for region in advice.sites.regions:
             far = distance(advice.sites, topology, region)
             ms = line.at(far) if far is not None else Interval(math.nan)
@@ -169,7 +169,7 @@ def _cell(row: pd.Series) -> str:
 def cut_grid(advice: Advice) -> Grid:
     """What was done in a region that was cut off from the admin region, with the exact interval of a share."""
     rows = []
-    for (topology, name), (done, started, run) in sorted(advice.survives.items(), key=lambda one: _order(*one[0])):
+    for (topology, name), (done, started, run) in sorted(advice.survives.items(), key=lambda item: _order(*item[0])):
         interval = binomtest(done, started).proportion_ci(method="exact")
         share = f"{percent(done / started)} [{percent(interval.low)}, {percent(interval.high)}] of {started}"
         rows.append([topology, OPERATIONS[name], share, run])

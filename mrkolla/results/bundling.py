@@ -237,14 +237,14 @@ def unbundle(archive: Path | str, into: Path | str) -> RunFolder:
     return RunFolder.open(into / top)
 
 
-def _need_run(made: Path, archive: Path) -> None:
+def _need_run(folder: Path, archive: Path) -> None:
     """Raise InputError where what was unpacked is no run folder; nothing of the archive is kept then."""
     try:
-        run = RunFolder.open(made)
+        run = RunFolder.open(folder)
         for name in shapes.NAMES:
             (run.read_yaml if name.endswith(".yaml") else run.read_json)(name)
     except InputError as error:
-        raise InputError(str(error).replace(str(made), str(archive))) from None
+        raise InputError(str(error).replace(str(folder), str(archive))) from None
 
 
 def _listed(file: Path, archive: Path) -> dict[str, str]:

@@ -163,13 +163,7 @@ def against_itself(
     if len(passes) < 2:
         raise InputError("one repetition cannot be compared with itself: measure more (sweep.repetitions)")
     first = set(passes[::2])
-    halves = [set(half) for half in itertools.combinations(passes, len(passes) // 2)]
-    if len(passes) % 2 == 0:  # each split once
-        halves = [half for half in halves if passes[0] in half]
-    halves = [half for half in halves if half not in (first, set(passes) - first)]
-    if len(halves) >= MOST_SPLITS:
-        # Not for security: the same run gives the same splits.
-        halves = random.Random(1).sample(halves, MOST_SPLITS - 1)
+    halves = _splits(passes, first)
     names = ["its odd repetitions", "its even repetitions"]
     cells = _cells(points)
     comparisons = []
@@ -177,6 +171,25 @@ def against_itself(
         rest = set(passes) - half
         comparisons.append(_compare(_of(cells, half), _of(cells, rest), names, rule))
     return comparisons[0], [len(comparison.changes) for comparison in comparisons]
+
+
+def _splits(passes: list[Any], first: set[Any]) -> list[set[Any]]:
+    """Halves of ``passes`` other than ``first``, each split once: all of them, or so many that they are
+    :data:`MOST_SPLITS` with it. Of n passes there are some 2^n, so many are drawn and few are listed."""
+    size, everything = len(passes) // 2, set(passes)
+    seen = {frozenset(first), frozenset(everything - first)}
+    halves: list[set[Any]] = []
+    if math.comb(len(passes), size) < 100 * MOST_SPLITS:
+        candidates = [set(half) for half in itertools.combinations(passes, size)]
+        random.Random(1).shuffle(candidates)  # not for security: the same run gives the same splits
+    else:
+        draw = random.Random(1)
+        candidates = [set(draw.sample(passes, size)) for _ in range(10 * MOST_SPLITS)]
+    for half in candidates:
+        if frozenset(half) not in seen and len(halves) < MOST_SPLITS - 1:
+            seen |= {frozenset(half), frozenset(everything - half)}
+            halves.append(half)
+    return halves
 
 
 def _points(source: Source) -> pd.DataFrame:

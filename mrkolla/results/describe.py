@@ -73,7 +73,7 @@ def provenance_facts(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def findings(analysis: Analysis) -> list[str]:
-    """What came out, in a few sentences; none when no slope is known."""
+    """What came out, in a few sentences: k first, where a slope is known."""
     fits = fewer(analysis.fits[analysis.fits["action"].isna()])
     slopes = fits[fits["k"].notna()]
     sentences = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ _READ = ["point", "origin_region", "scenario", "warmup", "start", "duration_s", 
 def faults_of(folder: RunFolder) -> list[dict[str, Any]]:
     """The faults of a run that took place, in the order of their begin; those that were refused are left out."""
     faults = [fault for fault in folder.read_json(FILE, []) if fault["begin"] and fault["end"] and not fault["refused"]]
-    return sorted(faults, key=lambda one: one["begin"])
+    return sorted(faults, key=lambda fault: fault["begin"])
 
 
 def samples_of(folder: RunFolder) -> pd.DataFrame:
@@ -106,9 +106,9 @@ def recovery(own: pd.DataFrame, lasts_s: float) -> tuple[float, float]:
     return down_s, max(0.0, float(at[back] - lasts_s))
 
 
-def _how(own: pd.DataFrame) -> str:
+def _how(rows: pd.DataFrame) -> str:
     """How what was not done failed: ``hung 12, 503 4, no connection 1``."""
-    bad = own[own["outcome"] != "done"]
+    bad = rows[rows["outcome"] != "done"]
     words = [
         "hung" if outcome == "hung" else "no connection" if pd.isna(status) else f"{int(status)}"
         for outcome, status in zip(bad["outcome"], bad["status"], strict=True)
@@ -118,8 +118,15 @@ def _how(own: pd.DataFrame) -> str:
 
 def table(folder: RunFolder) -> pd.DataFrame:
     """A row per fault, region, operation and window: :data:`COLUMNS`; ``done``, ``refused`` and ``hung`` are counts."""
-    samples, rows, faults = samples_of(folder), [], faults_of(folder)
+    tables = [rows for _, rows in _tables(folder) if len(rows)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def _tables(folder: RunFolder) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Each fault and its rows of :func:`table`. A point may have the same fault more than once."""
+    samples, faults = samples_of(folder), faults_of(folder)
     for fault in faults:
+        rows: list[dict[str, Any]] = []
         lasts_s = (fault["end"] - fault["begin"]) / 1e9
         of_fault = during(fault, samples, faults)
         for (region, operation), group in of_fault.groupby(["origin_region", "scenario"], observed=True):
@@ -136,14 +143,13 @@ def table(folder: RunFolder) -> pd.DataFrame:
                         **{"down_s": down_s, "back_after_s": back_s},
                     }
                 )
-    return pd.DataFrame(rows, columns=COLUMNS)
+        yield fault, pd.DataFrame(rows, columns=COLUMNS)
 
 
 def grids(folder: RunFolder) -> list[Grid]:
     """A table a fault: operation and region, share done in each window and how the rest failed, back after."""
-    data, tables = table(folder), []
-    for fault in faults_of(folder):
-        of_fault = data[(data["fault"] == fault["told"]) & (data["point"].fillna("") == (fault["point"] or ""))]
+    tables = []
+    for fault, of_fault in _tables(folder):
         names = list(dict.fromkeys(of_fault["window"]))
         rows = []
         for (operation, region), group in of_fault.groupby(["operation", "origin_region"], observed=True, sort=True):
@@ -173,8 +179,8 @@ def _seconds(value: float) -> str:
 def timing_grid(folder: RunFolder) -> Grid:
     """When each fault began and ended, and when that was seen; those that were refused, and why."""
 
-    def late(one: Mapping[str, Any], seen: str, what: str) -> str:
-        return f"{(one[seen] - one[what]) / 1e9:.2f}" if one[seen] and one[what] else "–"
+    def late(fault: Mapping[str, Any], sight: str, what: str) -> str:
+        return f"{(fault[sight] - fault[what]) / 1e9:.2f}" if fault[sight] and fault[what] else "–"
 
     rows = [
         [
@@ -219,11 +225,10 @@ def admin_requests(folder: RunFolder, fault: Mapping[str, Any]) -> pd.DataFrame:
 
 def findings(folder: RunFolder) -> list[str]:
     """A sentence per fault: what went on working in its region all through it, and what did not."""
-    data, sentences = table(folder), []
-    for fault in faults_of(folder):
-        rows = data[(data["fault"] == fault["told"]) & (data["point"].fillna("") == (fault["point"] or ""))]
-        rows = rows[(rows["origin_region"] == fault["region"]) & ~rows["window"].isin([BEFORE, AFTER])]
-        by = rows.groupby("operation", observed=True)[["started", "done"]].sum()
+    sentences = []
+    for fault, rows in _tables(folder):
+        within = rows[(rows["origin_region"] == fault["region"]) & ~rows["window"].isin([BEFORE, AFTER])]
+        by = within.groupby("operation", observed=True)[["started", "done"]].sum()
         by = by[by["started"] > 0]
         if not len(by):
             continue

@@ -133,12 +133,12 @@ def _operations(fits: pd.DataFrame) -> set[str]:
     return {f"{row['tool']}: {label(row)}" for row in fits[["tool", "scenario", "action"]].to_dict("records")}
 
 
-def _refuse(called: Sequence[str], fits: Sequence[pd.DataFrame]) -> None:
+def _refuse(titles: Sequence[str], fits: Sequence[pd.DataFrame]) -> None:
     first = _operations(fits[0])
-    for name, table in zip(called, fits, strict=True):
+    for name, table in zip(titles, fits, strict=True):
         if not first & (operations := _operations(table)):
             raise InputError(
-                f"{called[0]} and {name} cannot be joined: they have no operation in common"
+                f"{titles[0]} and {name} cannot be joined: they have no operation in common"
                 f" ({_some(first)} | {_some(operations)})"
             )
 
@@ -148,18 +148,18 @@ def _some(names: set[str]) -> str:
     return ", ".join(sorted(names)[:2]) + rest
 
 
-def _remarks(called: Sequence[str], found: dict[str, list[Any]], fits: Sequence[pd.DataFrame]) -> list[str]:
+def _remarks(titles: Sequence[str], differences: dict[str, list[Any]], fits: Sequence[pd.DataFrame]) -> list[str]:
     remarks = []
-    for key, values in found.items():
+    for key, values in differences.items():
         if key.startswith(PROVENANCE):
             texts = [_text(value) for value in values]
-            whose = [f"{text} ({', '.join(n for n, t in zip(called, texts, strict=True) if t == text)})"
+            whose = [f"{text} ({', '.join(n for n, t in zip(titles, texts, strict=True) if t == text)})"
                      for text in dict.fromkeys(texts)]  # fmt: skip
             remarks.append(f"The runs were not made by the same {key.removeprefix(PROVENANCE)}: {'; '.join(whose)}.")
     each = [_operations(table) for table in fits]
     by_holders: dict[tuple[str, ...], set[str]] = {}
     for operation in each[0].union(*each) - each[0].intersection(*each):
-        holders = tuple(name for name, operations in zip(called, each, strict=True) if operation in operations)
+        holders = tuple(name for name, operations in zip(titles, each, strict=True) if operation in operations)
         by_holders.setdefault(holders, set()).add(operation)
     return remarks + [
         f"In {', '.join(holders)} alone: {_some(names)}." for holders, names in sorted(by_holders.items())

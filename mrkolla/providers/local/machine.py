@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from mrkolla.base import shell
 from mrkolla.base.errors import DeployError, LackError
 from mrkolla.base.shell import started
 from mrkolla.providers.kvm import kvm_refused
@@ -290,11 +291,12 @@ def copy_docker(images: Path, target: Path) -> list[tuple[Path, str]]:
         excluded = [f"--exclude=./overlay2/{name}/diff" for name in large]
         half.mkdir()
         tar = f"tar -C {images / 'docker'} --numeric-owner --xattrs --acls"
-        reader = subprocess.Popen([*tar.split(), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE)
         writer = ["tar", "-C", str(half), "--numeric-owner", "--xattrs", "--acls", "-xpf", "-"]
-        done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=300)
-        if reader.wait(60) != 0 or done.returncode != 0:
-            raise DeployError(f"copying the images to {target} failed: {done.stderr.strip()[-200:]}")
+        # At its end the pipe is closed, so that the one that writes to it ends too when the other failed.
+        with subprocess.Popen([*tar.split(), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE) as reader:
+            done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=300)
+        if reader.returncode != 0 or done.returncode != 0:
+            raise DeployError(f"copying the images to {target} failed: {shell.last_words(done)}")
         for name in large:
             (half / "overlay2" / name / "diff").mkdir(parents=True)
         shutil.rmtree(target)

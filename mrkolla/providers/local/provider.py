@@ -46,6 +46,7 @@ while test $# -gt 0; do
 done
 for copy in $copies; do wait $copy || exit 1; done
 """
+_COPY_S = 900
 
 
 class LocalNetwork(DefaultNetwork):
@@ -184,8 +185,8 @@ class Local(Provider):
     def copy_disks(self, target: Path) -> None:
         """Copy what hosts changed, each into ``target``/NAME, while all of them stand still (some seconds).
 
-        The copy is what a power cut would have left, of all hosts at one moment. They go on also when this process is
-        killed meanwhile. Raises LackError.
+        The copy is what a power cut would have left, of all hosts at one moment. They go on also when it takes too long
+        or is interrupted, and when this process is killed meanwhile. Raises LackError.
         """
         require()
         running = [machine for machine in self.machines() if machine.pid() is not None]
@@ -194,9 +195,18 @@ class Local(Provider):
         for machine in running:
             (target / machine.spec.name).mkdir(parents=True)
             argv += [str(machine.folder), str(target / machine.spec.name)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=900, start_new_session=True)
-        if done.returncode != 0:
-            raise LackError(f"copying the hosts' disks failed: {shell.last_words(done)}")
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+            try:
+                _, complaint = process.communicate(timeout=_COPY_S)
+            except BaseException as error:
+                # Asked to end, the script lets the hosts go on; killed, it would not.
+                shell.end_group(process)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise LackError(f"copying the hosts' disks took longer than {_COPY_S} s") from None
+                raise
+        if process.returncode != 0:
+            words = complaint.strip().splitlines() or [f"status {process.returncode}"]
+            raise LackError(f"copying the hosts' disks failed: {words[-1]}")
 
     def remove(self, network_id: str) -> None:
         """End the hosts of the network with that id, and remove them and it; all others go on undisturbed.

@@ -19,7 +19,7 @@ SYSCTL = {"fs.inotify.max_user_instances": 1024, "fs.inotify.max_user_watches": 
 #: What preparing installs when missing: program or Python module -> Debian's and Ubuntu's package.
 PROGRAMS = {"dockerd": "docker.io", "iptables": "iptables", "ip": "iproute2", "modprobe": "kmod"}
 MODULES = {"docker": "python3-docker", "dbus": "python3-dbus", "requests": "python3-requests"}
-#: GB of disk for a host's images and volumes, GB of memory: below it is said, not refused.
+#: GB of disk that images and volumes of a host need free; GB of memory below which a host is warned of.
 DISK_GB, MEMORY_GB = 12.0, 3.5
 #: Seconds by which clocks of hosts may differ: tokens are dated.
 CLOCK_S = 2.0

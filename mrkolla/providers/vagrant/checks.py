@@ -183,7 +183,7 @@ def _network(testbed: VagrantTestbed, judge: bool) -> Seen:
         # VirtualBox keeps its interfaces, and uses them again.
         if route["dst"] == "default" or device.startswith("vboxnet"):
             continue
-        if network.overlaps(ipaddress.IPv4Network(route["dst"])):
+        if network.overlaps(ipaddress.IPv4Network(route["dst"], strict=False)):
             taken.append((device, f"{route['dst']} ({device})"))
     # libvirt's may be those of a cloud that is up: whoever starts one knows.
     conflicts = [text for device, text in taken if judge or not device.startswith("virbr")]

@@ -309,10 +309,17 @@ def destroy(name: str) -> None:
     _file(name).unlink(missing_ok=True)
 
 
+def _uses(record: Path, box: str) -> bool:
+    """Whether the cloud with that record has hosts of ``box``; one whose record cannot be read may have."""
+    try:
+        return json.loads(record.read_text()).get("box") == box
+    except (OSError, ValueError):
+        return True
+
+
 def _drop_box(name: str, state: Mapping) -> None:
     """Remove what of the box was not there before, unless another cloud of mrkolla's uses it."""
-    records = [json.loads(path.read_text()) for path in cache.root().glob("cloud-*/vagrant.json")]
-    if sum(record.get("box") == state["box"] for record in records) <= 1:
+    if sum(_uses(path, state["box"]) for path in cache.root().glob("cloud-*/vagrant.json")) <= 1:
         for volume in libvirt.box_volumes(state["box"]) - set(state["before"]["volumes"]):
             libvirt.drop_volume(volume)
         if state["box"].startswith("mrkolla/") and state["box"] in checks.boxes("libvirt"):

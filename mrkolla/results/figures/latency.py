@@ -115,10 +115,6 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
         axes.legend(loc="upper left", borderaxespad=0.2, labelspacing=0.3).set_in_layout(False)
 
 
-def _regions(analysis: Analysis) -> list[str]:
-    return sorted(analysis.fits["origin_region"].unique())
-
-
 def latency_figure(
     analysis: Analysis, *, actions: bool = False, columns: int = 3, shown: Sequence[Panel] | None = None
 ) -> Figure:
