@@ -77,7 +77,7 @@ def configure(cloud: DeployedCloud, wanted: Keystone, fake_computes: int | None 
     needs = needed(cloud, wanted)
     if not needs and not growth:
         return Changed()
-    _write(cloud, [*in_force(cloud), wanted], count)
+    _write(cloud, list(dict.fromkeys([*in_force(cloud), wanted])), count)
     cloud.write_plan(experiment=cloud.experiment.with_keystone(wanted.model_dump()).with_fake_computes(computes))
     for need in needs:
         _run(cloud, need.kind, need.arguments())
