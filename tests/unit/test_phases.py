@@ -126,7 +126,7 @@ def test_a_run_without_phases_has_an_empty_table(tmp_path):
 
 
 class Tool:
-    """Stands in for the probe: a sample every 5 ms until told to end, or ``breaks``: with ``error``, or (None) without."""
+    """Stands in for the probe: a sample every 5 ms until told to end, or ``breaks``: with ``error``, or (None) not."""
 
     def __init__(self) -> None:
         self.closed = False
