@@ -29,8 +29,8 @@ def main() -> None:
             with cloud.wan(point.rtt_ms) as links:  # measured before, and once the link has healed
                 cloud.bench(point, links)  # the load, and the faults of the file at their times
             check = cloud.check()  # what stays wrong
-            found = "; ".join(str(finding) for finding in check.findings) or "nothing"
-            remarks.append(f"After {point.id} the check found {found}.")
+            findings = "; ".join(str(finding) for finding in check.findings) or "nothing"
+            remarks.append(f"After {point.id} the check found {findings}.")
         cloud.report(remarks=remarks)
 
 

@@ -26,8 +26,8 @@ def main() -> None:
         for point in cloud.sweep():  # computes are added between points, and are all up at each
             with cloud.wan(point.rtt_ms) as links:  # measured before, during and after, or refused
                 cloud.bench(point, links)  # from both OSRs at the same time
-        found = render(computes.grid(cloud.folder).rich())
-        cloud.report(remarks=computes.sentences(cloud.folder), tables=[found])
+        table = render(computes.grid(cloud.folder).rich())
+        cloud.report(remarks=computes.sentences(cloud.folder), tables=[table])
 
 
 if __name__ == "__main__":

@@ -33,16 +33,16 @@ def main() -> None:
     runs = []
     for topology in TOPOLOGIES:
         for file in (options.file, blackout):  # of one name: they share a cloud
-            given = replace(options, file=file, destroy=file == blackout)
-            with mrkolla.up(given, topology=topology) as cloud:
+            run_options = replace(options, file=file, destroy=file == blackout)
+            with mrkolla.up(run_options, topology=topology) as cloud:
                 for point in cloud.sweep():
                     with cloud.wan(point.rtt_ms) as links:
                         cloud.bench(point, links)
                 cloud.report()
             runs.append(cloud.folder)
-    found = places(runs)
-    (options.results / "keystone_place.png").write_bytes(data(places_figure(found), "png"))
-    print(render(places_grid(found).rich()))
+    table = places(runs)
+    (options.results / "keystone_place.png").write_bytes(data(places_figure(table), "png"))
+    print(render(places_grid(table).rich()))
 
 
 if __name__ == "__main__":

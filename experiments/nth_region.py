@@ -25,8 +25,8 @@ def main() -> None:
         for point in cloud.sweep():  # synthetic regions come and go between points, and are all gone at the end
             with cloud.wan(point.rtt_ms) as links:  # measured before, during and after, or refused
                 cloud.bench(point, links)  # while the synthetic regions replay; a load that is late is refused
-        found = render(synthetic.grid(cloud.folder).rich())
-        cloud.report(remarks=synthetic.sentences(cloud.folder), tables=[found])
+        table = render(synthetic.grid(cloud.folder).rich())
+        cloud.report(remarks=synthetic.sentences(cloud.folder), tables=[table])
 
 
 if __name__ == "__main__":

@@ -77,8 +77,8 @@ def check_tool(entry: Mapping[str, Any], context: BenchContext | None = None) ->
 def _run_tool(say: _Say, tool: type[Tool], options: ToolOptions, context: BenchContext) -> list[dict[str, Any]]:
     from mrkolla.results.schema import to_table
 
-    one = make_tool(options.model_dump())
-    tool.prepare_all(context, [one])
+    instance = make_tool(options.model_dump())
+    tool.prepare_all(context, [instance])
     rtts = dict.fromkeys((region.name for region in context.regions), 0.5)
     point = BenchPoint(_POINT.id, rtts, rtts)
     started: list[subprocess.Popen[str]] = []
@@ -95,16 +95,16 @@ def _run_tool(say: _Say, tool: type[Tool], options: ToolOptions, context: BenchC
 
     context.launcher = kept
     try:
-        rows = list(one.run(context, point, context.regions))
+        rows = list(instance.run(context, point, context.regions))
         to_table(rows, "samples")  # raises InputError that names the row and column
         names = {region.name for region in context.regions}
         say({row["origin_region"] for row in rows} == names, f"not every region has samples: {sorted(names)}")
-        say({row["tool"] for row in rows} == {one.name}, "its samples are not under its name")
+        say({row["tool"] for row in rows} == {instance.name}, "its samples are not under its name")
         say({row["point"] for row in rows} == {point.id}, "its samples are not of the point that it was given")
         say(all(process.poll() is not None for process in started), "run() ended, and what it started goes on")
         hosts = at.copy()
         at.clear()
-        samples = one.run(context, point, context.regions)
+        samples = instance.run(context, point, context.regions)
         next(samples)
         until = time.monotonic() + _PATIENCE_S
         while at < hosts and time.monotonic() < until:
@@ -116,13 +116,13 @@ def _run_tool(say: _Say, tool: type[Tool], options: ToolOptions, context: BenchC
         context.launcher = broken
         if started:
             failed = "what it started on the hosts fails, and run() raises no BenchError"
-            _raises(say, BenchError, lambda: list(one.run(context, point, context.regions)), failed)
+            _raises(say, BenchError, lambda: list(instance.run(context, point, context.regions)), failed)
     finally:
         context.launcher = launcher
         for process in started:
             process.kill()
     with tempfile.TemporaryDirectory() as folder:
-        for path in one.collect(context, Path(folder) / "tool"):
+        for path in instance.collect(context, Path(folder) / "tool"):
             say(path.is_file() and path.is_relative_to(folder), f"collect() names {path}, which is no file it wrote")
     return rows
 
@@ -193,8 +193,8 @@ def _check_regions(say: _Say, testbed: Testbed, experiment: Experiment) -> None:
             say(not file.is_absolute() and ".." not in file.parts and isinstance(text, str), f"{path} is no file")
     hosts = [placed.host for region in regions for placed in region.hosts]
     for what in ("name", "address"):
-        given = [getattr(host, what) for host in hosts]
-        say(len(set(given)) == len(given), f"two hosts have one {what}: {sorted(given)}")
+        identifiers = [getattr(host, what) for host in hosts]
+        say(len(set(identifiers)) == len(identifiers), f"two hosts have one {what}: {sorted(identifiers)}")
     vips = [region.vip for region in regions]
     taken = {host.address for host in hosts}
     say(len(set(vips)) == len(vips) and not set(vips) & taken, f"the regions' addresses {vips} are not free")
@@ -245,8 +245,8 @@ def check_fault(
     begin, ended at once, seen to end, and taken back once more. Returns what was recorded then.
     """
     fault, say = _plugin(FAULTS, str(entry["do"]), Fault, FaultOptions)
-    asked = fault_of(entry)
-    load = {"tool": "probe", "rate": 1.0, "samples": math.ceil(asked.at_s + asked.lasts_s) + 60}
+    timing = fault_of(entry)
+    load = {"tool": "probe", "rate": 1.0, "samples": math.ceil(timing.at_s + timing.lasts_s) + 60}
     [options] = _experiment(say, faults=[dict(entry)], bench=[load]).faults
     say(type(options) is fault.options, f"its entry is read as {type(options).__name__}, not as its own options")
     say(options.do == fault.name, f"its options call it '{options.do}'")
@@ -257,29 +257,29 @@ def check_fault(
     _refuses_unknown_key(say, "faults", [{**entry, "no_such_key": 1}])
     if scene is None:
         return None
-    one = make(options, scene)
-    acts = one.acts()
+    instance = make(options, scene)
+    acts = instance.acts()
     say(acts and all(isinstance(act, Act) for act in acts), f"acts() gives {acts!r}: no list of Act")
     for act in acts:
         say(act.begin and act.end, "an act of it has no command that begins it, or none that takes it back")
         for command in (*act.begin, *act.end):
             words_alone = not isinstance(command, str) and all(isinstance(word, str) for word in command)
             say(words_alone, f"{command!r} is no command: a list of words")
-    say(one.acts() == acts, "asked twice what it does, acts() says two things: it must change nothing")
+    say(instance.acts() == acts, "asked twice what it does, acts() says two things: it must change nothing")
     if getattr(options, "host", None):
         elsewhere = make(options.model_copy(update={"host": "no-such-host"}), scene)
         _raises(say, InputError, elsewhere.acts, "acts() of a host that is not there raises no InputError")
-    say(isinstance(one.sight(), AbstractContextManager), "sight() gives no context manager")
+    say(isinstance(instance.sight(), AbstractContextManager), "sight() gives no context manager")
     if folder is None:
         return None
-    with held(one, folder) as it:
+    with held(instance, folder) as outcome:
         pass
     for act in acts:
         take_back(act, scene.launcher)  # raises FaultError for what remains
     for what in ("begin", "end"):
-        say(it.entry[f"seen_{what}"] >= it.entry[what], f"its {what} was seen before it was there")
+        say(outcome.entry[f"seen_{what}"] >= outcome.entry[what], f"its {what} was seen before it was there")
     say(not list(read(folder)), "its record is left")
-    return it.entry
+    return outcome.entry
 
 
 def local_scene(*osrs: str, **more: Any) -> Scene:
@@ -377,8 +377,8 @@ def _raises(say: _Say, kind: type[Exception], work: Callable[[], object], proble
 def _refuses_unknown_key(say: _Say, section: str, value: Any) -> None:
     try:
         _experiment(say, **{section: value})
-    except InputError as refused:
-        say("no_such_key" in str(refused), f"of an unknown key it says '{refused}'")
+    except InputError as error:
+        say("no_such_key" in str(error), f"of an unknown key it says '{error}'")
     else:
         say(False, "it takes unknown keys: its options are not made from mrkolla's models")
 

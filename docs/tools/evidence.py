@@ -55,7 +55,7 @@ from mrkolla.results.words import k_text, k_wire_text, ms, number  # noqa: E402
 SAMPLE, FIGURES, DATA = TOP / "results/sample", TOP / "docs/figures", TOP / "docs/data"
 RECORD = DATA / "evidence.json"
 PAGES = ("README.md", "docs/results.md", "docs/validation.md")
-# What of a run folder the sample is: no logs, no parts, no inventories (they name the machine's folders).
+# What the sample has of a run folder: no logs, no parts, no inventories (they name the machine's folders).
 _KEPT = ("*.json", "*.jsonl", "experiment.yaml", "samples.parquet", "wan.parquet", "tools/accesslog/*", "tools/hosts/*",
          "tools/probe/*", "tools/tracing/*", "plan/edits.yaml", "plan/*/globals.yml", "plan/*/config/**/*")  # fmt: skip
 # The code that a number of a run hangs on: what makes samples, and what the links are made of.
@@ -87,19 +87,19 @@ _TABLE = re.compile(r"(<!-- evidence: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def digest(patterns: Iterable[str], read: Mapping[str, bytes] | None = None) -> str:
-    """SHA-256 of the code in the files that ``patterns`` name: ``read`` (path -> bytes), by default this checkout's."""
-    found = hashlib.sha256()
+    """SHA-256 of the code in ``read`` (path -> bytes); by default in this checkout's files that ``patterns`` name."""
+    total = hashlib.sha256()
     names = set(read) if read is not None else {
         str(path.relative_to(TOP)) for pattern in patterns for path in TOP.glob(pattern)
     }  # fmt: skip
     for name in sorted(names):
         source = (read[name] if read is not None else (TOP / name).read_bytes()).decode()
-        found.update(f"{name}\0{code(source)}\0".encode())
-    return found.hexdigest()
+        total.update(f"{name}\0{code(source)}\0".encode())
+    return total.hexdigest()
 
 
 def code(source: str) -> str:
-    """Python without its comments, docstrings and empty lines: what is only said otherwise measures the same."""
+    """Python without its comments, docstrings and empty lines, which change nothing of what it measures."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
@@ -137,13 +137,18 @@ def of_run(run: RunFolder, what: str) -> dict[str, Any]:
     Raises:
         InputError: the run's revision is not known, had uncommitted changes, or measured otherwise than this checkout.
     """
-    made = run.read_json("provenance.json", {})
-    revision = made.get("revision") or {}
+    provenance = run.read_json("provenance.json", {})
+    revision = provenance.get("revision") or {}
     if not revision.get("commit") or revision.get("dirty"):
         raise InputError(
             f"{run.path}: provenance.json: revision: no commit, or with uncommitted changes: measure again"
         )
-    record = {"run": run.run, "made": made.get("made"), "mrkolla": made.get("mrkolla"), "commit": revision["commit"]}
+    record = {
+        "run": run.run,
+        "made": provenance.get("made"),
+        "mrkolla": provenance.get("mrkolla"),
+        "commit": revision["commit"],
+    }
     record["measured_by"] = digest_at(revision["commit"], MEASURES[what])
     if record["measured_by"] != digest(MEASURES[what]):
         raise InputError(f"{run.path}: the code that measures has changed since {record['commit'][:12]}: measure again")
@@ -160,20 +165,20 @@ def take(run: RunFolder, into: Path = SAMPLE) -> None:
         raise InputError(f"{run.path}: not every point is done")
     run.join()
     with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / run.run
+        copy = Path(scratch) / run.run
         for pattern in _KEPT:
             for path in run.path.glob(pattern):
-                target = made / path.relative_to(run.path)
+                target = copy / path.relative_to(run.path)
                 if path.is_file():
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, target)
-        for path in made.rglob("*"):
+        for path in copy.rglob("*"):
             if path.is_file() and (b"/root/" in (data := path.read_bytes()) or b"/tmp/" in data or b"/home/" in data):
-                raise InputError(f"{run.path / path.relative_to(made)}: names a folder of this machine: not for others")
-        write_all(made)
+                raise InputError(f"{run.path / path.relative_to(copy)}: names a folder of this machine: not for others")
+        write_all(copy)
         if into.exists():
             shutil.rmtree(into)
-        shutil.copytree(made, into)
+        shutil.copytree(copy, into)
 
 
 def _rows(*cells: Iterable[Any]) -> list[str]:
@@ -200,7 +205,7 @@ def _by_operation(analysis: Analysis) -> dict[str, list[dict[str, Any]]]:
 
 def k_table(analysis: Analysis) -> list[str]:
     """README: k of each operation beside what is predicted."""
-    found = _by_operation(analysis)
+    operations = _by_operation(analysis)
     wire = analysis.fits["k_wire"].notna().any()
     regions = ", in ".join(sorted(analysis.fits["origin_region"].unique()))
     what = "k of the wire" if wire else "k"
@@ -211,45 +216,46 @@ def k_table(analysis: Analysis) -> list[str]:
         *(["verdict"] if wire else []),
     ]
     rows = []
-    for name, of in found.items():
-        verdict = ", ".join(dict.fromkeys(fit["verdict"] for fit in of))
-        rows.append([WORDS[name], _trips(of), _k_of(of), *([verdict] if wire else [])])
+    for name, fits in operations.items():
+        verdict = ", ".join(dict.fromkeys(fit["verdict"] for fit in fits))
+        rows.append([WORDS[name], _trips(fits), _k_of(fits), *([verdict] if wire else [])])
     return _rows(head, ["---"] * len(head), *rows)
 
 
 def costs_table(analysis: Analysis) -> list[str]:
     """Results: service time, predicted, k of the wire, k of the total."""
-    found = _by_operation(analysis)
+    operations = _by_operation(analysis)
     wire = analysis.fits["k_wire"].notna().any()
     regions = ", ".join(sorted(analysis.fits["origin_region"].unique()))
     head = ["operation, from an OSR", "service time", "predicted round trips"]
     head += [f"k of the wire: {regions}"] if wire else []
     head += [f"k of the total (95 % interval): {regions}"]
     rows = []
-    for name, of in found.items():
-        service = sum(fit["service_ms"] for fit in of) / len(of)
-        row = [WORDS[name], f"{number(service, 0)} ms", _trips(of)]
-        row += [", ".join(map(k_wire_text, of))] if wire else []
-        rows.append([*row, ", ".join(map(k_text, of))])
+    for name, fits in operations.items():
+        service = sum(fit["service_ms"] for fit in fits) / len(fits)
+        row = [WORDS[name], f"{number(service, 0)} ms", _trips(fits)]
+        row += [", ".join(map(k_wire_text, fits))] if wire else []
+        rows.append([*row, ", ".join(map(k_text, fits))])
     return _rows(head, ["---"] * len(head), *rows)
 
 
 def ran(run: RunFolder, analysis: Analysis) -> list[str]:
     """What the sample is, in a sentence."""
-    made = run.read_json("provenance.json", {})
-    machine = made.get("machine") or {}
+    provenance = run.read_json("provenance.json", {})
+    machine = provenance.get("machine") or {}
     keys = analysis.gathered.keys
-    kept, failed = int(keys["n"].sum() + keys["n_errors"].sum()), int(keys["n_errors"].sum())
+    operations, failed = int(keys["n"].sum() + keys["n_errors"].sum()), int(keys["n_errors"].sum())
     points = run.points()
     refused = sum(point.get("status", "done") != "done" for point in points)
     rtts = ", ".join(ms(level) for level in sorted(analysis.levels["level"].unique()))
-    said = (
-        f"Run `{run.run}`, mrkolla {made.get('mrkolla')} at `{(made.get('revision') or {}).get('commit', '?')[:12]}`,"
+    sentence = (
+        f"Run `{run.run}`, mrkolla {provenance.get('mrkolla')} at"
+        f" `{(provenance.get('revision') or {}).get('commit', '?')[:12]}`,"
         f" OpenStack {run.read_yaml('experiment.yaml', {}).get('release')}, {machine.get('cores_usable', '?')} cores"
-        f" ({machine.get('cpu_model', '?')}): {kept:,} operations at {rtts} ms in {len(points)} points, of which"
+        f" ({machine.get('cpu_model', '?')}): {operations:,} operations at {rtts} ms in {len(points)} points, of which"
         f" {refused or 'none'} refused; {failed or 'no'} operation{'s' if failed > 1 else ''} failed."
     )  # fmt: skip
-    return textwrap.wrap(said, 125, break_on_hyphens=False)
+    return textwrap.wrap(sentence, 125, break_on_hyphens=False)
 
 
 def links_rows(links: list[dict[str, float]]) -> list[str]:
@@ -264,12 +270,12 @@ def links_rows(links: list[dict[str, float]]) -> list[str]:
 
 def tcp_table(links: list[dict[str, float]]) -> list[str]:
     """TCP throughput beside the Enos WAN study's."""
-    theirs = published("enos-wan-g5k", "TCP throughput")
+    study = published("enos-wan-g5k", "TCP throughput")
     rows = []
     for row in links:
-        their = theirs.get(f"{row['asked_ms']:g}")
-        if their:
-            value = float(their["value"])
+        reference = study.get(f"{row['asked_ms']:g}")
+        if reference:
+            value = float(reference["value"])
             rows.append([f"{ms(row['asked_ms'])} ms", number(value, 0), number(row["mbit"], 0),
                          f"{row['mbit'] / value:.2f}"])  # fmt: skip
     return _rows(["round trip", "Enos, Grid'5000 (Mbit/s)", "mrkolla (Mbit/s)", "ratio"], ["---"] * 4, *rows)
@@ -289,42 +295,42 @@ def tokens_table(analysis: Analysis) -> list[str]:
     levels = analysis.levels[analysis.levels["action"].isna() & analysis.levels["scenario"].isin(parts)]
     k = fits["k_wire"].where(fits["k_wire"].notna(), fits["k"])
     for region in sorted(fits["origin_region"].unique()):
-        own = levels[levels["origin_region"] == region].groupby("level")["median_ms"].sum() / 1e3
-        at = [f"{own.iloc[0]:.2f} s"]
+        medians = levels[levels["origin_region"] == region].groupby("level")["median_ms"].sum() / 1e3
+        at = [f"{medians.iloc[0]:.2f} s"]
         # Where the sample has no such round trip: between its neighbours, which lie on a line.
-        at += [f"{np.interp(100.0, own.index, own):.2f} s" + ("" if 100.0 in own else " (between two)")]
+        at += [f"{np.interp(100.0, medians.index, medians):.2f} s" + ("" if 100.0 in medians else " (between two)")]
         total = k[fits["origin_region"] == region].sum()
         rows.append([f"mrkolla: one Keystone, from {region}", "client and Keystone", *at,
-                     f"{own.iloc[-1]:.2f} s ({ms(own.index.max())} ms)", number(total, 1)])  # fmt: skip
+                     f"{medians.iloc[-1]:.2f} s ({ms(medians.index.max())} ms)", number(total, 1)])  # fmt: skip
     head = ["what", "the distance is between", "no distance", "100 ms", "furthest", "round trips paid"]
     return _rows(head, ["---"] * len(head), *rows)
 
 
 def _named(of: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(operation, its rows), by name; those of :data:`WORDS` at the end, in the order there."""
-    found = {str(name): own for name, own in of.assign(operation=labels(of)).groupby("operation")}
-    order = [*(name for name in found if name not in WORDS), *(name for name in WORDS if name in found)]
-    return [(name, found[name]) for name in order]
+    groups = {str(name): group for name, group in of.assign(operation=labels(of)).groupby("operation")}
+    order = [*(name for name in groups if name not in WORDS), *(name for name in WORDS if name in groups)]
+    return [(name, groups[name]) for name in order]
 
 
 def regions_data(analysis: Analysis) -> pd.DataFrame:
     """What is kept of a sweep over the number of regions in the catalog: k of each operation at each number."""
-    found = k_by_number(analysis)
-    if found["regions"].nunique() < 2:
+    fits = k_by_number(analysis)
+    if fits["regions"].nunique() < 2:
         raise InputError("the run has no two numbers of regions in the catalog: take one of catalog_regions.py")
-    return found.dropna(subset=["regions"])
+    return fits.dropna(subset=["regions"])
 
 
 def regions_table(of: pd.DataFrame, said: list[str]) -> list[str]:
     """Results: k of the wire at each number of regions in the catalog, and the figure of it."""
     numbers, origins = sorted(of["regions"].unique()), ", ".join(sorted(of["origin_region"].unique()))
     rows = []
-    for name, own in _named(of):
+    for name, group in _named(of):
         cells = []
         for number_ in numbers:
-            here = own[own["regions"] == number_].sort_values("origin_region")
-            paid = ", ".join(map(k_wire_text, here.to_dict("records")))
-            cells.append(f"{here['predicted'].mean():.3g}: {paid}" if len(here) else "–")
+            fits = group[group["regions"] == number_].sort_values("origin_region")
+            paid = ", ".join(map(k_wire_text, fits.to_dict("records")))
+            cells.append(f"{fits['predicted'].mean():.3g}: {paid}" if len(fits) else "–")
         rows.append([WORDS.get(name, name), *cells])
     head = ["operation", *(f"{number_:g}" for number_ in numbers)]
     return [
@@ -351,10 +357,10 @@ def rally_table(of: pd.DataFrame, said: list[str]) -> list[str]:
     at_keystone = of[["keystone_server_ms", "keystone_wait_ms", "keystone_rest_ms"]].sum(axis=1, min_count=3)
     of = of.assign(keystone_ms=at_keystone).fillna({"keystone_windows": 0.0})
     rows = []
-    for name, own in _named(of):
-        fits = own.sort_values("origin_region").to_dict("records")
-        where = [number(own[part].mean(), 0) for part in ("wire_ms", "keystone_ms", "region_ms", "client_ms")]
-        counts = [f"{own[f'keystone_{what}'].mean():.3g}" for what in ("requests", "connections", "windows")]
+    for name, group in _named(of):
+        fits = group.sort_values("origin_region").to_dict("records")
+        where = [number(group[part].mean(), 0) for part in ("wire_ms", "keystone_ms", "region_ms", "client_ms")]
+        counts = [f"{group[f'keystone_{what}'].mean():.3g}" for what in ("requests", "connections", "windows")]
         verdicts = ", ".join(dict.fromkeys(fit["verdict"] for fit in fits))
         rows.append([WORDS.get(name, f"`{name}`"), " + ".join(counts), _trips(fits), _k_of(fits), verdicts,
                      " + ".join(where)])  # fmt: skip
@@ -391,17 +397,17 @@ def keep(name: str, run: RunFolder) -> dict[str, Any]:
 
 def kept_tables(record: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """The tables of :data:`KEPT`; None where no run is on record."""
-    found: dict[str, list[str] | None] = {}
+    tables: dict[str, list[str] | None] = {}
     for name, (what, _, show) in KEPT.items():
         of = record.get(what)
         if of is None:
-            found[name] = None
+            tables[name] = None
             continue
-        said = " ".join(of["ran"])
+        sentences = " ".join(of["ran"])
         if "bundle" in of:
-            said += f" Its bundle, `{of['run']}.tar.gz`, has the SHA-256 `{of['bundle']}`."
-        found[name] = show(pd.read_csv(TOP / what), textwrap.wrap(said, 125, break_on_hyphens=False))
-    return found
+            sentences += f" Its bundle, `{of['run']}.tar.gz`, has the SHA-256 `{of['bundle']}`."
+        tables[name] = show(pd.read_csv(TOP / what), textwrap.wrap(sentences, 125, break_on_hyphens=False))
+    return tables
 
 
 def tables(sample: Path = SAMPLE, record: Mapping[str, Any] | None = None) -> dict[str, list[str] | None]:
@@ -425,9 +431,9 @@ def filled(text: str, known: Mapping[str, list[str] | None]) -> str:
     if wrong := {name for _, name, _ in _TABLE.findall(text)} - set(known):
         raise InputError(f"<!-- evidence: {min(wrong)} -->: no such table; there are {', '.join(sorted(known))}")
 
-    def table(found: re.Match[str]) -> str:
-        lines = known[found[2]]
-        return found[0] if lines is None else found[1] + "".join(f"{line}\n" for line in lines) + found[3]
+    def table(match: re.Match[str]) -> str:
+        lines = known[match[2]]
+        return match[0] if lines is None else match[1] + "".join(f"{line}\n" for line in lines) + match[3]
 
     return _TABLE.sub(table, text)
 
@@ -461,39 +467,39 @@ def main() -> int:
     ask.add_argument("--join", metavar="RUN", help="region_join.png")
     ask.add_argument("--catalog", metavar="RUN", help="results.md: k against the number of regions, and its figure")
     ask.add_argument("--table", metavar="RUN", help="results.md: round trips of Rally's operations; its bundle")
-    given = ask.parse_args()
+    args = ask.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     try:
-        if given.sample:
-            run = RunFolder.find(TOP / "results", given.sample)
+        if args.sample:
+            run = RunFolder.find(TOP / "results", args.sample)
             record["results/sample"] = of_run(run, "results/sample")
             take(run)
         else:
             write_all(SAMPLE)
         # The report is a file of megabytes that anyone can make of the sample: its digest is kept.
         record["results/sample"]["report"] = hashlib.sha256((SAMPLE / "report.html").read_bytes()).hexdigest()
-        if given.links:
-            record["docs/data/links.json"] = _links(given.links)
+        if args.links:
+            record["docs/data/links.json"] = _links(args.links)
         for name, figure, target in (
-            (given.rally, "latency_vs_rtt", "latency_sweep"), (given.rally, "timeline-*", "timeline"),
-            (given.join, "phases", "region_join"),
+            (args.rally, "latency_vs_rtt", "latency_sweep"), (args.rally, "timeline-*", "timeline"),
+            (args.join, "phases", "region_join"),
         ):  # fmt: skip
             if name:
                 record[f"docs/figures/{target}.png"] = _figure(name, figure, FIGURES / f"{target}.png")
-        if given.catalog:
-            record["docs/data/regions.csv"] = keep("regions", RunFolder.find(TOP / "results", given.catalog))
-        if given.table:
-            run = RunFolder.find(TOP / "results", given.table)
-            made = keep("rally", run)
+        if args.catalog:
+            record["docs/data/regions.csv"] = keep("regions", RunFolder.find(TOP / "results", args.catalog))
+        if args.table:
+            run = RunFolder.find(TOP / "results", args.table)
+            entry = keep("rally", run)
             packed = bundle(run).path
             print(f"the run's bundle: {packed}")
-            record["docs/data/rally_table.csv"] = {**made, "bundle": hashlib.sha256(packed.read_bytes()).hexdigest()}
+            record["docs/data/rally_table.csv"] = {**entry, "bundle": hashlib.sha256(packed.read_bytes()).hexdigest()}
         if (DATA / "regions.csv").exists():
             (TOP / DRAWN[2]).write_text(drawn_regions())
-        known = tables(SAMPLE, record)
+        page_tables = tables(SAMPLE, record)
         for page in PAGES:
             path = TOP / page
-            path.write_text(filled(path.read_text(), known))
+            path.write_text(filled(path.read_text(), page_tables))
     except MrkollaError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -525,10 +531,10 @@ def _figure(name: str, figure: str, target: Path) -> dict[str, Any]:
     run = RunFolder.find(TOP / "results", name)
     record = of_run(run, str(target.relative_to(TOP)))
     write_all(run)
-    found = sorted((run.path / "figures").glob(f"{figure}.png"))
-    if not found:
+    figures = sorted((run.path / "figures").glob(f"{figure}.png"))
+    if not figures:
         raise InputError(f"{run.path}: figures/{figure}.png: there is none")
-    shutil.copyfile(found[-1], target)
+    shutil.copyfile(figures[-1], target)
     return {**record, "sha256": hashlib.sha256(target.read_bytes()).hexdigest()}
 
 

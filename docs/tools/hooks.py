@@ -89,8 +89,8 @@ class Site:
     def _page(path: Path, name: str) -> str:
         if path.is_dir():
             listed = subprocess.run(["git", "ls-files", "."], cwd=path, capture_output=True, text=True, check=True)
-            own = [line for line in listed.stdout.split() if "/" not in line]
-            return f"# {name}/\n\n" + "".join(f"- [{line}](./{name.rpartition('/')[2]}/{line})\n" for line in own)
+            files = [line for line in listed.stdout.split() if "/" not in line]
+            return f"# {name}/\n\n" + "".join(f"- [{line}](./{name.rpartition('/')[2]}/{line})\n" for line in files)
         if path.suffix == ".ipynb":
             cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
             parts = [("".join(cell["source"]), cell["cell_type"]) for cell in cells]

@@ -28,12 +28,12 @@ class FileReference:
         yield from ["| key | what it takes | default | what it is |", "|---|---|---|---|"]
         below: list[tuple[str, Schema]] = []
         for key, value in schema.get("properties", {}).items():
-            here = f"{path}.{key}" if path else key
+            key_path = f"{path}.{key}" if path else key
             # pydantic leaves keys with a default out of `required`, those of kinds with one value among them.
             default = "required" if key in required else _default(value)
             takes = " or ".join(dict.fromkeys(self._takes(value)))
             yield f"| `{key}` | {_cell(takes)} | {default} | {_cell(value.get('description', ''))} |"
-            below += self._maps(here, value)
+            below += self._maps(key_path, value)
         for title, inner in below:
             yield from ["", f"## `{title}`", "", _sentence(inner.get("description", "")), ""]
             yield from self._map(title, inner)
@@ -66,7 +66,7 @@ class FileReference:
         elif "const" in value:
             yield f"`{value['const']}`"
         elif "enum" in value:
-            yield ", ".join(f"`{one}`" for one in value["enum"])
+            yield ", ".join(f"`{choice}`" for choice in value["enum"])
         elif "oneOf" in value or "anyOf" in value:
             for inner in value.get("oneOf", value.get("anyOf")):
                 yield from self._takes(inner)
@@ -127,9 +127,9 @@ def _verb(name: str, parser: argparse.ArgumentParser, level: str) -> Iterator[st
         yield from ["", "| | |", "|---|---|", *rows]
     if parser.epilog and (example := parser.epilog.removeprefix("example: ")):
         yield from ["", f"For example: `{example}`"]
-    for action, own, does in actions:
-        own.description = own.description or does
-        yield from _verb(f"{name} {action}", own, level + "#")
+    for action, subparser, does in actions:
+        subparser.description = subparser.description or does
+        yield from _verb(f"{name} {action}", subparser, level + "#")
 
 
 def _row(action: argparse.Action, formatter: argparse.HelpFormatter) -> str:

@@ -33,30 +33,32 @@ def imports() -> dict[str, set[str]]:
     graph = grimp.build_graph("mrkolla", exclude_type_checking_imports=True, cache_dir=None)
     rooms = [room for layer in layers() for room in layer]
     return {
-        one: {
-            other
-            for other in rooms
-            if one != other
-            and graph.direct_import_exists(importer=f"mrkolla.{one}", imported=f"mrkolla.{other}", as_packages=True)
+        importer: {
+            imported
+            for imported in rooms
+            if importer != imported
+            and graph.direct_import_exists(
+                importer=f"mrkolla.{importer}", imported=f"mrkolla.{imported}", as_packages=True
+            )
         }
-        for one in rooms
+        for importer in rooms
     }
 
 
 def needed(direct: Mapping[str, set[str]], order: Sequence[str]) -> dict[str, set[str]]:
-    """Of the imports those that no other way down implies: what is left tells all that lies below each room.
+    """The imports that no other path down implies: all that lies below each room follows from them.
 
     ``order`` is from the uppermost room to the lowest; an import upwards is always kept, so that it is seen.
     """
     place = {room: number for number, room in enumerate(order)}
     below: dict[str, set[str]] = {}
-    kept: dict[str, set[str]] = {}
+    arrows: dict[str, set[str]] = {}
     for room in reversed(order):
-        down = {other for other in direct[room] if place[other] > place[room]}
-        implied = set().union(*(below[other] for other in down)) if down else set()
-        kept[room] = (down - implied) | (direct[room] - down)
+        down = {target for target in direct[room] if place[target] > place[room]}
+        implied = set().union(*(below[target] for target in down)) if down else set()
+        arrows[room] = (down - implied) | (direct[room] - down)
         below[room] = down | implied
-    return kept
+    return arrows
 
 
 def says(room: str) -> str:
@@ -106,9 +108,9 @@ def _arrows(
     lanes: dict[tuple[bool, int], list[tuple[float, float]]] = {}
     for room in order:
         x, y, width = boxes[room]
-        for other in sorted(arrows[room], key=order.index):
-            to_x, to_y, to_width = boxes[other]
-            title = f"<title>{escape(room)} imports {escape(other)}</title>"
+        for target in sorted(arrows[room], key=order.index):
+            to_x, to_y, to_width = boxes[target]
+            title = f"<title>{escape(room)} imports {escape(target)}</title>"
             how = 'fill="none" stroke="#777" marker-end="url(#tip)"'
             if 0 < to_y - y <= _BOX + _GAP:
                 # From and to where both are, or as near to that as the boxes go.

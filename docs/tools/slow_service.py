@@ -46,11 +46,11 @@ def slowed(hosts: Sequence[remote.Host], service: str, ms: float, percent: float
     programs, servers = [], []
     try:
         for host in hosts:
-            said: queue.Queue[dict[str, Any] | None] = queue.Queue()
+            lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
             process = remote.popen(host, ["python3", "-c", BOOTSTRAP])
-            program = Program(process, AGENT, {"service": service, "ms": ms, "percent": percent}, said.put)
+            program = Program(process, AGENT, {"service": service, "ms": ms, "percent": percent}, lines.put)
             programs.append((host, program))
-            line = _first(said)
+            line = _first(lines)
             if "slow" not in line:
                 raise FaultError(
                     f"{host.name}: {service} cannot be slowed: {line.get('fatal') or program.last_words()}"
@@ -67,9 +67,9 @@ def slowed(hosts: Sequence[remote.Host], service: str, ms: float, percent: float
             )
 
 
-def _first(said: queue.Queue[dict[str, Any] | None]) -> dict[str, Any]:
+def _first(lines: queue.Queue[dict[str, Any] | None]) -> dict[str, Any]:
     try:
-        return said.get(timeout=_READY_S) or {}
+        return lines.get(timeout=_READY_S) or {}
     except queue.Empty:
         return {"fatal": f"no answer within {_READY_S:.0f} s"}
 

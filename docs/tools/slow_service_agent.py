@@ -24,7 +24,7 @@ _SERVER = re.compile(r"^(\s*server\s+\S+\s+)(\S+:\d+)(?=\s|$)", re.MULTILINE)
 
 
 def say(**line):
-    """A JSON line; that nobody may listen any more is no matter."""
+    """Print a JSON line; it does not matter when nobody reads it any more."""
     try:
         os.write(1, json.dumps(line).encode() + b"\n")
     except OSError:
@@ -33,16 +33,16 @@ def say(**line):
 
 def servers(config):
     """The servers (``ADDRESS:PORT``) of a HAProxy configuration, each once."""
-    return list(dict.fromkeys(found[2] for found in _SERVER.finditer(config)))
+    return list(dict.fromkeys(match[2] for match in _SERVER.finditer(config)))
 
 
 def led_to(config, ports):
     """``config`` with each of its servers reached by its port of this host in ``ports``."""
-    return _SERVER.sub(lambda found: f"{found[1]}127.0.0.1:{ports[found[2]]}", config)
+    return _SERVER.sub(lambda match: f"{match[1]}127.0.0.1:{ports[match[2]]}", config)
 
 
 class Slow:
-    """A port for a server: what comes goes on at once, the first byte of each answer only after what is added."""
+    """A port in place of a server: requests go on at once, the first byte of each answer after the added time."""
 
     def __init__(self, server, added_s, share):
         self.address, _, port = server.rpartition(":")
@@ -59,29 +59,29 @@ class Slow:
         except OSError:  # HAProxy sees what it would see of the server
             writer.transport.abort()
             return
-        asked = None  # when the request that has no answer yet came
+        arrival = None  # when the request that has no answer yet came
 
         async def there():
-            nonlocal asked
+            nonlocal arrival
             while data := await reader.read(65536):
-                asked = asked or time.monotonic()
+                arrival = arrival or time.monotonic()
                 server_writer.write(data)
                 await server_writer.drain()
 
         async def back():
-            nonlocal asked
+            nonlocal arrival
             while data := await server_reader.read(65536):
-                if asked is not None:
-                    took, asked = time.monotonic() - asked, None
+                if arrival is not None:
+                    took, arrival = time.monotonic() - arrival, None
                     await asyncio.sleep(self.added_s + self.share * took)
                 writer.write(data)
                 await writer.drain()
 
-        ways = [asyncio.ensure_future(there()), asyncio.ensure_future(back())]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        tasks = [asyncio.ensure_future(there()), asyncio.ensure_future(back())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
         server_writer.close()
 
@@ -90,8 +90,8 @@ def docker(*argv, text=None):
     """What a command of Docker's prints; raises RuntimeError with its last words."""
     done = subprocess.run(["docker", *argv], input=text or "", capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
-        said = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
-        raise RuntimeError(f"docker {argv[0]}: {said}")
+        reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+        raise RuntimeError(f"docker {argv[0]}: {reason}")
     return done.stdout
 
 
@@ -103,7 +103,7 @@ def put(service, config):
 
 
 async def hold(parameters):
-    """Be in between until standard input ends."""
+    """Stand between HAProxy and the servers until standard input ends."""
     service = parameters["service"]
     config = docker("exec", "-u", "root", CONTAINER, "cat", f"{OF_KOLLA}/{service}.cfg")
     ports = {}
@@ -125,7 +125,7 @@ def main(parameters):
     """Returns the exit status: 0 when all is as it was."""
     try:
         asyncio.run(hold(parameters))
-    except (OSError, RuntimeError, subprocess.TimeoutExpired) as failed:
-        say(fatal=str(failed))
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+        say(fatal=str(error))
         return 1
     return 0

@@ -19,12 +19,12 @@ from mrkolla.base.errors import InputError
 #: Bytes, unpacked, and files that an archive may have: ten million samples are some hundred MB.
 MOST_BYTES = 4 * 10**9
 MOST_FILES = 20_000
-#: Bytes that what describes one file may take.
+#: Bytes that the header of one file may take.
 _HEADER = 2**20
 
 
 class _Bounded:
-    """A stream that gives no more than it was allowed: what is packed small may be endless."""
+    """A stream that gives no more bytes than it may: a small archive can unpack without end."""
 
     def __init__(self, stream: gzip.GzipFile) -> None:
         self._stream, self.left = stream, _HEADER
@@ -55,15 +55,15 @@ def unpack(archive: Path, into: Path) -> list[str]:
         for packed, member, name in _files(archive):
             try:
                 _write(packed, member, into / name)
-            except OSError as refused:
-                # The folder that it was to be in may be a temporary one, which says nothing to who reads of it.
+            except OSError as refusal:
+                # The target is not named: it may be in a temporary folder, whose name tells a reader nothing.
                 raise InputError(
-                    f"{archive}: {_told(member)} cannot be unpacked: {refused.strerror or refused}"
-                ) from refused
+                    f"{archive}: {_told(member)} cannot be unpacked: {refusal.strerror or refusal}"
+                ) from refusal
             names.append(str(name))
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as broken:
-        why = str(broken).splitlines()[0] if str(broken) else type(broken).__name__
-        raise InputError(f"{archive}: cannot be unpacked: {why}") from broken
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{archive}: cannot be unpacked: {why}") from error
     return names
 
 
@@ -73,11 +73,11 @@ def _files(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, Pu
         bounded = _Bounded(stream)
         # A stream that is read in order is asked for nothing but read().
         with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r|") as packed:
-            left, seen = MOST_BYTES, set()
+            room, names = MOST_BYTES, set()
             for number, member in enumerate(packed):
                 name = _name(archive, member)
-                left -= member.size
-                if left < 0 or number >= MOST_FILES:
+                room -= member.size
+                if room < 0 or number >= MOST_FILES:
                     raise InputError(
                         f"{archive}: is larger than {MOST_BYTES / 1e9:g} GB unpacked, or has more than"
                         f" {MOST_FILES:,} files: it is not unpacked"
@@ -85,9 +85,9 @@ def _files(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo, Pu
                 # What comes is this member's data, in whole blocks, then the next one's header.
                 bounded.left = member.size + _HEADER
                 if member.isfile():
-                    if name in seen:
+                    if name in names:
                         raise InputError(f"{archive}: cannot be unpacked: {_told(member)} is in it twice")
-                    seen.add(name)
+                    names.add(name)
                     yield packed, member, name
         # To the end of the stream, where its checksum is.
         bounded.left = _HEADER
@@ -112,7 +112,7 @@ def _name(archive: Path, member: tarfile.TarInfo) -> PurePosixPath:
 
 
 def _write(packed: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    for folder in reversed([one for one in path.parents if not one.exists()]):
+    for folder in reversed([parent for parent in path.parents if not parent.exists()]):
         folder.mkdir()
         folder.chmod(0o755)
     data = packed.extractfile(member)

@@ -14,17 +14,17 @@ def path(text: str) -> Path | str:
 
 
 def results_option(parser: argparse.ArgumentParser) -> None:
-    """Where run folders are."""
+    """The option ``--results DIR``: where run folders are."""
     parser.add_argument("--results", type=path, default=Path("results"), metavar="DIR", help="where run folders are")
 
 
 def testbed_option(parser: argparse.ArgumentParser) -> None:
-    """Another section ``testbed`` than the experiment file's own."""
+    """The option ``--testbed FILE``: a section ``testbed`` in the place of the experiment file's own."""
     parser.add_argument("--testbed", type=path, metavar="FILE", help="take the testbed: section of this file instead")
 
 
 def refuse_empty(args: argparse.Namespace, what: str) -> None:
-    """An empty value means nothing to any command, ``what``, and another one would be meant than was thought.
+    """Refuse an empty value: it means nothing to the command ``what``, which would take another one than was meant.
 
     Raises:
         InputError: there is one.

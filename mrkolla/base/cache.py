@@ -27,7 +27,7 @@ _USES = "uses.json"
 KINDS = ("host", "images", "kolla", "sources", "guest", "box", "tools", "cloud", "saved", "deployed", "restoring")
 # Copies of clouds, not built by `entry`.
 _COPIES = ("saved", "deployed", "restoring")
-# What this process got: while its handle is open, no other process removes the entry.
+# The entries that this process uses. While the handle of one is open, no other process removes it.
 _got: dict[Path, int] = {}
 
 
@@ -63,19 +63,19 @@ def locked(name: str, waiting: Callable[[str], None] | None = None, timeout: flo
     """
     path = root() / f".{name}.lock"
     with path.open("a+") as handle:
-        end, told, before = time.monotonic() + timeout, False, shell.interruptions()
+        end, announced, before = time.monotonic() + timeout, False, shell.interruptions()
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError as held:
+            except BlockingIOError as error:
                 if time.monotonic() > end:
-                    raise LackError(f"another mrkolla has held {path} for {timeout:.0f} s: end it first") from held
+                    raise LackError(f"another mrkolla has held {path} for {timeout:.0f} s: end it first") from error
                 if shell.interruptions() != before:
-                    raise LackError(f"interrupted while another mrkolla held {path}") from held
-                if waiting and not told:
+                    raise LackError(f"interrupted while another mrkolla held {path}") from error
+                if waiting and not announced:
                     waiting(f"waiting for another mrkolla that builds {name}")
-                    told = True
+                    announced = True
                 time.sleep(0.5)
         yield
 
@@ -107,10 +107,10 @@ def _alone(handle: IO[str]) -> None:
 
 
 def _get(folder: Path) -> bool:
-    """Whether the entry is there, whole; then it stays while this process lives."""
+    """Whether the entry is there and complete. If so, no other process removes it while this one lives."""
     try:
         handle = os.open(folder / WHOLE, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_SH)  # after a process that removes it
+        fcntl.flock(handle, fcntl.LOCK_SH)  # waits for a process that removes it
         _let_go(folder)
         _got[folder] = handle
         return os.path.samestat(os.fstat(handle), (folder / WHOLE).stat())
@@ -119,12 +119,12 @@ def _get(folder: Path) -> bool:
 
 
 def _let_go(folder: Path | None = None) -> None:
-    for one in [folder] if folder else list(_got):
-        if (handle := _got.pop(one, None)) is not None:
+    for path in [folder] if folder else list(_got):
+        if (handle := _got.pop(path, None)) is not None:
             os.close(handle)
 
 
-os.register_at_fork(after_in_child=_let_go)  # which may outlive this one
+os.register_at_fork(after_in_child=_let_go)  # a child may outlive this process
 
 
 def got() -> list[Path]:
@@ -160,15 +160,15 @@ def entry(
             return folder
         if folder.is_symlink():  # what it leads to, another mrkolla may be building
             raise DeployError(f"{folder} is a link to a build that is not done: wait for it, or remove the link")
-        for left in folder.glob("*.pid"):
+        for pidfile in folder.glob("*.pid"):
             # The build's own process outlives a mrkolla that was killed.
-            shell.end_leftover(left)
+            shell.end_leftover(pidfile)
         remove(folder)
         folder.mkdir()
         try:
             build(folder)
-        except OSError as broken:
-            raise DeployError(f"building {kind} {name} failed: {broken}") from broken
+        except OSError as error:
+            raise DeployError(f"building {kind} {name} failed: {error}") from error
         (folder / WHOLE).touch()
         _get(folder)
     return folder
@@ -228,12 +228,16 @@ class Entry:
     whole: bool
 
 
+def size(folder: Path) -> int:
+    """Bytes of disk that a folder takes; 0 where it cannot be told. Raises LackError."""
+    du = shell.call(["du", "-sx", "--block-size=1", str(folder)], timeout=300)
+    return int(du.stdout.split()[0]) if du.stdout else 0
+
+
 def entries() -> list[Entry]:
     """All entries of the cache, by name."""
     rows = []
     for path in sorted(root().iterdir()):
         if path.is_dir() and path.name.split("-")[0] in KINDS:
-            du = shell.call(["du", "-sx", "--block-size=1", str(path)], timeout=300)
-            size = int(du.stdout.split()[0]) if du.stdout else 0
-            rows.append(Entry(path, size, time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
+            rows.append(Entry(path, size(path), time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
     return rows

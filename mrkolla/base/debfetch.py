@@ -1,8 +1,8 @@
 """Downloads what apt would, many files at once: ``debfetch.py ROOT PACKAGE...``.
 
-apt gets one file after the other, and waits for each of some hundred answers. What is in its archive when it installs
-it does not get again, after a look at size and digest; what is missing there it gets itself. So nothing here is an
-error. Run by mmdebstrap as a hook, with the standard library alone.
+apt gets one file after the other, some hundred, and waits for each. A file that is in its archive when it installs it
+does not get again (it looks at size and digest); one that is missing there it gets itself. So a download that fails
+here is no error. Run by mmdebstrap as a hook, with the standard library alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def wanted(packages: list[str]) -> list[tuple[str, str]]:
     argv = ["apt-get", "-qq", "-y", "--no-install-recommends", "--print-uris", "install", *packages]
     # The root has no apt of its own at first: mmdebstrap's is the machine's, with a configuration for that root.
     settings = os.environ | {"APT_CONFIG": os.environ["MMDEBSTRAP_APT_CONFIG"]}
-    done = subprocess.run(argv, env=settings, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(argv, env=settings, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return []  # mmdebstrap gets them itself then
     words = [line.split() for line in done.stdout.splitlines() if line.startswith("'http")]
     return [(line[0].strip("'"), line[1]) for line in words if len(line) > 1 and "/" not in line[1]]
 
@@ -36,18 +39,18 @@ def wanted(packages: list[str]) -> list[tuple[str, str]]:
 def ask_names_once() -> None:
     """Keep what the resolver says, for this process.
 
-    Some hundred downloads ask for the same one or two names; a resolver that does not answer ten of five hundred
-    such questions (seen) lets a thread stand for 10 s each time.
+    Some hundred downloads ask for the same one or two names. A resolver was seen that left ten of five hundred such
+    questions without an answer: each time a thread stood still for 10 s.
     """
     ask, lock = socket.getaddrinfo, threading.Lock()
-    known: dict[object, list[Any]] = {}
+    answers: dict[object, list[Any]] = {}
 
     def getaddrinfo(*args: Any, **settings: Any) -> list[Any]:
         key = (args, tuple(sorted(settings.items())))
         with lock:
-            if key not in known:
-                known[key] = ask(*args, **settings)
-        return known[key]
+            if key not in answers:
+                answers[key] = ask(*args, **settings)
+        return answers[key]
 
     socket.getaddrinfo = getaddrinfo
 
@@ -55,16 +58,16 @@ def ask_names_once() -> None:
 def get(url: str, target: Path) -> None:
     """Download ``url`` to ``target``, whole or not at all."""
     new = target.with_name(f"{target.name}.new")
-    for left in reversed(range(TRIES)):
+    for tries_left in reversed(range(TRIES)):
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, new.open("wb") as out:
                 shutil.copyfileobj(answer, out, 1 << 20)
             new.rename(target)
             return
-        except OSError as failed:
+        except OSError as error:
             new.unlink(missing_ok=True)
-            if not left:
-                print(f"left to apt: {target.name}: {failed}", flush=True)
+            if not tries_left:
+                print(f"left to apt: {target.name}: {error}", flush=True)
 
 
 def main(root: str, packages: list[str]) -> None:

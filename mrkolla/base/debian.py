@@ -17,8 +17,9 @@ SUITE = "trixie"
 UNREAD = tuple(f"/usr/share/{name}/*" for name in ("doc", "doc-base", "info", "locale", "man"))
 _DEFAULT = "http://deb.debian.org/debian"
 _PACKED = "/usr/lib/python3/dist-packages"
-# Debian compiles the modules of each package while that is set up, some hundred starts of Python: here one process
-# compiles what is there so far, on the core that dpkg leaves idle, until the link of _later is gone.
+# Debian compiles the modules of each package as it is set up: some hundred starts of Python. Here py3compile does
+# nothing meanwhile (_idle puts a link in its place), and one process compiles what is there so far, on the core that
+# dpkg leaves idle, until that link is gone.
 _LATER = "/usr/bin/py3compile"
 _COMPILE = (
     f'flock "$1/run/compiling" sh -c \'while [ -L "$1{_LATER}" ] && kill -0 "$2" 2>/dev/null; do'

@@ -31,9 +31,9 @@ def from_enoslib(host: en.Host) -> Host:
 
     Raises InputError for one that is not reached by SSH.
     """
-    way = host.extra.get("ansible_connection", "ssh")
-    if way not in ("ssh", "smart", "paramiko"):
-        raise InputError(f"{host.alias}: it is reached by '{way}', but must be by ssh")
+    connection = host.extra.get("ansible_connection", "ssh")
+    if connection not in ("ssh", "smart", "paramiko"):
+        raise InputError(f"{host.alias}: it is reached by '{connection}', but must be by ssh")
     options = [word for name in _SSH_OPTIONS for word in shlex.split(str(host.extra.get(name, "")))]
     return Host(
         host.alias,

@@ -75,12 +75,12 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], int]:
             break
         try:
             record = json.loads(line)
-            whole = all(isinstance(record.get(key), str) for key in ("step", "event", "time"))
-            whole &= isinstance(record.get("seconds"), int | float | None)
-            whole &= isinstance(record.get("message"), str | None) and isinstance(record.get("inputs"), str | None)
+            valid = all(isinstance(record.get(key), str) for key in ("step", "event", "time"))
+            valid &= isinstance(record.get("seconds"), int | float | None)
+            valid &= isinstance(record.get("message"), str | None) and isinstance(record.get("inputs"), str | None)
         except (ValueError, AttributeError, RecursionError):
-            whole = False
-        if not whole:
+            valid = False
+        if not valid:
             raise InputError(f"{path}:{number}: not a record of the journal; restore the file, or start a new run")
         records.append(record)
         good += len(line)
@@ -155,7 +155,7 @@ class Journal:
         except BlockingIOError:
             pid = os.pread(self._lock, 32, 0).decode(errors="replace").strip()
             who = f"process {pid}" if pid else "another process"
-            # The lock goes on to what the holder forked; that may outlive it.
+            # A process that the holder forked has the lock too, and may outlive it.
             if pid.isdecimal() and not Path("/proc", pid).exists():
                 who = f"a process that {pid} (ended) left behind"
             where = self.path.parent
@@ -207,10 +207,10 @@ class Journal:
                 os.ftruncate(self._file, size)
                 raise LackError(f"{self.path}: cannot be written: {error.strerror}") from error
             # What is known in memory is what a later process would read.
-            kept = _states([json.loads(line)], "running")[name]
+            state = _states([json.loads(line)], "running")[name]
             if event != "started" and name in self._states:
-                kept = StepState(**{**vars(kept), "started": self._states[name].started})
-            self._states[name] = kept
+                state = StepState(**{**vars(state), "started": self._states[name].started})
+            self._states[name] = state
 
     def is_done(self, name: str, inputs: Any = None) -> bool:
         """Whether ``name`` finished with the same ``inputs`` and was not invalidated since."""

@@ -1,7 +1,7 @@
 """One writer a cloud: who changes a cloud, or measures it, holds its lock; the next is told who that is.
 
-The lock is a file in the cache, outside of the cloud's folder, and ends with its process, however that ends. What only
-looks (``status``, ``report``, ``ssh``, ...) takes none.
+The lock is a file in the cache, outside of the cloud's folder, and ends with its process, however that ends. Verbs
+that only look (``status``, ``report``, ``ssh``, ...) take none.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _seconds(text: str) -> float:
 
 @dataclass
 class Held:
-    """A lock of this process: its file, what is told of the holder, how many have taken it, one within the other."""
+    """A lock of this process: its file, what that says of the holder, how often it is taken, one within the other."""
 
     handle: int
     mark: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +110,7 @@ def writing(cloud: str, wait: float = 0.0, say: Callable[[str], None] | None = N
 
 
 def _take(path: Path, cloud: str, wait: float, say: Callable[[str], None]) -> Held:
-    begin, told = time.monotonic(), False
+    begin, announced = time.monotonic(), False
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         held = Held(handle)
@@ -132,9 +132,9 @@ def _take(path: Path, cloud: str, wait: float, say: Callable[[str], None]) -> He
                     f"the cloud '{cloud}' is in use by {who or 'another process'}:"
                     " let it end, or wait for that with --wait (or --wait SECONDS)"
                 ) from None
-            if who and not told:
+            if who and not announced:
                 say(f"waiting for {who}, which uses the cloud '{cloud}'")
-                told = True
+                announced = True
         finally:
             if not held.mark:
                 os.close(handle)
@@ -150,15 +150,15 @@ def _same(path: Path, handle: int) -> bool:
 
 
 def _who(handle: int) -> str | None:
-    """The holder in words; None when what is written is of an earlier one."""
+    """The holder in words; None when the file names an earlier one still."""
     try:
         mark = json.loads(os.pread(handle, 65536, 0))
     except ValueError:
         return None
-    here = mark["host"] == socket.gethostname()
-    if here and shell.started(mark["pid"]) != mark["began"]:
+    is_local = mark["host"] == socket.gethostname()
+    if is_local and shell.started(mark["pid"]) != mark["began"]:
         return None
     since = datetime.fromtimestamp(mark["since"], UTC)
-    where = "" if here else f" on {mark['host']}"
+    where = "" if is_local else f" on {mark['host']}"
     run = f", run folder {mark['run']}" if "run" in mark else ""
     return f"'{mark['command']}' (process {mark['pid']}{where}{run}) since {since:%Y-%m-%d %H:%M:%S} UTC"

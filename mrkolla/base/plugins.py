@@ -63,7 +63,7 @@ class Origin:
 def _points(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
     """The entry points of ``group`` by name, in order of names."""
     points: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in sorted(entry_points(group=group), key=lambda one: one.name):
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
         points[point.name] = (*points.get(point.name, ()), point)
     return points
 
@@ -103,8 +103,8 @@ class Registry:
         if points is None:
             raise InputError(f"unknown {self.kind} '{name}'; known: {', '.join(self)}")
         if len(points) > 1:
-            both = " and ".join(_where(point) for point in points)
-            raise LackError(f"{len(points)} plug-ins are called {self.kind} '{name}', {both}: uninstall all but one")
+            origins = " and ".join(_where(point) for point in points)
+            raise LackError(f"{len(points)} plug-ins are called {self.kind} '{name}', {origins}: uninstall all but one")
         return self._loaded(points[0])
 
     def items(self) -> list[tuple[str, Any]]:
@@ -131,24 +131,24 @@ class Registry:
         return rows
 
     def needs(self, name: str) -> list[Finding]:
-        """What the plug-in ``name`` needs of this machine; where it cannot say, that is what was found."""
+        """What the plug-in ``name`` needs of this machine; where it fails to say, one finding with the reason."""
         plugin = self[name]
         try:
             findings = list(plugin.needs())
-            if wrong := [one for one in findings if not isinstance(one, Finding)]:
+            if wrong := [finding for finding in findings if not isinstance(finding, Finding)]:
                 raise TypeError(f"needs() gives {wrong[0]!r}, which is no Finding")
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - somebody else's code: whatever it is, the others are told
-            seen = f"what it needs cannot be told: {_in_line(error)}"
-            return [Finding(self._what(self._known()[name][0]), False, seen, "mend or uninstall it")]
+        except BaseException as error:  # noqa: BLE001 - somebody else's code: the other plug-ins are still asked
+            reason = f"what it needs cannot be told: {_in_line(error)}"
+            return [Finding(self._what(self._known()[name][0]), False, reason, "mend or uninstall it")]
         return findings
 
     @contextmanager
     def spared(self, name: str, method: str) -> Iterator[None]:
-        """Have what the plug-in ``name`` of somebody else raises in ``method`` be a line on standard error, said once.
+        """Make of what somebody else's plug-in ``name`` raises in ``method`` a line on standard error, printed once.
 
-        A MrkollaError goes on: it is an answer. So does what one of mrkolla's own raises.
+        A MrkollaError is raised on, as it is an answer; so is what one of mrkolla's own plug-ins raises.
         """
         point = self._known()[name][0]
         try:
@@ -162,10 +162,10 @@ class Registry:
 
     @contextmanager
     def blamed(self, name: str, what: str) -> Iterator[None]:
-        """Have what the plug-in ``name`` of somebody else raises be a LackError: ``what`` ("cannot ...") and why.
+        """Make of what somebody else's plug-in ``name`` raises a LackError: ``what`` ("cannot ...") and why.
 
-        A MrkollaError goes on, and so does what a model says of values: they are answers. So does what one of
-        mrkolla's own raises.
+        A MrkollaError is raised on, and so is what a model says of values: they are answers. So is what one of
+        mrkolla's own plug-ins raises.
         """
         try:
             yield
@@ -236,8 +236,8 @@ def _in_line(error: BaseException) -> str:
 
 def _wrong_methods(plugin: Any, base: type) -> str:
     # A method may also be hidden by something that cannot be called.
-    wanted = getattr(base, "__abstractmethods__", ())
-    hidden = {method for method in wanted if not callable(getattr(plugin, method, None))}
+    methods = getattr(base, "__abstractmethods__", ())
+    hidden = {method for method in methods if not callable(getattr(plugin, method, None))}
     missing = hidden | set(getattr(plugin, "__abstractmethods__", ()))
     return f"has no {', '.join(sorted(missing))}" if missing else ""
 
@@ -268,17 +268,17 @@ def _wrong_keys(options: type[BaseModel], base: type[BaseModel], name: str) -> s
     """What is wrong with the keys of a model; mrkolla itself uses those of ``base``, the first of which is the name."""
     if hidden := [key for key in options.model_fields if key not in base.model_fields and key in vars(base)]:
         return f"has options whose key '{hidden[0]}' hides what {base.__name__} has under this name"
-    keys, due = _properties(options), _properties(base)
-    for key, wanted in due.items():
-        if key not in keys or not _types(keys[key]) <= _types(wanted):
+    keys, base_keys = _properties(options), _properties(base)
+    for key, base_schema in base_keys.items():
+        if key not in keys or not _types(keys[key]) <= _types(base_schema):
             return f"has options without the key '{key}' of {base.__name__}, in its type"
-    named = next(iter(due))
+    named = next(iter(base_keys))
     if keys[named].get("const", name) != name:
         return f"has options whose '{named}' is '{keys[named]['const']}', not its name"
-    for key, of in keys.items():
-        if "default" in of and (types := _types(of)) and _JSON[type(of["default"])] not in types:
+    for key, schema in keys.items():
+        if "default" in schema and (types := _types(schema)) and _JSON[type(schema["default"])] not in types:
             which = " or ".join(sorted(types))
-            return f"has options whose '{key}' is {of['default']!r} by default, which is no {which}"
+            return f"has options whose '{key}' is {schema['default']!r} by default, which is no {which}"
     return ""
 
 
@@ -289,7 +289,7 @@ _JSON |= {dict: "object"}
 
 @cache
 def _properties(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """The keys of a model with their JSON schemas; raises what pydantic raises for one that cannot be in the file's."""
+    """The keys of a model with their JSON schemas; raises what pydantic raises where there can be none."""
     properties: dict[str, dict[str, Any]] = options.model_json_schema()["properties"]
     return properties
 
@@ -297,7 +297,7 @@ def _properties(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
 def _types(schema: Mapping[str, Any]) -> set[str]:
     """The types that JSON has for the values of a schema; none: it does not say."""
     if "anyOf" in schema:
-        each = [_types(one) for one in schema["anyOf"]]
+        each = [_types(alternative) for alternative in schema["anyOf"]]
         return set().union(*each) if all(each) else set()
     return {"number", "integer"} if schema.get("type") == "number" else {schema["type"]} if "type" in schema else set()
 

@@ -17,14 +17,14 @@ def folder(path: Path, what: str, hint: str) -> Path:
     LackError.
     """
     try:
-        seen = _made(path)
-    except OSError as refused:
-        raise LackError(f"{what} {path} cannot be made: {refused.strerror}; {hint}") from refused
-    if not stat.S_ISDIR(seen.st_mode):
+        status = _made(path)
+    except OSError as error:
+        raise LackError(f"{what} {path} cannot be made: {error.strerror}; {hint}") from error
+    if not stat.S_ISDIR(status.st_mode):
         raise LackError(f"{what} {path} is a link or a file of somebody's: remove it, or {hint}")
-    if seen.st_uid not in (os.getuid(), 0):
+    if status.st_uid not in (os.getuid(), 0):
         raise LackError(f"{what} {path} belongs to another user, who could change what is in it: remove it, or {hint}")
-    if seen.st_mode & 0o022:
+    if status.st_mode & 0o022:
         raise LackError(f"{what} {path} can be written by others: 'chmod go-w {path}', or {hint}")
     return path
 

@@ -21,7 +21,7 @@ from typing import IO
 from mrkolla.base import private, shell
 from mrkolla.base.errors import LackError
 
-#: Characters that the path of a socket may have; OpenSSH first makes it with a suffix of 17.
+#: Characters that the path of a socket may have, without the 17 of the suffix that OpenSSH first makes it with.
 _LONGEST = 107 - 17
 _NAME = 16
 
@@ -67,7 +67,7 @@ class Host:
 
     def _control(self) -> list[str]:
         folder = private.folder(_sockets(), "the folder of SSH's connections", "set TMPDIR to a folder of your own")
-        # Who pins another host key must not get a connection that was made before.
+        # A host whose key is pinned anew must not get a connection that was made before.
         mark = f"{self.user}@{self.address}:{self.port}:{self.key}:{self.known_hosts}:{self.options}"
         name = hashlib.sha256(mark.encode()).hexdigest()[:_NAME]
         return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={folder / name}"]
@@ -87,9 +87,9 @@ def run(
     ``timeout`` is in seconds. Raises LackError when the host cannot be reached, the command
     takes longer than ``timeout``, or (with ``check``) ends with a status other than 0.
     """
-    given = {"input": input} if input is not None else {}
+    options = {"input": input} if input is not None else {}
     try:
-        done = shell.call(host.ssh(*argv), timeout=timeout, **given)
+        done = shell.call(host.ssh(*argv), timeout=timeout, **options)
     except LackError as lack:
         if not isinstance(lack.__cause__, subprocess.TimeoutExpired):
             raise
@@ -128,15 +128,15 @@ def reading(
 ) -> Iterator[IO[bytes]]:
     """What ``argv`` prints on ``host``, as a stream; what of it is not read is thrown away.
 
-    It reads ``input``, and is ended after ``timeout`` seconds or when :func:`shell.interrupt` is called; ``since``
-    is how many there were when the work began that this is a part of. Raises LackError, at the end of the context, when
-    the host cannot be reached or the command fails.
+    It reads ``input``, and is ended after ``timeout`` seconds or when :func:`shell.interrupt` is called. ``since`` is
+    the number of interruptions when the work began that this is a part of (default: now). Raises LackError, at the end
+    of the context, when the host cannot be reached or the command fails.
     """
     late, done = threading.Event(), threading.Event()
     before = shell.interruptions() if since is None else since
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as stderr:
         line = host.ssh(*argv, control=False)
-        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
         assert process.stdin is not None and process.stdout is not None
 
         def watch() -> None:
@@ -170,8 +170,8 @@ def reading(
         if late.is_set():
             raise LackError(f"{host.name} ({host.address}): '{argv[0]}' did not end within {timeout:.0f} s")
         if status != 0:
-            said.seek(0)
-            why = shell.last_words(subprocess.CompletedProcess(argv, status, b"", said.read()[-10_000:]))
+            stderr.seek(0)
+            why = shell.last_words(subprocess.CompletedProcess(argv, status, b"", stderr.read()[-10_000:]))
             what = "cannot be reached by SSH" if status == 255 else f"'{argv[0]}' failed"
             raise LackError(f"{host.name} ({host.address}): {what}: {why}")
 
@@ -186,7 +186,7 @@ def put(host: Host, data: str | bytes, path: str, mode: int = 0o644, timeout: fl
     payload = data.encode() if isinstance(data, str) else data
     try:
         done = subprocess.run(line, input=payload, capture_output=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as late:
-        raise LackError(f"{host.name}: {path} could not be written within {timeout:.0f} s") from late
+    except subprocess.TimeoutExpired as error:
+        raise LackError(f"{host.name}: {path} could not be written within {timeout:.0f} s") from error
     if done.returncode != 0:
         raise LackError(f"{host.name}: {path} could not be written: {done.stderr.decode(errors='replace').strip()}")

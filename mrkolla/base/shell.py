@@ -33,7 +33,7 @@ def interruptions() -> int:
 
 @contextlib.contextmanager
 def insistent() -> Iterator[None]:
-    """Have an interruption that was lost come again: what a signal raises in a library's callback is only printed."""
+    """Repeat an interruption that was lost: what a signal raises in a library's callback is only printed."""
     before = sys.unraisablehook
 
     def hear(lost: Any) -> None:
@@ -70,9 +70,8 @@ def stream(
 
     Each line is handed to ``line`` as it comes. After ``timeout`` seconds, when ``stop`` is set, or at an
     :func:`interrupt`, the whole group is ended; all but ``stop`` raise DeployError.
-    ``pidfile`` is written
-    while it runs, for :func:`end_leftover`; ``clean`` takes secrets out of a line before it is written or handed on.
-    It reads the file ``stdin``.
+    ``pidfile`` is there while it runs, for :func:`end_leftover`; ``clean`` takes secrets out of a line before it is
+    written or handed on. It reads the file ``stdin``.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out, stdin.open("rb") as read:
@@ -86,8 +85,8 @@ def stream(
                 cwd=cwd,
                 start_new_session=True,
             )
-        except FileNotFoundError as missing:
-            raise DeployError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from missing
+        except FileNotFoundError as error:
+            raise DeployError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from error
         _step_back_session(process.pid)
         if pidfile:
             pidfile.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
@@ -145,8 +144,8 @@ def _lines(process: subprocess.Popen, ended: threading.Event) -> Iterator[bytes]
             data = os.read(output, 65536)
             if not data:
                 break
-            *whole, rest = (rest + data).split(b"\n")
-            yield from whole
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
         if rest:
             yield rest
 
@@ -195,8 +194,8 @@ def started(pid: int) -> int | None:
 
 def step_back() -> None:
     """Have this thread, and the processes that it starts, yield to others that want the cores (nice 10)."""
-    own = threading.get_native_id()
-    os.setpriority(os.PRIO_PROCESS, own, max(os.getpriority(os.PRIO_PROCESS, own), 10))
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, max(os.getpriority(os.PRIO_PROCESS, thread), 10))
 
 
 def _step_back_session(leader: int) -> None:
@@ -268,6 +267,6 @@ def must(
 
     status = stream(argv, log, timeout=timeout, line=keep, env=env, cwd=cwd, pidfile=pidfile, stdin=stdin)
     if status != 0:
-        told = next((t for t in reversed(last) if t.startswith(("E:", "ERROR", "error", "fatal"))), "")
-        told = told or (last[-1] if last else f"status {status}")
-        raise error(f"{what} failed: {told[:300]}{f'; {hint}' if hint else ''}; log: {log}")
+        reason = next((t for t in reversed(last) if t.startswith(("E:", "ERROR", "error", "fatal"))), "")
+        reason = reason or (last[-1] if last else f"status {status}")
+        raise error(f"{what} failed: {reason[:300]}{f'; {hint}' if hint else ''}; log: {log}")

@@ -62,9 +62,9 @@ class _Steady(io.FileIO):
     def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
-        except OSError as failed:
+        except OSError as error:
             _nowhere(self.fileno())
-            if failed.errno not in _GONE:
-                failed.filename = _CALLED[self.fileno()]  # a stream's number says nothing to who reads of it
+            if error.errno not in _GONE:
+                error.filename = _CALLED[self.fileno()]  # a stream's number says nothing to who reads of it
                 raise
             return super().write(data)

@@ -15,21 +15,21 @@ from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment, placement
 from mrkolla.config.testbeds import G5kTestbed
 
-#: More clouds than this at once are another number than was thought.
+#: More clouds than this at once are taken for a slip.
 MOST = 500
 
 
 def read_vary(texts: Iterable[str]) -> dict[str, str]:
     """``KEY=VALUE,VALUE`` as key -> values, as they were written. Raises InputError for what is none."""
-    found: dict[str, str] = {}
+    vary: dict[str, str] = {}
     for text in texts:
         key, equals, values = text.partition("=")
         if not equals or not key.strip() or not values.strip():
             raise InputError(f"--vary {text}: give KEY=VALUE,VALUE, such as keystone.topology=central,replica")
-        if key in found:
+        if key in vary:
             raise InputError(f"--vary {key}: is given twice; give its values once, with commas between")
-        found[key] = values
-    return found
+        vary[key] = values
+    return vary
 
 
 def expand(experiment: Experiment, copies: int, vary: Mapping[str, str]) -> list[Experiment]:
@@ -39,22 +39,22 @@ def expand(experiment: Experiment, copies: int, vary: Mapping[str, str]) -> list
     Raises InputError for a value that the experiment cannot have, and for too many clouds.
     """
     base = experiment.model_dump(mode="json")
-    given = {key: _values(base, key, text) for key, text in vary.items()}
-    combinations = list(product(*given.values()))
+    choices = {key: _values(base, key, text) for key, text in vary.items()}
+    combinations = list(product(*choices.values()))
     if not 1 <= copies * len(combinations) <= MOST:
         raise InputError(f"--array: {copies} x {len(combinations)} clouds; give 1 to {MOST} in all")
-    found = []
+    experiments = []
     for place, combination in enumerate(combinations * copies):
         values = experiment.model_dump(mode="json")
-        said = []
-        for key, value in zip(given, combination, strict=True):
+        words = []
+        for key, value in zip(choices, combination, strict=True):
             _put(values, key, value)
-            said.append(f"{key}={value}")
+            words.append(f"{key}={value}")
         values["sweep"]["seed"] += place
         if copies * len(combinations) > 1:
             values["name"] = f"{experiment.name}_{place + 1}"
-        found.append(config.from_dict(values, f"--vary {' '.join(said)}" if said else f"--array {copies}"))
-    return found
+        experiments.append(config.from_dict(values, f"--vary {' '.join(words)}" if words else f"--array {copies}"))
+    return experiments
 
 
 def _steps(key: str) -> list[str | int]:
@@ -63,7 +63,7 @@ def _steps(key: str) -> list[str | int]:
 
 
 def _values(experiment: Mapping[str, Any], key: str, text: str) -> list[Any]:
-    """The values that ``text`` gives ``key``: as in the file; text, where the key has text (``2025.1`` is a number)."""
+    """The values of ``key`` in ``text``, as in the file; as text where the key has text (``2025.1`` is a number)."""
     now: Any = experiment
     for step in _steps(key):
         try:
@@ -73,8 +73,8 @@ def _values(experiment: Mapping[str, Any], key: str, text: str) -> list[Any]:
     loader = yaml.BaseLoader if isinstance(now, str) else yaml.SafeLoader
     try:
         return list(yaml.load(f"[{text}]", Loader=loader))
-    except yaml.YAMLError as wrong:
-        raise InputError(f"--vary {key}={text}: no values: {getattr(wrong, 'problem', None) or wrong}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"--vary {key}={text}: no values: {getattr(error, 'problem', None) or error}") from None
 
 
 def _put(values: Any, key: str, value: Any) -> None:
@@ -93,8 +93,8 @@ def _put(values: Any, key: str, value: Any) -> None:
 
 def refuse_together(clouds: Sequence[Experiment]) -> None:
     """Raise InputError for clouds that cannot be up at the same time: by their names, addresses or dates."""
-    names = Counter(config.one_form(one.name) for one in clouds)
-    if doubled := [one.name for one in clouds if names[config.one_form(one.name)] > 1]:
+    names = Counter(config.one_form(cloud.name) for cloud in clouds)
+    if doubled := [cloud.name for cloud in clouds if names[config.one_form(cloud.name)] > 1]:
         raise InputError(f"{len(doubled)} clouds are called '{doubled[0]}': give each file a name of its own")
     addresses: set[str] = set()
     for cloud in clouds if len(clouds) > 1 else ():
@@ -102,10 +102,10 @@ def refuse_together(clouds: Sequence[Experiment]) -> None:
         if bed.reservation:
             raise InputError("testbed.reservation: the jobs of an array cannot begin at a date (OAR); leave it out")
         places = [bed.vips, *(bed.place(name).vip for name in placement.region_names(cloud))]
-        own = {address for address in places if address}
-        if taken := own & addresses:
+        cloud_addresses = {address for address in places if address}
+        if taken := cloud_addresses & addresses:
             raise InputError(
                 f"testbed: {cloud.name} and a cloud before it have the address {min(taken)}: leave it out, and have"
                 " each job reserve a subnet ('-l slash_22=1+nodes=N')"
             )
-        addresses |= own
+        addresses |= cloud_addresses

@@ -26,8 +26,8 @@ def read_chain(path: Path) -> dict:
     """The chain's file. Raises LackError when it cannot be read."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as broken:
-        raise LackError(f"the chain's file {path} cannot be read ({broken}): submit the experiment again") from broken
+    except (OSError, ValueError) as error:
+        raise LackError(f"the chain's file {path} cannot be read ({error}): submit the experiment again") from error
 
 
 def _here() -> Path | None:

@@ -51,11 +51,11 @@ class Clock:
 
     def begin(self, done: int, total: int) -> None:
         """Call before each point. Raises :class:`Stopped` when it would not end in time."""
-        left = self.left_s()
-        if left is not None and left < self.point_s() + MARGIN_S:
+        left_s = self.left_s()
+        if left_s is not None and left_s < self.point_s() + MARGIN_S:
             raise Stopped(
                 f"stopped at a point's end, before the walltime's: {done} of {total} points are done,"
-                f" {max(0.0, left):.0f} s are left and a point takes {self.point_s():.0f} s; the same command goes on"
+                f" {max(0.0, left_s):.0f} s are left and a point takes {self.point_s():.0f} s; the same command goes on"
                 " in the next job"
             )
         self._began = self.now()

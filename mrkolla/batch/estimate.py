@@ -17,7 +17,7 @@ from mrkolla.results import RunFolder
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds to deploy and check (None: no earlier run tells), and per point; points that are left; whose word it is.
+    """Seconds to deploy and check, and per point (None: no earlier run tells), and how many points are left.
 
     ``runs`` names the earlier runs that the times come from.
     """
@@ -67,16 +67,16 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
     deploys: dict[tuple, list[float]] = {}
     points: dict[tuple, list[float]] = {}
     names: dict[tuple, list[str]] = {}
-    done = 0
+    points_done = 0
     for path in RunFolder.runs(results) if results.is_dir() else []:
         journal, file = path / "journal.jsonl", path / "experiment.yaml"
         if not journal.exists() or not file.exists():
             continue
         try:
-            other, steps = config.load(file, files=False), read_steps(journal)
+            past_experiment, steps = config.load(file, files=False), read_steps(journal)
         except InputError:
             continue  # of another version, or not a run: it says nothing of this one
-        like = _likeness(experiment, other)
+        like = _likeness(experiment, past_experiment)
         state = {step.name: step for step in steps}
         spent = [_seconds(s) for n, s in state.items() if n.startswith("point ") and s.state == "done"]
         deploy = state.get("deploy")
@@ -84,16 +84,16 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
             deploys.setdefault(like, []).append((_seconds(deploy) or 0.0) + _of(state.get("check")))
         points.setdefault(like, []).extend(value for value in spent if value)
         names.setdefault(like, []).append(path.name)
-        if other.digest() == experiment.digest():
+        if past_experiment.digest() == experiment.digest():
             # Runs come in order of time: the last of this experiment is the one that would be resumed.
             finished = "report" in state and state["report"].state == "done"
-            done = 0 if finished else len(spent)
+            points_done = 0 if finished else len(spent)
     best_deploy, best_point = _best(deploys), _best(points)
     runs = {name for like in (best_deploy, best_point) if like for name in names[like]}
     return Estimate(
         deploy_s=statistics.median(deploys[best_deploy]) if best_deploy else None,
         point_s=max(points[best_point]) if best_point else None,
-        points=max(0, len(experiment.points()) - done),
+        points=max(0, len(experiment.points()) - points_done),
         runs=tuple(sorted(runs)),
     )
 
@@ -102,15 +102,15 @@ def _of(step: StepState | None) -> float:
     return (_seconds(step) or 0.0) if step and step.state == "done" else 0.0
 
 
-def _best(found: dict[tuple, list[float]]) -> tuple | None:
-    measured = [like for like, values in found.items() if values]
+def _best(times: dict[tuple, list[float]]) -> tuple | None:
+    measured = [like for like, values in times.items() if values]
     return max(measured, key=lambda like: (sum(like), like)) if measured else None
 
 
 def as_time(seconds: float) -> str:
     """``1:02:03``."""
-    whole = math.ceil(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    total = math.ceil(seconds)
+    return f"{total // 3600}:{total // 60 % 60:02}:{total % 60:02}"
 
 
 def refuse_short(found: Estimate, walltime_s: float, jobs: int = 1, *, chained: bool = True) -> None:

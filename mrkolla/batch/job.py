@@ -42,10 +42,10 @@ def current(environment: Mapping[str, str] = os.environ) -> Job | None:
         raise LackError(f"OAR_JOB_ID is '{number}', but OAR_NODE_FILE is '{file}': 'unset OAR_JOB_ID', or run as a job")
     try:
         text, written = Path(file).read_text(), Path(file).stat().st_mtime
-    except OSError as refused:
+    except OSError as error:
         raise LackError(
-            f"the nodes of job {number} cannot be read ({file}: {refused.strerror}): run this on the job's first node"
-        ) from refused
+            f"the nodes of job {number} cannot be read ({file}: {error.strerror}): run this on the job's first node"
+        ) from error
     nodes = tuple(sorted({line.strip() for line in text.splitlines() if line.strip()}, key=node_order))
     if not nodes:
         raise LackError(f"job {number} has no nodes: {file} is empty")
@@ -60,8 +60,8 @@ def _walltime(environment: Mapping[str, str], number: str) -> int:
     text = environment.get("OAR_JOB_WALLTIME", "")
     try:
         return walltime_s(text)
-    except ValueError as wrong:
-        raise LackError(f"the walltime of job {number} cannot be read: OAR_JOB_WALLTIME {wrong}") from wrong
+    except ValueError as error:
+        raise LackError(f"the walltime of job {number} cannot be read: OAR_JOB_WALLTIME {error}") from error
 
 
 def as_job(experiment: Experiment) -> Experiment:

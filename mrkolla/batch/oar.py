@@ -20,8 +20,8 @@ def _call(*argv: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
 def _why(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line.strip() for line in f"{done.stdout}\n{done.stderr}".splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("[ADMISSION RULE] Modify", "# ADMISSION RULE> Modify"))]
-    told = [line for line in lines if re.search(r"error|not enough|invalid|unknown|denied|KO", line, re.IGNORECASE)]
-    return (told or lines or [f"status {done.returncode}"])[-1][:300]
+    errors = [line for line in lines if re.search(r"error|not enough|invalid|unknown|denied|KO", line, re.IGNORECASE)]
+    return (errors or lines or [f"status {done.returncode}"])[-1][:300]
 
 
 def submit(arguments: list[str]) -> list[int]:

@@ -75,13 +75,13 @@ def parts(files: Sequence[Path]) -> tuple[Path, tuple[Path, ...]]:
         return scripts[0].resolve(), tuple(file.resolve() for file in files if file not in scripts)
     (file,) = files
     if file.suffix == ".py":
-        other = file.resolve().parent.parent / "configs" / f"{file.stem}.yaml"
-        pair = file, other
+        counterpart = file.resolve().parent.parent / "configs" / f"{file.stem}.yaml"
+        pair = file, counterpart
     else:
-        other = EXPERIMENTS / f"{file.stem}.py"
-        pair = other, file
-    if not other.is_file():
-        raise InputError(f"{file}: {other} is missing; an experiment's script and its file have the same name")
+        counterpart = EXPERIMENTS / f"{file.stem}.py"
+        pair = counterpart, file
+    if not counterpart.is_file():
+        raise InputError(f"{file}: {counterpart} is missing; an experiment's script and its file have the same name")
     return pair[0].resolve(), (pair[1].resolve(),)
 
 
@@ -106,24 +106,26 @@ def check(wanted: Submission) -> list[Experiment]:
     """The clouds; raises, before anything is submitted, for what is wrong, or for a walltime too short for one."""
     try:
         seconds = walltime_s(wanted.walltime)
-    except ValueError as wrong:
-        raise InputError(f"--walltime {wrong}") from wrong
+    except ValueError as error:
+        raise InputError(f"--walltime {error}") from error
     if wanted.chain < 1:
         raise InputError(f"--chain must be 1 or more, not {wanted.chain}")
     clouds = wanted.clouds()
     need = {cloud.name: resources(cloud) for cloud in clouds}
     array.refuse_together(clouds)
     first = clouds[0].name
-    if other := next((name for name, asked in need.items() if asked != need[first] and not wanted.resources), None):
+    if misfit := next(
+        (name for name, request in need.items() if request != need[first] and not wanted.resources), None
+    ):
         raise InputError(
-            f"{first} needs {need[first]}, {other} needs {need[other]}, and the jobs of an array are alike: submit them"
-            " apart, or say what suits all with --resource"
+            f"{first} needs {need[first]}, {misfit} needs {need[misfit]}, and the jobs of an array are alike:"
+            " submit them apart, or say what suits all with --resource"
         )
     for cloud in clouds:
         try:
             refuse_short(estimate(cloud, wanted.results), seconds, wanted.chain)
-        except InputError as short:
-            raise InputError(f"{cloud.name}: {short}" if wanted.is_array else str(short)) from short
+        except InputError as refusal:
+            raise InputError(f"{cloud.name}: {refusal}" if wanted.is_array else str(refusal)) from refusal
     return clouds
 
 
@@ -136,7 +138,7 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     output = wanted.results.resolve() / "jobs"
     output.mkdir(parents=True, exist_ok=True)
-    name, more = clouds[0].name, []
+    name, array_options = clouds[0].name, []
     if wanted.is_array:
         name = wanted.script.stem
         folder = output / f"{name}-{stamp}"
@@ -145,13 +147,13 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
             (folder / f"{cloud.name}.yaml").write_text(cloud.dump())
         (folder / "clouds").write_text("".join(f"{cloud.name}\n" for cloud in clouds))
         # oarsub hands the file's name to a shell.
-        more = ["--array-param-file", shlex.quote(str(folder / "clouds"))]
+        array_options = ["--array-param-file", shlex.quote(str(folder / "clouds"))]
         job, chains = folder / "job.sh", {cloud.name: folder / f"{cloud.name}.json" for cloud in clouds}
         text = job_script(wanted, f'{shlex.quote(str(folder))}/"$1".yaml', f'{shlex.quote(str(folder))}/"$1".json')
     else:
         job, chains = output / f"{name}-{stamp}.sh", {name: output / f"{name}-{stamp}.json"}
-        more_of = f" --testbed {shlex.quote(str(wanted.testbed.resolve()))}" if wanted.testbed else ""
-        text = job_script(wanted, shlex.quote(str(wanted.files[0])) + more_of, shlex.quote(str(chains[name])))
+        testbed_option = f" --testbed {shlex.quote(str(wanted.testbed.resolve()))}" if wanted.testbed else ""
+        text = job_script(wanted, shlex.quote(str(wanted.files[0])) + testbed_option, shlex.quote(str(chains[name])))
     for of, chain in chains.items():
         write_chain(chain, {"experiment": of, "jobs": [], "run": None, "done": False})
     job.write_text(text)
@@ -160,16 +162,16 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     try:
         for _ in range(wanted.chain):
             options = oarsub_options(wanted, clouds[0], output / name, after=list(links[-1]) if links else [])
-            links.append(dict(zip(oar.submit([*options, *more, str(job)]), chains, strict=True)))
-    except MrkollaError as refused:
+            links.append(dict(zip(oar.submit([*options, *array_options, str(job)]), chains, strict=True)))
+    except MrkollaError as error:
         numbers = [number for link in links for number in link]
         for number in numbers:
             oar.delete(number)
         gone = f"; deleted: {', '.join(map(str, numbers))}" if numbers else ""
-        raise type(refused)(f"{refused}{gone}") from refused
+        raise type(error)(f"{error}{gone}") from error
     for of, chain in chains.items():
-        own = [number for link in links for number, whose in link.items() if whose == of]
-        write_chain(chain, read_chain(chain) | {"jobs": own})
+        jobs = [number for link in links for number, whose in link.items() if whose == of]
+        write_chain(chain, read_chain(chain) | {"jobs": jobs})
     return links
 
 
@@ -180,20 +182,20 @@ def oarsub_options(wanted: Submission, experiment: Experiment, output: Path, aft
     at; a date is the first job's alone.
     """
     bed = experiment.testbed_as(G5kTestbed)
-    asked = f"{wanted.resources or resources(experiment)},walltime={wanted.walltime}"
-    found = ["-l", asked, "-n", wanted.name or bed.job_name or f"mrkolla-{output.name}", "-q", bed.queue]
-    found += ["-O", f"{output}.%jobid%.out", "-E", f"{output}.%jobid%.err"]
+    request = f"{wanted.resources or resources(experiment)},walltime={wanted.walltime}"
+    options = ["-l", request, "-n", wanted.name or bed.job_name or f"mrkolla-{output.name}", "-q", bed.queue]
+    options += ["-O", f"{output}.%jobid%.out", "-E", f"{output}.%jobid%.err"]
     if wanted.properties:
-        found += ["-p", wanted.properties]
+        options += ["-p", wanted.properties]
     if bed.project:
-        found += ["--project", bed.project]
+        options += ["--project", bed.project]
     for number in after:
-        found += ["-a", str(number)]
+        options += ["-a", str(number)]
     if bed.reservation and not after:
-        found += ["-r", bed.reservation]
+        options += ["-r", bed.reservation]
     for kind in bed.job_type:
-        found += ["-t", kind]
-    return [*found, *wanted.options]
+        options += ["-t", kind]
+    return [*options, *wanted.options]
 
 
 def job_script(wanted: Submission, file: str, chain: str) -> str:

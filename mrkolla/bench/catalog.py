@@ -1,4 +1,4 @@
-"""The services that there are, a person's own too, as Keystone's catalog tells the user that load logs in as."""
+"""The services of a cloud, those that a person added too, as Keystone's catalog lists them for the load's user."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PERSON = ("username", "password", "project_name", "user_domain_name", "project_
 
 
 def endpoints(auth: Mapping[str, str], interface: str, ca: Path | None = None) -> dict[str, dict[str, str]]:
-    """Region -> service type -> URL of ``interface``, for who logs in with ``auth`` (see BenchContext).
+    """Region -> service type -> URL of ``interface``, for the user who logs in with ``auth`` (see BenchContext).
 
-    ``ca`` is what https is trusted by. Raises BenchError when Keystone refuses or is silent.
+    ``ca`` is the certificate (PEM) by which https is trusted. Raises BenchError when Keystone refuses or is silent.
     """
-    # Here, since they take long to load, and reading an experiment file loads the tools.
+    # Imported here: they take long to load, and reading an experiment file loads the tools.
     import requests
     from keystoneauth1 import session
     from keystoneauth1.exceptions import ClientException
@@ -31,18 +31,18 @@ def endpoints(auth: Mapping[str, str], interface: str, ca: Path | None = None) -
     with requests.Session() as http:
         # No proxy of this machine stands between it and the cloud.
         http.trust_env = False
-        kept = session.Session(auth=plugin, session=http, timeout=_TIMEOUT_S, verify=str(ca) if ca else True)
+        auth_session = session.Session(auth=plugin, session=http, timeout=_TIMEOUT_S, verify=str(ca) if ca else True)
         try:
-            services = plugin.get_access(kept).service_catalog.get_endpoints(interface=interface)
-        except ClientException as refused:
-            why = " ".join(str(refused).split())[:300]
-            raise BenchError(f"Keystone's catalog cannot be read by '{auth['username']}': {why}") from refused
-    found: dict[str, dict[str, str]] = {}
+            services = plugin.get_access(auth_session).service_catalog.get_endpoints(interface=interface)
+        except ClientException as error:
+            why = " ".join(str(error).split())[:300]
+            raise BenchError(f"Keystone's catalog cannot be read by '{auth['username']}': {why}") from error
+    urls: dict[str, dict[str, str]] = {}
     for kind, entries in services.items():
         for entry in entries:
             if entry:
-                found.setdefault(entry["region"], {})[kind] = entry["url"]
-    return found
+                urls.setdefault(entry["region"], {})[kind] = entry["url"]
+    return urls
 
 
 def has(services: Collection[str], kind: str) -> bool:

@@ -56,10 +56,10 @@ class Console:
     def is_another(self):
         """Whether the file at the path is not the one that is read, or was emptied."""
         try:
-            there = os.stat(self.path)
+            status = os.stat(self.path)
         except FileNotFoundError:  # between the old one and the new
             return False
-        return not os.path.samestat(there, os.fstat(self.file.fileno())) or there.st_size < self.file.tell()
+        return not os.path.samestat(status, os.fstat(self.file.fileno())) or status.st_size < self.file.tell()
 
 
 def main(parameters):
@@ -67,8 +67,8 @@ def main(parameters):
     mark = parameters["mark"].encode()
     try:
         console = Console(outside(parameters["container"], parameters["path"]))
-    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as failed:
-        say(fatal=f"the guest's console cannot be read: {failed}")
+    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+        say(fatal=f"the guest's console cannot be read: {error}")
         return 1
     say(reads=console.path)
     while not (select.select([0], [], [], EVERY_S)[0] and not os.read(0, 4096)):

@@ -1,4 +1,4 @@
-"""A program of ours on a host, for as long as this one wants it.
+"""A program of mrkolla's on a host, for as long as this process wants it.
 
 Its code and parameters go over standard input, so that nothing secret is on a command line and nothing has to be
 installed. It says JSON lines, takes lines, and ends when its standard input does: a dead parent leaves nothing behind.

@@ -1,4 +1,4 @@
-"""What a guest that asks its neighbour once a second gets for an answer, as samples.
+"""Samples of a guest that asks its neighbour once a second: what it asked, and how that was answered.
 
 Both are guests of :mod:`mrkolla.images.pair`. The one that asks says on its console what it asks and what came of it; a
 program on its host (:mod:`mrkolla.bench.console_agent`) reads that. So no request goes to OpenStack, and none into the
@@ -49,9 +49,9 @@ class Asker:
         """Begin to hear it. Raises BenchError where it cannot be heard, or says nothing."""
         process = self._launcher(self._host, ["python3", "-c", BOOTSTRAP])
         self._program = Program(process, Path(console_agent.__file__), self._parameters, self._hear)
-        told = self._first.wait(_FIRST_S)
+        in_time = self._first.wait(_FIRST_S)
         if not self._said:
-            words = self._program.last_words() if told else f"silent for {_FIRST_S:.0f} s"
+            words = self._program.last_words() if in_time else f"silent for {_FIRST_S:.0f} s"
             raise BenchError(f"the guest on {self._host.name} is not heard to ask its neighbour: {words}")
 
     def _hear(self, line: dict[str, Any] | None) -> None:
@@ -93,19 +93,19 @@ class Asker:
 def answers(said: list[tuple[int, str]], deadline_s: float) -> Iterator[tuple[str, int, int, float, str]]:
     """(what, number, start in ns, duration in s, outcome) of each question in ``said``: (time in ns, line).
 
-    One without an answer hung, if its deadline had passed by the last line.
+    A question without an answer hung, if twice its deadline had passed by the last line.
     """
-    asked: dict[tuple[str, int], int] = {}
+    questions: dict[tuple[str, int], int] = {}
     for when, line in said:
         if not (match := _SAID.search(line)):
             continue
         what, number, word = match[1], int(match[2]), match[3]
         if word == "ask":
-            asked[what, number] = when
-        elif (start := asked.pop((what, number), None)) is not None:
+            questions[what, number] = when
+        elif (start := questions.pop((what, number), None)) is not None:
             yield what, number, start, max(0, when - start) / 1e9 if word != "hung" else deadline_s, word
     last = said[-1][0] if said else 0
-    for (what, number), start in asked.items():
+    for (what, number), start in questions.items():
         if last - start > 2 * deadline_s * 1e9:
             yield what, number, start, deadline_s, "hung"
 

@@ -60,11 +60,11 @@ class HostLoad:
         names = {host.name for _, host in self._hosts}
         rows = [row for row in list(self._rows) if row["host"] in names]
         hosts.write(folder, run, point, rows)
-        seen = {row["host"] for row in rows}
+        names_in_rows = {row["host"] for row in rows}
         return [
             f"{region}: what {host.name} did is not known: {self._programs[host.name].last_words()}"
             for region, host in self._hosts
-            if host.name not in seen and not self._lives(host.name)
+            if host.name not in names_in_rows and not self._lives(host.name)
         ]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import time
 
 GROUP = "/sys/fs/cgroup"
 SECTOR = 512
-MEMORY_EVERY = 5  # every process is looked at for it
+MEMORY_EVERY = 5  # in rows: each look at the memory reads every process
 _CPU = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 
 
@@ -49,8 +49,8 @@ def machine():
 
 def pressure(what):
     """Seconds in which some task waited for ``what``: of the host's control group, else the machine; None: not told."""
-    said = text(f"{GROUP}/{what}.pressure") or text(f"/proc/pressure/{what}")
-    for line in said.splitlines():
+    content = text(f"{GROUP}/{what}.pressure") or text(f"/proc/pressure/{what}")
+    for line in content.splitlines():
         if line.startswith("some"):
             return int(line.rpartition("total=")[2]) / 1e6
     return None
@@ -63,8 +63,8 @@ def in_group():
 
 def own_cpu():
     """CPU seconds of the host's control group; None: it is a machine of its own."""
-    found = numbers(f"{GROUP}/cpu.stat") if in_group() else {}
-    return found["usage_usec"] / 1e6 if "usage_usec" in found else None
+    statistics = numbers(f"{GROUP}/cpu.stat") if in_group() else {}
+    return statistics["usage_usec"] / 1e6 if "usage_usec" in statistics else None
 
 
 def memory():
@@ -75,11 +75,11 @@ def memory():
             words = text(f"/proc/{pid}/statm").split()
             pages += int(words[1]) - int(words[2]) if len(words) > 2 else 0
         return pages * os.sysconf("SC_PAGE_SIZE")
-    known = {}
+    sizes = {}
     for line in text("/proc/meminfo").splitlines():
         name, _, value = line.partition(":")
-        known[name] = int(value.split()[0]) * 1024
-    return known.get("MemTotal", 0) - known.get("MemAvailable", 0)
+        sizes[name] = int(value.split()[0]) * 1024
+    return sizes.get("MemTotal", 0) - sizes.get("MemAvailable", 0)
 
 
 def disk():
@@ -107,19 +107,19 @@ def default_device():
     """The interface that the default route names; empty when there is none."""
     for line in text("/proc/net/route").splitlines()[1:]:
         words = line.split()
-        if words[1] == "00000000":
+        if words[1] == words[7] == "00000000":  # destination and mask
             return words[0]
     return ""
 
 
 def counters(device):
-    """All that only grows."""
-    found = {f"machine_{name}": value for name, value in machine().items()}
-    found["own"] = own_cpu()
-    found.update({f"{what}_wait": pressure(what) for what in ("cpu", "memory", "io")})
-    found["read"], found["written"] = disk()
-    found["received"], found["sent"] = network(device)
-    return found
+    """All counters of the host, which only grow, at this moment."""
+    values = {f"machine_{name}": value for name, value in machine().items()}
+    values["own"] = own_cpu()
+    values.update({f"{what}_wait": pressure(what) for what in ("cpu", "memory", "io")})
+    values["read"], values["written"] = disk()
+    values["received"], values["sent"] = network(device)
+    return values
 
 
 def row(before, after, seconds, used):
@@ -131,11 +131,11 @@ def row(before, after, seconds, used):
         return round(max(0.0, after[name] - before[name]) / seconds, 4)
 
     busy = sum(rate(f"machine_{name}") for name in ("user", "nice", "system", "irq", "softirq"))
-    own = rate("own")
+    own_cores = rate("own")
     return {
         "time": time.time_ns(),
         "cores": len(os.sched_getaffinity(0)),
-        "cpu_cores": busy if own is None else own,
+        "cpu_cores": busy if own_cores is None else own_cores,
         "machine_cpu_cores": round(busy, 4),
         "steal_cores": rate("machine_steal"),
         "iowait_cores": rate("machine_iowait"),
@@ -156,8 +156,8 @@ def main(parameters):
     try:
         before, then = counters(device), time.monotonic()
         used, looks = memory(), 0
-    except (OSError, ValueError) as unread:
-        say({"fatal": f"/proc cannot be read: {unread}"})
+    except (OSError, ValueError) as error:
+        say({"fatal": f"/proc cannot be read: {error}"})
         return 1
     due = then + every
     while True:

@@ -68,12 +68,12 @@ class Middleware(Tool):
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise InputError(f"bench: middleware: {key} must be a number of at least {least}, not {value!r}")
-        for key, known in (("operations", tuple(middleware_agent.CALLS)), ("states", middleware_agent.STATES)):
-            given = getattr(self, key)
-            unknown = [name for name in given or () if name not in known]
-            if unknown or (given is not None and not given):
-                said = ", ".join(unknown) or "none"
-                raise InputError(f"bench: middleware: {key} must be some of {', '.join(known)}, not {said}")
+        for key, choices in (("operations", tuple(middleware_agent.CALLS)), ("states", middleware_agent.STATES)):
+            values = getattr(self, key)
+            unknown = [name for name in values or () if name not in choices]
+            if unknown or (values is not None and not values):
+                names = ", ".join(unknown) or "none"
+                raise InputError(f"bench: middleware: {key} must be some of {', '.join(choices)}, not {names}")
 
     def prepare(self, ctx: BenchContext) -> None:
         """Check endpoints and that the agent's Python has what it needs on every region's host (BenchError)."""
@@ -100,7 +100,7 @@ class Middleware(Tool):
                 agents[region.name] = self._start(ctx, point, region, lines)
             self._listen(ctx, agents, heard, lines)
         except BenchError:
-            yield from (one for name, got in heard.items() for one in self._samples(ctx, point, name, got))
+            yield from (row for name, record in heard.items() for row in self._samples(ctx, point, name, record))
             raise
         finally:
             for agent in agents.values():
@@ -108,8 +108,10 @@ class Middleware(Tool):
             for agent in agents.values():
                 agent.end()
         log.drain()
-        samples = [one for name, got in heard.items() for one in self._samples(ctx, point, name, got)]
-        tokens = {line["token"][:_DIGEST].upper() for got in heard.values() for line in got.lines if line["token"]}
+        samples = [row for name, record in heard.items() for row in self._samples(ctx, point, name, record)]
+        tokens = {
+            line["token"][:_DIGEST].upper() for record in heard.values() for line in record.lines if line["token"]
+        }
         counted = fill(samples, log, ctx.admin_region, regions, (middleware_agent.AGENT,), tokens, own=False)
         self.warnings += counted.warnings
         self._compare(ctx, point, regions, samples, heard, log, counted)
@@ -120,7 +122,7 @@ class Middleware(Tool):
     def collect(self, ctx: BenchContext, folder: Path) -> list[Path]:
         """Write counts.json (both counts by point, region, operation and state; background) and agents.json."""
         folder.mkdir(parents=True, exist_ok=True)
-        asked = {
+        settings = {
             "operations": self._operations(),
             "states": self._states(),
             "samples": self.samples,
@@ -129,7 +131,7 @@ class Middleware(Tool):
             "timeout_s": self.timeout_s,
             "seed": ctx.seed,
         }
-        contents = {"counts.json": self._counts, "agents.json": {"asked": asked, "versions": self._hello}}
+        contents = {"counts.json": self._counts, "agents.json": {"asked": settings, "versions": self._hello}}
         for name, content in contents.items():
             (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
         return [folder / name for name in contents]
@@ -177,24 +179,24 @@ class Middleware(Tool):
                 region, line = lines.get(timeout=1)
             except queue.Empty:
                 continue
-            got = heard[region]
+            record = heard[region]
             if line is None:
                 running.discard(region)
                 agents[region].end()
-                if got.ending != "complete":
-                    done = f"after {got.rounds} of {total} rounds"
+                if record.ending != "complete":
+                    rounds = f"after {record.rounds} of {total} rounds"
                     why = {"deadline": f"did not end within {self.max_s:.0f} s", "stopped": "was stopped"}
-                    said = why.get(got.ending or "", f"failed: {agents[region].last_words()}")
-                    raise BenchError(f"{region}: the middleware probe {said}, {done}")
+                    ending = why.get(record.ending or "", f"failed: {agents[region].last_words()}")
+                    raise BenchError(f"{region}: the middleware probe {ending}, {rounds}")
             elif "op" in line:
-                got.lines.append(line)
+                record.lines.append(line)
             elif "round" in line:
-                got.rounds = line["round"]
-                ctx.progress(region, got.rounds, total)
+                record.rounds = line["round"]
+                ctx.progress(region, record.rounds, total)
             elif "idle" in line:
-                got.idle = tuple(line["idle"])
+                record.idle = tuple(line["idle"])
             elif "end" in line:
-                got.ending = line["end"]
+                record.ending = line["end"]
             elif "hello" in line:
                 self._hello[region] = line["hello"]
 
@@ -229,13 +231,13 @@ class Middleware(Tool):
         """Put both counts of the point into what ``collect`` writes."""
         for region in regions:
             requests = from_region(log, ctx.admin_region, region)
-            others = sorted(one.start_ns for one in requests if not one.agent.startswith(LOAD_AGENTS))
+            other_starts = sorted(request.start_ns for request in requests if not request.agent.startswith(LOAD_AGENTS))
             idle, idle_s = heard[region.name].idle, 0.0
-            seen = 0
+            idle_count = 0
             if idle is not None:
                 begin, end = (log.here_ns(region.name, at) for at in idle)
-                seen, idle_s = sum(begin <= at < end for at in others), (end - begin) / 1e9
-            rate = seen / idle_s if idle_s else 0.0
+                idle_count, idle_s = sum(begin <= at < end for at in other_starts), (end - begin) / 1e9
+            rate = idle_count / idle_s if idle_s else 0.0
             of_kind: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
             for row in samples:
                 good = row["origin_region"] == region.name and not row["warmup"] and row["error"] is None
@@ -244,7 +246,7 @@ class Middleware(Tool):
             rows = []
             for (scenario, state), kind in sorted(of_kind.items()):
                 windows = [window(log, sample) for sample in kind]
-                during = sum(any(start <= at <= end for start, end in windows) for at in others)
+                during = sum(any(start <= at <= end for start, end in windows) for at in other_starts)
                 lasted = sum(end - start for start, end in windows) / 1e9
                 trail = fmean(sample["keystone_requests"] for sample in kind)
                 less_idle = (during - rate * lasted) / len(kind)

@@ -43,11 +43,11 @@ def empty_cache(addresses, timeout):
         try:
             with socket.create_connection((address, port), timeout=timeout) as connection:
                 connection.sendall(b"flush_all\r\n")
-                said = connection.recv(100)
-        except OSError as refused:
-            raise Trouble(f"memcached at {address}:{port} cannot be emptied: {refused}") from refused
-        if said.strip() != b"OK":
-            raise Trouble(f"memcached at {address}:{port} was not emptied: {said[:60]!r}")
+                answer = connection.recv(100)
+        except OSError as error:
+            raise Trouble(f"memcached at {address}:{port} cannot be emptied: {error}") from error
+        if answer.strip() != b"OK":
+            raise Trouble(f"memcached at {address}:{port} was not emptied: {answer[:60]!r}")
 
 
 def trusted(ca):
@@ -144,15 +144,15 @@ def sample(client, name, state):
             client.call(name, token)
     except Trouble:
         raise
-    except Exception as failed:  # noqa: BLE001 - whatever goes wrong is the sample's error
-        line["error"] = "before the call: " + describe(failed, client.secrets())
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is the sample's error
+        line["error"] = "before the call: " + describe(error, client.secrets())
         return line
     line["start_ns"] = time.time_ns()
     before = time.perf_counter()
     try:
         client.call(name, token)
-    except Exception as failed:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
-        line["error"] = describe(failed, client.secrets())
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
+        line["error"] = describe(error, client.secrets())
     line["duration_s"] = time.perf_counter() - before
     return line
 
@@ -161,18 +161,19 @@ def versions():
     """Versions of what takes part here."""
     from importlib import metadata
 
-    found = {"python": sys.version.split()[0]}
+    numbers = {"python": sys.version.split()[0]}
     for name in ("keystoneauth1", "requests", "urllib3"):
-        found[name] = metadata.version(name)
-    return found
+        numbers[name] = metadata.version(name)
+    return numbers
 
 
 def watch_parent(stop):
-    """Stop when standard input ends, at the latest 10 s after the request that is under way could be left."""
+    """Stop when standard input ends: after the request that is under way, or in the midst of it 10 s later."""
     while os.read(0, 4096):
         pass
     stop.set()
     time.sleep(10)
+    atexit._run_exitfuncs()  # a request that hangs is in another thread, which does not end
     os._exit(3)
 
 
@@ -189,8 +190,8 @@ def main(parameters):
             empty_cache(parameters["memcached"], parameters["timeout_s"])
         for name in parameters["operations"]:
             client.token(name, "warm")
-    except Exception as failed:  # noqa: BLE001 - told to the caller, who ends the point
-        say({"fatal": describe(failed, client.secrets())})
+    except Exception as error:  # noqa: BLE001 - told to the caller, who ends the point
+        say({"fatal": describe(error, client.secrets())})
         return 1
     idle = time.time_ns()
     stop.wait(parameters["idle_s"])

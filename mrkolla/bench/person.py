@@ -25,8 +25,8 @@ def ensure_person(
     """A user ``name`` with ``password`` who is a member of a project of the same name; made where missing.
 
     With ``again`` a user that exists is given its password once more, so that Keystone hashes it as it is set to now.
-    Returns what such a user logs in with. ``ca`` is what https is trusted by. Raises
-    BenchError when Keystone refuses.
+    Returns what such a user logs in with. ``ca`` is the certificate (PEM) by which https is trusted. Raises BenchError
+    when Keystone refuses.
     """
     connection = openstack.connect(
         auth={"auth_url": f"{keystone_url}/v3", **admin},
@@ -51,8 +51,8 @@ def ensure_person(
             if role is None:
                 raise BenchError("the admin region's Keystone has no role 'member'")
             identity.assign_project_role_to_user(project, user, role)
-    except (SDKException, ClientException) as refused:
-        raise BenchError(f"Keystone refused to make the user '{name}': {str(refused).splitlines()[0]}") from refused
+    except (SDKException, ClientException) as error:
+        raise BenchError(f"Keystone refused to make the user '{name}': {str(error).splitlines()[0]}") from error
     domains = {"user_domain_name": "Default", "project_domain_name": "Default"}
     return {
         "auth_url": keystone_url,

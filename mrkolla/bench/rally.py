@@ -89,38 +89,38 @@ class Rally(Tool):
         )
 
         regions = self._chosen(ctx.regions)
-        wanted = sorted(rally_tasks.open_names(self._jobs) & set(rally_cloud.ARGUMENTS))
-        if wanted and ctx.admin_auth:
+        arguments = sorted(rally_tasks.open_names(self._jobs) & set(rally_cloud.ARGUMENTS))
+        if arguments and ctx.admin_auth:
             from mrkolla.images import guest
 
             disk = guest.ensure(cache.root() / "logs" / "guest.log")
             for region in regions:
-                self._defaults = rally_cloud.ensure(_platform(ctx, region), wanted, disk, ctx.ca)
+                self._defaults = rally_cloud.ensure(_platform(ctx, region), arguments, disk, ctx.ca)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda region: _install(ctx, region), regions))
-        refused: list[tuple[str, str, str]] = []
+        refusals: list[tuple[str, str, str]] = []
         for name, line in self._talk(ctx, regions, check=True):
-            if job := next((one for one in self._jobs if one.name == line.get("job")), None):
-                refused += [(name, job.source, why) for why in self._refusals(ctx, name, job, line)]
-        if refused:
-            name, source, why = refused[0]
-            more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            raise InputError(f"Rally's task {source}, in {name}: {why}{more}")
+            if job := next((job for job in self._jobs if job.name == line.get("job")), None):
+                refusals += [(name, job.source, why) for why in self._refusals(ctx, name, job, line)]
+        if refusals:
+            name, source, why = refusals[0]
+            rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+            raise InputError(f"Rally's task {source}, in {name}: {why}{rest}")
 
     @classmethod
     def prepare_all(cls, ctx: BenchContext, tools: Sequence[Rally]) -> None:
-        """:meth:`prepare` of all ``tools``; of the parts of one entry in one visit to the hosts."""
+        """:meth:`prepare` of all ``tools``: the parts of one entry share one visit to the hosts."""
         groups: dict[str, list[Rally]] = {}
         for tool in tools:
             groups.setdefault(json.dumps([tool.args, tool.regions], sort_keys=True, default=str), []).append(tool)
         for group in groups.values():
             tasks = list(dict.fromkeys(str(task) for tool in group for task in tool.tasks))
             levels = tuple(sorted({level for tool in group for level in tool.concurrency}))
-            one = cls(tasks, group[0].args, group[0].regions, levels)
-            if {job.name for tool in group for job in tool._jobs} <= {job.name for job in one._jobs}:
-                one.prepare(ctx)
+            entry = cls(tasks, group[0].args, group[0].regions, levels)
+            if {job.name for tool in group for job in tool._jobs} <= {job.name for job in entry._jobs}:
+                entry.prepare(ctx)
                 for tool in group:
-                    tool._defaults, tool._totals = one._defaults, one._totals
+                    tool._defaults, tool._totals = entry._defaults, entry._totals
             else:  # two files of one name, or files that do without the levels
                 for tool in group:
                     tool.prepare(ctx)
@@ -130,15 +130,15 @@ class Rally(Tool):
 
     def _refusals(self, ctx: BenchContext, region: str, job: Job, line: Line) -> list[str]:
         """Why ``job`` cannot be run in ``region``; BenchError when the cloud did not answer."""
-        said, logged = unpacked(line["said"]), unpacked(line["log"])
-        if why := no_answer(logged):
+        output, log = unpacked(line["said"]), unpacked(line["log"])
+        if why := no_answer(log):
             raise BenchError(f"{region}: the cloud does not answer: {_cleaner(ctx)(why)}")
-        found = workloads(said)
-        self._totals[job.name] = sum(times for _, times in found)
-        lacking = _lacking(ctx, region, [name for name, _ in found])
+        scenarios = workloads(output)
+        self._totals[job.name] = sum(times for _, times in scenarios)
+        lacking = _lacking(ctx, region, [name for name, _ in scenarios])
         if line["valid"] or lacking:
             return lacking
-        return [_cleaner(ctx)(reason(said, logged))]
+        return [_cleaner(ctx)(reason(output, log))]
 
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """Run all tasks in ``regions`` at the same time; yields the samples of each task as it ends.
@@ -148,33 +148,33 @@ class Rally(Tool):
         """
         regions = self._chosen(regions)
         clean = _cleaner(ctx)
-        seen: dict[str, dict[tuple[str, int], int]] = {region.name: {} for region in regions}
-        wrong: list[str] = []
-        done: dict[str, int] = {}
+        counts: dict[str, dict[tuple[str, int], int]] = {region.name: {} for region in regions}
+        problems: list[str] = []
+        iterations: dict[str, int] = {}
         total = sum(self._totals.get(job.name, 0) for job in self._jobs)
         for region, line in self._talk(ctx, regions, check=False):
             if "iterations" in line:
-                ctx.progress(region, done.get(region, 0) + line["iterations"], total)
+                ctx.progress(region, iterations.get(region, 0) + line["iterations"], total)
             elif "state" in line:
                 report = json.loads(clean(unpacked(line["report"]))) if line["report"] else None
                 self._keep(ctx, point, region, f"{line['job']}.log", clean(unpacked(line["log"])))
                 if report is None:
-                    wrong.append(f"{region}: Rally's task {line['job']}: {self._why(line, clean)}")
+                    problems.append(f"{region}: Rally's task {line['job']}: {self._why(line, clean)}")
                     continue
                 self._keep(ctx, point, region, f"{line['job']}.json", json.dumps(report, indent=1) + "\n")
-                for row in rally_samples.samples(ctx, point, region, report, self.warmup, seen[region], clean):
-                    done[region] = done.get(region, 0) + (row["action"] is None)
+                for row in rally_samples.samples(ctx, point, region, report, self.warmup, counts[region], clean):
+                    iterations[region] = iterations.get(region, 0) + (row["action"] is None)
                     yield row
-                wrong += [f"{region}: {line['job']}: {clean(text)}" for text in rally_samples.problems(report)]
+                problems += [f"{region}: {line['job']}: {clean(text)}" for text in rally_samples.problems(report)]
                 for text in rally_samples.missed(report):
                     ctx.warn(f"{region}: Rally's task {line['job']}: {clean(text)}")
             elif "html" in line:
                 self._keep(ctx, point, region, "report.html", clean(unpacked(line["html"])))
             elif "swept" in line:
                 self._keep(ctx, point, region, "leftovers.json", json.dumps(line["swept"], indent=1) + "\n")
-        if wrong:
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            raise BenchError(f"{wrong[0]}{more}")
+        if problems:
+            rest = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            raise BenchError(f"{problems[0]}{rest}")
 
     def versions(self) -> dict[str, str]:
         """See :meth:`Tool.versions`."""
@@ -198,8 +198,8 @@ class Rally(Tool):
     @staticmethod
     def _why(line: Line, clean: Callable[[str], str]) -> str:
         """Why a task gave no report, from the line that says how it ended."""
-        said, logged = unpacked(line["said"]), unpacked(line["log"])
-        return clean(reason(said, logged)) if line["state"] != "crashed" else f"it crashed: {clean(reason('', logged))}"
+        output, log = unpacked(line["said"]), unpacked(line["log"])
+        return clean(reason(output, log)) if line["state"] != "crashed" else f"it crashed: {clean(reason('', log))}"
 
     # -- agents --------------------------------------------------------------------------------------------------
 
@@ -261,8 +261,8 @@ def _platform(ctx: BenchContext, region: RegionLike) -> dict[str, Any]:
 def _lacking(ctx: BenchContext, region: str, scenarios: Sequence[str]) -> list[str]:
     """What ``scenarios`` call and ``region`` has no endpoint of, in words."""
     needed = {rally_tasks.service_of(name): name for name in reversed(scenarios)}
-    there = ctx.endpoints.get(region, {})
-    lacking = {kind: name for kind, name in needed.items() if kind is not None and not catalog.has(there, kind)}
+    services = ctx.endpoints.get(region, {})
+    lacking = {kind: name for kind, name in needed.items() if kind is not None and not catalog.has(services, kind)}
     return [f"{name} needs a service of type '{kind}', which {region} lacks" for kind, name in lacking.items()]
 
 

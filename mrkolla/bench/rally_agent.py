@@ -92,20 +92,20 @@ class Agent:
         out, err = os.path.join(self.home, "out"), os.path.join(self.home, "err")
         argv = [f"{self.asked['path']}/bin/rally", "--config-file", "rally.conf", *arguments]
         late = time.monotonic() + bound if bound else None
-        with open(out, "wb") as said, open(err, "wb") as logged:
+        with open(out, "wb") as output, open(err, "wb") as log:
             process = subprocess.Popen(
                 argv,
                 cwd=self.home,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=logged,
+                stdout=output,
+                stderr=log,
                 start_new_session=True,
             )
         since = started(process.pid)
         with open(self.group, "w", encoding="ascii") as mark:
             mark.write(f"{process.pid} {since}")
-        told = 0.0
+        last_watch = 0.0
         try:
             while process.poll() is None:
                 if not last and (why := self.over()):
@@ -114,8 +114,8 @@ class Agent:
                     raise Ended(why)
                 if late and time.monotonic() > late:
                     raise TimeoutError(f"'rally {' '.join(arguments[:2])}' took more than {bound} s")
-                if watch and time.monotonic() - told > 1:
-                    told = time.monotonic()
+                if watch and time.monotonic() - last_watch > 1:
+                    last_watch = time.monotonic()
                     watch(_text(err))
                 time.sleep(0.1)
         finally:
@@ -147,9 +147,9 @@ class Agent:
         self._must("env", "create", "--name", TAG, "--spec", "platform.json", "--no-use")
 
     def _must(self, *arguments, last=False):
-        status, said, logged = self.rally(*arguments, bound=COMMAND_S, last=last)
+        status, output, log = self.rally(*arguments, bound=COMMAND_S, last=last)
         if status != 0:
-            raise Refused(" ".join(arguments[:2]), said, logged)
+            raise Refused(" ".join(arguments[:2]), output, log)
 
     def _write(self, name, text):
         with open(os.path.join(self.home, name), "w", encoding="utf-8") as out:
@@ -162,8 +162,8 @@ class Agent:
         return ["task.yaml", "--env", TAG, "--task-args-file", "args.json"]
 
     def check(self, job):
-        status, said, logged = self.rally("task", "validate", *self._files(job), bound=COMMAND_S)
-        self.say(job=job["name"], valid=status == 0, said=packed(said), log=packed(logged))
+        status, output, log = self.rally("task", "validate", *self._files(job), bound=COMMAND_S)
+        self.say(job=job["name"], valid=status == 0, said=packed(output), log=packed(log))
 
     def run(self, job):
         """Run one task file and say how it ended, with Rally's report of it; returns its UUID. Raises Ended."""
@@ -174,25 +174,25 @@ class Agent:
         arguments = ("task", "start", *self._files(job), "--no-use", "--tag", TAG)
         ended = None
         try:
-            _, said, logged = self.rally(*arguments, watch=watch, abort=self.abort)
-        except Ended as early:
-            ended = early
-            said, logged = (_text(os.path.join(self.home, name)) for name in ("out", "err"))
-        found = _UUID.search(said)
-        uuid = found[1] if found else None
+            _, output, log = self.rally(*arguments, watch=watch, abort=self.abort)
+        except Ended as error:
+            ended = error
+            output, log = (_text(os.path.join(self.home, name)) for name in ("out", "err"))
+        match = _UUID.search(output)
+        uuid = match[1] if match else None
         state = self._one("SELECT status FROM tasks WHERE uuid = ?", uuid) if uuid else "refused"
-        there = state in ("finished", "aborted")
-        report = self._report([uuid], "--json", "report.json") if there and not self.hung_up.is_set() else None
-        self.say(job=job["name"], state=state, said=packed(said), log=packed(logged), report=report)
+        has_report = state in ("finished", "aborted")
+        report = self._report([uuid], "--json", "report.json") if has_report and not self.hung_up.is_set() else None
+        self.say(job=job["name"], state=state, said=packed(output), log=packed(log), report=report)
         if ended:
             raise ended
         return uuid if report else None
 
     def load(self):
         """Run all task files; then wait until no region has load any more."""
-        done = [uuid for job in self.asked["jobs"] if (uuid := self.run(job))]
-        if done:
-            self.say(html=self._report(done, "--html-static", "report.html"))
+        uuids = [uuid for job in self.asked["jobs"] if (uuid := self.run(job))]
+        if uuids:
+            self.say(html=self._report(uuids, "--html-static", "report.html"))
         self.say(loaded=True)
         while not self.sweep.wait(0.2) and not self.over():
             pass
@@ -241,17 +241,23 @@ class Agent:
         owners = [*self._rows("SELECT uuid FROM tasks"), *self._rows("SELECT uuid FROM workloads")]
         if not owners:
             return
-        asked = json.dumps({"platform": self.asked["platform"], "owners": owners})
+        request = json.dumps({"platform": self.asked["platform"], "owners": owners})
         argv = [f"{self.asked['path']}/bin/python", "-c", self.asked["sweeper"]]
         try:
             done = subprocess.run(
-                argv, input=asked, capture_output=True, text=True, timeout=SWEEP_S, env=self._environment(), check=False
+                argv,
+                input=request,
+                capture_output=True,
+                text=True,
+                timeout=SWEEP_S,
+                env=self._environment(),
+                check=False,
             )
-            found = json.loads(done.stdout) if done.returncode == 0 else None
-            said = done.stderr.strip().splitlines()
-        except (subprocess.TimeoutExpired, ValueError) as broken:
-            found, said = None, [str(broken)]
-        self.say(swept=found or {"removed": {}, "left": [said[-1][:300] if said else "the sweep failed"]})
+            summary = json.loads(done.stdout) if done.returncode == 0 else None
+            lines = done.stderr.strip().splitlines()
+        except (subprocess.TimeoutExpired, ValueError) as error:
+            summary, lines = None, [str(error)]
+        self.say(swept=summary or {"removed": {}, "left": [lines[-1][:300] if lines else "the sweep failed"]})
 
     def remove(self):
         shutil.rmtree(self.home, ignore_errors=True)
@@ -290,7 +296,7 @@ def end_group(pid, since, reap=lambda: None):
 def clear_dead(base):
     """Remove homes that agents left which were killed, and end what still runs of theirs."""
     for name in os.listdir(base):
-        if not (found := re.match(rf"{PREFIX}(\d+)-(\d+)-", name)) or started(found[1]) == int(found[2]):
+        if not (match := re.match(rf"{PREFIX}(\d+)-(\d+)-", name)) or started(match[1]) == int(match[2]):
             continue
         home = os.path.join(base, name)
         if mark := _text(os.path.join(home, "group")).split():
@@ -319,8 +325,8 @@ def main(asked):
         ending = str(early)
     except Refused as refused:
         ending = "refused"
-        command, said, logged = refused.args
-        agent.say(command=command, said=packed(said), log=packed(logged))
+        command, output, log = refused.args
+        agent.say(command=command, said=packed(output), log=packed(log))
     except OSError as broken:
         ending = "broken"
         agent.say(fatal=str(broken))

@@ -23,8 +23,8 @@ def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path, ca: P
     """Make the ``wanted`` of :data:`ARGUMENTS` in the region of ``platform`` where missing; returns the arguments.
 
     ``platform`` is Rally's specification with an administrator; ``disk`` (raw) is what the image holds. They stay
-    for the next run. ``ca`` is what https is trusted by. Raises
-    BenchError when the region refuses.
+    for the next run. ``ca`` is the certificate (PEM) by which https is trusted. Raises BenchError when the region
+    refuses.
     """
     region = platform["region_name"]
     try:
@@ -46,7 +46,7 @@ def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path, ca: P
                     )
             if "flavor_name" in wanted and cloud.compute.find_flavor(NAME) is None:
                 cloud.compute.create_flavor(name=NAME, ram=_RAM_MB, vcpus=1, disk=_DISK_GB, is_public=True)
-    except (SDKException, ClientException) as refused:
-        why = " ".join(str(refused).split())[:300]
+    except (SDKException, ClientException) as error:
+        why = " ".join(str(error).split())[:300]
         raise BenchError(f"{region}: the image and flavor that Rally's tasks boot could not be made: {why}") from None
     return dict.fromkeys(wanted, NAME)

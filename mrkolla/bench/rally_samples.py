@@ -35,8 +35,8 @@ def samples(
         label += f" #{number}" if number > 1 else ""
         data = sorted(workload["data"], key=lambda one: one["timestamp"])
         first = min(warmup * concurrency, len(data) // 2)
-        for iteration, one in enumerate(data):
-            error = clean(_error(one["error"]))
+        for iteration, entry in enumerate(data):
+            error = clean(_error(entry["error"]))
             row = {
                 "run": ctx.run,
                 "point": point.id,
@@ -50,8 +50,8 @@ def samples(
                 "warmup": iteration < first,
                 "concurrency": concurrency,
                 "token_cache": None,
-                "start": _ns(one["timestamp"]),
-                "duration_s": float(one["duration"]),
+                "start": _ns(entry["timestamp"]),
+                "duration_s": float(entry["duration"]),
                 "error": error or None,
                 "rtt_asked_ms": point.rtt_asked_ms.get(region),
                 "rtt_measured_ms": point.rtt_measured_ms.get(region),
@@ -60,7 +60,7 @@ def samples(
                 "schema_version": ctx.schema_version,
             }
             yield row
-            for action, part in _actions(one["atomic_actions"]):
+            for action, part in _actions(entry["atomic_actions"]):
                 took = float(part["finished_at"]) - float(part["started_at"])
                 failed = (error or "failed") if part.get("failed") else None
                 yield row | {
@@ -74,37 +74,37 @@ def samples(
 
 def problems(report: Mapping[str, Any]) -> list[str]:
     """What of a report is no sample: workloads without an iteration, and contexts that failed."""
-    found = []
+    lines = []
     for workload in _workloads(report):
         name = next(iter(workload["scenario"]))
-        failed = []
+        failures = []
         for context in workload.get("contexts_results") or []:
             for phase in ("setup", "cleanup"):
                 if error := (context.get(phase) or {}).get("error"):
-                    failed.append(f"{name}: the {phase} of {context['plugin_name']} failed: {_error(error)}")
+                    failures.append(f"{name}: the {phase} of {context['plugin_name']} failed: {_error(error)}")
         if not workload["data"]:
-            found += failed or [f"{name}: not one iteration was run{_verdict(workload)}"]
+            lines += failures or [f"{name}: not one iteration was run{_verdict(workload)}"]
         else:
-            found += [line for line in failed if ": the setup of" in line]
-    return found
+            lines += [line for line in failures if ": the setup of" in line]
+    return lines
 
 
 def missed(report: Mapping[str, Any]) -> list[str]:
     """The SLAs of a report that were missed, one line a workload and criterion."""
-    found = []
+    lines = []
     for workload in _workloads(report):
-        bad = [one for one in workload["sla_results"].get("sla", []) if not one["success"]]
-        if not bad and workload.get("pass_sla", True):
+        misses = [sla for sla in workload["sla_results"].get("sla", []) if not sla["success"]]
+        if not misses and workload.get("pass_sla", True):
             continue
         name = next(iter(workload["scenario"]))
-        told = [f"{one['criterion']}: {' '.join(str(one['detail']).split())[:_ERROR_LENGTH]}" for one in bad]
-        found += [f"{name}: SLA missed: {text}" for text in told or ["Rally says no more"]]
-    return found
+        details = [f"{sla['criterion']}: {' '.join(str(sla['detail']).split())[:_ERROR_LENGTH]}" for sla in misses]
+        lines += [f"{name}: SLA missed: {text}" for text in details or ["Rally says no more"]]
+    return lines
 
 
 def _verdict(workload: Mapping[str, Any]) -> str:
-    told = [one["detail"] for one in workload["sla_results"].get("sla", []) if one["criterion"] != "failure_rate"]
-    return f": {' '.join(told[0].split())[:_ERROR_LENGTH]}" if told else ""
+    details = [sla["detail"] for sla in workload["sla_results"].get("sla", []) if sla["criterion"] != "failure_rate"]
+    return f": {' '.join(details[0].split())[:_ERROR_LENGTH]}" if details else ""
 
 
 def _workloads(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -133,9 +133,9 @@ def _actions(parts: Sequence[Mapping[str, Any]], above: str = "") -> Iterator[tu
     counts: dict[str, int] = {}
     for part in parts:
         counts[part["name"]] = counts.get(part["name"], 0) + 1
-        own = f"{above}{part['name']}" + (f" ({counts[part['name']]})" if counts[part["name"]] > 1 else "")
-        yield own, part
-        yield from _actions(part.get("children") or [], f"{own} > ")
+        path = f"{above}{part['name']}" + (f" ({counts[part['name']]})" if counts[part["name"]] > 1 else "")
+        yield path, part
+        yield from _actions(part.get("children") or [], f"{path} > ")
 
 
 def _ns(seconds: float) -> int:

@@ -46,31 +46,35 @@ class Sweep:
                 try:
                     kind()
                 # Where one service answers otherwise than its API says, what is left at the others is still removed.
-                except (*ERRORS, LookupError, TypeError, ValueError) as broken:
-                    self.left.append(f"{service}: {one_line(broken)}")
+                except (*ERRORS, LookupError, TypeError, ValueError) as error:
+                    self.left.append(f"{service}: {one_line(error)}")
         return {"removed": self.removed, "left": self.left}
 
     def each(self, kind, found, delete):
-        """Delete those of ``found`` that have one of the names; returns them."""
-        mine = [one for one in found if self.names.match(one.name or "")]
-        for one in mine:
+        """Delete those of ``found`` that have one of the names; returns those that were, or are to be, gone."""
+        deleted = []
+        for resource in [resource for resource in found if self.names.match(resource.name or "")]:
             try:
-                delete(one)
-                self.removed[kind] = self.removed.get(kind, 0) + 1
-            except ERRORS as broken:
-                self.left.append(f"{kind} {one.name}: {one_line(broken)}")
-        return mine
+                delete(resource)
+                deleted.append(resource)
+            except ERRORS as error:
+                self.left.append(f"{kind} {resource.name}: {one_line(error)}")
+        if deleted:
+            self.removed[kind] = self.removed.get(kind, 0) + len(deleted)
+        return deleted
 
     def servers(self):
         compute = self.cloud.compute
         everyone = {"all_projects": True} if self.admin else {}
-        gone = self.each("server", compute.servers(**everyone), compute.delete_server)
+        servers = self.each("server", compute.servers(**everyone), compute.delete_server)
         end = time.monotonic() + GONE_S
-        while gone and time.monotonic() < end:
+        while servers and time.monotonic() < end:
             time.sleep(2)
-            there = {one.id for one in compute.servers(**everyone)}
-            gone = [one for one in gone if one.id in there]
-        self.left += [f"server {one.name}: still there after {GONE_S} s" for one in gone]
+            ids = {server.id for server in compute.servers(**everyone)}
+            servers = [server for server in servers if server.id in ids]
+        if servers:
+            self.removed["server"] -= len(servers)
+        self.left += [f"server {server.name}: still there after {GONE_S} s" for server in servers]
 
     def flavors(self):
         if self.admin:
@@ -118,8 +122,8 @@ def one_line(error):
 
 
 def main():
-    asked = json.load(sys.stdin)
-    platform = asked["platform"]
+    request = json.load(sys.stdin)
+    platform = request["platform"]
     person = platform.get("admin") or platform["users"][0]
     cloud = openstack.connect(
         auth={"auth_url": platform["auth_url"], **person},
@@ -132,7 +136,7 @@ def main():
         api_timeout=60,
     )
     with cloud:
-        print(json.dumps(Sweep(cloud, asked["owners"], "admin" in platform).run()))
+        print(json.dumps(Sweep(cloud, request["owners"], "admin" in platform).run()))
 
 
 if __name__ == "__main__":

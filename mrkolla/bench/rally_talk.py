@@ -89,7 +89,7 @@ class Talk:
 
 
 def _refusal(line: Line) -> str:
-    said, logged = unpacked(line["said"]), unpacked(line["log"])
-    if why := no_answer(logged):
+    output, log = unpacked(line["said"]), unpacked(line["log"])
+    if why := no_answer(log):
         return f"the cloud does not answer: {why}"
-    return f"'rally {line['command']}' failed: {reason(said, logged)}"
+    return f"'rally {line['command']}' failed: {reason(output, log)}"

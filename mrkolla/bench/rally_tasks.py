@@ -78,8 +78,8 @@ def variables(text: str) -> set[str]:
     try:
         # Only looked at, never rendered here: Rally renders it, and its functions need not be known.
         return meta.find_undeclared_variables(Environment().parse(text))
-    except TemplateSyntaxError as wrong:
-        raise ValueError(f"line {wrong.lineno}: {wrong.message}") from None
+    except TemplateSyntaxError as error:
+        raise ValueError(f"line {error.lineno}: {error.message}") from None
 
 
 def jobs(files: Sequence[str | Path], args: Mapping[str, Any], concurrency: Sequence[int]) -> list[Job]:
@@ -87,31 +87,31 @@ def jobs(files: Sequence[str | Path], args: Mapping[str, Any], concurrency: Sequ
 
     Raises InputError for a file that cannot be read or is no template.
     """
-    made: list[Job] = []
+    all_jobs: list[Job] = []
     for path in (Path(file) for file in files):
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as wrong:
-            why = wrong.strerror if isinstance(wrong, OSError) else "it is no text"
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
             raise InputError(f"Rally's task {path} cannot be read: {why}") from None
         try:
-            asked = variables(text)
-        except ValueError as wrong:
-            raise InputError(f"Rally's task {path}: {wrong}") from None
-        name = _own_name(path.stem, {job.name for job in made})
-        levels = [level for level in concurrency if "concurrency" in asked]
-        made += [Job(f"{name}-c{level}", str(path), text, {**args, "concurrency": level}) for level in levels]
+            names = variables(text)
+        except ValueError as error:
+            raise InputError(f"Rally's task {path}: {error}") from None
+        name = _own_name(path.stem, {job.name for job in all_jobs})
+        levels = [level for level in concurrency if "concurrency" in names]
+        all_jobs += [Job(f"{name}-c{level}", str(path), text, {**args, "concurrency": level}) for level in levels]
         if not levels:
-            made.append(Job(name, str(path), text, dict(args)))
-    return made
+            all_jobs.append(Job(name, str(path), text, dict(args)))
+    return all_jobs
 
 
 def _own_name(stem: str, taken: set[str]) -> str:
     name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem) or "task"
-    number, own = 2, name
-    while any(other == own or other.startswith(f"{own}-c") for other in taken):
-        own, number = f"{name}_{number}", number + 1
-    return own
+    number, candidate = 2, name
+    while any(other == candidate or other.startswith(f"{candidate}-c") for other in taken):
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate
 
 
 def open_names(made: Iterable[Job]) -> set[str]:
@@ -124,8 +124,8 @@ def rally_alone(
 ) -> Experiment:
     """``experiment`` with ``tasks`` (paths) run by Rally from ``regions`` (None: all OSRs) in place of its tools.
 
-    ``now`` has the regions that there are, where they are others than those of ``experiment``. Raises
-    InputError for a file that is missing or a region that is no OSR.
+    ``now`` has the regions that there are, where they are others than those of ``experiment``. Raises InputError for a
+    file that is missing or a region that is no OSR.
     """
     if regions is not None:
         need_regions(regions, [region.name for region in (now or experiment).regions])

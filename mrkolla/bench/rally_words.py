@@ -24,19 +24,19 @@ def workloads(said: str) -> list[tuple[str, int]]:
 
     Both of Rally's formats are known; what Rally itself refuses gives [].
     """
-    found = re.search(r"^Task is:\n(.*?)\n\nTask syntax is correct", said, re.S | re.M)
-    task = yamltext.read(found[1]) if found else None
+    match = re.search(r"^Task is:\n(.*?)\n\nTask syntax is correct", said, re.S | re.M)
+    task = yamltext.read(match[1]) if match else None
     if not isinstance(task, dict):
         return []
     if task.get("version") != 2:
-        return [(name, _times(one.get("runner"))) for name, many in task.items() for one in many]
-    several = []
+        return [(name, _times(workload.get("runner"))) for name, many in task.items() for workload in many]
+    pairs = []
     for subtask in task.get("subtasks") or []:
-        for one in subtask.get("workloads") or [subtask]:
-            scenario = one.get("scenario")
+        for workload in subtask.get("workloads") or [subtask]:
+            scenario = workload.get("scenario")
             name = next(iter(scenario)) if isinstance(scenario, dict) else str(scenario)
-            several.append((name, _times(one.get("runner"))))
-    return several
+            pairs.append((name, _times(workload.get("runner"))))
+    return pairs
 
 
 def _times(runner: Any) -> int:
@@ -48,8 +48,8 @@ def _times(runner: Any) -> int:
 
 def no_answer(logged: str) -> str | None:
     """Why the cloud does not answer, when that is what Rally found; None otherwise."""
-    found = re.search(r"\(available: False\): (.*?)(?=\n\d{4}-\d\d-\d\d |\Z)", logged, re.S)
-    return " ".join(found[1].split())[:400] if found else None
+    match = re.search(r"\(available: False\): (.*?)(?=\n\d{4}-\d\d-\d\d |\Z)", logged, re.S)
+    return " ".join(match[1].split())[:400] if match else None
 
 
 def reason(said: str, logged: str) -> str:

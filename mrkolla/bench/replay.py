@@ -1,4 +1,4 @@
-"""The load of synthetic regions, from this machine: the program that replays, and when what it did does not count."""
+"""The load of synthetic regions, from this machine: the program that replays, and when its load does not count."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _ANSWER_S = 300.0
 class Replay:
     """Replays ``traffic`` from each of ``places`` to Keystone at ``url``, as the user of ``auth``.
 
-    A context: the program runs as long as it lasts, and it or its parent's death ends all. Raises BenchError for a
+    A context manager: the program runs inside it, and ends with it or when its parent dies. Raises BenchError for a
     program that ends or says nothing, or a Keystone that gives no token.
     """
 
     def __init__(
         self, traffic: Traffic, places: Sequence[SyntheticPlace], url: str, auth: dict[str, str], seed: int
     ) -> None:
-        at = urlsplit(url)
-        requests = [{**vars(one), "at": one.at_us / 1e6} for one in traffic.requests]
+        address = urlsplit(url)
+        requests = [{**vars(request), "at": request.at_us / 1e6} for request in traffic.requests]
         self._password = auth["password"]
         self._parameters = {
-            "regions": [{"name": one.name, "namespace": str(one.namespace)} for one in places],
-            "address": at.hostname,
-            "port": at.port,
+            "regions": [{"name": place.name, "namespace": str(place.namespace)} for place in places],
+            "address": address.hostname,
+            "port": address.port,
             "auth": {key: auth[key] for key in auth if key != "auth_url"},
             "requests": requests,
             "seconds": traffic.seconds,
@@ -51,7 +51,7 @@ class Replay:
         self._program: Program | None = None
 
     def __enter__(self) -> Self:
-        # Ahead of what it loads, on the same cores: late, it would be another load than the recorded one.
+        # It goes before what it loads, on the same cores: requests that leave late are not the load that was recorded.
         argv = ["nice", "-n", "-10", sys.executable, "-I", "-c", BOOTSTRAP]
         pipe = subprocess.PIPE
         process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
@@ -81,9 +81,9 @@ class Replay:
 
     def measure(self, number: int) -> dict[str, Rtt]:
         """What connecting to Keystone by TCP takes from each of the first ``number`` regions: a round trip."""
-        found = self._ask("measure", "rtt_ms", regions=number)
+        answer = self._ask("measure", "rtt_ms", regions=number)
         most = replay_agent.CONNECTS
-        return {name: Rtt(times, most, most - len(times), replay_agent.PAUSE_S) for name, times in found.items()}
+        return {name: Rtt(times, most, most - len(times), replay_agent.PAUSE_S) for name, times in answer.items()}
 
     def start(self, number: int) -> None:
         """Have the first ``number`` regions replay, once each has a token."""
@@ -97,7 +97,7 @@ class Replay:
 def refused(told: dict[str, Any]) -> str | None:
     """Why what :meth:`Replay.stop` told is not the load that was recorded; None: it is."""
     regions = told["regions"].values()
-    sent, wrong = (sum(one[key] for one in regions) for key in ("sent", "refused"))
+    sent, refusals = (sum(region[key] for region in regions) for key in ("sent", "refused"))
     if told["broken"]:
         return f"the load of synthetic regions broke: {told['broken'][0]}"
     if told["late_p99_ms"] is not None and told["late_p99_ms"] > LATE_MS:
@@ -106,8 +106,8 @@ def refused(told: dict[str, Any]) -> str | None:
             f" {told['late_p99_ms']:.1f} ms after its time, more than {LATE_MS:g} ms, and took"
             f" {told['cpu_s'] / told['seconds']:.2f} cores"
         )
-    if wrong > REFUSED * sent:
-        return f"Keystone refused {wrong} of {sent} requests of synthetic regions, which is not what was recorded"
+    if refusals > REFUSED * sent:
+        return f"Keystone refused {refusals} of {sent} requests of synthetic regions, which is not what was recorded"
     return None
 
 

@@ -44,11 +44,11 @@ def socket_in(namespace, home):
     """A TCP socket of the network namespace that is open as ``namespace``; this thread is in ``home`` again after."""
     _enter(namespace)
     try:
-        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        tcp_socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     finally:
         _enter(home)
-    made.setblocking(False)
-    return made
+    tcp_socket.setblocking(False)
+    return tcp_socket
 
 
 def quantile(values, share):
@@ -66,12 +66,12 @@ class Connection:
 
     async def open(self):
         begin = time.monotonic()
-        made = self.region.socket()
+        tcp_socket = self.region.socket()
         try:
-            await asyncio.get_running_loop().sock_connect(made, self.region.target)
-            self.reader, self.writer = await asyncio.open_connection(sock=made)
+            await asyncio.get_running_loop().sock_connect(tcp_socket, self.region.target)
+            self.reader, self.writer = await asyncio.open_connection(sock=tcp_socket)
         except BaseException:
-            made.close()
+            tcp_socket.close()
             raise
         self.region.connects.append(time.monotonic() - begin)
 
@@ -137,18 +137,18 @@ class Region:
 
     async def measure(self):
         """What connecting by TCP takes, in ms, some times."""
-        found = []
+        times = []
         for _ in range(CONNECTS):
-            one = Connection(self)
+            connection = Connection(self)
             begin = time.monotonic()
             try:
-                await asyncio.wait_for(one.open(), 10)
-                found.append((time.monotonic() - begin) * 1000)
+                await asyncio.wait_for(connection.open(), 10)
+                times.append((time.monotonic() - begin) * 1000)
             except OSError:
                 pass
-            one.close()
+            connection.close()
             await asyncio.sleep(PAUSE_S)
-        return found
+        return times
 
     async def issue(self, connection):
         auth = self.given["auth"]
@@ -238,7 +238,7 @@ class Replay:
     def __init__(self, given):
         self.given = given
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
-        self.regions = [Region(one["name"], one["namespace"], home, given) for one in given["regions"]]
+        self.regions = [Region(region["name"], region["namespace"], home, given) for region in given["regions"]]
         self.active, self.tasks = [], []
 
     async def measure(self, number):
@@ -257,7 +257,7 @@ class Replay:
             region.clear()
         order = random.Random(self.given["seed"])  # not for security: the same seed, the same load
         begin = asyncio.get_running_loop().time()
-        places = [(one, order.uniform(0, self.given["seconds"])) for one in self.active]
+        places = [(region, order.uniform(0, self.given["seconds"])) for region in self.active]
         self.tasks = [asyncio.ensure_future(region.replay(begin, phase)) for region, phase in places]
         self.begin, self.cpu = time.monotonic(), time.process_time()
         return {"started": len(self.active)}
@@ -313,12 +313,12 @@ async def serve(given):
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(0, "rb", buffering=0))
     say({"hello": len(replay.regions)})
     while line := await lines.readline():
-        asked = json.loads(line)
-        arguments = [asked["regions"]] if "regions" in asked else []
+        request = json.loads(line)
+        arguments = [request["regions"]] if "regions" in request else []
         try:
-            say(await getattr(replay, asked["do"])(*arguments))
-        except (OSError, asyncio.IncompleteReadError) as failed:
-            say({"failed": str(failed) or type(failed).__name__})
+            say(await getattr(replay, request["do"])(*arguments))
+        except (OSError, asyncio.IncompleteReadError) as error:
+            say({"failed": str(error) or type(error).__name__})
     return 0
 
 

@@ -61,7 +61,7 @@ class Shaker(Tool):
                 raise InputError(f"bench: shaker: {key} must be a number of at least {least}, not {value!r}")
         for key in ("scenarios", "pairs"):
             value = getattr(self, key)
-            if isinstance(value, str) or not value or not all(isinstance(one, str) for one in value):
+            if isinstance(value, str) or not value or not all(isinstance(name, str) for name in value):
                 raise InputError(f"bench: shaker: {key} must be a list of names, not {value!r}")
         for pair in self.pairs:
             if pair not in (ADMIN, BETWEEN) and not all(part.strip() for part in pair.partition(":")):
@@ -98,12 +98,12 @@ class Shaker(Tool):
         for play in plays:
             minions = {agent["id"] for agent in play.scenario.agents if agent["mode"] == "minion"}
             for agent, placed in play.hosts.items():
-                wanted = play.scenario.server_programs() if agent in minions else play.scenario.programs()
-                shaker_hosts.need_programs(ctx.launcher, placed.host, wanted)
+                programs = play.scenario.server_programs() if agent in minions else play.scenario.programs()
+                shaker_hosts.need_programs(ctx.launcher, placed.host, programs)
         for play in {play.scenario.name: play for play in plays}.values():
-            refused = shaker_play.check(ctx.launcher, play, self._folders[play.lead.host.name])
-            if refused:
-                raise InputError(f"bench: shaker: {play.scenario.path}: Shaker refuses it: {refused}")
+            refusal = shaker_play.check(ctx.launcher, play, self._folders[play.lead.host.name])
+            if refusal:
+                raise InputError(f"bench: shaker: {play.scenario.path}: Shaker refuses it: {refusal}")
 
     def run(self, ctx: BenchContext, point: BenchPoint, regions: Sequence[RegionLike]) -> Iterator[dict[str, Any]]:
         """Play every scenario from ``regions``; yields a sample an echo, and one a test that failed.
@@ -113,7 +113,7 @@ class Shaker(Tool):
         """
         plays = self._plays(ctx, regions)
         total = {name: sum(play.lead.region == name for play in plays) for name in {p.lead.region for p in plays}}
-        done = dict.fromkeys(total, 0)
+        counts = dict.fromkeys(total, 0)
         for group in self._groups(plays):
             broken: BaseException | None = None
             for play, outcome in _side_by_side(group, lambda play, stop: self._play(ctx, play, stop)):
@@ -122,13 +122,13 @@ class Shaker(Tool):
                     continue
                 record = self._record(ctx, point, play, len(group), outcome)
                 self._keep(ctx, record)
-                done[play.lead.region] += 1
-                ctx.progress(play.lead.region, done[play.lead.region], total[play.lead.region])
+                counts[play.lead.region] += 1
+                ctx.progress(play.lead.region, counts[play.lead.region], total[play.lead.region])
                 for text in shaker_records.missed(outcome.output, outcome.sla):
                     ctx.warn(f"shaker: {play.label}: {text}")
                 yield from samples(record, ctx.schema_version)
-                if failed := shaker_records.failures(outcome.output):
-                    broken = broken or BenchError(f"shaker: {play.label}: {failed[0].splitlines()[0][:300]}")
+                if failures := shaker_records.failures(outcome.output):
+                    broken = broken or BenchError(f"shaker: {play.label}: {failures[0].splitlines()[0][:300]}")
             if broken is not None:
                 raise broken
 
@@ -179,17 +179,17 @@ class Shaker(Tool):
         return Play(scenario, data, hosts, hosts[first["id"]], self.port + offset, port)
 
     def _placed_pairs(self, ctx: BenchContext) -> list[tuple[Placed, Placed]]:
-        osrs, found = [Placed(region.name, ctx.host(region)) for region in ctx.regions], []
+        osrs, pairs = [Placed(region.name, ctx.host(region)) for region in ctx.regions], []
         for pair in self.pairs:
             if pair == ADMIN:
                 admin = shaker_hosts.find(ctx, ctx.admin_region, "pairs")
-                found += [(osr, admin) for osr in osrs]
+                pairs += [(osr, admin) for osr in osrs]
             elif pair == BETWEEN:
-                found += itertools.combinations(osrs, 2)
+                pairs += itertools.combinations(osrs, 2)
             else:
-                one, _, other = pair.partition(":")
-                found.append((shaker_hosts.find(ctx, one, "pairs"), shaker_hosts.find(ctx, other, "pairs")))
-        return list(dict.fromkeys(found))
+                origin, _, target = pair.partition(":")
+                pairs.append((shaker_hosts.find(ctx, origin, "pairs"), shaker_hosts.find(ctx, target, "pairs")))
+        return list(dict.fromkeys(pairs))
 
     def _groups(self, plays: list[Play]) -> list[list[Play]]:
         """Plays that run at the same time: with ``together`` those of one scenario, else each for itself."""
@@ -252,8 +252,8 @@ def _round_trip(rtts: Mapping[str, float], *regions: str) -> float | None:
     """The round trip between two regions of a star in ms: the links of both, the admin region having none."""
     if len(set(regions)) == 1:
         return 0.0
-    found = [rtts[region] for region in set(regions) if region in rtts]
-    return sum(found) if found else None
+    link_rtts = [rtts[region] for region in set(regions) if region in rtts]
+    return sum(link_rtts) if link_rtts else None
 
 
 def _side_by_side(group: list[Play], work: Callable[[Play, threading.Event], Any]) -> Iterator[tuple[Play, Any]]:
@@ -264,8 +264,8 @@ def _side_by_side(group: list[Play], work: Callable[[Play, threading.Event], Any
     def one(number: int) -> None:
         try:
             outcomes[number] = work(group[number], stop)
-        except Exception as broken:  # noqa: BLE001 - an outcome, which the caller raises
-            outcomes[number] = broken
+        except Exception as error:  # noqa: BLE001 - an outcome, which the caller raises
+            outcomes[number] = error
 
     threads = [threading.Thread(target=one, args=(n,), name=play.label, daemon=True) for n, play in enumerate(group)]
     try:
@@ -333,14 +333,14 @@ def figures(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def link(record: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of links.json: what one play says of the link (or links) that it was played over."""
-    found = shaker_records.results(record["output"], record["sla"])
+    results = shaker_records.results(record["output"], record["sla"])
     ends = [agent for agent in record["agents"].values() if agent["origin_region"] != agent["target_region"]]
     keys = ("origin_region", "target_region", "rtt_asked_ms", "rtt_measured_ms")
     return {
         **{name: record[name] for name in ("run", "point", "scenario", "concurrency")},
         **{key: ends[0][key] if ends else None for key in keys},
-        **shaker_records.link(found, record["asked_mbit"]),
-        "errors": {one.test: one.error for one in found if one.error},
-        "sla": {one.test: one.sla for one in found if one.sla},
-        "congestion_control": {one.test: one.congestion for one in found if one.congestion},
+        **shaker_records.link(results, record["asked_mbit"]),
+        "errors": {result.test: result.error for result in results if result.error},
+        "sla": {result.test: result.sla for result in results if result.sla},
+        "congestion_control": {result.test: result.congestion for result in results if result.congestion},
     }

@@ -29,7 +29,7 @@ def install(host: Host) -> str:
 def find(ctx: BenchContext, node: str, where: Path | str) -> Placed:
     """The host that ``node`` names: a region (its first control host) or a host of one.
 
-    Raises InputError, which names ``where`` it stands, when the cloud has none.
+    Raises InputError when the cloud has none; its message names ``where`` the node stands.
     """
     regions = [*([] if ctx.admin is None else [ctx.admin]), *ctx.regions]
     for region in regions:
@@ -41,8 +41,8 @@ def find(ctx: BenchContext, node: str, where: Path | str) -> Placed:
                 return Placed(region.name, placed.host)
     if node in (ORIGIN, TARGET):
         raise InputError(f"bench: shaker: {where}: '{node}' is one of a pair, so the other is needed too")
-    known = ", ".join(region.name for region in regions)
-    raise InputError(f"bench: shaker: {where}: '{node}' is no region or host of this cloud (regions: {known})")
+    names = ", ".join(region.name for region in regions)
+    raise InputError(f"bench: shaker: {where}: '{node}' is no region or host of this cloud (regions: {names})")
 
 
 def _said(
@@ -72,17 +72,17 @@ def need_programs(launcher: Callable[[Host, list[str]], Any], host: Host, progra
         _, out, errors = _said(launcher, host, line, _APT_S)
         words = [text for text in (errors + out).splitlines() if text.startswith("E: ")]
         why = words[-1].removeprefix("E: ") if words else why
-    left = _said(launcher, host, argv, 60)[1].split()
-    if "irtt" in set(missing) - set(left):
+    still_missing = _said(launcher, host, argv, 60)[1].split()
+    if "irtt" in set(missing) - set(still_missing):
         # Its package starts a server for good; ours last as long as a play.
         status, _, errors = _said(launcher, host, ["systemctl", "disable", "--now", "irtt.service"], 60)
         if status != 0:
             raise BenchError(f"shaker: {host.name}: irtt.service cannot be stopped: {errors.strip()[-200:]}")
-    if left:
+    if still_missing:
         netperf = (
             " (netperf is not in Debian's main archive: use tests that do without)" if "netperf" in packages else ""
         )
-        lack = f"{host.name} lacks {', '.join(left)} (package {', '.join(packages)})"
+        lack = f"{host.name} lacks {', '.join(still_missing)} (package {', '.join(packages)})"
         raise BenchError(f"shaker: {lack}, and apt there says: {why}{netperf}")
 
 

@@ -36,7 +36,7 @@ def say(line):
 
 
 def bound(process):
-    """Wait until a process that setpriv starts has its program: before, it might not die with this one yet."""
+    """Wait until setpriv has become the program that it starts: before, that might not die with this process."""
     end = time.monotonic() + PATIENCE_S
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -74,9 +74,13 @@ class Keeper:
                     continue
                 raise Refused(f"port {port} is in use, {service['name']} needs it")
             self.services[service["name"]] = self.spawn(service, service["name"])
-        waiting = [(one["name"], *listen) for one in self.parameters.get("services", ()) for listen in one["listen"]]
+        waiting = [
+            (service["name"], *listen)
+            for service in self.parameters.get("services", ())
+            for listen in service["listen"]
+        ]
         limit = min(self.end, time.monotonic() + LISTEN_S)
-        while waiting := [one for one in waiting if not listens(*one[1:])]:
+        while waiting := [entry for entry in waiting if not listens(*entry[1:])]:
             if dead := self.dead():
                 raise Refused(dead)
             if time.monotonic() > limit or self.stop.is_set():
@@ -95,8 +99,8 @@ class Keeper:
                     cwd=self.folder,
                     env={**self.parameters["env"], "HOME": self.folder, **what.get("env", {})},
                 )
-            except OSError as missing:
-                raise Refused(f"{name}: {what['argv'][0]}: {missing.strerror}") from missing
+            except OSError as error:
+                raise Refused(f"{name}: {what['argv'][0]}: {error.strerror}") from error
         bound(process)
         return process
 
@@ -146,9 +150,9 @@ class Keeper:
                     raise Refused("its time is over")
                 if dead := self.dead():
                     raise Refused(dead)
-        except Refused as refused:
+        except Refused as error:
             self.send()
-            say({"fatal": str(refused)})
+            say({"fatal": str(error)})
             return 1
         finally:
             end_descendants()
@@ -177,28 +181,28 @@ def descendants():
         if entry.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as stat:
                 children.setdefault(int(stat.read().rpartition(")")[2].split()[1]), []).append(int(entry))
-    found, todo = [], [os.getpid()]
+    pids, todo = [], [os.getpid()]
     while todo:
         below = children.get(todo.pop(), [])
-        found += below
+        pids += below
         todo += below
-    return found
+    return pids
 
 
 def end_descendants():
     """End all processes below this one: asked first, killed after PATIENCE_S."""
-    begin, asked = time.monotonic(), set()
+    begin, asked_pids = time.monotonic(), set()
     while time.monotonic() < begin + PATIENCE_S + 5:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        left = descendants()
-        if not left:
+        pids = descendants()
+        if not pids:
             return
-        for pid in left:
+        for pid in pids:
             late = time.monotonic() > begin + PATIENCE_S
-            if late or pid not in asked:
-                asked.add(pid)
+            if late or pid not in asked_pids:
+                asked_pids.add(pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
         time.sleep(0.1)

@@ -58,7 +58,8 @@ except Exception as refused:
 class Play:
     """A scenario with its hosts. ``hosts``: agent id -> where it runs (none: Heat makes the agents in guests).
 
-    ``lead`` runs Shaker; ``data`` is the scenario as Shaker gets it; ``port`` is its own, ``iperf3_port`` the server's.
+    ``lead`` runs Shaker; ``data`` is the scenario as Shaker gets it; Shaker listens on ``port``, iperf3's server on
+    ``iperf3_port``.
     """
 
     scenario: Scenario
@@ -93,7 +94,7 @@ class Play:
 
     def services(self, host: Host, folder: str) -> list[dict[str, Any]]:
         """What runs on ``host`` during the play: its agents, and the servers of its minions. ``folder``: Shaker's."""
-        found: list[dict[str, Any]] = []
+        services: list[dict[str, Any]] = []
         for agent in self._agents():
             if self.hosts[agent["id"]].host != host:
                 continue
@@ -104,19 +105,19 @@ class Play:
             env = {"PORT": str(self.iperf3_port)}
             if "minion_id" in agent:
                 env["TARGET"] = self._agent(agent["minion_id"])["ip"]
-            found.append({"name": f"agent-{agent['id']}", "argv": argv, "env": env, "listen": []})
+            services.append({"name": f"agent-{agent['id']}", "argv": argv, "env": env, "listen": []})
             if agent["mode"] == "minion":
-                found = self._servers() + found
-        return found
+                services = self._servers() + services
+        return services
 
     def _servers(self) -> list[dict[str, Any]]:
-        found = []
+        servers = []
         for name in sorted(self.scenario.servers()):
             server = SERVERS[name]
             port = self.iperf3_port if name == "iperf3" else server.port
             argv = [word.replace("{port}", str(port)) for word in server.argv]
-            found.append({"name": name, "argv": argv, "listen": [[server.kind, port]], "shared": server.shared})
-        return found
+            servers.append({"name": name, "argv": argv, "listen": [[server.kind, port]], "shared": server.shared})
+        return servers
 
     def commands(self, folder: str, expected_s: float) -> list[dict[str, Any]]:
         """What the lead runs: Shaker, then its verdicts."""
@@ -172,7 +173,7 @@ def run(
     expected = JOIN_S + LOSS_S + play.scenario.expected_s(POLLING_S) + (1800 if play.scenario.template else 0)
     expected = min(expected, max_s)
     lines = _Lines(play, stop or threading.Event())
-    others = {placed.host for placed in play.hosts.values()} - {play.lead.host}
+    other_hosts = {placed.host for placed in play.hosts.values()} - {play.lead.host}
     parts: list[_Part] = []
     hidden = [secrets["OS_PASSWORD"]] if secrets else []
 
@@ -183,7 +184,7 @@ def run(
         parts.append(_Part(launcher, host, parameters, lines, hidden))
 
     try:
-        for host in sorted(others, key=lambda host: host.name):
+        for host in sorted(other_hosts, key=lambda host: host.name):
             start(host)
         _until_ready(lines, parts, play)
         commands = play.commands(folders[play.lead.host.name], expected)
@@ -223,7 +224,7 @@ class _Lines:
 def _until_ready(lines: _Lines, parts: list[_Part], play: Play) -> None:
     waiting, limit = set(parts), time.monotonic() + _START_S
     while waiting:
-        part, line = lines.next(limit, f"{min(one.host.name for one in waiting)} did not get ready")
+        part, line = lines.next(limit, f"{min(part.host.name for part in waiting)} did not get ready")
         _no_end(part, line, play)
         if line and "ready" in line:
             waiting.discard(part)
@@ -248,8 +249,8 @@ def _follow(lines: _Lines, lead: _Part, play: Play, deadline: float, hidden: Seq
         if "file" in line:
             files[line["file"]] = line["text"]
     if "output.json" not in files:
-        said = status.get("shaker", {}).get("said", "").splitlines() or [lead.program.last_words()]
-        raise BenchError(f"shaker: {play.label}: {lead.host.name}: Shaker gave no output: {said[-1][:300]}")
+        words = status.get("shaker", {}).get("said", "").splitlines() or [lead.program.last_words()]
+        raise BenchError(f"shaker: {play.label}: {lead.host.name}: Shaker gave no output: {words[-1][:300]}")
     log = files.get("shaker.log", "")
     return Heard(json.loads(files["output.json"]), _verdicts(files, status, play), files.get("report.html", ""), log)
 
@@ -263,8 +264,10 @@ def _without(value: Any, hidden: Sequence[str]) -> Any:
 def _verdicts(files: Mapping[str, str], status: Mapping[str, dict[str, Any]], play: Play) -> list[dict[str, str]]:
     if "sla.json" in files:
         return json.loads(files["sla.json"])
-    said = status.get("sla", {}).get("said", "").splitlines()
-    raise BenchError(f"shaker: {play.label}: Shaker could not judge its 'sla': {said[-1][:200] if said else 'no word'}")
+    words = status.get("sla", {}).get("said", "").splitlines()
+    raise BenchError(
+        f"shaker: {play.label}: Shaker could not judge its 'sla': {words[-1][:200] if words else 'no word'}"
+    )
 
 
 def _no_end(part: _Part, line: dict[str, Any] | None, play: Play) -> None:
@@ -286,14 +289,14 @@ def check(launcher: Launcher, play: Play, folder: str) -> str | None:
         "deadline_s": 90,
     }
     part = _Part(launcher, host, parameters, lines, ())
-    limit, done = time.monotonic() + 120, None
+    limit, result = time.monotonic() + 120, None
     try:
         while (line := lines.next(limit, f"{host.name} did not check the scenario")[1]) is not None:
             if "fatal" in line:
                 raise BenchError(f"shaker: {play.label}: {host.name}: {line['fatal'][:300]}")
-            done = line if "command" in line else done
-        if done is None:
+            result = line if "command" in line else result
+        if result is None:
             raise BenchError(f"shaker: {play.label}: {host.name}: ended early: {part.program.last_words()}")
-        return (done["said"].splitlines() or ["no reason"])[-1] if done["status"] else None
+        return (result["said"].splitlines() or ["no reason"])[-1] if result["status"] else None
     finally:
         part.program.end()

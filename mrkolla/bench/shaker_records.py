@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 IDLE, LOADED = "idle", "loaded"
-#: Of a cap, this much at least must arrive: headers, slow start and the sender's caution take the rest.
+#: The least share of a link's cap that must arrive: headers, slow start and the sender's caution take the rest.
 LEAST_SHARE = 0.8
 _SECTION = re.compile(r"^== ?(\w+)$", re.MULTILINE)
 _PING = re.compile(r"^\[(?P<time>\d+\.\d+)\] .*icmp_seq=\d+ .*time=(?P<ms>[\d.]+) ms", re.MULTILINE)
@@ -61,34 +61,36 @@ class Result:
 
     def figure(self, metric: str) -> float | None:
         """The value of ``metric`` over the whole test; None when it has none."""
-        return next((one.value for one in self.figures if one.metric == metric and one.second is None), None)
+        return next(
+            (figure.value for figure in self.figures if figure.metric == metric and figure.second is None), None
+        )
 
 
 def failures(output: Mapping[str, Any]) -> list[str]:
     """Why the scenario as a whole did not run, if so: Shaker ends with status 0 even then."""
     records = output.get("records", {}).values()
-    found = [record for record in records if "test" not in record and record.get("status") not in (None, "ok")]
-    return [str(record.get("stderr") or record["status"]).strip() for record in found]
+    failed_records = [record for record in records if "test" not in record and record.get("status") not in (None, "ok")]
+    return [str(record.get("stderr") or record["status"]).strip() for record in failed_records]
 
 
 def results(output: Mapping[str, Any], sla: Iterable[Mapping[str, str]] = ()) -> list[Result]:
     """The results of all tests in Shaker's JSON ``output``; ``sla`` are its verdicts by record."""
     verdicts: dict[str, dict[str, str]] = {}
-    for one in sla:
-        verdicts.setdefault(one["record"], {})[one["expression"]] = one["state"]
-    found = []
+    for verdict in sla:
+        verdicts.setdefault(verdict["record"], {})[verdict["expression"]] = verdict["state"]
+    all_results = []
     for record in output.get("records", {}).values():
         if record.get("type") == "agent" and "test" in record:
-            found.append(_result(record, output["tests"][record["test"]], verdicts.get(record["id"], {})))
-    return sorted(found, key=lambda one: (one.start_ns, one.agent))
+            all_results.append(_result(record, output["tests"][record["test"]], verdicts.get(record["id"], {})))
+    return sorted(all_results, key=lambda one: (one.start_ns, one.agent))
 
 
 def missed(output: Mapping[str, Any], sla: Iterable[Mapping[str, str]]) -> list[str]:
     """The SLAs of a play that were missed, a line each."""
     return [
-        f"{one.test}: SLA missed: {expression} ({state})"
-        for one in results(output, sla)
-        for expression, state in one.sla.items()
+        f"{result.test}: SLA missed: {expression} ({state})"
+        for result in results(output, sla)
+        for expression, state in result.sla.items()
         if state != "OK"
     ]
 
@@ -118,12 +120,12 @@ def _result(record: Mapping[str, Any], test: Mapping[str, Any], sla: dict[str, s
 
 def _error(record: Mapping[str, Any]) -> str:
     """Why a record is not ok, in one line: the tool's own word, else Shaker's."""
-    said = str(record.get("info") or "")
+    text = str(record.get("info") or "")
     try:
-        said = json.loads(record.get("stdout") or "")["error"]
+        text = json.loads(record.get("stdout") or "")["error"]
     except (ValueError, KeyError, TypeError):
-        said = said or str(record.get("stderr") or "")
-    last = said.strip().splitlines()[-1] if said.strip() else ""
+        text = text or str(record.get("stderr") or "")
+    last = text.strip().splitlines()[-1] if text.strip() else ""
     return f"{record.get('status')}: {last}"[:200] if last else str(record.get("status"))
 
 
@@ -172,22 +174,24 @@ def flent(data: Mapping[str, Any]) -> tuple[list[Echo], list[Figure]]:
     """
     meta = data["metadata"]
     silent = (meta["TOTAL_LENGTH"] - meta["LENGTH"]) / 2
-    times = [one["t"] for series in data["raw_values"].values() for one in series if "t" in one]
+    times = [reading["t"] for series in data["raw_values"].values() for reading in series if "t" in reading]
     pings = {name: series for name, series in meta["SERIES_META"].items() if series.get("UNITS") == "ms"}
-    begin = min((one["t"] for name in pings for one in data["raw_values"].get(name, ())), default=min(times, default=0))
+    begin = min(
+        (reading["t"] for name in pings for reading in data["raw_values"].get(name, ())), default=min(times, default=0)
+    )
     echoes, figures = [], []
     for name, series in meta["SERIES_META"].items():
-        values = [one for one in data["raw_values"].get(name, ()) if one.get("val") is not None]
+        values = [reading for reading in data["raw_values"].get(name, ()) if reading.get("val") is not None]
         if name in pings:
             kind = "udp" if series.get("RUNNER") == "IrttRunner" else "icmp"
-            for one in values:
-                part = _part(one["t"] - begin, silent, meta["LENGTH"])
+            for reading in values:
+                part = _part(reading["t"] - begin, silent, meta["LENGTH"])
                 if part:
-                    echoes.append(Echo(f"{kind}_{part}", int(one["t"] * 1e9), one["val"] / 1e3))
+                    echoes.append(Echo(f"{kind}_{part}", int(reading["t"] * 1e9), reading["val"] / 1e3))
             if "PACKET_LOSS_RATE" in series:
                 figures.append(Figure(f"{kind}_loss", series["PACKET_LOSS_RATE"] * 100, "%"))
         elif series.get("UNITS") == "Mbits/s" and series.get("RUNNER") != "IperfCsvRunner" and values:
-            figures.append(Figure("throughput", statistics.fmean(one["val"] for one in values), "Mbit/s"))
+            figures.append(Figure("throughput", statistics.fmean(reading["val"] for reading in values), "Mbit/s"))
     return echoes, figures
 
 
@@ -223,19 +227,19 @@ def link(results: Iterable[Result], asked_mbit: float | None = None) -> dict[str
     goodput: dict[str, float] = {}
     parts: dict[str, dict[str, dict[str, float]]] = {}
     bloat: dict[str, float] = {}
-    for one in results:
-        rate, loss = one.figure("throughput"), one.figure("loss")
+    for result in results:
+        rate, loss = result.figure("throughput"), result.figure("loss")
         if rate is not None and loss is None:
-            goodput[one.test] = round(rate, 3)
+            goodput[result.test] = round(rate, 3)
         by_part: dict[str, list[float]] = {}
-        for echo in one.echoes:
+        for echo in result.echoes:
             by_part.setdefault(echo.part, []).append(echo.rtt_s * 1e3)
         for part, values in by_part.items():
-            parts.setdefault(one.test, {})[part] = _spread(values)
-        for part, spread in parts.get(one.test, {}).items():
-            idle = parts[one.test].get(part.replace(LOADED, IDLE))
+            parts.setdefault(result.test, {})[part] = _spread(values)
+        for part, spread in parts.get(result.test, {}).items():
+            idle = parts[result.test].get(part.replace(LOADED, IDLE))
             if part.endswith(LOADED) and idle:
-                name = one.test + (f" {part.removesuffix(LOADED).strip('_')}" if part != LOADED else "")
+                name = result.test + (f" {part.removesuffix(LOADED).strip('_')}" if part != LOADED else "")
                 bloat[name] = round(spread["median_ms"] - idle["median_ms"], 3)
     problems = []
     if asked_mbit is not None:

@@ -144,8 +144,8 @@ def find_file(name: str) -> Path:
     for path in (Path(name), FOLDER / name, FOLDER / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
-    raise InputError(f"bench: shaker: there is no scenario file {name} (of the project's own: {known})")
+    names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+    raise InputError(f"bench: shaker: there is no scenario file {name} (of the project's own: {names})")
 
 
 def read(path: Path) -> Scenario:
@@ -208,11 +208,11 @@ def _check_agents(path: Path, agents: Any) -> None:
         mode = agent.get("mode")
         _need(path, f"{key} {name}", mode in ("alone", "primary", "minion"), "mode is alone, primary or minion")
         _need(path, f"{key} {name}", bool(agent.get("node")), "give 'node': origin, target, a region or a host")
-        other = {"primary": "minion", "minion": "primary"}.get(mode)
-        if other:
-            mate = by_id.get(agent.get(f"{other}_id"))
-            paired = mate is not None and mate.get("mode") == other and mate.get(f"{mode}_id") == name
-            _need(path, f"{key} {name}", paired, f"{other}_id must name a {other} whose {mode}_id is '{name}'")
+        mate_mode = {"primary": "minion", "minion": "primary"}.get(mode)
+        if mate_mode:
+            mate = by_id.get(agent.get(f"{mate_mode}_id"))
+            paired = mate is not None and mate.get("mode") == mate_mode and mate.get(f"{mode}_id") == name
+            _need(path, f"{key} {name}", paired, f"{mate_mode}_id must name a {mate_mode} whose {mode}_id is '{name}'")
     nodes = [agent["node"] for agent in agents if agent["mode"] == "minion"]
     _need(path, key, len(nodes) == len(set(nodes)), "two minions on one node would share its servers")
     origins = {agent["node"] for agent in agents if agent["mode"] != "minion"}

@@ -61,18 +61,18 @@ class Target:
         """Whether a requirement's marker holds on this target."""
         if requirement.marker is None:
             return True
-        here: dict[str, Any] = {**default_environment(), "python_version": self.python}
-        here["python_full_version"] = f"{self.python}.0"
-        here |= {"platform_machine": self.machine, "sys_platform": "linux", "platform_system": "Linux"}
-        return requirement.marker.evaluate(here)
+        environment: dict[str, Any] = {**default_environment(), "python_version": self.python}
+        environment["python_full_version"] = f"{self.python}.0"
+        environment |= {"platform_machine": self.machine, "sys_platform": "linux", "platform_system": "Linux"}
+        return requirement.marker.evaluate(environment)
 
 
 @dataclass(frozen=True)
 class ToolEnvironment:
     """A tool's environment: ``requirements`` are all of its packages, transitively, each pinned (``NAME==VERSION``).
 
-    A requirement may have a marker (``legacy-cgi==2.6.4; python_version >= "3.13"``). Raises
-    InputError for one that is not pinned.
+    A requirement may have a marker (``legacy-cgi==2.6.4; python_version >= "3.13"``). Raises InputError for one that is
+    not pinned.
     """
 
     name: str
@@ -84,8 +84,8 @@ class ToolEnvironment:
         for text in self.requirements:
             try:
                 pins = list(Requirement(text).specifier)
-            except InvalidRequirement as wrong:
-                raise InputError(f"tool environment {self.name}: '{text}' is no requirement: {wrong}") from wrong
+            except InvalidRequirement as error:
+                raise InputError(f"tool environment {self.name}: '{text}' is no requirement: {error}") from error
             if [pin.operator for pin in pins] != ["=="] or "*" in pins[0].version:
                 raise InputError(f"tool environment {self.name}: '{text}' is not pinned (NAME==VERSION)")
 
@@ -97,14 +97,16 @@ class ToolEnvironment:
 
     def packages(self, target: Target) -> list[str]:
         """``NAME==VERSION`` of all packages for ``target``, by name."""
-        wanted = (Requirement(text) for text in self.requirements)
-        return sorted(f"{one.name}{one.specifier}" for one in wanted if target.applies(one))
+        requirements = (Requirement(text) for text in self.requirements)
+        return sorted(
+            f"{requirement.name}{requirement.specifier}" for requirement in requirements if target.applies(requirement)
+        )
 
     def version(self, package: str) -> str:
         """The pinned version of ``package``; KeyError when the environment has none."""
         for text in self.requirements:
-            if (found := Requirement(text)).name.lower() == package.lower():
-                return next(iter(found.specifier)).version
+            if (requirement := Requirement(text)).name.lower() == package.lower():
+                return next(iter(requirement.specifier)).version
         raise KeyError(package)
 
     def mark(self, target: Target) -> str:
@@ -123,8 +125,8 @@ class ToolEnvironment:
         """The archive (``.tar.gz``) for ``target`` (by default the local testbed's hosts), built on the first call.
 
         pip's own settings on this machine say where packages come from; the archive keeps nothing of them. Raises
-        LackError (no disk, a package that cannot be had for ``target``) or
-        DeployError (no network) with pip's last word.
+        LackError (no disk, a package that cannot be had for ``target``) or DeployError (no network), with the last line
+        that pip printed.
         """
         target = target or Target()
 
@@ -155,11 +157,11 @@ class ToolEnvironment:
         with archive.open("rb") as data:
             try:
                 done = subprocess.run(line, stdin=data, capture_output=True, timeout=900, check=False)
-            except subprocess.TimeoutExpired as late:
-                raise LackError(f"{host.name}: {self.name} was not installed within 900 s") from late
+            except subprocess.TimeoutExpired as error:
+                raise LackError(f"{host.name}: {self.name} was not installed within 900 s") from error
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            why = said[-1] if said else f"status {done.returncode}"
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            why = lines[-1] if lines else f"status {done.returncode}"
             raise LackError(f"{host.name}: {self.name} could not be installed in {path}: {why}")
         return path
 
@@ -219,8 +221,8 @@ class _Build:
         with tarfile.open(self.folder / "environment.tar.gz", "w:gz", compresslevel=6) as tar:
             for path in sorted(self.tree.iterdir()):
                 tar.add(path, path.name, filter=_plain)
-        for left in (self.tree, self.wheels, self.folder / "pip"):
-            shutil.rmtree(left)
+        for folder in (self.tree, self.wheels, self.folder / "pip"):
+            shutil.rmtree(folder)
 
     def _build_sources(self, pip: list[str]) -> None:
         """Packages without a wheel become one that fits any Python; what cannot is refused by name."""
@@ -228,8 +230,8 @@ class _Build:
             before = set(self.wheels.glob("*.whl"))
             argv = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(self.wheels), str(source)]
             self._must(argv, f"building {source.name}")
-            made = [path.name for path in set(self.wheels.glob("*.whl")) - before]
-            if not all(name.endswith("-none-any.whl") for name in made):
+            wheels = [path.name for path in set(self.wheels.glob("*.whl")) - before]
+            if not all(name.endswith("-none-any.whl") for name in wheels):
                 fit = f"Python {self.target.python} on {self.target.machine}"
                 raise LackError(f"{self.env.name}: {source.name} has no wheel for {fit}, and is not plain Python")
             source.unlink()

@@ -80,8 +80,8 @@ def _fill(folder, archive):
 def main():
     try:
         install(sys.stdin.buffer, *sys.argv[1:])
-    except (OSError, tarfile.TarError, ValueError) as broken:
-        print(f"{broken}", file=sys.stderr)
+    except (OSError, tarfile.TarError, ValueError) as error:
+        print(f"{error}", file=sys.stderr)
         return 1
     return 0
 

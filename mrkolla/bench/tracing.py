@@ -72,10 +72,10 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        made = asdict(self)
-        for span, own in zip(made["spans"], self.spans, strict=True):
-            span["waited_ms"] = own.waited_ms
-        return made
+        values = asdict(self)
+        for span, original in zip(values["spans"], self.spans, strict=True):
+            span["waited_ms"] = original.waited_ms
+        return values
 
 
 def slowest(samples: Iterable[Mapping[str, Any]], count: int = 1) -> list[Mapping[str, Any]]:
@@ -88,7 +88,7 @@ def slowest(samples: Iterable[Mapping[str, Any]], count: int = 1) -> list[Mappin
         if sample["action"] is None and not sample["warmup"] and sample["error"] is None:
             key = ("origin_region", "tool", "scenario", "token_cache", "concurrency")
             kinds[tuple(sample[name] for name in key)].append(sample)
-    chosen = [one for kind in kinds.values() for one in sorted(kind, key=lambda s: -s["duration_s"])[:count]]
+    chosen = [sample for kind in kinds.values() for sample in sorted(kind, key=lambda s: -s["duration_s"])[:count]]
     return sorted(chosen, key=lambda sample: -sample["duration_s"])
 
 
@@ -104,49 +104,53 @@ def trace(
 
     All samples are needed, since operations that ran at the same time must be told apart. Drain the log first.
     """
-    made: dict[int, Trace] = {}
-    wanted = {id(sample) for sample in chosen}
+    traces: dict[int, Trace] = {}
+    chosen_ids = {id(sample) for sample in chosen}
     for region in regions:
-        mine = [sample for sample in samples if sample["origin_region"] == region.name and sample["action"] is None]
+        region_samples = [
+            sample for sample in samples if sample["origin_region"] == region.name and sample["action"] is None
+        ]
         requests = from_region(log, admin, region)
-        windows = [window(log, sample) for sample in mine]
+        windows = [window(log, sample) for sample in region_samples]
         tallies, _ = assign(windows, requests, caused(requests, agents), log.slack_ns(region.name, admin))
         local = log.requests(region.name)
-        for sample, span, tally in zip(mine, windows, tallies, strict=True):
-            if id(sample) in wanted:
+        for sample, span, tally in zip(region_samples, windows, tallies, strict=True):
+            if id(sample) in chosen_ids:
                 keystone = [requests[index] for index in sorted(tally.members)]
                 apis = _of_region(local, span, keystone, tuple(agents))
-                made[id(sample)] = _trace(sample, span[0], admin, keystone, apis)
-    return [made[id(sample)] for sample in chosen if id(sample) in made]
+                traces[id(sample)] = _trace(sample, span[0], admin, keystone, apis)
+    return [traces[id(sample)] for sample in chosen if id(sample) in traces]
 
 
 def _of_region(
     local: Sequence[Request], span: tuple[int, int], keystone: Sequence[Request], agents: tuple[str, ...]
 ) -> list[Request]:
     """The requests to the region's own APIs that belong to the operation within ``span``."""
-    within = [one for one in local if span[0] <= (one.start_ns + one.end_ns) // 2 <= span[1]]
-    tokens = {token for one in keystone for token in (one.subject, one.issued) if token}
-    tokens |= {one.auth for one in within if one.agent.startswith(agents) and one.auth}
+    within = [request for request in local if span[0] <= (request.start_ns + request.end_ns) // 2 <= span[1]]
+    tokens = {token for request in keystone for token in (request.subject, request.issued) if token}
+    tokens |= {request.auth for request in within if request.agent.startswith(agents) and request.auth}
     ids: set[str] = set()
-    found: dict[int, Request] = {}
+    members: dict[int, Request] = {}
     grew = True
     while grew:
         grew = False
-        for index, one in enumerate(within):
-            belongs = one.agent.startswith(agents) or one.auth in tokens or (one.asked and one.asked in ids)
-            if index not in found and belongs:
-                found[index] = one
-                ids |= {name for name in (one.id, one.asked) if name}
+        for index, request in enumerate(within):
+            belongs = (
+                request.agent.startswith(agents) or request.auth in tokens or (request.asked and request.asked in ids)
+            )
+            if index not in members and belongs:
+                members[index] = request
+                ids |= {name for name in (request.id, request.asked) if name}
                 grew = True
-    return [found[index] for index in sorted(found)]
+    return [members[index] for index in sorted(members)]
 
 
 def _trace(
     sample: Mapping[str, Any], start_ns: int, admin: str, keystone: Sequence[Request], apis: Sequence[Request]
 ) -> Trace:
     rtt = sample["rtt_measured_ms"] or 0.0
-    spans = [_span(admin, one, start_ns, rtt) for one in keystone]
-    spans += [_span(sample["origin_region"], one, start_ns, 0.0) for one in apis]
+    spans = [_span(admin, request, start_ns, rtt) for request in keystone]
+    spans += [_span(sample["origin_region"], request, start_ns, 0.0) for request in apis]
     return Trace(
         point=sample["point"],
         origin_region=sample["origin_region"],
@@ -158,7 +162,7 @@ def _trace(
         iteration=sample["iteration"],
         duration_ms=sample["duration_s"] * 1e3,
         rtt_ms=sample["rtt_measured_ms"],
-        keystone_ms=_union((one.waited_from_ms, one.waited_to_ms) for one in spans[: len(keystone)]),
+        keystone_ms=_union((span.waited_from_ms, span.waited_to_ms) for span in spans[: len(keystone)]),
         keystone_requests=sample["keystone_requests"],
         keystone_connections=sample["keystone_connections"],
         spans=sorted(spans, key=lambda one: one.waited_from_ms),
@@ -199,7 +203,7 @@ def _union(spans: Iterable[tuple[float, float]]) -> float:
 def write(traces: Sequence[Trace], path: Path) -> Path:
     """Write ``traces`` as JSON (a list) and return ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([one.to_dict() for one in traces], indent=1) + "\n")
+    path.write_text(json.dumps([trace.to_dict() for trace in traces], indent=1) + "\n")
     return path
 
 

@@ -87,12 +87,12 @@ class Traffic:
 
     def about(self) -> dict[str, Any]:
         """All but the requests."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "requests"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "requests"}
 
     def counts(self) -> dict[str, float]:
         """In a period: requests of each kind, connections opened, tokens; and requests a second."""
-        kinds = Counter(one.kind for one in self.requests)
-        opened = {one.connection for one in self.requests if not one.before}
+        kinds = Counter(request.kind for request in self.requests)
+        opened = {request.connection for request in self.requests if not request.before}
         return {
             **{kind: kinds[kind] for kind in KINDS},
             "connections": len(opened),
@@ -108,35 +108,38 @@ def record(run: RunFolder, region: str | None = None, point: str | None = None) 
     """
     provenance = run.read_json("provenance.json", {})
     regions = [
-        SimpleNamespace(name=one["name"], kind=one["kind"], vip=one["vip"], subnet=one["subnet"], control=(),
-                        hosts=[SimpleNamespace(host=SimpleNamespace(address=host["address"])) for host in one["hosts"]])
-        for one in provenance.get("regions", [])
+        SimpleNamespace(name=entry["name"], kind=entry["kind"], vip=entry["vip"], subnet=entry["subnet"], control=(),
+                        hosts=[SimpleNamespace(host=SimpleNamespace(address=host["address"]))
+                               for host in entry["hosts"]])
+        for entry in provenance.get("regions", [])
     ]  # fmt: skip
-    osrs = [one for one in regions if one.kind == "OSR"]
-    admin = next((one.name for one in regions if one.kind == "AR"), None)
+    osrs = [entry for entry in regions if entry.kind == "OSR"]
+    admin = next((entry.name for entry in regions if entry.kind == "AR"), None)
     if admin is None or not osrs:
         raise InputError(f"{run.path}: provenance.json names no regions: there is nothing to record")
-    of = next((one for one in osrs if one.name == (region or osrs[0].name)), None)
-    if of is None:
-        raise InputError(f"{run.path}: no OSR '{region}'; there are {', '.join(one.name for one in osrs)}")
-    done = {one["point"]: one["rtt_asked_ms"].get(of.name, 0.0) for one in run.points() if one["status"] == "done"}
-    if point is not None and point not in done:
-        raise InputError(f"{run.path}: no point '{point}' that is done; there are {', '.join(done) or 'none'}")
-    comes = comes_from(of, regions)
+    osr = next((osr for osr in osrs if osr.name == (region or osrs[0].name)), None)
+    if osr is None:
+        raise InputError(f"{run.path}: no OSR '{region}'; there are {', '.join(osr.name for osr in osrs)}")
+    rtts = {
+        entry["point"]: entry["rtt_asked_ms"].get(osr.name, 0.0) for entry in run.points() if entry["status"] == "done"
+    }
+    if point is not None and point not in rtts:
+        raise InputError(f"{run.path}: no point '{point}' that is done; there are {', '.join(rtts) or 'none'}")
+    comes = comes_from(osr, regions)
     best: list[dict[str, Any]] = []
-    for name in [point] if point else done:
+    for name in [point] if point else rtts:
         rows = _rows(run, name, admin)
-        mine = [one for one in rows if comes(one["source"])]
-        if len(mine) > len(best):
-            best, chosen = mine, name
+        own_rows = [row for row in rows if comes(row["source"])]
+        if len(own_rows) > len(best):
+            best, chosen = own_rows, name
     requests = _requests(best)
     if not requests:
-        raise InputError(f"{run.path}: its access logs have no request of {of.name} to the Keystone of {admin}")
-    first, last = min(one["start_ns"] for one in best), max(one["end_ns"] for one in best)
+        raise InputError(f"{run.path}: its access logs have no request of {osr.name} to the Keystone of {admin}")
+    first, last = min(row["start_ns"] for row in best), max(row["end_ns"] for row in best)
     release = str(provenance.get("release", ""))
     seconds = max(1.0, round((last - first) / 1e9, 3))
-    left = len(best) - len(requests)
-    return Traffic(run.name, release, of.name, chosen, float(done[chosen]), seconds, left, tuple(requests))
+    left_out = len(best) - len(requests)
+    return Traffic(run.name, release, osr.name, chosen, float(rtts[chosen]), seconds, left_out, tuple(requests))
 
 
 def _rows(run: RunFolder, point: str, admin: str) -> list[dict[str, Any]]:
@@ -145,8 +148,8 @@ def _rows(run: RunFolder, point: str, admin: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = pq.read_table(path, columns=_LOG).to_pylist()
-    mine = [one for one in rows if one["region"] == admin and one["front"].startswith("keystone")]
-    return sorted(mine, key=lambda one: one["start_ns"])
+    keystone_rows = [row for row in rows if row["region"] == admin and row["front"].startswith("keystone")]
+    return sorted(keystone_rows, key=lambda one: one["start_ns"])
 
 
 def _kind(row: dict[str, Any]) -> str | None:
@@ -164,7 +167,7 @@ def _requests(rows: Iterable[dict[str, Any]]) -> list[Request]:
     """The requests of one region, by start, with numbers for connections and tokens."""
     tokens: dict[str, int] = {}
     connections: dict[tuple[str, int], tuple[int, bool]] = {}
-    number, found, first = 0, [], None
+    number, requests, first = 0, [], None
     for row in rows:
         first = row["start_ns"] if first is None else first
         end = (row["source"], row["port"])
@@ -181,13 +184,13 @@ def _requests(rows: Iterable[dict[str, Any]]) -> list[Request]:
         issued = known(row["issued"]) if kind == ISSUE else None
         auth, subject = (known(row["auth"]), known(row["subject"])) if kind == VALIDATE else (None, None)
         at_us = (row["start_ns"] - first) // 1000
-        found.append(Request(at_us, *connections[end], kind, auth, subject, issued, row["bytes"], row["service_ms"]))
-    return found
+        requests.append(Request(at_us, *connections[end], kind, auth, subject, issued, row["bytes"], row["service_ms"]))
+    return requests
 
 
 def write(traffic: Traffic, path: Path) -> None:
     """Write ``traffic`` as a Parquet file, whose metadata says all else of it."""
-    table = pa.Table.from_pylist([asdict(one) for one in traffic.requests], _COLUMNS)
+    table = pa.Table.from_pylist([asdict(request) for request in traffic.requests], _COLUMNS)
     about = json.dumps({"version": VERSION, **traffic.about()}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata({_KEY: about}), path)
@@ -199,8 +202,8 @@ def read(path: Path) -> Traffic:
         table = pq.read_table(path)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; 'mrkolla traffic record RUN -o {path}' makes one") from None
-    except (OSError, pa.ArrowException) as wrong:
-        raise InputError(f"{path}: no traffic file: {str(wrong).splitlines()[0]}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: no traffic file: {str(error).splitlines()[0]}") from None
     try:
         about = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
     except ValueError:

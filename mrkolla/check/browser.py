@@ -58,8 +58,8 @@ def need() -> None:
         )
     try:
         import selenium  # noqa: F401
-    except ModuleNotFoundError as none:
-        raise LackError("selenium is needed to look at Horizon and is not installed: pip install selenium") from none
+    except ModuleNotFoundError as error:
+        raise LackError("selenium is needed to look at Horizon and is not installed: pip install selenium") from error
 
 
 def key_pin(url: str, ca: Path, timeout: float = 30) -> str:
@@ -75,11 +75,11 @@ def key_pin(url: str, ca: Path, timeout: float = 30) -> str:
             socket.create_connection((place.hostname, place.port or 443), timeout=timeout) as plain,
             context.wrap_socket(plain, server_hostname=place.hostname) as secured,
         ):
-            given = secured.getpeercert(binary_form=True)
-            assert given is not None, "verified"
-            certificate = x509.load_der_x509_certificate(given)
-    except OSError as refused:
-        raise BrowserError(f"{url}: no TLS that {ca.name} vouches for: {refused}") from refused
+            der = secured.getpeercert(binary_form=True)
+            assert der is not None, "verified"
+            certificate = x509.load_der_x509_certificate(der)
+    except OSError as error:
+        raise BrowserError(f"{url}: no TLS that {ca.name} vouches for: {error}") from error
     key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(key).digest()).decode()
 
@@ -107,9 +107,9 @@ class Browser:
         from selenium import webdriver
         from selenium.common.exceptions import WebDriverException
 
-        found = {package: shutil.which(program) or program for package, program in packages()}
+        paths = {package: shutil.which(program) or program for package, program in packages()}
         options = webdriver.ChromeOptions()
-        options.binary_location = found["chromium"]
+        options.binary_location = paths["chromium"]
         for argument in self.arguments():
             options.add_argument(argument)
         # A person's own proxy settings do not stand between the browser and the cloud.
@@ -118,27 +118,27 @@ class Browser:
         # More than its warnings would have each text that is typed, passwords too.
         quiet = ["--log-level=WARNING"]
         output = str(self.log) if self.log else os.devnull
-        driver = found["chromium-driver"]
+        driver = paths["chromium-driver"]
         service = webdriver.ChromeService(driver, service_args=quiet, env=environ, log_output=output)
         self.shots.mkdir(parents=True, exist_ok=True)
         try:
             self._driver = webdriver.Chrome(options=options, service=service)
-        except WebDriverException as refused:
-            raise BrowserError(f"Chromium does not start: {_first_line(refused)}") from refused
+        except WebDriverException as error:
+            raise BrowserError(f"Chromium does not start: {_first_line(error)}") from error
         self.driver.set_page_load_timeout(PAGE_S)
         return self
 
     def arguments(self) -> list[str]:
         """Chromium's options."""
-        given = ["--headless=new", f"--window-size={WINDOW[0]},{WINDOW[1]}", "--lang=en", "--no-proxy-server"]
+        options = ["--headless=new", f"--window-size={WINDOW[0]},{WINDOW[1]}", "--lang=en", "--no-proxy-server"]
         # Small /dev/shm and no GPU are what containers have; nothing here calls home.
-        given += ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        options += ["--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
         if os.geteuid() == 0:
             # Chromium's sandbox refuses root; the one site that is visited is the cloud's own.
-            given.append("--no-sandbox")
+            options.append("--no-sandbox")
         if self.pin:
-            given.append(f"--ignore-certificate-errors-spki-list={self.pin}")
-        return given
+            options.append(f"--ignore-certificate-errors-spki-list={self.pin}")
+        return options
 
     def __exit__(self, *_: object) -> None:
         driver, self._driver = self._driver, None
@@ -152,8 +152,8 @@ class Browser:
         with self._named("the login page"):
             self.driver.get(self.url)
             self._wait(lambda: self._all("#id_password") or self._all("#error-code"), "the login form")
-            if refused := self._all("#error-code"):  # Chromium's own page: a certificate that it does not trust
-                raise BrowserError(f"{self.url} is refused: {refused[0].text.strip() or self.driver.title}")
+            if errors := self._all("#error-code"):  # Chromium's own page: a certificate that it does not trust
+                raise BrowserError(f"{self.url} is refused: {errors[0].text.strip() or self.driver.title}")
             self.root = self.driver.current_url.split("auth/login", maxsplit=1)[0]
             self.shoot("login")
             self._one("#id_username").send_keys(username)
@@ -254,11 +254,11 @@ class Browser:
             if (made) open += made.get('$http').pendingRequests.length;
             return document.readyState === 'complete' && open === 0;
         """
-        seen: list[bool] = []
+        states: list[bool] = []
 
         def resting() -> bool:
-            seen.append(bool(self.driver.execute_script(script)))
-            return seen[-2:] == [True, True]
+            states.append(bool(self.driver.execute_script(script)))
+            return states[-2:] == [True, True]
 
         self._wait(resting, "a page at rest")
 
@@ -276,13 +276,13 @@ class Browser:
         return self.driver.find_elements("css selector", selector)
 
     def _one(self, selector: str) -> Any:
-        found = self._all(selector)
-        if not found:
+        elements = self._all(selector)
+        if not elements:
             raise BrowserError(f"{self.driver.current_url} has no '{selector}'")
-        return found[0]
+        return elements[0]
 
     def _texts(self, selector: str) -> list[str]:
-        return [text for text in (one.text.strip() for one in self._all(selector)) if text]
+        return [text for text in (element.text.strip() for element in self._all(selector)) if text]
 
     def _alerts(self) -> list[str]:
         return [" ".join(text.split()) for text in self._texts(".alert-danger, .errorlist")]
@@ -313,5 +313,5 @@ class Browser:
 
 
 def _first_line(error: Exception) -> str:
-    said = (getattr(error, "msg", None) or str(error) or type(error).__name__).strip()
-    return " ".join(said.splitlines()[0].split())[:300]
+    message = (getattr(error, "msg", None) or str(error) or type(error).__name__).strip()
+    return " ".join(message.splitlines()[0].split())[:300]

@@ -92,7 +92,9 @@ def sweep(
     findings = []
     now = time.time()
     projects = [
-        one for one in identity.projects() if one.name.startswith(prefix) and stale(one.description, now, older_s)
+        project
+        for project in identity.projects()
+        if project.name.startswith(prefix) and stale(project.description, now, older_s)
     ]
     for project in projects:
         for region in regions:

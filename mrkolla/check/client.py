@@ -34,9 +34,11 @@ def connect(view: CloudView, auth: Mapping[str, str], region: str, keystone: str
     # No proxy of the deployer stands between it and the regions.
     http.trust_env = False
     trusted = str(view.ca) if view.ca else True
-    kept = session.Session(auth=plugin, session=http, timeout=REQUEST_TIMEOUT_S, app_name="mrkolla", verify=trusted)
+    auth_session = session.Session(
+        auth=plugin, session=http, timeout=REQUEST_TIMEOUT_S, app_name="mrkolla", verify=trusted
+    )
     config = cloud_region.from_session(
-        kept,
+        auth_session,
         name="mrkolla",
         region_name=region,
         interface=view.client_interface,

@@ -17,8 +17,8 @@ from mrkolla.check.settle import settled
 _LINE = "{{.Names}}\t{{.State}}\t{{.Status}}"
 #: Kolla's own one-time containers: they end, and are removed by the run that made them.
 _ONCE = "bootstrap_"
-#: One that ends is started again by its host, Kolla's units after eleven seconds. One that ends again and again is up
-#: for a moment each time.
+#: Seconds that a container must have run. Its host starts one that ended again (Kolla's units do after eleven seconds),
+#: so one that ends again and again is up for a moment each time.
 _STEADY_S = 15
 _YOUNG = re.compile(r"Up (?:Less than a|(?P<seconds>\d+)) second")
 
@@ -52,10 +52,10 @@ def _look(view: CloudView, region: RegionView) -> list[Finding]:
     findings = []
     for host in dict.fromkeys((*region.control, *region.network, *region.compute)):
         try:
-            said = view.run(host, ["docker", "ps", "--all", "--format", _LINE], timeout=60).stdout
+            output = view.run(host, ["docker", "ps", "--all", "--format", _LINE], timeout=60).stdout
         except MrkollaError as error:
             what = f"containers on {host.name} cannot be listed"
             findings.append(Finding(region.name, "container", "", what, "a list", str(error)))
         else:
-            findings += container_findings(region.name, host.name, said.splitlines())
+            findings += container_findings(region.name, host.name, output.splitlines())
     return findings

@@ -40,13 +40,13 @@ def endpoint_findings(view: CloudView, endpoints: Iterable[Mapping[str, Any]]) -
     Each is a mapping with region, type, interface, url and enabled. Finds what is missing, doubled, disabled, at
     another region's address (crossed), at another URL, or not in the plan.
     """
-    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    rows_by_key: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for endpoint in endpoints:
-        found.setdefault((endpoint["region"], endpoint["type"], endpoint["interface"]), []).append(endpoint)
+        rows_by_key.setdefault((endpoint["region"], endpoint["type"], endpoint["interface"]), []).append(endpoint)
     expected = expected_endpoints(view)
     findings = []
     for key, url in expected.items():
-        rows = found.get(key, [])
+        rows = rows_by_key.get(key, [])
         if not rows:
             findings.append(Finding(*key, "endpoint missing", url, NOTHING))
         if len(rows) > 1:
@@ -59,15 +59,15 @@ def endpoint_findings(view: CloudView, endpoints: Iterable[Mapping[str, Any]]) -
             if comparable(row["url"], identity) != comparable(url, identity):
                 what, owner = _wrong_address(view, row["url"], url)
                 findings.append(Finding(*key, what, url, row["url"] + owner))
-    known = {region.name for region in view.regions}
+    names = {region.name for region in view.regions}
     planned = {key[:2] for key in expected}
     homes = {region.name: region.vip for region in view.osrs}
-    for key in sorted(set(found) - set(expected)):
-        for row in found[key]:
-            # A service that a person added (enable_heat, say) is none of the plan's: at home it is all right.
+    for key in sorted(set(rows_by_key) - set(expected)):
+        for row in rows_by_key[key]:
+            # A service that a person added (enable_heat, say) is not in the plan: at its region's address it is right.
             if key[:2] not in planned and key[0] in homes and urlsplit(row["url"]).hostname == homes[key[0]]:
                 continue
-            what = "unexpected endpoint" if key[0] in known else "endpoint of an unknown region"
+            what = "unexpected endpoint" if key[0] in names else "endpoint of an unknown region"
             findings.append(Finding(*key, what, NOTHING, row["url"]))
     return findings
 

@@ -159,9 +159,9 @@ class Trial:
     def _server(self, name: str, image: Any, flavor: Any, network: dict[str, str]) -> str:
         """Have a server made, with one card in ``network`` (as Nova takes it); returns its id."""
         server = self.user.compute.create_server(name=name, image_id=image.id, flavor_id=flavor.id, networks=[network])
-        made: str = server.id
-        self.undo.push("compute", f"server {name}", lambda: delete_server(self.user, made))
-        return made
+        server_id: str = server.id
+        self.undo.push("compute", f"server {name}", lambda: delete_server(self.user, server_id))
+        return server_id
 
     def _active(self, made: str, started: float) -> Any:
         """The server of that id, asked for at ``started``, when it is ACTIVE; None, with a finding, when it is not."""
@@ -200,7 +200,7 @@ class Trial:
             console, trouble = self._console(server)
             address, booted = guest_lines(console)
             waited = time.monotonic() - started
-            if address is not None and not any(same_address(address, one) for one in due):
+            if address is not None and not any(same_address(address, expected) for expected in due):
                 self._wrong("network", "guest's address by DHCP", " or ".join(due), address)
                 return
             if address is not None and booted:

@@ -118,16 +118,16 @@ class Horizon:
             data["domain"] = domain
         answer = self._request("POST", target, data=data, headers={"Referer": page.url}, allow_redirects=False)
         if answer.status_code == 200:
-            said = " ".join(read_login_form(answer.text).alerts)
-            raise HorizonError(f"login as {username} refused: {said or 'the login form came back'}")
+            alerts = " ".join(read_login_form(answer.text).alerts)
+            raise HorizonError(f"login as {username} refused: {alerts or 'the login form came back'}")
         self._expect(answer, 302, "the login")
         if "auth/login" in answer.headers.get("Location", ""):
             raise HorizonError(f"login as {username} led back to the login page")
 
     def regions(self) -> tuple[list[str], str | None]:
         """The regions that the logged-in user can choose, and the chosen one."""
-        told = self._json("api/keystone/user-session/")
-        return sorted(told.get("available_services_regions") or []), told.get("services_region")
+        session = self._json("api/keystone/user-session/")
+        return sorted(session.get("available_services_regions") or []), session.get("services_region")
 
     def choose(self, region: str) -> None:
         """Choose ``region``, as its link in the page's header does."""

@@ -24,8 +24,8 @@ def check_keystone(
     """
 
     def found(what: str, expected: str, error: object) -> Finding:
-        said = one_line(error) if isinstance(error, BaseException) else str(error)
-        return Finding(region.name, "identity", "", what, expected, said)
+        text = one_line(error) if isinstance(error, BaseException) else str(error)
+        return Finding(region.name, "identity", "", what, expected, text)
 
     assert region.keystone, "it has one"
     try:
@@ -57,8 +57,8 @@ def _follows(
         while local.identity.find_project(project.id, ignore_missing=True) is None:
             waited = time.monotonic() - began
             if waited > view.settle_s or stop.is_set():
-                seen = f"not after {waited:.0f} s"
-                return [Finding(region.name, "identity", "", "what changes at the admin region", "seen", seen)]
+                outcome = f"not after {waited:.0f} s"
+                return [Finding(region.name, "identity", "", "what changes at the admin region", "seen", outcome)]
             time.sleep(_PAUSE_S)
         facts.append((region.name, "a change at the admin region is seen after", f"{time.monotonic() - began:.1f} s"))
         return []

@@ -34,14 +34,16 @@ class Pair(Trial):
         self.say("uploading the guests' image")
         image = self._upload()
         flavor, network = self._flavor(), self._network()
-        made, started = [], time.monotonic()
+        server_ids, started = [], time.monotonic()
         for number in (self.answers, self.asks):
             card = {"uuid": network.id, "fixed_ip": f"{_NETWORK}.{number}"}
-            made.append(self._server(f"{self.name}-{number}", image, flavor, card))
-        for server in [self._active(one, started) for one in made]:
+            server_ids.append(self._server(f"{self.name}-{number}", image, flavor, card))
+        for server in [self._active(server_id, started) for server_id in server_ids]:
             if server is not None and not self.findings:
                 self._read_guest(server)
         if self.findings:
             raise CheckError(str(self.findings[0]))
-        self.server_id = made[1]
-        self.neighbour_host, self.host = (self.admin.compute.get_server(one).compute_host for one in made)
+        self.server_id = server_ids[1]
+        self.neighbour_host, self.host = (
+            self.admin.compute.get_server(server_id).compute_host for server_id in server_ids
+        )

@@ -40,10 +40,10 @@ def check(view: CloudView, progress: Progress = lambda region, step: None, parts
     another; LackError when there is no browser). ``horizon`` and ``browser`` need ``guest``'s images and networks and
     are skipped without it; ``browser`` needs the view's ``screenshots``.
     """
-    known = (*PARTS, BROWSER)
+    all_parts = (*PARTS, BROWSER)
     for part in parts:
-        if part not in known:
-            raise InputError(f"check: unknown part '{part}' (known: {', '.join(known)})")
+        if part not in all_parts:
+            raise InputError(f"check: unknown part '{part}' (known: {', '.join(all_parts)})")
     if BROWSER in parts:
         browser.need()
         if view.screenshots is None:
@@ -63,7 +63,7 @@ class _Check:
         self.report = Report()
         self.stop = threading.Event()
         self.undo = Undo(view.admin_region.name)
-        #: Where services are looked at, by region: what was found of them, and whether they could be listed by now.
+        #: By region, where services are looked at: their findings to come, and whether they could be listed by now.
         self.services: dict[str, Future[list[Finding]]] = {}
         self.listed: dict[str, threading.Event] = {}
 
@@ -98,6 +98,8 @@ class _Check:
             looks += [partial(self._services, region) for region in self.view.osrs]
         if "guest" in self.parts:
             looks.append(partial(self._guests_and_horizon, admin))
+        elif "horizon" in self.parts or BROWSER in self.parts:
+            self.report.skipped.append("Horizon: what it shows is made by the part 'guest', which was not asked for")
         self.report.findings += self._side_by_side(looks)
 
     def _side_by_side(self, looks: Sequence[_Look]) -> list[Finding]:
@@ -139,7 +141,7 @@ class _Check:
         return findings
 
     def _answers(self, region: str) -> bool:
-        """Once its services could be listed, or it is known that they cannot: whether they could."""
+        """Whether the region's services can be listed; waits until that is known."""
         if region not in self.services:
             return True
         while not self.listed[region].wait(_PAUSE_S) and not self.services[region].done():
@@ -147,7 +149,7 @@ class _Check:
         return self.listed[region].is_set()
 
     def _may_boot(self, region: str) -> Callable[[], bool]:
-        """What waits until the region's services were looked at, and says whether nothing was found."""
+        """A function that waits until the region's services were looked at: true where nothing was found."""
         return lambda: region not in self.services or not self.services[region].result()
 
     def _say(self, region: str) -> Callable[[str], None]:
@@ -217,13 +219,13 @@ class _Check:
         for trial in trials:
             trial.uploaded.wait()
         images = {trial.region.name: trial.image for trial in trials if trial.image}
-        findings = []
+        all_findings = []
         for trial in trials:
-            found = horizon_findings(horizon, trial.region.name, images)
-            findings += found
-            if trial.image and not found:
+            findings = horizon_findings(horizon, trial.region.name, images)
+            all_findings += findings
+            if trial.image and not findings:
                 self.report.facts.append((trial.region.name, "Horizon lists its images", trial.image))
-        return findings
+        return all_findings
 
     def _browser(self, person: Person, trials: list[Trial]) -> list[Finding]:
         ar = self.view.admin_region.name
@@ -252,8 +254,8 @@ class _Check:
                     findings = shown.region_findings(page, name, things, selector=len(osrs) > 1)
                     all_findings += findings
                     if not findings:
-                        seen = ", ".join(things[kind][name] for kind in things if name in things[kind])
-                        self.report.facts.append((name, "Horizon in a browser shows", seen or "empty pages"))
+                        names = ", ".join(things[kind][name] for kind in things if name in things[kind])
+                        self.report.facts.append((name, "Horizon in a browser shows", names or "empty pages"))
         except browser.BrowserError as error:
             all_findings.append(Finding(ar, "dashboard", "", "Horizon in a browser", "pages", str(error)))
         return all_findings
@@ -273,8 +275,8 @@ def horizon_findings(horizon: Any, region: str, images: dict[str, str]) -> list[
         return [Finding(region, "dashboard", "", "region in Horizon", "chosen, its images listed", str(error))]
     findings = []
     if region in images and images[region] not in listed:
-        found = ", ".join(sorted(listed)) or "no image"
-        findings.append(Finding(region, "dashboard", "", "images in Horizon", images[region], found))
+        names = ", ".join(sorted(listed)) or "no image"
+        findings.append(Finding(region, "dashboard", "", "images in Horizon", images[region], names))
     for other, name in images.items():
         if other != region and name in listed:
             what = f"images in Horizon (of {other})"

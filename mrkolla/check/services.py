@@ -18,19 +18,19 @@ def compute_findings(region: RegionView, services: Iterable[Mapping[str, Any]]) 
 
     A service is a mapping with binary, host, state and status.
     """
-    findings, seen = [], set()
+    findings, hosts = [], set()
     for service in services:
         if service["binary"] == "nova-compute":
-            seen.add(service["host"].split(".")[0])
+            hosts.add(service["host"].split(".")[0])
         if service["state"] != "up" or service["status"] != "enabled":
-            found = f"{service['state']}, {service['status']}"
+            state = f"{service['state']}, {service['status']}"
             what = f"{service['binary']} on {service['host']}"
-            findings.append(Finding(region.name, "compute", "", what, "up, enabled", found))
-    if not seen:
+            findings.append(Finding(region.name, "compute", "", what, "up, enabled", state))
+    if not hosts:
         findings.append(Finding(region.name, "compute", "", "nova-compute", "at least one", "none registered"))
     elif region.compute_driver != "fake":
         for host in region.compute:
-            if host.name.split(".")[0] not in seen:
+            if host.name.split(".")[0] not in hosts:
                 findings.append(
                     Finding(region.name, "compute", "", f"nova-compute on {host.name}", "up, enabled", "not registered")
                 )
@@ -75,9 +75,14 @@ def check_services(
 
 
 def _computes(connection: Any) -> list[dict[str, Any]]:
-    found = connection.compute.services()
-    return [{"binary": one.binary, "host": one.host, "state": one.state, "status": one.status} for one in found]
+    services = connection.compute.services()
+    return [
+        {"binary": service.binary, "host": service.host, "state": service.state, "status": service.status}
+        for service in services
+    ]
 
 
 def _agents(connection: Any) -> list[dict[str, Any]]:
-    return [{"host": one.host, "binary": one.binary, "alive": one.is_alive} for one in connection.network.agents()]
+    return [
+        {"host": agent.host, "binary": agent.binary, "alive": agent.is_alive} for agent in connection.network.agents()
+    ]

@@ -16,9 +16,9 @@ def settled(
     end = time.monotonic() + settle_s
     while True:
         findings = look()
-        left = end - time.monotonic()
-        if not findings or left <= 0:
+        remaining_s = end - time.monotonic()
+        if not findings or remaining_s <= 0:
             return findings
-        say(f"waiting for {len(findings)} {what} to come up ({left:.0f} s left)")
-        if stop.wait(min(2, max(left, 0.1))):
+        say(f"waiting for {len(findings)} {what} to come up ({remaining_s:.0f} s left)")
+        if stop.wait(min(2, max(remaining_s, 0.1))):
             return findings

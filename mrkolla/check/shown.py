@@ -27,8 +27,8 @@ def selector_findings(browser: Any, admin: str, osrs: Sequence[str]) -> list[Fin
     if len(osrs) > 1 or offered:
         for name in osrs:
             if name not in offered:
-                found = ", ".join(offered) or "no selector"
-                findings.append(Finding(name, "dashboard", "", "region selector", name, found))
+                names = ", ".join(offered) or "no selector"
+                findings.append(Finding(name, "dashboard", "", "region selector", name, names))
         for name in offered:
             if name not in osrs:
                 findings.append(Finding(admin, "dashboard", "", "region selector", f"no {name}", name))
@@ -49,15 +49,15 @@ def region_findings(
     except BrowserError as error:
         return [Finding(region, "dashboard", "", "region in Horizon", "chosen", str(error))]
     for kind, by_region in things.items():
-        own, service = by_region.get(region), SERVICES[kind]
+        own_name, service = by_region.get(region), SERVICES[kind]
         try:
-            listed = _of_region(browser, region, kind, own, selector)
+            listed = _of_region(browser, region, kind, own_name, selector)
         except BrowserError as error:
-            findings.append(Finding(region, service, "", f"{kind} in the browser", own or "a table", str(error)))
+            findings.append(Finding(region, service, "", f"{kind} in the browser", own_name or "a table", str(error)))
             continue
-        if own and own not in listed:
-            found = ", ".join(sorted(set(listed)))[:200] or "an empty table"
-            findings.append(Finding(region, service, "", f"{kind} in the browser", own, found))
+        if own_name and own_name not in listed:
+            names = ", ".join(sorted(set(listed)))[:200] or "an empty table"
+            findings.append(Finding(region, service, "", f"{kind} in the browser", own_name, names))
         for other, name in by_region.items():
             if other != region and name in listed:
                 what = f"{kind} in the browser (of {other})"

@@ -27,7 +27,7 @@ from mrkolla.cli.common import (
     show,
 )
 
-#: What is told of an endpoint.
+#: The columns of a table of endpoints.
 ENDPOINT = ("region", "service", "type", "interface", "url")
 
 
@@ -72,10 +72,10 @@ def up(args: argparse.Namespace) -> int:
     from mrkolla.experiment import script
     from mrkolla.experiment.runs import summary_lines
 
-    given = script.Options(
+    options = script.Options(
         args.file, args.testbed, args.results, args.run, args.new, args.destroy, args.fresh, args.wait
     )
-    with script.up(given) as cloud:
+    with script.up(options) as cloud:
         rows = cloud.folder.read_json("endpoints.json", [])
         show(args, endpoints=Listing("Endpoints", ENDPOINT, [[row[key] for key in ENDPOINT] for row in rows]))
         lines = summary_lines(cloud.deployed, cloud.folder)[2:]
@@ -95,7 +95,7 @@ def check_options(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> int:
     """Check a deployed cloud."""
-    # It makes users and starts guests: beside a benchmark it would be measured with it.
+    # The check makes users and starts guests: a benchmark at the same time would measure them, too.
     with deployed(args, writes=True) as cloud:
         shots = cloud.logs.parent / "screenshots" if args.horizon else None
         report = cloud.check(screenshots=shots)
@@ -136,8 +136,8 @@ def status(args: argparse.Namespace) -> int:
             still = len(providers.paused(kind, name)) if kind else 0
             up = f"{sum(hosts.values())} of {len(hosts)} up" if kind else "none"
             up += f", {still} paused" if still else ""
-        except MrkollaError as silent:
-            kind, up = "", f"not known: {silent}"
+        except MrkollaError as error:
+            kind, up = "", f"not known: {error}"
         last = _last_step(folder / "journal.jsonl", "not deployed")
         regions = ", ".join(path.parent.name for path in sorted(folder.glob("plan/*/globals.yml")))
         rows.append([name, kind, regions, up, last])
@@ -155,8 +155,8 @@ def _last_step(journal: Path, nothing: str) -> str:
 
     try:
         steps = read_steps(journal)
-    except (MrkollaError, OSError) as broken:
-        return f"not known: {broken}"
+    except (MrkollaError, OSError) as error:
+        return f"not known: {error}"
     if not steps:
         return nothing
     last = max(steps, key=lambda step: step.started)
@@ -233,7 +233,7 @@ def backup(args: argparse.Namespace) -> int:
     """Keep what a cloud's regions have: logs, rendered configuration, databases."""
     from mrkolla.cloud import backup as of
 
-    # It reads from every host what there is, which another process would measure.
+    # A backup reads much from every host: a benchmark at the same time would measure that, too.
     with deployed(args, writes=True) as cloud:
         target = args.output or of.place(cloud.logs.parent)
         regions = args.regions.split(",") if args.regions else ()
@@ -326,10 +326,10 @@ def show_cache(args: argparse.Namespace) -> int:
 
     entries = cache.entries()
     if args.remove or args.clear:
-        wanted = [entry for entry in entries if args.clear or entry.path.name == args.remove]
-        if args.remove and not wanted:
+        removals = [entry for entry in entries if args.clear or entry.path.name == args.remove]
+        if args.remove and not removals:
             raise InputError(f"the cache has no entry '{args.remove}'; 'mrkolla cache' lists them")
-        _clear(wanted, entries, args)
+        _clear(removals, entries, args)
         return 0
     rows = [[e.path.name, round(e.size / 1e9, 2), round(e.age / 3600, 1), _remark(e)] for e in entries]
     show(args, cache=Listing(f"Cache in {cache.root()}", ["entry", "GB", "hours old", "remark"], rows))
@@ -348,17 +348,17 @@ def _remark(entry: Entry) -> str:
     return "a deployed cloud, which 'up' brings back" if entry.path.name.startswith("deployed-") else ""
 
 
-def _clear(wanted: list[Entry], found: list[Entry], args: argparse.Namespace) -> None:
+def _clear(removals: list[Entry], entries: list[Entry], args: argparse.Namespace) -> None:
     """Remove entries, or say why one stays: raising InputError where it was named, else as a line."""
     from mrkolla.base import cache
 
     with ExitStack() as stack:
-        for entry in found:
+        for entry in entries:
             if entry.path.name.startswith("cloud-"):
                 # A process that works on a cloud uses Kolla's environment, tools and images meanwhile.
                 stack.enter_context(writing(entry.path.name.removeprefix("cloud-"), args.wait))
         used = cache.used()
-        for entry in wanted:
+        for entry in removals:
             path, why = entry.path, used.get(entry.path.name)
             if path.name.startswith("cloud-"):
                 why = f"it is a cloud ('mrkolla destroy --name {path.name.removeprefix('cloud-')}' removes it)"

@@ -28,7 +28,7 @@ def file_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 
 def run_options(parser: argparse.ArgumentParser, writes: bool = False) -> None:
-    """Options that choose a run; of a verb that ``writes`` to its cloud, also whether to wait for another one."""
+    """Options that choose a run; with ``writes`` (the verb changes its cloud) also ``--wait`` for another writer."""
     offer_runs(parser.add_argument("--run", metavar="RUN", help="the run: a folder or its name (default: the newest)"))
     arguments.results_option(parser)
     if writes:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import argcomplete
 
-#: Where each shell keeps it, as its own documentation has it.
+#: How each shell gets the completions and keeps them, as its own documentation has it.
 _SHELLS = {
     "bash": "mrkolla completion bash > ~/.local/share/bash-completion/completions/mrkolla",
     "zsh": "put 'eval \"$(mrkolla completion zsh)\"' behind compinit in ~/.zshrc",

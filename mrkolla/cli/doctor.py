@@ -53,14 +53,17 @@ def _doctor_of_hosts(args: argparse.Namespace) -> int:
     testbed = providers.testbed(section.kind)
     needs = TESTBEDS.needs(section.kind)
     listings = {"machine": _of_machine(f"This machine, for the testbed {testbed.name}", needs)} if needs else {}
-    seen = []
+    findings = []
     if testbed.can("doctor") or not needs:
-        seen = testbed.doctor(section)
-        rows = [[one.host, _SIGN[one.ok], one.what, one.seen, one.mend if one.ok is False else ""] for one in seen]
+        findings = testbed.doctor(section)
+        rows = [
+            [finding.host, _SIGN[finding.ok], finding.what, finding.seen, finding.mend if finding.ok is False else ""]
+            for finding in findings
+        ]
         listings["hosts"] = Listing(f"The hosts of {args.testbed}", ["host", *_COLUMNS], rows)
     show(args, **listings)
     _refuse(needs)
-    lacking = sorted({f"{one.host} ({one.what})" for one in seen if one.ok is False})
+    lacking = sorted({f"{finding.host} ({finding.what})" for finding in findings if finding.ok is False})
     if lacking:
         raise LackError(f"hosts lack something: {', '.join(lacking)} (the table says what to do)")
     return 0

@@ -9,7 +9,7 @@ from mrkolla.base import yamltext
 from mrkolla.base.errors import InputError
 from mrkolla.cli.common import Listing, deployed, format_option, run_options, show
 
-#: What looks at faults, and what ends them: all other actions are faults, which take the cloud's lock.
+#: The actions that list or end faults. All others are faults themselves, and take the cloud's lock.
 LOOKS = ("list", "end")
 #: Option -> (key of the fault, its type, what it is).
 _KEYS = {
@@ -44,7 +44,7 @@ def act(args: argparse.Namespace) -> int:
     """Have a fault for a while, list those in force, or end them."""
     if args.action == "list":
         with deployed(args, writes=False) as cloud:
-            rows = [[one.region, one.told, one.since(), one.holder()] for one in cloud.faults()]
+            rows = [[record.region, record.told, record.since(), record.holder()] for record in cloud.faults()]
         show(args, faults=Listing("Faults in force", ["region", "fault", "since", "by"], rows))
         return 0
     if args.action == "end":
@@ -52,33 +52,33 @@ def act(args: argparse.Namespace) -> int:
             for name in args.regions:
                 cloud.region(name)
             ended = cloud.end_faults(args.regions)
-        print("\n".join(f"ended: {told}" for told in ended) or "no fault is in force")
+        print("\n".join(f"ended: {text}" for text in ended) or "no fault is in force")
         return 0
     from mrkolla.experiment.schedule import keep
     from mrkolla.faults.hold import entry
     from mrkolla.results.store import RunFolder
 
-    given = _given(args)
-    if "for_s" not in given and args.action != "restart":
+    keys = _given(args)
+    if "for_s" not in keys and args.action != "restart":
         raise InputError(f"fault {args.action}: --for SECONDS is missing")
-    asked = entry(given)
+    fault = entry(keys)
     with deployed(args, writes=True) as cloud:
-        it = None
+        held = None
         try:
-            with cloud.fault(asked) as it, cloud.progress.step("fault", asked.told()) as step:
+            with cloud.fault(fault) as held, cloud.progress.step("fault", fault.told()) as step:
                 step.detail("in force: Ctrl-C, or `mrkolla fault end`, ends it sooner")
-                it.wait()
-            cloud.progress.note(f"{asked.told()}: seen to be over")
+                held.wait()
+            cloud.progress.note(f"{fault.told()}: seen to be over")
         finally:
-            if it is not None:
-                kept = {**it.entry, "point": None, "at_s": None, "load_begin": None}
-                keep(RunFolder.open(cloud.logs.parent), kept)
-    times = [it.entry[key] for key in ("begin", "seen_begin", "end", "seen_end")]
-    lasted, seen, back = (
-        round((one - other) / 1e9, 3)
-        for one, other in ((times[2], times[0]), (times[1], times[0]), (times[3], times[2]))
+            if held is not None:
+                event = {**held.entry, "point": None, "at_s": None, "load_begin": None}
+                keep(RunFolder.open(cloud.logs.parent), event)
+    times = [held.entry[key] for key in ("begin", "seen_begin", "end", "seen_end")]
+    duration, delay, recovery = (
+        round((end - begin) / 1e9, 3)
+        for end, begin in ((times[2], times[0]), (times[1], times[0]), (times[3], times[2]))
     )
-    row = [asked.told(), lasted, seen, back, it.entry["why"]]
+    row = [fault.told(), duration, delay, recovery, held.entry["why"]]
     show(
         args,
         fault=Listing("Fault", ["fault", "lasted (s)", "seen after (s)", "seen over after (s)", "ended by"], [row]),
@@ -90,11 +90,11 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     """The fault that ``args`` ask for, by its keys."""
     if len(args.regions) != 1:
         raise InputError(f"fault {args.action}: name one REGION, not {len(args.regions) or 'none'}")
-    given: dict[str, Any] = {"do": args.action, "region": args.regions[0]}
-    given |= {key: value for key, *_ in _KEYS.values() if (value := getattr(args, key)) is not None}
+    keys: dict[str, Any] = {"do": args.action, "region": args.regions[0]}
+    keys |= {key: value for key, *_ in _KEYS.values() if (value := getattr(args, key)) is not None}
     for text in args.more:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"fault {args.action}: --set {text}: write KEY=VALUE")
-        given[key] = yamltext.read(value)
-    return given
+        keys[key] = yamltext.read(value)
+    return keys

@@ -48,19 +48,19 @@ def g5k(args: argparse.Namespace) -> int:
     from mrkolla.batch import array, submit
 
     script, files = submit.parts(args.files)
-    wanted = submit.Submission(
+    submission = submit.Submission(
         **{"script": script, "files": files, "walltime": args.walltime, "chain": args.chain, "testbed": args.testbed},
         **{"results": args.results, "name": args.name, "resources": args.resource, "properties": args.property},
         **{"copies": args.array, "vary": array.read_vary(args.vary)},
     )
-    links = submit.submit(wanted)
+    links = submit.submit(submission)
     for link in links:
-        if wanted.is_array:
+        if submission.is_array:
             print(f"array {next(iter(link))}")
         for number, cloud in link.items():
-            print(f"job {number}: {cloud}" if wanted.is_array else f"job {number}")
+            print(f"job {number}: {cloud}" if submission.is_array else f"job {number}")
     print(f"output:   {args.results / 'jobs'}")
-    if wanted.is_array:
+    if submission.is_array:
         print("look:     oarstat --array ARRAY\nend:      oardel --array ARRAY")
         print(f"join:     mrkolla report {' '.join(links[0].values())}")
     else:

@@ -26,7 +26,7 @@ def write_images(args: argparse.Namespace) -> int:
     with Progress(file=sys.stderr) as progress, progress.step("images", f"images of {release.name}") as step:
         args.folder.mkdir(parents=True, exist_ok=True)
         log = args.folder / "images.log"
-        made = archive.write(args.folder, release, lambda: env.ensure(release, log, step.detail), log, step.detail)
-    for path in made:
+        paths = archive.write(args.folder, release, lambda: env.ensure(release, log, step.detail), log, step.detail)
+    for path in paths:
         print(path)
     return 0

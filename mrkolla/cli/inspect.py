@@ -27,12 +27,12 @@ def inspect(args: argparse.Namespace) -> int:
         rows = []
         for region in cloud.regions:
             link = states.get(region.name)
-            told = link.in_force.told() if link and link.in_force else ""
+            words = link.in_force.told() if link and link.in_force else ""
             for placed in region.hosts:
                 name = placed.host.name
                 state = "paused" if name in still else "up" if running.get(name) else "down"
                 rows.append(
-                    [region.name, name, placed.host.address, ", ".join(sorted(placed.roles)), state, region.vip, told]
+                    [region.name, name, placed.host.address, ", ".join(sorted(placed.roles)), state, region.vip, words]
                 )
         show(args, hosts=Listing(f"Hosts of {experiment.name}", COLUMNS, rows))
     return 0

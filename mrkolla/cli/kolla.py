@@ -21,17 +21,17 @@ def show_releases(args: argparse.Namespace) -> int:
     from mrkolla.config import releases
     from mrkolla.kolla import changes
 
-    wanted = [releases.release(args.release)] if args.release else list(releases.RELEASES.values())
+    selection = [releases.release(args.release)] if args.release else list(releases.RELEASES.values())
     rows = []
-    for one in wanted:
-        playbooks = one.kolla_ansible if one.playbooks != "kolla" else "in kolla"
-        python, images = one.python or "3.11 or later", one.not_built or "built here"
-        rows.append([one.name, one.title, one.kolla, playbooks, one.ansible_core, python, images])
+    for release in selection:
+        playbooks = release.kolla_ansible if release.playbooks != "kolla" else "in kolla"
+        python, images = release.python or "3.11 or later", release.not_built or "built here"
+        rows.append([release.name, release.title, release.kolla, playbooks, release.ansible_core, python, images])
     columns = ["release", "OpenStack", "kolla", "kolla-ansible", "ansible-core", "Python", "images"]
     listings = {"releases": Listing("Releases", columns, rows)}
-    for one in wanted:
+    for release in selection:
         what = ["what", "edits", "why none"]
-        listings[f"edits {one.name}"] = Listing(f"Edits of {one.name}", what, changes.rows(one.name))
+        listings[f"edits {release.name}"] = Listing(f"Edits of {release.name}", what, changes.rows(release.name))
     show(args, **listings)
     return 0
 
@@ -83,6 +83,6 @@ def _patch(args: argparse.Namespace) -> int:
         patch.need_present(rows, args.folder)
         return 0
     with Progress(file=sys.stderr) as progress, progress.step("kolla", f"patching {release.kolla_ansible}") as step:
-        made = patch.patch(release, args.folder, step.detail)
-    print(f"{args.folder}: {', '.join(made) if made else 'all edits were there already'}")
+        names = patch.patch(release, args.folder, step.detail)
+    print(f"{args.folder}: {', '.join(names) if names else 'all edits were there already'}")
     return 0

@@ -20,8 +20,8 @@ def _of(module: str, verb: str, options: str) -> tuple[Callable, Callable]:
     """A verb and its options, from their module of this package: loaded when they are used."""
 
     def late(name: str) -> Callable:
-        def call(given: Any) -> Any:
-            return getattr(importlib.import_module(f"mrkolla.cli.{module}"), name)(given)
+        def call(argument: Any) -> Any:
+            return getattr(importlib.import_module(f"mrkolla.cli.{module}"), name)(argument)
 
         return call
 
@@ -190,9 +190,9 @@ VERBS: dict[str, tuple[Callable, Callable, str, str]] = {
 
 def parser(only: str | None = None) -> Parser:
     """The parser of the whole command line; with ``only``, that verb alone is loaded and has its options."""
-    whole = Parser(prog="mrkolla", description="Multi-region OpenStack with Kolla over a measured WAN.")
-    whole.add_argument("--version", action="version", version=f"mrkolla {__version__}")
-    verbs = whole.add_subparsers(dest="verb", metavar="VERB", required=True)
+    command_line = Parser(prog="mrkolla", description="Multi-region OpenStack with Kolla over a measured WAN.")
+    command_line.add_argument("--version", action="version", version=f"mrkolla {__version__}")
+    verbs = command_line.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, (function, add, does, example) in VERBS.items():
         verb = verbs.add_parser(
             name,
@@ -204,7 +204,7 @@ def parser(only: str | None = None) -> Parser:
         if only in (None, name):
             add(verb)
         verb.set_defaults(function=function)
-    return whole
+    return command_line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -220,8 +220,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         from mrkolla.experiment.script import guarded
 
-        given = sys.argv[1:] if argv is None else argv
-        args = parser(next((word for word in given if word in VERBS), "")).parse_args(given)
+        words = sys.argv[1:] if argv is None else argv
+        args = parser(next((word for word in words if word in VERBS), "")).parse_args(words)
     finally:
         signal.signal(signal.SIGINT, before)
     sys.exit(guarded(lambda: _call(args)))

@@ -17,6 +17,6 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def plugins(args: argparse.Namespace) -> int:
     """List the testbeds, tools, WAN drivers and releases that are installed, and why one cannot be used."""
-    rows = [[getattr(origin, column) for column in COLUMNS] for one in REGISTRIES for origin in one.origins()]
+    rows = [[getattr(origin, column) for column in COLUMNS] for registry in REGISTRIES for origin in registry.origins()]
     show(args, plugins=Listing("Plug-ins", COLUMNS, rows))
     return 0

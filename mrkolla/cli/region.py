@@ -75,25 +75,25 @@ def change(args: argparse.Namespace) -> int:
     with _opened(args) as (cloud, folder):
         if args.action == "join":
             shape = ("control", "network", "compute", "compute_driver", "fake_computes")
-            given = {name: getattr(args, name) for name in shape}
-            done = membership.join(cloud, args.name, file=args.fragment, deploy_rtt_ms=args.deploy_rtt, **given)
+            values = {name: getattr(args, name) for name in shape}
+            record = membership.join(cloud, args.name, file=args.fragment, deploy_rtt_ms=args.deploy_rtt, **values)
         elif args.action == "leave":
-            done = membership.leave(cloud, args.name, force=args.force)
+            record = membership.leave(cloud, args.name, force=args.force)
         else:
             _list(args, cloud)
             return 0
         if folder is not None:
-            membership.keep(folder, done)
-    if not done.get("already"):
-        parts = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in done["parts_s"].items())
-        print(f"{done['region']}: {done['what']} in {done['seconds']:.0f} s ({parts})")
+            membership.keep(folder, record)
+    if not record.get("already"):
+        parts = ", ".join(f"{what} {seconds:.0f} s" for what, seconds in record["parts_s"].items())
+        print(f"{record['region']}: {record['what']} in {record['seconds']:.0f} s ({parts})")
         if folder is not None:
             print(folder.path / membership.FILE)
     return 0
 
 
 def _list(args: argparse.Namespace, cloud: Any) -> None:
-    """A row for each region: the AR, those there are, those on their way, those of the file that left."""
+    """A row for each region: the AR, the OSRs that are deployed, then those on their way and those that left."""
     members = cloud.members.all()
     hosts = cloud.testbed.running(cloud.experiment)
     rows = []

@@ -75,24 +75,24 @@ def compare(args: argparse.Namespace) -> int:
     return CHANGED if len(comparison.changes) else 0
 
 
-def _show(found: Comparison, args: argparse.Namespace, names: str, more: dict[str, Any]) -> None:
+def _show(comparison: Comparison, args: argparse.Namespace, names: str, extra: dict[str, Any]) -> None:
     from mrkolla.results.comparison import grid, verdict
     from mrkolla.results.tables import render
 
     if args.format == "json":
-        print_json(found.to_dict() | more)
+        print_json(comparison.to_dict() | extra)
         return
     print(names)
-    for key, one, two in found.differences:
-        print(f"differs: {key}: {one} | {two}")
-    shown = grid(found, everything=args.all)
+    for key, value_a, value_b in comparison.differences:
+        print(f"differs: {key}: {value_a} | {value_b}")
+    shown = grid(comparison, everything=args.all)
     if shown.rows:
         print(f"\n{render(shown.rich())}")
-    for letter, only in (("A", found.only_a), ("B", found.only_b)):
+    for letter, only in (("A", comparison.only_a), ("B", comparison.only_b)):
         if only:
             rest = f" and {len(only) - 3} more" if len(only) > 3 else ""
             print(f"only in {letter}: {', '.join(only[:3])}{rest}")
-    print(verdict(found))
+    print(verdict(comparison))
 
 
 def reproduce_options(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +120,7 @@ def reproduce(args: argparse.Namespace) -> int:
         runs = [stack.enter_context(opened(args.results, name)) for name in args.runs]
         shapes = beside(args.study, runs)
     if args.format == "json":
-        rows = [one.to_dict() for one in shapes]
+        rows = [shape.to_dict() for shape in shapes]
         print_json({"study": args.study, "shapes": rows, "notes": notes(args.study, shapes)})
         return 0
     print(render(grid(args.study, shapes).rich()))
@@ -217,16 +217,20 @@ def _report_joined(args: argparse.Namespace) -> int:
     if RunFolder.marked(out):
         raise InputError(f"{out}: is a run folder: give another for the report of several runs")
     with ExitStack() as stack:
-        found = joined.join([stack.enter_context(opened(args.results, name)) for name in args.runs])
-        path = joined.write(found, out)
+        statistics = joined.join([stack.enter_context(opened(args.results, name)) for name in args.runs])
+        path = joined.write(statistics, out)
     if args.format == "json":
-        tables = {"runs": found.runs, "over": found.over, "operations": found.named(found.analysis.fits)}
-        rows = {n: one.astype(object).where(one.notna(), None).to_dict("records") for n, one in tables.items()}
-        print_json({"report": path, "remarks": found.remarks, **rows})
+        tables = {
+            "runs": statistics.runs,
+            "over": statistics.over,
+            "operations": statistics.named(statistics.analysis.fits),
+        }
+        rows = {n: table.astype(object).where(table.notna(), None).to_dict("records") for n, table in tables.items()}
+        print_json({"report": path, "remarks": statistics.remarks, **rows})
         return 0
-    for grid in (joined.runs_grid(found), joined.over_grid(found), joined.each_grid(found, brief=True)):
+    for grid in (joined.runs_grid(statistics), joined.over_grid(statistics), joined.each_grid(statistics, brief=True)):
         print(render(grid.rich()))
-    for remark in found.remarks:
+    for remark in statistics.remarks:
         print(remark)
     print(path)
     return 0
@@ -250,10 +254,10 @@ def bundle(args: argparse.Namespace) -> int:
     from mrkolla.results.bundling import bundle as bundled
 
     run = RunFolder.find(args.results, args.run)
-    made = bundled(run, args.output, secrets=secrets_of(run), logs=args.logs)
-    for name in made.left_out:
+    archive = bundled(run, args.output, secrets=secrets_of(run), logs=args.logs)
+    for name in archive.left_out:
         print(f"left out: {name}")
-    print(f"{made.path} ({len(made.files)} files, {made.path.stat().st_size / 1e6:.1f} MB)")
+    print(f"{archive.path} ({len(archive.files)} files, {archive.path.stat().st_size / 1e6:.1f} MB)")
     return 0
 
 
@@ -284,7 +288,7 @@ def secrets_of(run: RunFolder) -> list[str]:
 
 @contextmanager
 def opened(results: Path, run: str | None, keep: bool = False) -> Iterator[RunFolder]:
-    """A run by name, folder or archive. An archive is unpacked: beside itself with ``keep``, else for the while."""
+    """A run by name, folder or archive. An archive is unpacked: with ``keep`` beside itself, else for a while."""
     if run is None or not run.endswith(_ARCHIVES):
         yield RunFolder.find(results, run)
         return

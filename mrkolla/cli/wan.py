@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mrkolla.cloud.deployed import DeployedCloud
     from mrkolla.wan import Asked
 
-#: What is said of a link inside a region that is not up.
+#: The state of a link inside a region that is not up.
 _NOT_UP = "not up: the sweep brings it up, or `mrkolla wan start`"
 #: The actions that change the links.
 WRITES = ("set", "start", "stop")

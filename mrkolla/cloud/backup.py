@@ -2,7 +2,7 @@
 
 All of it comes over SSH from the hosts, so that it is the same on every testbed. Unless secrets are asked for, none is
 written: passwords are blanked, files with keys and rows of tables that hold secrets are left out, and the manifest says
-what was. Nothing of a backup is there under its name before all of it is.
+what was. A backup gets its name once it is complete.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def backup(
         CheckError: there is no cloud, or it is paused.
         LackError: the disk has too little room, or no host gave anything. Nothing is left then.
     """
-    wanted = [cloud.region(name) for name in dict.fromkeys(regions)] or cloud.regions
+    selection = [cloud.region(name) for name in dict.fromkeys(regions)] or cloud.regions
     if target.exists():
         raise InputError(f"{target}: is there already: name a folder that is not")
     up = cloud.testbed.running(cloud.experiment)
@@ -111,18 +111,20 @@ def backup(
     if cloud.testbed.paused(cloud.experiment.name):
         raise CheckError(f"the cloud '{cloud.experiment.name}' is paused: 'mrkolla resume' lets it go on")
     with _making(target, cloud.experiment.name) as folder:
-        manifest = _Maker(cloud, folder, wanted, with_secrets).made(up, target)
+        manifest = _Maker(cloud, folder, selection, with_secrets).made(up, target)
     cloud.progress.note(_told(manifest, target))
     return manifest
 
 
 @contextmanager
 def _making(target: Path, name: str) -> Iterator[Path]:
-    """A folder (mode 0700) to be filled inside, which is ``target`` in the end, or nothing; killed ones are removed."""
+    """A new folder (mode 0700) to fill: it becomes ``target``, or is removed. What killed backups left goes first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".tmp-backup-{name}-"
-    for left in target.parent.glob(f"{prefix}????????"):  # this process holds the cloud's lock: nobody else fills it
-        shutil.rmtree(left)
+    for leftover in target.parent.glob(
+        f"{prefix}????????"
+    ):  # this process holds the cloud's lock: nobody else fills it
+        shutil.rmtree(leftover)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         yield folder
@@ -134,10 +136,10 @@ def _making(target: Path, name: str) -> Iterator[Path]:
 
 
 def _told(manifest: dict[str, Any], target: Path) -> str:
-    size = sum(one["bytes"] for one in manifest["files"]) / 1e6
+    size = sum(file["bytes"] for file in manifest["files"]) / 1e6
     kind = "with secrets" if manifest["secrets"] else "without secrets"
-    left = f", {len(manifest['left_out'])} things left out" if manifest["left_out"] else ""
-    return f"backup, {kind}: {target}: {len(manifest['files'])} files, {size:.1f} MB{left} ({MANIFEST} says which)"
+    omissions = f", {len(manifest['left_out'])} things left out" if manifest["left_out"] else ""
+    return f"backup, {kind}: {target}: {len(manifest['files'])} files, {size:.1f} MB{omissions} ({MANIFEST} says which)"
 
 
 class _Maker:
@@ -146,9 +148,9 @@ class _Maker:
     def __init__(self, cloud: DeployedCloud, folder: Path, regions: list[Region], with_secrets: bool) -> None:
         self._cloud, self._folder, self._regions, self._with_secrets = cloud, folder, regions, with_secrets
         self._since = shell.interruptions()
-        known = cloud.passwords()
-        self._password = known["database_password"]
-        self._secrets = passwords.values(known)
+        credentials = cloud.passwords()
+        self._password = credentials["database_password"]
+        self._secrets = passwords.values(credentials)
         self._blanks = None if with_secrets else Blanks(self._secrets)
         self._kinds = (CONFIGURATION, LOGS, KEYS) if with_secrets else (CONFIGURATION, LOGS)
 
@@ -159,21 +161,23 @@ class _Maker:
         for region, host in hosts:
             if not up.get(host.name, True):
                 whole.failed.append(_failure(region, host, "all", "the host is down: 'mrkolla start' starts it"))
-        asked = [one for one in hosts if up.get(one[1].name, True)]
+        candidates = [pair for pair in hosts if up.get(pair[1].name, True)]
         with cloud.progress.step("cloud", "what there is to back up"), ThreadPoolExecutor(_AT_ONCE) as pool:
-            sizes = dict(zip(asked, pool.map(lambda one: self._size(one[0], one[1], whole), asked), strict=True))
-        there = [one for one in asked if sizes[one] is not None]
+            sizes = dict(
+                zip(candidates, pool.map(lambda one: self._size(one[0], one[1], whole), candidates), strict=True)
+            )
+        sources = [pair for pair in candidates if sizes[pair] is not None]
         control = {
-            region.name: (region, host) for region, host in reversed(there) if host in region.with_role("control")
+            region.name: (region, host) for region, host in reversed(sources) if host in region.with_role("control")
         }
         databases = list(control.values())
-        need = sum(sum((sizes[one] or {}).values()) for one in there)
+        need = sum(sum((sizes[pair] or {}).values()) for pair in sources)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             need += sum(pool.map(lambda one: self._database_size(*one), databases))
         _need_room(self._folder, need, target)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            tasks = [partial(self._databases, *one) for one in databases]
-            tasks += [partial(self._host, *one, list(sizes[one] or ())) for one in there]
+            tasks = [partial(self._databases, *pair) for pair in databases]
+            tasks += [partial(self._host, *pair, list(sizes[pair] or ())) for pair in sources]
             for part in pool.map(lambda task: task(), tasks):
                 whole += part
         whole.failed.sort(key=lambda one: (one["region"], one["host"], one["what"]))
@@ -184,14 +188,14 @@ class _Maker:
             with _kept(self._folder / "passwords.yml") as out:
                 out.write(data)
             whole.files.append(self._entry(self._folder / "passwords.yml"))
-        manifest = self._manifest(whole, made_of(host for _, host in there))
+        manifest = self._manifest(whole, made_of(host for _, host in sources))
         with _kept(self._folder / MANIFEST) as out:
             out.write(f"{json.dumps(manifest, indent=2)}\n".encode())
         if not self._with_secrets:
             try:
                 assert_no_secrets(self._folder, self._secrets, of=target)
-            except CheckError as found:
-                raise CheckError(f"no backup was kept: {found}") from None
+            except CheckError as error:
+                raise CheckError(f"no backup was kept: {error}") from None
         for failed in whole.failed:
             cloud.progress.warn(f"not in the backup: {_of([failed])}")
         return manifest
@@ -232,8 +236,8 @@ class _Maker:
     def _size(self, region: Region, host: Host, whole: _Part) -> dict[str, int] | None:
         """Bytes of each kind of thing that the host has; None, and a failure, where it does not say."""
         try:
-            said = {kind: self._ask(host, _SIZE_IF_THERE if kind == KEYS else _SIZE, kind) for kind in self._kinds}
-            return {kind: int(size) for kind, size in said.items() if size}
+            answers = {kind: self._ask(host, _SIZE_IF_THERE if kind == KEYS else _SIZE, kind) for kind in self._kinds}
+            return {kind: int(size) for kind, size in answers.items() if size}
         except (LackError, ValueError) as silent:
             whole.failed.append(_failure(region, host, "all", silent))
             return None
@@ -306,14 +310,14 @@ class _Maker:
             part.files.append(self._entry(path))
 
     def _cleaned(self, name: PurePosixPath, data: io.BufferedIOBase) -> Iterator[bytes]:
-        """A file in pieces without secrets; raises _Secret where it is one, or cannot be looked through."""
+        """A file in pieces without secrets. Raises _Secret where all of it is one, or it cannot be looked through."""
         assert self._blanks is not None
         if _SECRET_FILE.search(name.name):
             raise _Secret("its name says that it is a secret")
         rest = b""
         while piece := data.read(_PIECE):
-            whole, end, rest = (rest + piece).rpartition(b"\n")
-            yield self._clean(whole + end)
+            lines, end, rest = (rest + piece).rpartition(b"\n")
+            yield self._clean(lines + end)
         yield self._clean(rest)
 
     def _clean(self, lines: bytes) -> bytes:
@@ -396,7 +400,9 @@ def _failure(region: Region, host: Host, what: str, why: object) -> dict[str, An
 
 def _of(failed: Sequence[dict[str, Any]]) -> str:
     """Failures in words."""
-    return "; ".join(f"{one['region']}, {one['host']}, {one['what']}: {one['why']}" for one in failed)
+    return "; ".join(
+        f"{failure['region']}, {failure['host']}, {failure['what']}: {failure['why']}" for failure in failed
+    )
 
 
 def _left(what: object, why: str) -> dict[str, Any]:

@@ -40,36 +40,36 @@ def memory_mib(region: Region) -> float:
 
 def record(folder: RunFolder, cloud: DeployedCloud, number: int, seconds: float | None) -> None:
     """Add to ``computes.json`` what ``number`` fake computes in each OSR take; ``seconds`` until they were there."""
-    kept = [one for one in folder.read_json(FILE, []) if one["computes"] != number]
+    entries = [entry for entry in folder.read_json(FILE, []) if entry["computes"] != number]
     for region in cloud.regions:
         if region.kind == OSR:
             memory = round(memory_mib(region), 1)
-            kept.append({"region": region.name, "computes": number, "seconds": seconds, "memory_mib": memory})
-    folder.write_json(FILE, sorted(kept, key=lambda one: (one["region"], one["computes"])))
+            entries.append({"region": region.name, "computes": number, "seconds": seconds, "memory_mib": memory})
+    folder.write_json(FILE, sorted(entries, key=lambda one: (one["region"], one["computes"])))
 
 
 def grid(folder: RunFolder) -> Grid:
     """``computes.json`` for people: each number, and what one compute more costs (least squares over the numbers)."""
     entries = folder.read_json(FILE, [])
     rows = []
-    for name in sorted({one["region"] for one in entries}):
-        own = [one for one in entries if one["region"] == name]
-        numbers, memory = [one["computes"] for one in own], [one["memory_mib"] for one in own]
-        slope = f"{np.polyfit(numbers, memory, 1)[0]:.0f}" if len(own) > 1 else ""
-        for place, one in enumerate(own):
-            before = own[place - 1] if place else None
-            added = one["computes"] - before["computes"] if before else 0
-            each = f"{one['seconds'] / added:.1f}" if before and one["seconds"] is not None else ""
-            took = f"{one['seconds']:.0f}" if one["seconds"] is not None else ""
-            rows.append([name, str(one["computes"]), f"{one['memory_mib']:.0f}", slope, took, each])
+    for name in sorted({entry["region"] for entry in entries}):
+        group = [entry for entry in entries if entry["region"] == name]
+        numbers, memory = [entry["computes"] for entry in group], [entry["memory_mib"] for entry in group]
+        slope = f"{np.polyfit(numbers, memory, 1)[0]:.0f}" if len(group) > 1 else ""
+        for place, entry in enumerate(group):
+            before = group[place - 1] if place else None
+            added = entry["computes"] - before["computes"] if before else 0
+            each = f"{entry['seconds'] / added:.1f}" if before and entry["seconds"] is not None else ""
+            took = f"{entry['seconds']:.0f}" if entry["seconds"] is not None else ""
+            rows.append([name, str(entry["computes"]), f"{entry['memory_mib']:.0f}", slope, took, each])
     head = ["region", "fake computes", "memory (MiB)", "MiB a compute", "seconds to add", "seconds a compute"]
     return Grid("Fake computes", head, rows, frozenset(range(1, 6)), frozenset((0,)))
 
 
 def sentences(folder: RunFolder) -> list[str]:
     """``computes.json`` in words, for the top of the report."""
-    found = [row for row in grid(folder).rows if row[3]]
-    last = {row[0]: row for row in found}
+    rows = [row for row in grid(folder).rows if row[3]]
+    last = {row[0]: row for row in rows}
     return [
         f"{name}: {row[1]} fake computes, {row[2]} MiB in all; one more costs {row[3]} MiB"
         + (f" and {row[5]} s" if row[5] else "")

@@ -7,6 +7,7 @@ middle of one, or between two points, finds out what must be configured anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,33 +40,28 @@ def _read(cloud: DeployedCloud) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _write(cloud: DeployedCloud, in_force: Keystone, pending: Keystone | None, computes: int | None) -> None:
+def _write(cloud: DeployedCloud, in_force: Sequence[Keystone], computes: int | None) -> None:
     path = _file(cloud)
-    content = {
-        "keystone": in_force.model_dump(),
-        "pending": pending.model_dump() if pending else None,
-        "fake_computes": computes,
-    }
+    content = {"keystone": [keystone.model_dump() for keystone in in_force], "fake_computes": computes}
     files.write(path, json.dumps(content, indent=1) + "\n")
 
 
 def in_force(cloud: DeployedCloud) -> list[Keystone]:
-    """What is configured: the experiment's own settings until a sweep changed them; two where a change was cut off."""
-    known = _read(cloud)
-    if not known:
-        return [cloud.experiment.keystone]
-    return [Keystone(**known[name]) for name in ("keystone", "pending") if known[name] is not None]
+    """What is configured: the experiment's own settings until a sweep changed them. Where changes were cut off, theirs
+    follow: any part of them may be in force."""
+    settings = _read(cloud)
+    return [Keystone(**keystone) for keystone in settings["keystone"]] if settings else [cloud.experiment.keystone]
 
 
 def needed(cloud: DeployedCloud, wanted: Keystone) -> list[Reconfiguration]:
     """What takes the cloud from what is in force to ``wanted``, the AR's first."""
-    found: dict[str, Reconfiguration] = {}
+    needs: dict[str, Reconfiguration] = {}
     for before in in_force(cloud):
-        for one in reconfigurations(before, wanted):
-            known = found.get(one.kind, Reconfiguration(one.kind, ()))
-            tags = tuple(dict.fromkeys([*known.tags, *one.tags]))
-            found[one.kind] = Reconfiguration(one.kind, tags, known.new_passwords or one.new_passwords)
-    return sorted(found.values(), key=lambda one: one.kind)
+        for need in reconfigurations(before, wanted):
+            base = needs.get(need.kind, Reconfiguration(need.kind, ()))
+            tags = tuple(dict.fromkeys([*base.tags, *need.tags]))
+            needs[need.kind] = Reconfiguration(need.kind, tags, base.new_passwords or need.new_passwords)
+    return sorted(needs.values(), key=lambda one: one.kind)
 
 
 def configure(cloud: DeployedCloud, wanted: Keystone, fake_computes: int | None = None) -> Changed:
@@ -75,21 +71,21 @@ def configure(cloud: DeployedCloud, wanted: Keystone, fake_computes: int | None 
     than there is changes nothing. Raises DeployError when a run of Kolla fails (one that adds
     computes waits until all of them are registered), CheckError when services stay away.
     """
-    there = _read(cloud).get("fake_computes")
-    more = fake_computes is not None and fake_computes > (there or _of_file(cloud))
-    computes = fake_computes if more else there
+    count = _read(cloud).get("fake_computes")
+    growth = fake_computes is not None and fake_computes > (count or _of_file(cloud))
+    computes = fake_computes if growth else count
     needs = needed(cloud, wanted)
-    if not needs and not more:
+    if not needs and not growth:
         return Changed()
-    _write(cloud, in_force(cloud)[0], wanted, there)
+    _write(cloud, list(dict.fromkeys([*in_force(cloud), wanted])), count)
     cloud.write_plan(experiment=cloud.experiment.with_keystone(wanted.model_dump()).with_fake_computes(computes))
     for need in needs:
         _run(cloud, need.kind, need.arguments())
-    if more:
+    if growth:
         _run(cloud, OSR, list(MORE_COMPUTES))
     cloud.wait_ready()
-    _write(cloud, wanted, None, computes)
-    return Changed(any(need.new_passwords for need in needs), computes if more else None)
+    _write(cloud, [wanted], computes)
+    return Changed(any(need.new_passwords for need in needs), computes if growth else None)
 
 
 def _of_file(cloud: DeployedCloud) -> int:

@@ -81,13 +81,13 @@ class Databases:
         """The rows that a statement gives. Raises LackError."""
         argv = self._argv(_SERVER, "--batch", "--skip-column-names")
         with self._reading(argv, statement.encode(), _ASK_S) as stream:
-            said = stream.read().decode()
-        return [line.split("\t") for line in said.splitlines()]
+            text = stream.read().decode()
+        return [line.split("\t") for line in text.splitlines()]
 
     def size(self) -> int:
         """About how many bytes they take. Raises LackError."""
-        told = self.ask(f"SELECT SUM(data_length + index_length) FROM information_schema.tables WHERE {_OURS}")
-        return int(told[0][0]) if told and told[0][0] != "NULL" else 0
+        rows = self.ask(f"SELECT SUM(data_length + index_length) FROM information_schema.tables WHERE {_OURS}")
+        return int(rows[0][0]) if rows and rows[0][0] != "NULL" else 0
 
     def dump(self, write: Callable[[bytes], object], blanks: Blanks | None, say: Callable[[str], None]) -> Dump:
         """Hand the dump to ``write``, piece by piece; without secrets where there are ``blanks``.
@@ -102,45 +102,45 @@ class Databases:
         if not columns:
             raise LackError(f"{self._host.name}: there is no database in its MariaDB")
         secret = _secret(columns) if blanks else {}
-        found = Dump()
+        dump = Dump()
         for database, table, _ in columns:
-            found.rows.setdefault(database, {})[table] = 0
+            dump.rows.setdefault(database, {})[table] = 0
         if secret:
-            each = [f"SELECT '{one}', COUNT(*) FROM `{one.replace('.', '`.`', 1)}`" for one in secret]
+            each = [f"SELECT '{name}', COUNT(*) FROM `{name.replace('.', '`.`', 1)}`" for name in secret]
             counts = self.ask(" UNION ALL ".join(each))
-            found.left_out += [(name, int(count), secret[name]) for name, count in counts if int(count)]
+            dump.left_out += [(name, int(count), secret[name]) for name, count in counts if int(count)]
         argv = self._argv(
-            _DUMPER, *_OPTIONS, *(f"--ignore-table-data={name}" for name in secret), "--databases", *found.rows
+            _DUMPER, *_OPTIONS, *(f"--ignore-table-data={name}" for name in secret), "--databases", *dump.rows
         )
         dropped: Counter[str] = Counter()
         with self._reading(argv, b"", _DUMP_S) as stream:
             last = b""
             for database, table, line in _located(stream, say):
-                kept = line
+                output = line
                 if table and blanks:
-                    kept = blanks.known(line)
-                    if blanks.suspicious(kept):
+                    output = blanks.known(line)
+                    if blanks.suspicious(output):
                         dropped[f"{database}.{table}"] += 1
                         continue
                 if table:
-                    found.rows[database][table] += 1
-                write(kept)
+                    dump.rows[database][table] += 1
+                write(output)
                 last = line
         if not last.startswith(_END):
             raise LackError(f"{self._host.name}: the dump of its databases was cut off")
-        found.left_out += [(name, count, "they look like secrets") for name, count in sorted(dropped.items())]
-        return found
+        dump.left_out += [(name, count, "they look like secrets") for name, count in sorted(dropped.items())]
+        return dump
 
 
 def _secret(columns: list[list[str]]) -> dict[str, str]:
     """Each table (DATABASE.TABLE) that may hold secrets, and why."""
-    found: dict[str, str] = {}
+    tables: dict[str, str] = {}
     for database, table, column in columns:
         if _SECRET_TABLE.search(table):
-            found.setdefault(f"{database}.{table}", "the table may hold secrets")
+            tables.setdefault(f"{database}.{table}", "the table may hold secrets")
         elif _SECRET_COLUMN.search(column):
-            found.setdefault(f"{database}.{table}", f"its column {column} may hold secrets")
-    return found
+            tables.setdefault(f"{database}.{table}", f"its column {column} may hold secrets")
+    return tables
 
 
 def _located(lines: Iterable[bytes], say: Callable[[str], None]) -> Iterator[tuple[str, str, bytes]]:

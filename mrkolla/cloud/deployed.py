@@ -127,9 +127,9 @@ class DeployedCloud:
         journal = self.folder / "journal.jsonl"
         if not journal.exists():
             return False
-        done = {step.name for step in read_steps(journal) if step.state == "done"}
+        steps = {step.name for step in read_steps(journal) if step.state == "done"}
         hosts = self._running()
-        return {f"kolla {r.name}" for r in self.regions} <= done and bool(hosts) and all(hosts.values())
+        return {f"kolla {r.name}" for r in self.regions} <= steps and bool(hosts) and all(hosts.values())
 
     def _running(self, without: str | None = None) -> dict[str, bool]:
         """Each host and whether it runs, but for those of regions on their way in or out, and of ``without``."""
@@ -167,7 +167,7 @@ class DeployedCloud:
 
     @property
     def _feeds(self) -> bool:
-        """Whether hosts get built images from a registry of the cloud's own, for which a file of them will do."""
+        """Whether hosts get built images from a registry of the cloud's own, which can be fed from a file of them."""
         return self.testbed.feeds
 
     def build(self) -> tuple[KollaEnv, Path | None]:
@@ -189,15 +189,15 @@ class DeployedCloud:
         def container_images() -> Path:
             with self.progress.step("images", f"container images of {self.release.name}") as step:
                 make = archive.ensure if self._feeds else images.ensure
-                return make(self.release, made.result, log / "images.log", step.detail)
+                return make(self.release, environment_task.result, log / "images.log", step.detail)
 
-        # The images take longest: the others have what cores these leave, and these wait for what they need of them.
+        # The images take longest, so the other tasks yield the cores to them. The images wait for Kolla's environment.
         with ThreadPoolExecutor(3, initializer=shell.step_back) as rest, ThreadPoolExecutor(1) as pool:
-            made = rest.submit(environment)
+            environment_task = rest.submit(environment)
             built = pool.submit(container_images) if self.experiment.images.source == "build" else None
-            for task in (made, rest.submit(host_root), rest.submit(guest_image)):
+            for task in (environment_task, rest.submit(host_root), rest.submit(guest_image)):
                 task.result()
-            return made.result(), built.result() if built else None
+            return environment_task.result(), built.result() if built else None
 
     def reserve(self, built: Path | None, say: Callable[[str], None]) -> None:
         """Have the hosts up, and the images that were ``built`` in their reach.
@@ -228,8 +228,8 @@ class DeployedCloud:
 
     def identity(self) -> dict[str, tuple[str, str]]:
         """The internal and the public URL of the Keystone of each OSR that has one."""
-        own = [region for region in self.osrs if places.has_own(self.experiment, region)]
-        return {region.name: places.urls(self.experiment, region, self.admin) for region in own}
+        regions = [region for region in self.osrs if places.has_own(self.experiment, region)]
+        return {region.name: places.urls(self.experiment, region, self.admin) for region in regions}
 
     @property
     def accelerated(self) -> bool:
@@ -239,8 +239,8 @@ class DeployedCloud:
     def ways(self) -> dict[str, str]:
         """Which way the run that deployed each region took: accelerated or stock (:mod:`mrkolla.kolla.accelerate`)."""
         steps = {step.name: step.result or {} for step in read_steps(self.folder / "journal.jsonl")}
-        found = {region.name: steps.get(f"kolla {region.name}", {}).get("way") for region in self.regions}
-        return {name: way for name, way in found.items() if way}
+        ways = {region.name: steps.get(f"kolla {region.name}", {}).get("way") for region in self.regions}
+        return {name: way for name, way in ways.items() if way}
 
     def certify(self, env: KollaEnv) -> None:
         """Kolla's own certificates for the AR's public address, made once a cloud; its CA goes to every region."""
@@ -356,11 +356,11 @@ class DeployedCloud:
                 host = placed.host
                 argv = ["docker", "exec", "kolla_toolbox", "sh", "-c", script]
                 try:
-                    said = remote.run(host, argv, timeout=60, check=False).stdout
+                    text = remote.run(host, argv, timeout=60, check=False).stdout
                 except LackError as silent:
-                    said = str(silent)
+                    text = str(silent)
                 self.logs.mkdir(parents=True, exist_ok=True)
-                (self.logs / f"services-{host.name}.log").write_text(self.progress.clean(said))
+                (self.logs / f"services-{host.name}.log").write_text(self.progress.clean(text))
         self.progress.note(f"errors of the services: {self.logs}/services-*.log")
 
     def checked(self) -> Report:
@@ -386,13 +386,13 @@ class DeployedCloud:
         """
         self.testbed.refuse_other(self.experiment.name)
         state, every = self.folder / "wan", self.members.in_force(self.given, pending=True)
-        wanted = only
-        if wanted is None:
-            wanted = {region.name for region in self.members.in_force(self.given).regions} | links_up(state)
-        links: list[LocalLink | PlainLink] = [link for link in self.testbed.links(every) if link.osr in wanted]
-        links += [link for link in self.inside() if split(link.admin)[0] in wanted]
+        names = only
+        if names is None:
+            names = {region.name for region in self.members.in_force(self.given).regions} | links_up(state)
+        links: list[LocalLink | PlainLink] = [link for link in self.testbed.links(every) if link.osr in names]
+        links += [link for link in self.inside() if split(link.admin)[0] in names]
         # A host of a region that joins meanwhile is no end of these links.
-        ends = [region for region in self.testbed.regions(every) if region.kind == AR or region.name in wanted]
+        ends = [region for region in self.testbed.regions(every) if region.kind == AR or region.name in names]
         return open_links(links, state, self.experiment.wan.driver, self.ends(ends))
 
     def inside(self) -> list[PlainLink]:
@@ -414,7 +414,7 @@ class DeployedCloud:
         """Remove the networks and links of synthetic regions, if there are any. Raises WanError for what remains."""
         file = self.synthetic / "links.json"
         if file.exists():
-            links = [LocalLink(**one) for one in json.loads(file.read_text())]
+            links = [LocalLink(**entry) for entry in json.loads(file.read_text())]
             Wan(links, self.synthetic).stop()
             self.testbed.remove_synthetic(self.experiment.name)
             shutil.rmtree(self.synthetic)
@@ -459,18 +459,18 @@ class DeployedCloud:
             raise InputError(f"fault {asked.do}: {wrong[0]}: {wrong[1]}")
         deadline = self.testbed.deadline(self.experiment)
         if deadline is not None and time.time() + asked.lasts_s > deadline:
-            left = max(0.0, deadline - time.time())
-            raise InputError(f"{asked.told()}: the hosts are taken away in {left:.0f} s: make it shorter")
+            rest_s = max(0.0, deadline - time.time())
+            raise InputError(f"{asked.told()}: the hosts are taken away in {rest_s:.0f} s: make it shorter")
         self.need_running()
         self.settle_faults()
-        with faults.held(faults.make(asked, self.scene()), self._faults, ready) as it:
+        with faults.held(faults.make(asked, self.scene()), self._faults, ready) as hold:
             self.progress.note(f"{asked.told()}: seen to have begun")
-            yield it
+            yield hold
 
     def foresee_faults(self, asked: Sequence[FaultOptions]) -> None:
         """Raise InputError for a fault that cannot be in this cloud: a service or host that is not there."""
-        for one in asked:
-            faults.make(one, self.scene()).acts()
+        for entry in asked:
+            faults.make(entry, self.scene()).acts()
 
     @property
     def _faults(self) -> Path:
@@ -482,14 +482,14 @@ class DeployedCloud:
 
     def need_whole(self, what: str) -> None:
         """Raise InputError while a fault is in force: ``what`` would not know what it works on."""
-        if there := [record for record in self.faults() if record.lives()]:
-            raise InputError(f"{what}: {there[0].told} is in force since {there[0].since()}: let it end first")
+        if records := [record for record in self.faults() if record.lives()]:
+            raise InputError(f"{what}: {records[0].told} is in force since {records[0].since()}: let it end first")
         self.settle_faults()
 
     def settle_faults(self, *, every: bool = False) -> None:
         """Take back what is left of faults whose process is gone (with ``every``: of all). Raises FaultError."""
-        for told in faults.settle(self._faults, self._hosts(), remote.popen, every=every):
-            self.progress.note(f"{told}: taken back")
+        for fault in faults.settle(self._faults, self._hosts(), remote.popen, every=every):
+            self.progress.note(f"{fault}: taken back")
 
     def end_faults(self, regions: Sequence[str] = ()) -> list[str]:
         """End the faults in force, of ``regions`` alone if any are named, whichever process holds them; in words."""

@@ -12,7 +12,7 @@ from mrkolla.kolla.names import need_known
 
 
 def deploy(cloud: DeployedCloud, *, fresh: bool = False) -> None:
-    """Hosts and n+1 runs; what is done already is left alone, and what the cache has the same of is brought back.
+    """Hosts and n+1 runs. What is done already is left alone; where the cache has the same cloud, it is brought back.
 
     With ``fresh`` nothing is brought back. Raises DeployError, LackError, InputError, CheckError.
     """

@@ -18,7 +18,7 @@ _AT_ONCE = 16
 def made_of(hosts: Iterable[remote.Host]) -> dict[str, dict[str, Any]]:
     """Host -> what it says of itself (the keys of :mod:`mrkolla.cloud.made_of_agent`), or ``unknown``: why it does not.
 
-    The containers are those that run; ``processes`` of one counts those by name, its workers among them.
+    The containers are those that run; ``processes`` of one: how many of each name it has, its workers among them.
     """
     code = Path(made_of_agent.__file__).read_text(encoding="utf-8")
 

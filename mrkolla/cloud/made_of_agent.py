@@ -36,9 +36,9 @@ _PYTHONS = ("/var/lib/kolla/venv/bin/python", "python3")
 def ran(*argv):
     """What a command printed; None when it failed."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=40, check=False)
-        if done.returncode == 0:
-            return done.stdout.decode(errors="replace").strip()
+        process = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=40, check=False)
+        if process.returncode == 0:
+            return process.stdout.decode(errors="replace").strip()
     return None
 
 
@@ -58,61 +58,64 @@ def containers():
         return {}
     form = '{"name":{{json .Name}},"image":{{json .Config.Image}},"digest":{{json .Image}},"pid":{{.State.Pid}}}'
     lines = (ran("docker", "inspect", "--format", form, *names) or "").splitlines()
-    return {one.pop("name").lstrip("/"): one for one in sorted(map(json.loads, lines), key=lambda one: one["name"])}
+    return {
+        container.pop("name").lstrip("/"): container
+        for container in sorted(map(json.loads, lines), key=lambda one: one["name"])
+    }
 
 
 def children():
     """Process -> (its name, its children)."""
-    found = {}
+    tree = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         stat = text(f"/proc/{pid}/stat")
         if stat:
             name, _, rest = stat[stat.index("(") + 1 :].rpartition(")")
-            found.setdefault(int(rest.split()[1]), []).append((int(pid), name))
-    return found
+            tree.setdefault(int(rest.split()[1]), []).append((int(pid), name))
+    return tree
 
 
 def processes(pid, tree):
     """How many processes of each name are below ``pid``."""
-    counts, left = {}, [pid]
-    while left:
-        for child, name in tree.get(left.pop(), ()):
+    counts, stack = {}, [pid]
+    while stack:
+        for child, name in tree.get(stack.pop(), ()):
             counts[name] = counts.get(name, 0) + 1
-            left.append(child)
+            stack.append(child)
     return dict(sorted(counts.items()))
 
 
 def openstack(known):
     """Service -> version, as Python's own records in its container have it."""
-    found = {}
+    versions = {}
     for name, container in OPENSTACK.items():
         for python in _PYTHONS if container in known else ():
-            if said := ran("docker", "exec", container, python, "-c", _ASK, name):
-                found[name] = said
+            if version := ran("docker", "exec", container, python, "-c", _ASK, name):
+                versions[name] = version
                 break
-    return found
+    return versions
 
 
 def packages(known):
     """The Debian packages in the images: their number, a digest of all versions; None for images that have none."""
     for name in known:
-        said = ran("docker", "exec", name, "dpkg-query", "-W", "-f", "${Package} ${Version}\n")
-        if said:
-            lines = sorted(said.splitlines())
+        output = ran("docker", "exec", name, "dpkg-query", "-W", "-f", "${Package} ${Version}\n")
+        if output:
+            lines = sorted(output.splitlines())
             return {"number": len(lines), "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
     return None
 
 
 def main():
     """Print it."""
-    known, tree = containers(), children()
+    inventory, tree = containers(), children()
     programs = {}
-    for program, (names, asked) in PROGRAMS.items():
-        for name in [name for name in names if name in known][:1]:
-            said = ran("docker", "exec", name, *asked)
-            programs[program] = said.splitlines()[0] if said else None
+    for program, (names, argv) in PROGRAMS.items():
+        for name in [name for name in names if name in inventory][:1]:
+            output = ran("docker", "exec", name, *argv)
+            programs[program] = output.splitlines()[0] if output else None
     source = "/sys/devices/system/clocksource/clocksource0"
-    found = {
+    facts = {
         "kernel": os.uname().release,
         "debian": text("/etc/debian_version"),
         "python": sys.version.split()[0],
@@ -121,14 +124,18 @@ def main():
         "clock_synchronized": ran("timedatectl", "show", "--property=NTPSynchronized", "--value"),
         "sysctl": {name: text("/proc/sys/" + name.replace(".", "/")) for name in SYSCTLS},
         "programs": programs,
-        "openstack": openstack(known),
-        "packages_in_images": packages(known),
+        "openstack": openstack(inventory),
+        "packages_in_images": packages(inventory),
         "containers": {
-            name: {"image": one["image"], "digest": one["digest"], "processes": processes(one["pid"], tree)}
-            for name, one in known.items()
+            name: {
+                "image": container["image"],
+                "digest": container["digest"],
+                "processes": processes(container["pid"], tree),
+            }
+            for name, container in inventory.items()
         },
     }
-    print(json.dumps(found))
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from mrkolla.config import Experiment, Region, placement
 from mrkolla.config.inside import shapes_of, wrong_links
 
 _VERSION = 1
-#: On the way in, in, on the way out, out (a region of the file; any other is then no longer listed).
+#: A region's states: on its way in, in, on its way out, out. LEFT is for a region of the experiment file: any other
+#: that left is no longer listed.
 JOINING, JOINED, LEAVING, LEFT = "joining", "joined", "leaving", "left"
 PENDING = (JOINING, LEAVING)
 
@@ -52,18 +53,18 @@ class Members:
     def all(self) -> dict[str, Member]:
         """Name -> what is known of the region. Raises InputError when the file is not what mrkolla writes."""
         try:
-            kept = json.loads(self.path.read_text())
+            data = json.loads(self.path.read_text())
         except FileNotFoundError:
             return {}
         except ValueError as broken:
             raise InputError(f"{self.path}: not readable ({broken}); restore it, or destroy the cloud") from broken
-        if not isinstance(kept, dict) or kept.get("version") != _VERSION:
+        if not isinstance(data, dict) or data.get("version") != _VERSION:
             raise InputError(f"{self.path}: written by another version of mrkolla: use that one for this cloud")
         try:
-            found = [_member(values) for values in kept["regions"]]
+            members = [_member(values) for values in data["regions"]]
         except (ValidationError, KeyError, TypeError) as broken:
             raise InputError(f"{self.path}: not what mrkolla writes; restore it, or destroy the cloud") from broken
-        return {member.name: member for member in found}
+        return {member.name: member for member in members}
 
     def get(self, name: str) -> Member | None:
         """What is known of the region ``name``; None for one that is as the experiment file has it, or unknown."""
@@ -76,9 +77,9 @@ class Members:
 
     def drop(self, name: str) -> None:
         """Forget the region ``name``: the experiment file alone says whether there is one."""
-        found = self.all()
-        if found.pop(name, None) is not None:
-            self._write(found)
+        members = self.all()
+        if members.pop(name, None) is not None:
+            self._write(members)
 
     def _write(self, members: dict[str, Member]) -> None:
         if not members:
@@ -97,20 +98,20 @@ class Members:
 
         Where the sweep gives round trips by region, a region that it does not name has the one that it joined over.
         """
-        known = self.all()
-        if not known:
+        members = self.all()
+        if not members:
             return experiment
         shown = (JOINED, *PENDING) if pending else (JOINED,)
         regions = []
         for region in experiment.regions:
-            member = known.get(region.name)
+            member = members.get(region.name)
             if member is None:
                 regions.append(region)
             elif member.state in shown:
                 regions.append(member.region or region)
         listed = {region.name for region in experiment.regions}
-        regions += [m.region for m in known.values() if m.name not in listed and m.state in shown and m.region]
-        joined_over = {region.name: 0.0 for region in regions} | {m.name: m.deploy_rtt_ms for m in known.values()}
+        regions += [m.region for m in members.values() if m.name not in listed and m.state in shown and m.region]
+        joined_over = {region.name: 0.0 for region in regions} | {m.name: m.deploy_rtt_ms for m in members.values()}
         entries: list = []
         for entry in experiment.sweep.rtt_ms:
             now = entry
@@ -131,8 +132,8 @@ class Members:
     def pending_hosts(self, experiment: Experiment) -> set[str]:
         """Names of the hosts of those regions."""
         names = {member.name for member in self.pending()}
-        wanted = placement.wanted(self.in_force(experiment, pending=True)) if names else []
-        return {host.name for host in wanted if host.region in names}
+        hosts = placement.wanted(self.in_force(experiment, pending=True)) if names else []
+        return {host.name for host in hosts if host.region in names}
 
     def need_settled(self) -> None:
         """Raise InputError, with the commands that mend it, when a join or a leave was cut off."""
@@ -146,8 +147,8 @@ class Members:
 
     def gone(self, experiment: Experiment) -> list[str]:
         """Regions of the experiment file that left the cloud."""
-        known = self.all()
-        return [r.name for r in experiment.regions if r.name in known and known[r.name].state == LEFT]
+        members = self.all()
+        return [r.name for r in experiment.regions if r.name in members and members[r.name].state == LEFT]
 
 
 def _member(values: dict) -> Member:

@@ -32,9 +32,9 @@ def networks_of(regions: Iterable[Region]) -> Networks:
     """The networks of ``regions``, under the same keys as their hosts."""
     networks = Networks()
     for region in regions:
-        made = [RegionNetwork(cidr) for cidr in region.subnet.split(", ")]
+        subnets = [RegionNetwork(cidr) for cidr in region.subnet.split(", ")]
         for key in {key for placed in region.hosts for key in _keys(region, placed)}:
-            networks[key] += made
+            networks[key] += subnets
     return networks
 
 

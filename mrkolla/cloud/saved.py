@@ -14,13 +14,12 @@ import json
 import os
 import re
 import stat
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mrkolla import kolla
-from mrkolla.base import cache
+from mrkolla.base import cache, shell
 from mrkolla.base.errors import InputError, LackError, MrkollaError
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.kolla import passwords
@@ -75,8 +74,8 @@ def _made_with(cloud: DeployedCloud, env: KollaEnv, built: Path | None) -> str:
 def _code(cloud: DeployedCloud) -> list[Path]:
     """The files of mrkolla that decide what a deployed cloud is."""
     folders = [Path(kolla.__file__).parent, cloud.testbed.folder]
-    own = [Path(__file__), Path(__file__).with_name("deploying.py"), Path(inspect.getfile(type(cloud)))]
-    return [*own, *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
+    modules = [Path(__file__), Path(__file__).with_name("deploying.py"), Path(inspect.getfile(type(cloud)))]
+    return [*modules, *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
 
 
 def _plan(folder: Path) -> dict[str, str]:
@@ -92,16 +91,16 @@ def _entry(cloud: DeployedCloud, origin: Origin) -> Path:
 
 
 def begin(cloud: DeployedCloud, env: KollaEnv, built: Path | None, *, fresh: bool = False) -> bool:
-    """Note what ``cloud`` is about to be made from; where nothing of it is there, bring the same one back if kept.
+    """Note what ``cloud`` is about to be made from. Where nothing of it is there, bring back a kept copy of the same.
 
     True when it was brought back (not with ``fresh``): its hosts are to be started. A copy that is damaged is dropped,
     with a warning.
     """
     if not cloud.testbed.can("copy_disks"):
         return False
-    now, known = Origin.of(cloud, env, built), Origin.read(cloud.folder)
+    now, record = Origin.of(cloud, env, built), Origin.read(cloud.folder)
     if (cloud.folder / "journal.jsonl").exists() or cloud.testbed.seen(cloud.experiment.name):
-        if known != now:
+        if record != now:
             Origin(now.made_with, None).write(cloud.folder)
         return False
     entry = _entry(cloud, now)
@@ -146,8 +145,8 @@ def drop(cloud: DeployedCloud) -> None:
 
 
 def _drop_oldest() -> None:
-    whole = [path / cache.WHOLE for path in cache.root().glob("deployed-*") if (path / cache.WHOLE).exists()]
-    for old in sorted(whole, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+    marks = [path / cache.WHOLE for path in cache.root().glob("deployed-*") if (path / cache.WHOLE).exists()]
+    for old in sorted(marks, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         cache.remove(old.parent)
 
 
@@ -166,8 +165,8 @@ def folder(name: str) -> Path:
 
 def names() -> list[str]:
     """The names under which clouds are saved."""
-    whole = [path for path in cache.root().glob("saved-*") if (path / cache.WHOLE).exists()]
-    return sorted(path.name.removeprefix("saved-") for path in whole)
+    copies = [path for path in cache.root().glob("saved-*") if (path / cache.WHOLE).exists()]
+    return sorted(path.name.removeprefix("saved-") for path in copies)
 
 
 def save(cloud: DeployedCloud, name: str) -> Path:
@@ -239,8 +238,8 @@ def _copy(cloud: DeployedCloud, target: Path) -> None:
     cache.need_disk(3, "a copy of the cloud")
     cache.remove(target)  # a half one
     target.mkdir(mode=0o700)
-    there = [path for path in sorted(cloud.folder.iterdir()) if path.name not in _PASSING]
-    _cp([path for path in there if path.suffix not in (".lock", ".new")], target)
+    paths = [path for path in sorted(cloud.folder.iterdir()) if path.name not in _PASSING]
+    _cp([path for path in paths if path.suffix not in (".lock", ".new")], target)
     cloud.testbed.copy_disks(cloud.experiment, target)
     (target / "experiment.yaml").write_text(cloud.given.dump())
     (target / _CONTENTS).write_text(json.dumps(_contents(target)))
@@ -248,7 +247,7 @@ def _copy(cloud: DeployedCloud, target: Path) -> None:
 
 
 def _put_in_place(source: Path, cloud: DeployedCloud) -> None:
-    """Copy ``source`` to where the folder of ``cloud`` is; that is there whole or not at all, whatever kills this."""
+    """Copy ``source`` to the place of the folder of ``cloud``: that is whole or not there, even if this is killed."""
     cache.need_disk(3, "a copy of the cloud")
     new = cache.root() / f"restoring-{cloud.experiment.name}"
     aside = ("hosts", "experiment.yaml", _CONTENTS, cache.WHOLE)
@@ -268,9 +267,9 @@ def _put_in_place(source: Path, cloud: DeployedCloud) -> None:
 def _cp(paths: list[Path], target: Path) -> None:
     """Copy with owners, modes, links, attributes and holes; blocks are shared where they can be."""
     argv = ["cp", "-a", "--reflink=auto", "--sparse=always", *map(str, paths), str(target)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=900)
-    if done.returncode != 0:
-        raise LackError(f"copying to {target.name} failed: {done.stderr.strip().splitlines()[-1]}")
+    process = shell.call(argv, timeout=900)
+    if process.returncode != 0:
+        raise LackError(f"copying to {target.name} failed: {shell.last_words(process)}")
 
 
 def _contents(source: Path) -> dict[str, str]:
@@ -299,10 +298,10 @@ def _need_whole(source: Path) -> None:
     """Raise LackError, which names the first, when files of ``source`` are not as they were copied."""
     try:
         due = json.loads((source / _CONTENTS).read_text())
-        found = _contents(source)
+        contents = _contents(source)
     except (OSError, ValueError) as broken:
         raise LackError(f"{source.name} is damaged: {broken}") from broken
-    wrong = sorted(name for name in due.keys() | found.keys() if due.get(name) != found.get(name))
+    wrong = sorted(name for name in due.keys() | contents.keys() if due.get(name) != contents.get(name))
     if wrong:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise LackError(f"{source.name} is damaged: {wrong[0]}{more}: not as it was copied")
+        rest = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise LackError(f"{source.name} is damaged: {wrong[0]}{rest}: not as it was copied")

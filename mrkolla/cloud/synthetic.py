@@ -6,9 +6,9 @@
             ...                                     # what is measured
         load.refused, load.told
 
-The networks and links of as many as the sweep wants at most are made once. A folder in the cloud's says so before
-anything is made: what a run that was killed left is taken back by the next, and by ``destroy``. Their program ends
-with the one that started it.
+Networks and links are made once, for the most regions that the sweep wants. Before that a folder is made in the cloud's
+folder, so that the next run, or ``destroy``, takes back what a killed one left. Their program ends with the one that
+started it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def names(number: int | None) -> list[str]:
 
 
 def round_trips(number: int, between: tuple[float, float]) -> dict[str, float]:
-    """The round trip of each synthetic region, ms: one of its own, which others that come do not change."""
+    """The round trip of each synthetic region, ms. It does not change when more regions are added."""
     low, high = between
     return {
         name: round(low + (high - low) * math.modf(place * _GOLDEN)[0], 1) for place, name in enumerate(names(number))
@@ -66,14 +66,14 @@ def foresee(testbed: Testbed, experiment: Experiment) -> None:
     """Raise, before anything is made, InputError or LackError when there cannot be as many as the sweep wants."""
     if not (most := need(testbed, experiment)):
         return
-    there = testbed.running(experiment)
-    control = ["control" in host.roles for host in placement.wanted(experiment) if not there.get(host.name)]
+    states = testbed.running(experiment)
+    control = ["control" in host.roles for host in placement.wanted(experiment) if not states.get(host.name)]
     hosts = CONTROL_GIB * sum(control) + OTHER_GIB * (len(control) - sum(control))
     takes, free = most * EACH_MIB / 1024, free_gib()
     if takes + hosts > free:
-        others = f", the hosts that do not run yet {hosts:g} GiB" if hosts else ""
+        clause = f", the hosts that do not run yet {hosts:g} GiB" if hosts else ""
         raise LackError(
-            f"{most} synthetic regions take {most} x {EACH_MIB:g} MiB = {takes:.1f} GiB of memory{others}, and this"
+            f"{most} synthetic regions take {most} x {EACH_MIB:g} MiB = {takes:.1f} GiB of memory{clause}, and this"
             f" machine has {free:.1f} GiB left: at most {max(0, int((free - hosts) * 1024 / EACH_MIB))} can be had"
         )
 
@@ -111,24 +111,24 @@ class SyntheticRegions:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        cloud, wanted = self._cloud, list(self.rtt_ms)
-        with self._open as made, cloud.progress.step("wan", f"links of {len(wanted)} synthetic regions"):
-            places = cloud.testbed.synthetic(self._experiment, wanted)
+        cloud, regions = self._cloud, list(self.rtt_ms)
+        with self._open as stack, cloud.progress.step("wan", f"links of {len(regions)} synthetic regions"):
+            places = cloud.testbed.synthetic(self._experiment, regions)
             links = [place.link for place in places]
-            made.callback(cloud.end_synthetic)
+            stack.callback(cloud.end_synthetic)
             cloud.synthetic.mkdir(mode=0o700, exist_ok=True)
             files.write(cloud.synthetic / "links.json", json.dumps([asdict(link) for link in links]))
-            cloud.testbed.make_synthetic(self._experiment, wanted)
+            cloud.testbed.make_synthetic(self._experiment, regions)
             wan = Wan(links, cloud.synthetic, self._experiment.wan.driver)
             wan.start()
             requests = traffic.read(self._file)
             load = replay.Replay(requests, places, cloud.keystone_url, self._auth, self._experiment.sweep.seed)
-            self._load = made.enter_context(load)
-            base = self._load.measure(len(wanted))
+            self._load = stack.enter_context(load)
+            base = self._load.measure(len(regions))
             for name, rtt_ms in self.rtt_ms.items():
                 # The same measure says what the link takes with nothing added.
                 wan.set(name, rtt_ms=max(0.0, rtt_ms - base[name].median_ms))
-            self._open = made.pop_all()
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -140,17 +140,17 @@ class SyntheticRegions:
 
         A link that is off, or a load that is not what was recorded, is in :attr:`Load.refused`.
         """
-        found = Load(number)
+        load = Load(number)
         try:
-            found.before = self._measured(number, "before")
+            load.before = self._measured(number, "before")
             self._load.start(number)
         except (WanError, BenchError) as wrong:
-            found.refused = str(wrong)
+            load.refused = str(wrong)
         try:
-            yield found
+            yield load
         finally:
-            if found.refused is None:
-                self._end(found)
+            if load.refused is None:
+                self._end(load)
 
     def _end(self, found: Load) -> None:
         try:
@@ -161,10 +161,10 @@ class SyntheticRegions:
             found.refused = found.refused or str(wrong)
 
     def _measured(self, number: int, phase: str) -> dict[str, Rtt]:
-        found = self._load.measure(number)
-        for name, rtt in found.items():
+        rtts = self._load.measure(number)
+        for name, rtt in rtts.items():
             verify(self.rtt_ms[name], rtt, f"{name} to {self._cloud.admin.name}, {phase}")
-        return found
+        return rtts
 
 
 __all__ = ["EACH_MIB", "Load", "SyntheticRegions", "foresee", "names", "need", "round_trips"]

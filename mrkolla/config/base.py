@@ -139,8 +139,8 @@ class Model(BaseModel):
             return handler(value)
         except ValidationError as error:
             # A list with a bad entry is also called too short by pydantic, which counts the good ones.
-            errors = [one for one in error.errors(include_url=False) if not _counts_good_ones(one)]
-            details = [cls._reworded(one) for one in errors]
+            errors = [item for item in error.errors(include_url=False) if not _counts_good_ones(item)]
+            details = [cls._reworded(item) for item in errors]
         raise ValidationError.from_exception_data(cls.__name__, details)
 
     @classmethod
@@ -184,7 +184,9 @@ class Choice:
 
         return core_schema.with_info_plain_validator_function(
             validate,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda one: one.model_dump(mode="json")),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda options: options.model_dump(mode="json")
+            ),
         )
 
     def __get_pydantic_json_schema__(
@@ -204,7 +206,7 @@ class OneOf:
         choices = [*self.registry, *self.more]
         if isinstance(value, str) and value in choices:
             return value
-        # As pydantic says it of a Literal, for _words to put it in ours.
+        # In the form that pydantic has for a Literal, which _words puts in ours.
         expected = " or ".join(repr(name) for name in choices)
         raise PydanticKnownError("literal_error", {"expected": expected})
 

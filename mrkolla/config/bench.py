@@ -53,9 +53,9 @@ class ToolOptions(Model):
 
 
 def _each_once(operations: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    given = operations or ()
-    for index, name in enumerate(given):
-        if name in given[:index]:
+    names = operations or ()
+    for index, name in enumerate(names):
+        if name in names[:index]:
             raise bad(f"operation '{name}' is listed twice; remove one")
     return operations
 
@@ -119,8 +119,8 @@ def _task_files(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]
     context = info.context or {}
     files = []
     for text in paths:
-        here = Path(context.get("folder") or ".", text).resolve()
-        path = here if here.is_file() or not Path(text).is_file() else Path(text).resolve()
+        candidate = Path(context.get("folder") or ".", text).resolve()
+        path = candidate if candidate.is_file() or not Path(text).is_file() else Path(text).resolve()
         if context.get("files", True) and not path.is_file():
             raise bad(f"{path} is {'no file' if path.exists() else 'missing'}; give files, relative to this one")
         if str(path) in files:

@@ -71,11 +71,11 @@ def _link(experiment: Experiment, region: str) -> Iterator[str]:
     if len(rtts) > _MOST_RTTS:
         rtts = [rtts[0], "…", rtts[-1]]
     yield f"round trip {', '.join(rtts)} ms"
-    more = [f"± {wan.jitter_ms:g} ms"] if wan.jitter_ms else []
-    more += [f"{wan.loss_percent:g} % lost"] if wan.loss_percent else []
-    more += [f"{wan.bandwidth_mbit:g} Mbit/s"] if wan.bandwidth_mbit else []
-    if more:
-        yield ", ".join(more)
+    impairments = [f"± {wan.jitter_ms:g} ms"] if wan.jitter_ms else []
+    impairments += [f"{wan.loss_percent:g} % lost"] if wan.loss_percent else []
+    impairments += [f"{wan.bandwidth_mbit:g} Mbit/s"] if wan.bandwidth_mbit else []
+    if impairments:
+        yield ", ".join(impairments)
 
 
 def _inside(experiment: Experiment, region: str) -> list[str]:

@@ -47,7 +47,7 @@ class FaultOptions(Model):
         return None
 
     def told(self) -> str:
-        """It in words, such as ``cut of OSR1, 60 s``."""
+        """The fault in words, such as ``cut of OSR1, 60 s``."""
         return f"{self.do} of {self.region}" + (f", {self.lasts_s:g} s" if self.lasts_s else "")
 
 
@@ -100,8 +100,8 @@ class DegradeOptions(LinkFaultOptions):
 
     def changes(self) -> dict[str, float]:
         """What of the link it changes, by the names of :class:`mrkolla.wan.Asked`."""
-        given = {name: getattr(self, name) for name in ("rtt_ms", "loss_percent", "bandwidth_mbit")}
-        return {name: value for name, value in given.items() if value is not None}
+        values = {name: getattr(self, name) for name in ("rtt_ms", "loss_percent", "bandwidth_mbit")}
+        return {name: value for name, value in values.items() if value is not None}
 
     def told(self) -> str:
         return f"{super().told()} ({', '.join(f'{name} {value:g}' for name, value in self.changes().items())})"

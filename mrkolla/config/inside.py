@@ -35,9 +35,9 @@ def wrong_links(links: Sequence[InsideLink], shapes: dict[str, Shape]) -> Iterat
     """What is wrong with ``links``, the entries of ``wan.links``, in a cloud of regions of these ``shapes``."""
     joined: dict[frozenset[str], int] = {}
     for index, link in enumerate(links):
-        here = ("wan", "links", index)
+        place = ("wan", "links", index)
         unknown = [
-            problem(text, (*here, key), group)
+            problem(text, (*place, key), group)
             for key, group in (("from", link.one), ("to", link.other))
             for text in _unknown(group, shapes)
         ]
@@ -47,17 +47,17 @@ def wrong_links(links: Sequence[InsideLink], shapes: dict[str, Shape]) -> Iterat
         (region, role), (far, far_role) = split(link.one), split(link.other)
         if region != far:
             text = f"is in another region than {link.one}: sweep.rtt_ms gives the round trips between regions; name two"
-            yield problem(f"{text} roles of one region", (*here, "to"), link.other)
+            yield problem(f"{text} roles of one region", (*place, "to"), link.other)
             continue
         shape = shapes[region]
-        ends = frozenset(f"{region}.{shape.kind(one)}" for one in (role, far_role))
+        ends = frozenset(f"{region}.{shape.kind(end)}" for end in (role, far_role))
         if len(ends) == 1:
             why = "" if role == far_role else f" ({region} has no network hosts of its own)"
-            yield problem(f"has the same hosts as {link.one}{why}; name another role", (*here, "to"), link.other)
+            yield problem(f"has the same hosts as {link.one}{why}; name another role", (*place, "to"), link.other)
             continue
         first = joined.setdefault(ends, index)
         if first != index:
-            yield problem(f"joins the same hosts as links[{first}]; remove one", here)
+            yield problem(f"joins the same hosts as links[{first}]; remove one", place)
 
 
 def _unknown(group: str, shapes: dict[str, Shape]) -> Iterator[str]:

@@ -124,10 +124,10 @@ class _Document:
             if key.tag != _TAG + "merge":
                 continue
             # The first of several merged maps wins, and the map's own keys (below) win over all.
-            for one in inner.value if isinstance(inner, yaml.SequenceNode) else [inner]:
-                content = self._value(one, loc)
+            for map_node in inner.value if isinstance(inner, yaml.SequenceNode) else [inner]:
+                content = self._value(map_node, loc)
                 if not isinstance(content, dict):
-                    self._problem(one, loc, "'<<' must be followed by an alias of a map, or a list of them")
+                    self._problem(map_node, loc, "'<<' must be followed by an alias of a map, or a list of them")
                     continue
                 merged = content | merged
         for key, inner in node.value:
@@ -192,9 +192,9 @@ def _told(values: Mapping[str, Any], places: Mapping[Loc, str], source: str) -> 
         yield
     except ValidationError as error:
         lines = []
-        for one in error.errors(include_url=False):
-            loc = _in_file(one["loc"], values, one["type"] == MISSING)
-            lines.append(_line(_place(loc, places, source), loc, one["msg"]))
+        for item in error.errors(include_url=False):
+            loc = _in_file(item["loc"], values, item["type"] == MISSING)
+            lines.append(_line(_place(loc, places, source), loc, item["msg"]))
         raise InputError("\n".join(sorted(lines, key=_line_number))) from None
 
 
@@ -225,11 +225,11 @@ def load(path: Path | str, overlay: Path | str | None = None, *, files: bool = T
     document = _Document(Path(path), "an experiment file")
     values, places = dict(document.values), dict(document.places)
     if overlay is not None:
-        other = _Document(Path(overlay), "a testbed file")
-        _only_testbed(other)
-        values["testbed"] = other.values["testbed"]
+        testbed_file = _Document(Path(overlay), "a testbed file")
+        _only_testbed(testbed_file)
+        values["testbed"] = testbed_file.values["testbed"]
         places = {loc: place for loc, place in places.items() if loc[:1] != ("testbed",)}
-        places |= {loc: place for loc, place in other.places.items() if loc}
+        places |= {loc: place for loc, place in testbed_file.places.items() if loc}
     return _validated(values, places, str(path), Path(path).parent, files)
 
 

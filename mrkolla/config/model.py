@@ -55,10 +55,10 @@ def _release(name: Any) -> str:
 
 
 def _each_region_once(regions: tuple[Region, ...]) -> tuple[Region, ...]:
-    seen: dict[str, int] = {}
+    indexes: dict[str, int] = {}
     problems = []
     for index, region in enumerate(regions):
-        first = seen.setdefault(one_form(region.name), index)
+        first = indexes.setdefault(one_form(region.name), index)
         if first != index:
             text = f"'{region.name}' is taken by regions[{first}]"
             text += (
@@ -136,17 +136,17 @@ class Experiment(Model):
 
     def _wrong_computes(self) -> Iterator[InitErrorDetails]:
         for index, number in enumerate(self.sweep.fake_computes):
-            here = ("sweep", "fake_computes", index)
+            place = ("sweep", "fake_computes", index)
             if index and number <= self.sweep.fake_computes[index - 1]:
-                yield problem("is not above the one before it; fake computes only come", here, number)
+                yield problem("is not above the one before it; fake computes only come", place, number)
             for region in self.regions:
                 least = max(region.fake_computes or 0, 2 * region.compute)
                 if region.compute_driver != "fake":
                     text = f"{region.name} has compute_driver {region.compute_driver}; it must be fake in every region"
-                    yield problem(text, here, number)
+                    yield problem(text, place, number)
                 elif region.compute < 1 or number % region.compute or number < least:
                     text = f"{region.name} takes multiples of its {region.compute} compute hosts, {least} or more"
-                    yield problem(text, here, number)
+                    yield problem(text, place, number)
 
     def _wrong_catalog(self) -> Iterator[InitErrorDetails]:
         for index, number in enumerate(self.sweep.catalog_regions):
@@ -170,7 +170,7 @@ class Experiment(Model):
         yield from wrong_schedule(self.faults, self.admin_region.name, [region.name for region in self.regions])
         end = ends_s(self.faults)
         last = max(range(len(self.faults)), key=lambda index: self.faults[index].at_s + self.faults[index].lasts_s)
-        here = ("faults", last)
+        place = ("faults", last)
         lasts = [entry.lasts_s for entry in self.bench if isinstance(entry, ProbeOptions)]
         walltime = getattr(self.testbed, "walltime", None)
         if not any(lasts):
@@ -178,46 +178,46 @@ class Experiment(Model):
             yield problem(text, ("faults",), None)
         elif end >= max(lasts):
             text = f"ends {end:g} s after the load began, which lasts {max(lasts):g} s: raise the probe's samples"
-            yield problem(f"{text}, and leave some for what comes after", here, None)
+            yield problem(f"{text}, and leave some for what comes after", place, None)
         if walltime is not None and end > walltime_s(walltime):
-            yield problem(f"ends {end:g} s after the load began, and the whole job has {walltime}", here, None)
+            yield problem(f"ends {end:g} s after the load began, and the whole job has {walltime}", place, None)
 
     def _wrong_guests(self) -> Iterator[InitErrorDetails]:
         drivers = {region.name: region.compute_driver for region in self.regions}
         for index, name in enumerate(self.guests):
-            here = ("guests", index)
+            place = ("guests", index)
             if name == self.admin_region.name:
-                yield problem(f"'{name}' is the admin region, which has no guests; remove it", here, name)
+                yield problem(f"'{name}' is the admin region, which has no guests; remove it", place, name)
             elif name not in drivers:
-                yield problem(f"unknown region '{name}'; {suggest(name, drivers)}", here, name)
+                yield problem(f"unknown region '{name}'; {suggest(name, drivers)}", place, name)
             elif drivers[name] == "fake":
-                yield problem(f"'{name}' has compute_driver fake, which runs no guest; remove it", here, name)
+                yield problem(f"'{name}' has compute_driver fake, which runs no guest; remove it", place, name)
             elif name in self.guests[:index]:
-                yield problem(f"'{name}' is listed twice; remove one", here, name)
+                yield problem(f"'{name}' is listed twice; remove one", place, name)
 
     def _wrong_rtts(self) -> Iterator[InitErrorDetails]:
         names = [region.name for region in self.regions]
-        seen: dict[tuple[float, ...], int] = {}
+        indexes: dict[tuple[float, ...], int] = {}
         for index, entry in enumerate(self.sweep.rtt_ms):
-            here = ("sweep", "rtt_ms", index)
+            place = ("sweep", "rtt_ms", index)
             if isinstance(entry, dict):
                 for name in entry:
                     if name == self.admin_region.name:
-                        yield problem(f"'{name}' is the admin region, which has no link; remove it", (*here, name))
+                        yield problem(f"'{name}' is the admin region, which has no link; remove it", (*place, name))
                     elif name not in names:
-                        yield problem(f"unknown region '{name}'; {suggest(name, names)}", (*here, name))
+                        yield problem(f"unknown region '{name}'; {suggest(name, names)}", (*place, name))
                 missing = [name for name in names if name not in entry]
                 if missing:
-                    yield problem(f"no RTT for {', '.join(missing)}; a map names every region", here, entry)
+                    yield problem(f"no RTT for {', '.join(missing)}; a map names every region", place, entry)
                 if missing or len(entry) != len(names):
                     continue
             rtts = tuple(self._rtts(entry).values())
             if min(rtts) < self.wan.jitter_ms:
                 text = f"{min(rtts):g} ms is less than wan.jitter_ms, {self.wan.jitter_ms:g}: a round trip cannot vary"
-                yield problem(f"{text} by more than itself; raise it, or lower the jitter", here, entry)
-            first = seen.setdefault(rtts, index)
+                yield problem(f"{text} by more than itself; raise it, or lower the jitter", place, entry)
+            first = indexes.setdefault(rtts, index)
             if first != index:
-                yield problem(f"is the same as rtt_ms[{first}]; remove it, or raise repetitions", here, entry)
+                yield problem(f"is the same as rtt_ms[{first}]; remove it, or raise repetitions", place, entry)
 
     def _wrong_timeouts(self) -> Iterator[InitErrorDetails]:
         """A connection takes one round trip, an answer another: a shorter timeout takes every Keystone for gone."""
@@ -226,7 +226,7 @@ class Experiment(Model):
         ]
         longest = max([*entries, self.wan.deploy_rtt_ms])
         places: list[tuple[tuple[str | int, ...], KeystoneSettings]] = [(("keystone",), self.keystone)]
-        places += [(("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone)]
+        places += [(("sweep", "keystone", i), variant) for i, variant in enumerate(self.sweep.keystone)]
         for place, settings in places:
             if settings.connect_timeout and 1000 * settings.connect_timeout < 2 * longest:
                 text = (
@@ -242,7 +242,7 @@ class Experiment(Model):
             return
         alone = f"is configured in the admin region alone, and with topology {topology} Keystone is in each region"
         places: list[tuple[tuple[str | int, ...], KeystoneSettings]] = [
-            (("sweep", "keystone", i), one) for i, one in enumerate(self.sweep.keystone)
+            (("sweep", "keystone", i), variant) for i, variant in enumerate(self.sweep.keystone)
         ]
         for place, settings in places:
             for key in ("hash_rounds", "workers"):

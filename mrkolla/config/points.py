@@ -61,7 +61,7 @@ def _word(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a sweep varies: round trips, Keystone's settings and catalog, tools (each alone where apart), how many."""
+    """What a sweep varies, how often and in which order: the keys of ``sweep``; ``bench`` has the tools."""
 
     rtts: Sequence[Mapping[str, float]]
     keystone: Sequence[Mapping[str, Any]]
@@ -109,10 +109,12 @@ def ordered(factors: Factors) -> list[Point]:
     for number in numbers:
         firsts: dict[str | None, Point] = {}
         for repetition in range(1, factors.repetitions + 1):
-            counts: list[int | None] = [*factors.catalog_regions] or [None]
-            others: list[int | None] = [*factors.synthetic_regions] or [None]
+            catalog_counts: list[int | None] = [*factors.catalog_regions] or [None]
+            synthetic_counts: list[int | None] = [*factors.synthetic_regions] or [None]
             keystones = list(factors.keystone) or [{}]
-            variants = [_Variant(number, *one) for one in product(keystones, counts, others)]
+            variants = [
+                _Variant(number, *combination) for combination in product(keystones, catalog_counts, synthetic_counts)
+            ]
             if len(variants) > 1:
                 order.shuffle(variants)
             for variant in variants:
@@ -183,9 +185,8 @@ MOST_FILES, MOST_BYTES = 2_000, 50_000_000
 def folder_files(folder: Path) -> dict[str, bytes]:
     """The contents of all files under ``folder``, by their names in it, in order.
 
-    No more is read of a file than the size that it says, so that one without end (as in /proc) ends. Raises
-    InputError when it cannot be read, or is larger than :data:`MOST_FILES` or
-    :data:`MOST_BYTES`.
+    Of a file no more is read than the size that it says, so that one without end (as in /proc) is cut there. Raises
+    InputError when the folder cannot be read, or is larger than :data:`MOST_FILES` or :data:`MOST_BYTES`.
     """
     contents: dict[str, bytes] = {}
     try:

@@ -70,8 +70,8 @@ def wrong_name(name: Any) -> str:
     """Why ``name``, which was not read with an experiment file, cannot be an experiment's; "" when it can."""
     try:
         TypeAdapter(ExperimentName).validate_python(name)
-    except ValidationError as wrong:
-        return wrong.errors()[0]["msg"]
+    except ValidationError as error:
+        return error.errors()[0]["msg"]
     return ""
 
 
@@ -110,7 +110,7 @@ _SECRET = re.compile(
 def _is_value(value: Any) -> bool:
     """Whether ``value`` can be a password: a text that is not empty, a number, or a list with one of these."""
     if isinstance(value, (list, tuple)):
-        return any(isinstance(one, (str, int, float)) and _is_value(one) for one in value)
+        return any(isinstance(inner, (str, int, float)) and _is_value(inner) for inner in value)
     return isinstance(value, (str, int, float)) and not isinstance(value, bool) and value != ""
 
 
@@ -120,17 +120,17 @@ def _plain_values(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[InitE
         yield problem(f"is nested more than {MAX_DEPTH} deep", loc[:1])
     elif isinstance(value, dict):
         for key, inner in value.items():
-            here = (*loc, key)
+            place = (*loc, key)
             if not isinstance(key, str):
                 yield problem(f"key {key!r} must be text; put it in quotes", loc, value)
             elif _is_value(inner) and _SECRET.search(key):
                 yield problem(
                     "looks like a secret, and this file is copied to run folders; "
                     "leave it out (mrkolla makes the passwords, in plan/passwords.yml)",
-                    here,
+                    place,
                 )
             else:
-                yield from _plain_values(inner, here)
+                yield from _plain_values(inner, place)
     elif isinstance(value, (list, tuple)):
         for index, inner in enumerate(value):
             yield from _plain_values(inner, (*loc, index))
@@ -345,15 +345,17 @@ CatalogRegions = Annotated[Int, Field(ge=1, le=500)]
 
 
 def _each_variant_once(variants: tuple[KeystoneSettings, ...]) -> tuple[KeystoneSettings, ...]:
-    given = [variant.model_dump(exclude_none=True) for variant in variants]
+    settings = [variant.model_dump(exclude_none=True) for variant in variants]
     text = "is the same as keystone[{}]; remove it"
-    wrong = [(i, given.index(one)) for i, one in enumerate(given) if one in given[:i]]
-    refuse([problem(text.format(first), (i,), given[i]) for i, first in wrong])
+    wrong = [(i, settings.index(setting)) for i, setting in enumerate(settings) if setting in settings[:i]]
+    refuse([problem(text.format(first), (i,), settings[i]) for i, first in wrong])
     return variants
 
 
 def _each_level_once(levels: tuple[int, ...]) -> tuple[int, ...]:
-    refuse([problem("is listed twice; remove one", (i,), one) for i, one in enumerate(levels) if one in levels[:i]])
+    refuse(
+        [problem("is listed twice; remove one", (i,), level) for i, level in enumerate(levels) if level in levels[:i]]
+    )
     return levels
 
 
@@ -404,5 +406,5 @@ class Sweep(Model):
 
 
 def one_form(name: str) -> str:
-    """Names that differ in case, or in '_' and '-', name the same host and folder."""
+    """``name`` as names are compared: two that differ in case, or in '_' and '-', mean the same host and folder."""
     return name.lower().replace("_", "-")

@@ -33,7 +33,7 @@ class Sites(Model):
     @property
     def regions(self) -> list[str]:
         """The OpenStack regions, as the file has them."""
-        names = [name for one, others in self.rtt_ms.items() for name in (one, *others)]
+        names = [name for source, rtts in self.rtt_ms.items() for name in (source, *rtts)]
         return [name for name in dict.fromkeys(names) if name != self.admin]
 
     def rtt(self, one: str, other: str) -> float | None:
@@ -49,14 +49,14 @@ class Sites(Model):
     def _wrong(self) -> Iterator[InitErrorDetails]:
         if not self.regions:
             yield problem("has no pair of regions; write AR: {OSR1: 50} for 50 ms between these", ("rtt_ms",))
-        for one, others in self.rtt_ms.items():
-            for other, value in others.items():
-                back = self.rtt_ms.get(other, {}).get(one)
-                if one == other:
-                    yield problem("is a region's round trip to itself; remove it", ("rtt_ms", one, other), value)
+        for source, rtts in self.rtt_ms.items():
+            for target, value in rtts.items():
+                back = self.rtt_ms.get(target, {}).get(source)
+                if source == target:
+                    yield problem("is a region's round trip to itself; remove it", ("rtt_ms", source, target), value)
                 elif back is not None and back != value:
-                    text = f"is {value:g} here and {back:g} in rtt_ms.{other}.{one}; give each pair once"
-                    yield problem(text, ("rtt_ms", one, other), value)
+                    text = f"is {value:g} here and {back:g} in rtt_ms.{target}.{source}; give each pair once"
+                    yield problem(text, ("rtt_ms", source, target), value)
         for region in self.regions:
             if self.rtt(self.admin, region) is None:
                 yield problem(f"has no round trip between {self.admin}, the admin region, and {region}", ("rtt_ms",))

@@ -106,14 +106,14 @@ class StaticTestbed(TestbedOptions):
                 yield name, index, host
 
     def _doubled(self, what: str) -> Iterator[InitErrorDetails]:
-        seen: dict[str, str] = {}
+        owners: dict[str, str] = {}
         for region, index, host in self._hosts():
             value = getattr(host, what)
             where = f"regions.{region}.hosts[{index}]"
-            if value in seen:
+            if value in owners:
                 loc = ("regions", region, "hosts", index, what)
-                yield problem(f"'{value}' is that of {seen[value]} already: a host is in one region", loc, value)
-            seen.setdefault(value, where)
+                yield problem(f"'{value}' is that of {owners[value]} already: a host is in one region", loc, value)
+            owners.setdefault(value, where)
 
     def _wrong_vips(self) -> Iterator[InitErrorDetails]:
         taken = {host.address: f"host {host.name}'s address" for _, _, host in self._hosts()}

@@ -83,8 +83,8 @@ def walltime_s(text: str) -> int:
 def _walltime(text: str) -> str:
     try:
         total = walltime_s(text)
-    except ValueError as wrong:
-        raise bad(str(wrong)) from None
+    except ValueError as error:
+        raise bad(str(error)) from None
     return f"{total // 3600:02}:{total // 60 % 60:02}:{total % 60:02}"
 
 
@@ -169,11 +169,11 @@ class G5kTestbed(TestbedOptions):
 
     def place(self, region: str) -> G5kPlace:
         """Where ``region`` is, with the testbed's own site and cluster where it names none."""
-        own = self.regions.get(region, G5kPlace())
+        section = self.regions.get(region, G5kPlace())
         # A region with a site of its own is not on the testbed's cluster, which is elsewhere.
-        cluster = own.cluster or (None if own.site else self.cluster)
-        site = own.site or (None if own.cluster else self.site)
-        return G5kPlace(site=site, cluster=cluster, vip=own.vip)
+        cluster = section.cluster or (None if section.site else self.cluster)
+        site = section.site or (None if section.cluster else self.site)
+        return G5kPlace(site=site, cluster=cluster, vip=section.vip)
 
     def lacks(self, regions: int) -> tuple[str, str] | None:
         """A network of VIPs that is too small for an address a region."""

@@ -233,9 +233,9 @@ class Cloud:
 
     def _changed(self, what: str, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         with self.journal.step(f"{what} {name}", time.time_ns()) as step:
-            step.result = done = work()
-        membership.keep(self.folder, done)
-        return done
+            step.result = outcome = work()
+        membership.keep(self.folder, outcome)
+        return outcome
 
     # -- faults --------------------------------------------------------------------------------------------------
 
@@ -247,13 +247,13 @@ class Cloud:
         context. It was seen to begin when this returns, and to end when the context does, and is kept in
         ``faults.json``. Raises InputError for what cannot be, FaultError for what is not seen.
         """
-        it = None
+        hold = None
         try:
-            with self.deployed.fault(entry({"do": do, **asked})) as it:
-                yield it
+            with self.deployed.fault(entry({"do": do, **asked})) as hold:
+                yield hold
         finally:
-            if it is not None:
-                schedule.keep(self.folder, {**it.entry, "point": None, "at_s": None, "load_begin": None})
+            if hold is not None:
+                schedule.keep(self.folder, {**hold.entry, "point": None, "at_s": None, "load_begin": None})
 
     # -- the sweep -----------------------------------------------------------------------------------------------
 
@@ -277,8 +277,8 @@ class Cloud:
         self.deployed.end_synthetic()  # of a run that was killed
         if self.experiment.sweep.synthetic_regions:
             synthetic.foresee(self.deployed.testbed, self.experiment)
-            made = SyntheticRegions(self.deployed, self.experiment, self._load.login())
-            self._regions = self._synthetic.enter_context(made)
+            regions = SyntheticRegions(self.deployed, self.experiment, self._load.login())
+            self._regions = self._synthetic.enter_context(regions)
         expected_s = estimate(self.experiment, self.folder.path.parent).point_s
         self._clock = batch.Clock(self.deployed.testbed.deadline(self.experiment), expected_s)
         done = sum(map(self._is_done, points))
@@ -312,15 +312,15 @@ class Cloud:
         ``fake_computes``: how many each OSR gets; what they take is kept in ``computes.json``. ``catalog_regions``: how
         many regions Keystone's catalog gets, to which those of ``synthetic_regions`` are added.
         """
-        wanted = self.experiment.with_keystone(changes).keystone
+        keystone = self.experiment.with_keystone(changes).keystone
         began = time.monotonic()
-        changed = configure(self.deployed, wanted, fake_computes)
+        changed = configure(self.deployed, keystone, fake_computes)
         if changed.passwords:
             self._load.login(again=True)
         membership.list_regions(self.deployed, catalog_regions, synthetic_regions)
         if fake_computes is None:
             return
-        counted = {one["computes"] for one in self.folder.read_json(computes.FILE, [])}
+        counted = {entry["computes"] for entry in self.folder.read_json(computes.FILE, [])}
         if changed.computes or fake_computes not in counted:
             seconds = round(time.monotonic() - began, 1) if changed.computes else None
             computes.record(self.folder, self.deployed, fake_computes, seconds)
@@ -329,11 +329,11 @@ class Cloud:
         name = f"point {point.id}"
         if not self.journal.is_done(name, self._point_inputs(point)):
             return False
-        made = next(step.result for step in self.journal.steps() if step.name == name)
-        return all(map(self.folder.holds, (made or {}).get("parts", [])))
+        result = next(step.result for step in self.journal.steps() if step.name == name)
+        return all(map(self.folder.holds, (result or {}).get("parts", [])))
 
     def _failed(self, point: Point) -> bool:
-        status = {one["point"]: one["status"] for one in self.folder.points()}.get(point.id)
+        status = {entry["point"]: entry["status"] for entry in self.folder.points()}.get(point.id)
         return status == "failed" or (status == "refused" and point.id in self._broken)
 
     def _point_inputs(self, point: Point) -> list[Any]:

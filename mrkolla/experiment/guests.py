@@ -85,8 +85,8 @@ class Guests:
         view = replace(view, guest_image=GuestImage(disk=pair.ensure(disk)))
         admins = {region.name: connect(view, view.admin_auth, region.name) for region in view.regions}
         identity = admins[view.admin_region.name].identity
-        for left in sweep(admins, identity, view.osrs, _PREFIX, 0):
-            self._warn(f"guests: {left}")
+        for leftover in sweep(admins, identity, view.osrs, _PREFIX, 0):
+            self._warn(f"guests: {leftover}")
         of_all = Undo(view.admin_region.name)
         self._undos.append(of_all)
         person = make_person(identity, of_all, _PREFIX)
@@ -97,10 +97,10 @@ class Guests:
             except Exception as failed:  # noqa: BLE001 - as above; the other regions' are watched
                 self._warn(f"{region.name}: guests: {_line(failed)}")
 
-        wanted = [region for region in view.osrs if region.name in self._names]
-        with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
+        regions = [region for region in view.osrs if region.name in self._names]
+        with ThreadPoolExecutor(max_workers=max(1, len(regions))) as pool:
             try:
-                list(pool.map(one, wanted))
+                list(pool.map(one, regions))
             except BaseException:
                 self._stop.set()  # the pool waits for its threads, which look at this
                 raise
@@ -129,8 +129,8 @@ class Guests:
         self._say("removing the guests")
         of_all, *rest = self._undos
         with ThreadPoolExecutor(max_workers=max(1, len(rest))) as pool:
-            left = [finding for findings in pool.map(Undo.run, rest) for finding in findings]
-        for finding in [*left, *of_all.run()]:
+            leftovers = [finding for findings in pool.map(Undo.run, rest) for finding in findings]
+        for finding in [*leftovers, *of_all.run()]:
             self._warn(f"guests: {finding}")
         self._undos.clear()
 

@@ -37,7 +37,7 @@ from mrkolla.results.tables import render
 #: More rounds than any phase can have: the probe goes on until it is told to end.
 _ENDLESS, _MOST_S = 1_000_000, 24 * 3600.0
 _FIRST_S, _LAST_S = 180.0, 120.0
-#: It has no end, so it is one operation after the other, whatever the file says.
+#: The probe has no end here, so it does one operation after the other, whatever the file says.
 _CLOSED = {"rate": None, "admin": False}
 
 
@@ -114,8 +114,12 @@ class Watch:
                     self._first.set()
                 if self._stop.is_set():
                     break
+            else:
+                self._failed = f"{region.name}: the probe ended before what it watched"
         except MrkollaError as broken:
             self._failed = str(broken)
+        except Exception as error:  # noqa: BLE001 - in a thread of its own nobody would hear of it
+            self._failed = f"{region.name}: the probe broke off: {type(error).__name__}: {error}"
         finally:
             if isinstance(rows, Generator):
                 rows.close()
@@ -159,12 +163,12 @@ class Watch:
                     **phase,
                 }
             )
-        others = [known for known in cloud.folder.read_json(phase_table.FILE, []) if known["of"] != point.id]
+        others = [entry for entry in cloud.folder.read_json(phase_table.FILE, []) if entry["of"] != point.id]
         cloud.folder.write_json(phase_table.FILE, [*others, *entries])
         if status == "done":
             seconds = round(time.monotonic() - self._began, 1)
-            kept = [entry["point"] for entry in entries]
-            cloud.done(point, kept, {"samples": len(self._rows), "seconds": seconds})
+            names = [entry["point"] for entry in entries]
+            cloud.done(point, names, {"samples": len(self._rows), "seconds": seconds})
         else:
             cloud.progress.warn(f"point {point.id} is {status}: {reason}")
 
@@ -195,5 +199,5 @@ def report(cloud: Measured) -> Path:
     """
     data = phase_table.table(cloud.folder)
     grids = [phase_table.changes(cloud.folder), phase_table.grid(data)] if len(data) else []
-    texts = [render(made.rich()) for made in grids]
+    texts = [render(grid.rich()) for grid in grids]
     return cloud.report(tables=texts)

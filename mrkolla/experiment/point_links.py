@@ -113,8 +113,8 @@ class Links:
             row = {"region": name, "phase": "during"}
             rows += [{**row, "time": when, "rtt_ms": ms} for when, ms in ticks.samples]
             rows += [
-                {**row, "time": when, "rtt_ms": ms, "way": "tcp", "exchange_ms": whole}
-                for when, ms, whole in ticks.exchanges
+                {**row, "time": when, "rtt_ms": ms, "way": "tcp", "exchange_ms": exchange_ms}
+                for when, ms, exchange_ms in ticks.exchanges
             ]
         return rows
 
@@ -151,9 +151,12 @@ class LinkKeeper:
         return [(name, source, target.address) for name, (source, target) in firsts.items()]
 
     def _stand(self) -> None:
-        """See that every host has its echoes: servers at the address that the AR's clients use, and at each OSR's, on
-        every host that may have it, and at one end of the links inside regions; a client on each OSR's first control
-        host, and at the other end of these. What died or left is let go."""
+        """See that every host has its echoes; what died or left is let go.
+
+        Servers are at the address that the AR's clients use and at each OSR's, on every host that may have it, and at
+        one end of each link inside a region. Clients are on each OSR's first control host, and at the other end of
+        these links.
+        """
         servers = [(host, region.public) for region in self._cloud.regions for host in region.balancers]
         servers += [(target, target.address) for _, target in (link.firsts for link in self._cloud.inside())]
         clients = {region.control.name: region.control for region in self._cloud.osrs}
@@ -261,30 +264,30 @@ class LinkKeeper:
 
     def _measure(self, links: Links, phase: str) -> dict[str, Rtt]:
         """The round trip of every link, each judged; before the load also those between OSRs, two links apart."""
-        cloud, found = self._cloud, {}
+        cloud, round_trips = self._cloud, {}
         links.times[phase] = time.time()
         linked = self._linked(links)
         asked = {region.name: self._asked(links, region.name) for region in linked}
         pairs = list(combinations(linked, 2)) if phase == "before" else []
-        between = [asked[one.name].after(asked[other.name]) for one, other in pairs]
+        between = [asked[first.name].after(asked[second.name]) for first, second in pairs]
         paths = self._paths(links)
         crossing = [
-            EchoPath(f"{one.name} to {other.name}", one.control, other.vip, path, path.rtt_ms)
-            for (one, other), path in zip(pairs, between, strict=True)
+            EchoPath(f"{first.name} to {second.name}", first.control, second.vip, path, path.rtt_ms)
+            for (first, second), path in zip(pairs, between, strict=True)
         ]
         rtts = self._echoes.measure([*paths, *crossing])
         for path, rtt in zip(paths, rtts[: len(paths)], strict=True):
-            found[path.name] = rtt
+            round_trips[path.name] = rtt
             what = path.name if path.name in links.inside else f"{path.name} to {cloud.admin.name}"
             links.warnings += verify(path.wanted_ms, rtt, f"{what}, {phase}", path.asked)
-        for (one, other), through, rtt in zip(pairs, between, rtts[len(paths) :], strict=True):
+        for (first, second), through, rtt in zip(pairs, between, rtts[len(paths) :], strict=True):
             # Two OSRs are two links apart: measured and recorded, not judged.
-            links.between[f"{one.name}-{other.name}"] = rtt
+            links.between[f"{first.name}-{second.name}"] = rtt
             try:
-                links.warnings += verify(through.rtt_ms, rtt, f"{one.name} to {other.name}", through)
+                links.warnings += verify(through.rtt_ms, rtt, f"{first.name} to {second.name}", through)
             except WanError as off:
                 links.warnings.append(str(off))
-        return found
+        return round_trips
 
 
 __all__ = ["LinkKeeper", "Links"]

@@ -22,11 +22,9 @@ _writing = threading.Lock()
 def keep(folder: RunFolder, entry: dict[str, Any]) -> None:
     """Add what became of a fault to ``faults.json`` of a run folder; one of the same point, and so far, is replaced."""
     with _writing:
-        same = ("point", "told", "at_s")
+        keys = ("point", "told", "at_s")
         others = [
-            known
-            for known in folder.read_json(FILE, [])
-            if not known["point"] or any(known[key] != entry[key] for key in same)
+            row for row in folder.read_json(FILE, []) if not row["point"] or any(row[key] != entry[key] for key in keys)
         ]
         folder.write_json(FILE, [*others, entry])
 
@@ -72,20 +70,20 @@ class Schedule:
             if self._stop.wait(max(0.0, until - time.monotonic())):
                 raise FaultError(f"{asked.told()}: the load ended before it began")
 
-        it = None
+        hold = None
         try:
             wait(when - _READY_S)
-            with self._cloud.fault(asked, lambda: wait(when)) as it:
-                while not it.wait(0.5) and not self._stop.is_set():
+            with self._cloud.fault(asked, lambda: wait(when)) as hold:
+                while not hold.wait(0.5) and not self._stop.is_set():
                     pass
-                if self._stop.is_set() and asked.lasts_s and it.holders and not it.wait(0.0):
+                if self._stop.is_set() and asked.lasts_s and hold.holders and not hold.wait(0.0):
                     self.refused = f"{asked.told()}: the load ended before it did"
         except MrkollaError as failed:
             self.refused = str(failed)
         except Exception as broken:  # noqa: BLE001 - in a thread it would be silence, and the point would count
             self.refused = f"{asked.told()}: {type(broken).__name__}: {broken}"
-        if it is not None:
-            keep(self._folder, {**it.entry, "point": self._point, "at_s": asked.at_s, "load_begin": self._begin_ns})
+        if hold is not None:
+            keep(self._folder, {**hold.entry, "point": self._point, "at_s": asked.at_s, "load_begin": self._begin_ns})
 
 
 __all__ = ["FILE", "Schedule", "keep"]

@@ -67,9 +67,9 @@ def options(script: str, description: str | None = None, argv: list[str] | None 
         prog=path.name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_options(parser, default)
-    given = parser.parse_args(argv)
-    arguments.refuse_empty(given, path.name)
-    return Options(**vars(given))
+    values = parser.parse_args(argv)
+    arguments.refuse_empty(values, path.name)
+    return Options(**vars(values))
 
 
 def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: Any) -> Cloud:
@@ -86,32 +86,32 @@ def up(given: Options | Path | str, *, topology: str | None = None, **kwargs: An
     from mrkolla.experiment.cloud import Cloud
     from mrkolla.experiment.runs import choose_run
 
-    wanted = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
-    experiment = config.load(wanted.file, wanted.testbed)
+    options = given if isinstance(given, Options) else Options(file=Path(given), **kwargs)
+    experiment = config.load(options.file, options.testbed)
     if topology is not None:
         values = experiment.model_dump(mode="json")
         values["keystone"]["topology"] = topology
-        experiment = config.from_dict(values | {"name": f"{experiment.name}_{topology}"}, str(wanted.file))
-    asked = experiment.testbed.kind
+        experiment = config.from_dict(values | {"name": f"{experiment.name}_{topology}"}, str(options.file))
+    kind = experiment.testbed.kind
     experiment = batch.in_job(experiment)
     batch.refuse_when_done()
     for entry in experiment.bench:
         make_tool(entry.model_dump())  # one that cannot be made is told before there are hosts
     testbed = providers.testbed(experiment.testbed.kind)
     testbed.need()  # before a run folder is made
-    testbed.foresee(experiment, wanted.results)
+    testbed.foresee(experiment, options.results)
     synthetic.foresee(testbed, experiment)
     stack = ExitStack()
-    held = stack.enter_context(writing(experiment.name, wanted.wait))  # before a run folder is chosen or made
+    held = stack.enter_context(writing(experiment.name, options.wait))  # before a run folder is chosen or made
     try:
-        folder = choose_run(experiment, wanted.results, wanted.run or batch.chained_run(), wanted.new)
+        folder = choose_run(experiment, options.results, options.run or batch.chained_run(), options.new)
         held.sign(run=str(folder.path))
         batch.record_run(folder.name)
         progress = stack.enter_context(Progress(log=folder.path / "logs" / "mrkolla.log"))
         progress.note(f"run folder: {folder.path}")
-        if experiment.testbed.kind != asked:
-            progress.note(f"in a job: the hosts are its nodes (testbed {experiment.testbed.kind}), not testbed {asked}")
-        cloud = Cloud(experiment, folder, progress, destroy=wanted.destroy, fresh=wanted.fresh)
+        if experiment.testbed.kind != kind:
+            progress.note(f"in a job: the hosts are its nodes (testbed {experiment.testbed.kind}), not testbed {kind}")
+        cloud = Cloud(experiment, folder, progress, destroy=options.destroy, fresh=options.fresh)
         stack.push(cloud)
         cloud.closing = stack
         return cloud.up()

@@ -62,7 +62,7 @@ class Started:
 
     def __call__(self, host: Host, argv: list[str]) -> subprocess.Popen[str]:
         """Start a command as the launcher does."""
-        self._processes = [one for one in self._processes if one.poll() is None]
+        self._processes = [process for process in self._processes if process.poll() is None]
         process = self._launcher(host, argv)
         self._processes.append(process)
         if self._ended:
@@ -138,9 +138,9 @@ class Load:
                 if key_of(entry) not in self._tools:
                     self._tools[key_of(entry)] = make_tool(entry.model_dump())
             for kind in {type(tool): tool for tool in self._tools.values()}:
-                same = [tool for tool in self._tools.values() if type(tool) is kind]
-                step.detail(same[0].name)
-                kind.prepare_all(self._context, same)
+                tools = [tool for tool in self._tools.values() if type(tool) is kind]
+                step.detail(tools[0].name)
+                kind.prepare_all(self._context, tools)
         versions = {name: version for tool in self._tools.values() for name, version in tool.versions().items()}
         self._record("tools", versions)
 

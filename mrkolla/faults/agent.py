@@ -24,7 +24,7 @@ PATIENCE_S = 60.0
 
 
 def say(**line):
-    """A JSON line; that nobody may listen any more is no matter."""
+    """Print a JSON line. That nobody reads it any more is no error."""
     try:
         os.write(1, json.dumps(line).encode() + b"\n")
     except OSError:
@@ -35,7 +35,7 @@ def run(commands):
     """Run ``commands`` in their order; returns what went wrong first, or None."""
     for argv in commands:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 argv,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -46,21 +46,21 @@ def run(commands):
             )
         except (OSError, subprocess.TimeoutExpired) as failed:
             return f"'{argv[0]}': {failed}"
-        if done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
-            return f"'{' '.join(argv)[:120]}' failed: {said[-1]}"
+        if process.returncode != 0:
+            lines = (process.stderr.strip() or process.stdout.strip() or f"status {process.returncode}").splitlines()
+            return f"'{' '.join(argv)[:120]}' failed: {lines[-1]}"
     return None
 
 
 def take_back(commands):
     """Run each of ``commands``, whatever the others do, until it works; returns what does not work in the end."""
-    until, left = time.monotonic() + PATIENCE_S, list(commands)
-    while left:
-        tried = [(argv, run([argv])) for argv in left]
-        left = [argv for argv, wrong in tried if wrong]
-        if left and time.monotonic() > until:
+    until, rest = time.monotonic() + PATIENCE_S, list(commands)
+    while rest:
+        tried = [(argv, run([argv])) for argv in rest]
+        rest = [argv for argv, wrong in tried if wrong]
+        if rest and time.monotonic() > until:
             return [wrong for _, wrong in tried if wrong]
-        if left:
+        if rest:
             time.sleep(1)
     return []
 
@@ -101,7 +101,7 @@ def hold(parameters):
     begin = time.monotonic()
     end = begin + parameters["for_s"] if parameters["for_s"] is not None else float("inf")
     lease, cycle = begin + parameters["lease_s"], parameters.get("cycle")
-    turn, there = begin + cycle[0] if cycle else float("inf"), True
+    turn, in_force = begin + cycle[0] if cycle else float("inf"), True
     while True:
         now = time.monotonic()
         if now >= end:
@@ -109,11 +109,11 @@ def hold(parameters):
         if now >= lease:
             return "lease"
         if now >= turn:
-            failed = run(parameters["end"] if there else parameters["begin"])
+            failed = run(parameters["end"] if in_force else parameters["begin"])
             if failed:
                 say(warning=failed)
-            there = not there
-            turn += cycle[0] if there else cycle[1]
+            in_force = not in_force
+            turn += cycle[0] if in_force else cycle[1]
             continue
         if not select.select([0], [], [], max(0.0, min(end, lease, turn) - now))[0]:
             continue

@@ -25,11 +25,11 @@ def call(*argv):
 def listening(name):
     """The TCP ports at which processes of the container listen (its network is the host's): address and port."""
     pids = set(call("docker", "top", name, "-eo", "pid").stdout.split()[1:])
-    found = set()
+    addresses = set()
     for line in call("ss", "-ltnpH").stdout.splitlines():
         if pids & set(re.findall(r"pid=(\d+)", line)):
-            found.add(line.split()[3])
-    return sorted(found)
+            addresses.add(line.split()[3])
+    return sorted(addresses)
 
 
 def asked(where):
@@ -54,17 +54,17 @@ def asked(where):
 
 def main(argv):
     name = argv[1]
-    said = call("docker", "inspect", "-f", "{{json .State}}", name)
-    if said.returncode != 0:
-        there = call("docker", "ps", "-a", "--format", "{{.Names}}")
-        if there.returncode != 0:
-            sys.exit((there.stderr.strip() or "no docker").splitlines()[-1])
-        print(json.dumps({"state": None, "there": sorted(there.stdout.split())}))
+    inspection = call("docker", "inspect", "-f", "{{json .State}}", name)
+    if inspection.returncode != 0:
+        listing = call("docker", "ps", "-a", "--format", "{{.Names}}")
+        if listing.returncode != 0:
+            sys.exit((listing.stderr.strip() or "no docker").splitlines()[-1])
+        print(json.dumps({"state": None, "there": sorted(listing.stdout.split())}))
         return
-    state = json.loads(said.stdout)
+    state = json.loads(inspection.stdout)
     ports = argv[2:] or (listening(name) if state["Status"] == "running" else [])
-    found = {"state": state["Status"], "pid": state["Pid"], "started": state["StartedAt"]}
-    print(json.dumps(dict(found, ports={where: asked(where) for where in ports})))
+    summary = {"state": state["Status"], "pid": state["Pid"], "started": state["StartedAt"]}
+    print(json.dumps(dict(summary, ports={where: asked(where) for where in ports})))
 
 
 if __name__ == "__main__":

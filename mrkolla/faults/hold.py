@@ -1,8 +1,8 @@
 """A fault while it lasts: on record, begun, seen, renewed, ended, seen to be over.
 
-    with held(fault, folder) as it:      # seen to have begun
+    with held(fault, folder) as hold:    # seen to have begun
         ...
-    it.entry                             # all times, and what was seen
+    hold.entry                           # all times, and what was seen
 
 At each place a small program (:mod:`mrkolla.faults.agent`) holds it: it takes it back when its time is over, when its
 standard input ends (this process died) and when this process has not renewed it for :data:`LEASE_S`.
@@ -31,7 +31,7 @@ from mrkolla.faults import agent, records
 from mrkolla.faults.kind import Act, Fault, Scene
 from mrkolla.faults.records import Record
 
-#: A fault ends by itself so long after nobody renewed it, s; what renews it does so every RENEW_S.
+#: A fault ends by itself LEASE_S after it was last renewed; it is renewed every RENEW_S.
 LEASE_S, RENEW_S = 10.0, 2.0
 _BEGIN_S, _END_S = 60.0, 90.0
 
@@ -50,8 +50,8 @@ def entry(given: Mapping[str, Any]) -> FaultOptions:
             return model.model_validate(dict(given))
     except ValidationError as wrong:
         lines = [
-            f"fault {given['do']}: {'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}"
-            for one in wrong.errors(include_url=False)
+            f"fault {given['do']}: {'.'.join(map(str, error['loc'])) or 'the whole'}: {error['msg']}"
+            for error in wrong.errors(include_url=False)
         ]
         raise InputError("\n".join(lines)) from None
 
@@ -183,7 +183,7 @@ class Held:
                 holder.say(word)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until its time is over (or somebody ended it), at most so long; whether it is."""
+        """Wait until its time is over or somebody ended it, or until the time is up; returns whether it is over."""
         until = None if timeout_s is None else time.monotonic() + timeout_s
         return all(
             holder.wait_ended(None if until is None else max(0.0, until - time.monotonic())) for holder in self.holders
@@ -203,7 +203,7 @@ class Held:
         self.entry["warnings"] += [text for holder in self.holders for text in holder.warnings]
         ends = [holder.ended for holder in self.holders if holder.ended]
         if ends:
-            self.entry |= {"end": _ns(max(one["ended"] for one in ends)), "why": ends[-1]["why"]}
+            self.entry |= {"end": _ns(max(answer["ended"] for answer in ends)), "why": ends[-1]["why"]}
         if remains:
             raise FaultError(f"{self.entry['told']}: {'; '.join(remains)}")
 
@@ -229,29 +229,29 @@ def held(fault: Fault, folder: Path, ready: Callable[[], None] = lambda: None) -
     with fault.sight() as sight:
         before = sight.before()
         ready()
-        it = Held(fault, records.write(folder, asked.told(), asked.target(), asked.region, acts), acts)
-        it.entry["seen"]["before"] = before
+        hold = Held(fault, records.write(folder, asked.told(), asked.target(), asked.region, acts), acts)
+        hold.entry["seen"]["before"] = before
         try:
             try:
-                it.begin()
-                _see(it, "begin", lambda: sight.begun(it.since))
-                yield it
+                hold.begin()
+                _see(hold, "begin", lambda: sight.begun(hold.since))
+                yield hold
             finally:
-                it.end()
-            _see(it, "end", lambda: sight.ended(it.entry["end"] / 1e9))
+                hold.end()
+            _see(hold, "end", lambda: sight.ended(hold.entry["end"] / 1e9))
         except FaultError as failed:
-            it.entry["refused"] = str(failed)
+            hold.entry["refused"] = str(failed)
             raise
         finally:
             # Where it could not be taken back the record stays: `destroy`, `fault end` and the next fault try again.
-            if all(holder.ended and not holder.ended["remains"] for holder in it.holders):
-                it.record.remove()
+            if all(holder.ended and not holder.ended["remains"] for holder in hold.holders):
+                hold.record.remove()
 
 
 def _see(it: Held, what: str, look: Callable[[], dict[str, Any]]) -> None:
-    seen = look()
-    it.entry[f"seen_{what}"] = _ns(seen.pop("seen"))
-    it.entry["seen"][what] = seen
+    sighting = look()
+    it.entry[f"seen_{what}"] = _ns(sighting.pop("seen"))
+    it.entry["seen"][what] = sighting
 
 
 def settle(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, *, every: bool = False) -> list[str]:
@@ -260,7 +260,7 @@ def settle(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, *
     ``hosts``: those that there are now; what was done at one that is gone is gone with it. Raises FaultError, once all
     were tried, for what remains.
     """
-    done, remains = [], []
+    faults, remains = [], []
     for record in list(records.read(folder)):
         if record.lives() and not every:
             continue
@@ -273,10 +273,10 @@ def settle(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, *
             remains.append(f"{record.told}: {failed}")
             continue
         record.remove()
-        done.append(record.told)
+        faults.append(record.told)
     if remains:
         raise FaultError("; ".join(remains))
-    return done
+    return faults
 
 
 def end(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, regions: Sequence[str] = ()) -> list[str]:
@@ -284,15 +284,15 @@ def end(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, regi
 
     Raises FaultError when one does not end.
     """
-    wanted = [record for record in records.read(folder) if not regions or record.region in regions]
-    for record in wanted:
+    faults = [record for record in records.read(folder) if not regions or record.region in regions]
+    for record in faults:
         if record.lives():
             record.ask_end()
     until = time.monotonic() + _END_S
-    while in_force := [record for record in wanted if record.lives() and record.path.exists()]:
+    while in_force := [record for record in faults if record.lives() and record.path.exists()]:
         if time.monotonic() > until:
             raise FaultError(f"{in_force[0].told}: {in_force[0].holder()} does not end it")
         time.sleep(0.2)
     with suppress(FileNotFoundError):
         settle(folder, hosts, launcher)
-    return [record.told for record in wanted]
+    return [record.told for record in faults]

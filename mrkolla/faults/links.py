@@ -29,7 +29,7 @@ from mrkolla.wan.driver import command
 
 #: Preference of the first link's routing rules at the router, and how many preferences each link has for its own.
 FIRST, PLACES = 9000, 20
-#: Seconds: between two echoes; after the beginning, from when on no echo that is sent may come back.
+#: Seconds: from one echo to the next; from the beginning of a cut until no echo that is sent may come back.
 EVERY_S, GONE_S = 0.1, 1.0
 #: Seconds after the end in which an echo must have come back.
 BACK_S = 30.0
@@ -60,8 +60,8 @@ def drops(link: PlainLink, way: str, known: Mapping[str, Sequence[str]]) -> dict
     """Each host that must drop packets, and the networks that these come from; ``known``: host -> its addresses."""
 
     def networks(region: PlainRegion) -> list[str]:
-        own = [address for host in region.hosts for address in (host.address, *known.get(host.name, ()))]
-        return sorted({*(f"{address}/32" for address in own), *region.networks})
+        addresses = [address for host in region.hosts for address in (host.address, *known.get(host.name, ()))]
+        return sorted({*(f"{address}/32" for address in addresses), *region.networks})
 
     osr = next(region for region in link.regions if region.name == link.osr)
     others = [region for region in link.regions if region is not osr]
@@ -123,10 +123,10 @@ class Cut(Fault):
                 )
                 for host, networks in drops(link, self.asked.way, cast(PlainWan, self.scene.wan()).addresses()).items()
             ]
-        wanted = rules(link, sorted(self.scene.links).index(link.osr), self.asked.way)
+        cut_rules = rules(link, sorted(self.scene.links).index(link.osr), self.asked.way)
         # In this order: the deployer's way is there before anything is discarded, and goes last.
-        begin = ["sh", "-c", _ADD, "sh", link.netns, *map(" ".join, wanted)]
-        end = ["sh", "-c", _REMOVE, "sh", link.netns, *(rule[1] for rule in reversed(wanted))]
+        begin = ["sh", "-c", _ADD, "sh", link.netns, *map(" ".join, cut_rules)]
+        end = ["sh", "-c", _REMOVE, "sh", link.netns, *(rule[1] for rule in reversed(cut_rules))]
         return [Act(None, [begin], [end], self._cycle())]
 
     def _cycle(self) -> tuple[float, float] | None:
@@ -159,10 +159,10 @@ class Degrade(Fault):
         if isinstance(link, PlainLink):
             raise InputError(f"the link of {link.osr} lies between hosts that delay it themselves: it can be cut only")
         before = wan.get(link.osr).asked
-        wanted = {**asdict(before), **self.asked.changes()}
-        Asked(**wanted).check(link.osr)
-        done = [relink.command(link, wan.state_dir, asked) for asked in (wanted, asdict(before))]
-        return [Act(None, [done[0]], [done[1]])]
+        settings = {**asdict(before), **self.asked.changes()}
+        Asked(**settings).check(link.osr)
+        commands = [relink.command(link, wan.state_dir, asked) for asked in (settings, asdict(before))]
+        return [Act(None, [commands[0]], [commands[1]])]
 
     def sight(self) -> Sight:
         """See :meth:`Fault.sight`."""
@@ -275,7 +275,7 @@ class ChangeSight(_Echoes):
             verify(max(asked.rtt_ms, base_ms), rtt, f"link of {self.osr}", asked)
         except WanError as off:
             raise FaultError(str(off)) from off
-        # Of echoes that are lost with probability p on each way, fewer than a third of what is expected is no chance.
+        # An echo may be lost on each of its two ways. Fewer than a third of the losses expected are no chance.
         expected = 1 - (1 - asked.loss_percent / 100) ** 2
         if rtt.lost < expected * rtt.sent / 3 - 1:
             raise FaultError(f"link of {self.osr}: {rtt.lost} of {rtt.sent} echoes lost, {expected:.0%} expected")
@@ -283,7 +283,7 @@ class ChangeSight(_Echoes):
 
 
 def _until(look: Callable[[], list], patience_s: float) -> list:
-    """What ``look`` gives as soon as that is something; what it gives in the end."""
+    """What ``look`` gives, as soon as that is not empty, or else once the time is up."""
     until = time.monotonic() + patience_s
     while not (answers := look()) and time.monotonic() < until:
         time.sleep(0.05)

@@ -20,7 +20,7 @@ from mrkolla.faults.kind import Act, Command, Fault, Sight
 GONE_S, BACK_S = 10.0, 300.0
 _LOOK_S, _PAUSE_S = 60.0, 0.3
 
-# systemd starts a container of Kolla's again when it ends: not while it is to be down. What is written is gone at boot.
+# systemd starts a container of Kolla's again when it ends. The file written here forbids that; a boot removes it.
 _KILL = """
 unit=kolla-$1-container.service
 if systemctl cat "$unit" >/dev/null 2>&1; then
@@ -83,15 +83,15 @@ class _Place(Fault):
     def places(self, service: str) -> list[remote.Host]:
         """The hosts that have ``service``, or the one that was asked for."""
         hosts = [self._host()] if self.asked.host else list(self.scene.hosts(self.asked.region).values())
-        seen = {host.name: looked(self.scene.launcher, host, service) for host in hosts}
-        having = [host for host in hosts if seen[host.name]["state"] is not None]
+        answers = {host.name: looked(self.scene.launcher, host, service) for host in hosts}
+        having = [host for host in hosts if answers[host.name]["state"] is not None]
         if not having:
-            containers = sorted({name for one in seen.values() for name in one.get("there", ())})
+            containers = sorted({name for answer in answers.values() for name in answer.get("there", ())})
             raise InputError(
-                f"no container '{service}' on {', '.join(seen)}; there are {', '.join(containers) or 'none'}"
+                f"no container '{service}' on {', '.join(answers)}; there are {', '.join(containers) or 'none'}"
             )
-        if down := [host.name for host in having if seen[host.name]["state"] != "running"]:
-            state = seen[down[0]]["state"]
+        if down := [host.name for host in having if answers[host.name]["state"] != "running"]:
+            state = answers[down[0]]["state"]
             raise InputError(f"the container '{service}' on {', '.join(down)} is {state}, not running")
         return having
 
@@ -165,10 +165,10 @@ class ServiceSight(Sight):
         """See :meth:`Sight.before`. Only ports that answer are looked at from now on."""
         self.hosts = self.fault.places(self.service)
         for host in self.hosts:
-            seen = self._look(host)
-            seen["ports"] = [port for port, does in seen["ports"].items() if does == "answers"]
-            self.known[host.name] = seen
-        return {"ports": {name: seen["ports"] for name, seen in self.known.items()}}
+            answer = self._look(host)
+            answer["ports"] = [port for port, does in answer["ports"].items() if does == "answers"]
+            self.known[host.name] = answer
+        return {"ports": {name: answer["ports"] for name, answer in self.known.items()}}
 
     def begun(self, since: float) -> dict[str, Any]:
         """See :meth:`Sight.begun`."""
@@ -193,16 +193,16 @@ class ServiceSight(Sight):
         until = time.monotonic() + patience_s
         waiting = list(self.hosts)
         while True:
-            seen = {host.name: self._look(host) for host in waiting}
+            answers = {host.name: self._look(host) for host in waiting}
             now = time.time()
-            waiting = [host for host in waiting if not right(host, seen[host.name])]
+            waiting = [host for host in waiting if not right(host, answers[host.name])]
             if not waiting:
                 return {"seen": now}
             if time.monotonic() > until:
-                one = waiting[0]
-                ports = ", ".join(f"{port} {does}" for port, does in seen[one.name].get("ports", {}).items())
-                state = f"{seen[one.name]['state']}{f' ({ports})' if ports else ''}"
-                raise FaultError(f"{self.service} on {one.name}: {wrong} {state}")
+                host = waiting[0]
+                ports = ", ".join(f"{port} {does}" for port, does in answers[host.name].get("ports", {}).items())
+                state = f"{answers[host.name]['state']}{f' ({ports})' if ports else ''}"
+                raise FaultError(f"{self.service} on {host.name}: {wrong} {state}")
             time.sleep(_PAUSE_S)
 
 
@@ -228,17 +228,17 @@ class HostSight(Sight):
 
     def begun(self, since: float) -> dict[str, Any]:
         """See :meth:`Sight.begun`."""
-        if not (seen := self._wait(False, GONE_S)):
+        if not (moment := self._wait(False, GONE_S)):
             raise FaultError(f"{self.host.name}: it was to {self.fault.name}, but its sshd answers")
         remote.forget(self.host)
-        return {"seen": seen}
+        return {"seen": moment}
 
     def ended(self, since: float) -> dict[str, Any]:
         """See :meth:`Sight.ended`."""
-        if not (seen := self._wait(True, BACK_S)):
+        if not (moment := self._wait(True, BACK_S)):
             raise FaultError(f"{self.host.name}: its sshd does not answer {BACK_S:.0f} s after the fault")
         self.fault.scene.mended()
-        return {"seen": seen}
+        return {"seen": moment}
 
     def _wait(self, answers: bool, patience_s: float) -> float | None:
         """When the host did, or did not, answer; None: not in that time."""

@@ -108,9 +108,9 @@ def names_in(file: Path) -> list[str]:
             listed = packed.extractfile("manifest.json")
             manifest = json.load(listed) if listed else []
         return sorted(name for image in manifest for name in image["RepoTags"] or [])
-    except (OSError, tarfile.TarError, KeyError, ValueError) as broken:
-        why = (str(broken).splitlines() or [type(broken).__name__])[0]
-        raise LackError(f"{file} is not a file of images ({why}): write it anew ('mrkolla images')") from broken
+    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LackError(f"{file} is not a file of images ({why}): write it anew ('mrkolla images')") from error
 
 
 def feed(host: Host, registry: str, file: Path, release: Release, say: Say, wanted: Sequence[str] = ()) -> int:
@@ -120,9 +120,9 @@ def feed(host: Host, registry: str, file: Path, release: Release, say: Say, want
     stays in the host's Docker, but for those in use: it pulls from the registry beside it as the other hosts do. Raises
     LackError for a file that lacks an image, DeployError for a Docker that refuses.
     """
-    there, wanted = set(names_in(file)), sorted(wanted or IMAGES)
+    contents, wanted = set(names_in(file)), sorted(wanted or IMAGES)
     full = {name: f"{NAMESPACE}/{name}:{tag(release.name)}" for name in wanted}
-    if missing := [name for name in wanted if f"{REGISTRY}/{full[name]}" not in there]:
+    if missing := [name for name in wanted if f"{REGISTRY}/{full[name]}" not in contents]:
         raise LackError(f"{file} lacks the images {', '.join(missing)}: write it anew ('mrkolla images')")
     say(f"images to {host.name} ({file.stat().st_size / 1e9:.2f} GB)")
     with file.open("rb") as packed:
@@ -137,10 +137,10 @@ def feed(host: Host, registry: str, file: Path, release: Release, say: Say, want
         pushed = remote.run(host, ["docker", "push", "-q", target], timeout=900, check=False)
         if pushed.returncode != 0:
             raise DeployError(f"registry {registry} did not take {name}: {last_words(pushed)}")
-    names = [*sorted(there), *(f"{registry}/{full[name]}" for name in wanted)]
+    names = [*sorted(contents), *(f"{registry}/{full[name]}" for name in wanted)]
     gone = remote.run(host, ["docker", "rmi", *names], timeout=300, check=False)
     # What a container of this cloud runs from already stays.
-    said = [line for line in gone.stderr.splitlines() if line.strip() and "is using its referenced image" not in line]
-    if gone.returncode != 0 and said:
-        raise DeployError(f"{host.name}: docker rmi failed: {said[-1]}")
+    errors = [line for line in gone.stderr.splitlines() if line.strip() and "is using its referenced image" not in line]
+    if gone.returncode != 0 and errors:
+        raise DeployError(f"{host.name}: docker rmi failed: {errors[-1]}")
     return len(wanted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -60,8 +59,8 @@ def mark(release: Release) -> str:
     table = {name: [image.scripts, image.user, image.lines, image.own] for name, image in IMAGES.items()}
     parts: list[object] = [release.kolla, release.requirements, release.toolbox, PACKAGES, UNUSED, debian.UNREAD]
     parts += [BASE_SCRIPTS, SUDOERS, TOOLBOX_COLLECTIONS, table, _CONFIG]
-    own = sorted({name for image in IMAGES.values() for name in image.own})
-    return cache.digest(*parts, *(HERE / name for name in ("root.py", "clustercheck.sh", *own)))
+    files = sorted({name for image in IMAGES.values() for name in image.own})
+    return cache.digest(*parts, *(HERE / name for name in ("root.py", "clustercheck.sh", *files)))
 
 
 def ensure(release: Release, env: Callable[[], KollaEnv], log: Path, detail: Say = lambda text: None) -> Path:
@@ -110,9 +109,9 @@ def write_contexts(folder: Path, docker: Path) -> None:
             text = (docker / source).read_text() if source else "#!/bin/bash\n"
             (context / target).write_text(text)
             (context / target).chmod(0o644)
-        for own, (_, mode) in image.own.items():
-            shutil.copyfile(HERE / own, context / own)
-            (context / own).chmod(mode)
+        for file, (_, mode) in image.own.items():
+            shutil.copyfile(HERE / file, context / file)
+            (context / file).chmod(mode)
         (context / "Dockerfile").write_text(dockerfile(name, image))
 
 
@@ -121,14 +120,14 @@ def dockerfile(name: str, image: Image) -> str:
     lines = [f"FROM {_BASE}", f'LABEL name="{name}"']
     if image.scripts:
         lines.append(f"COPY {' '.join(image.scripts)} /usr/local/bin/")
-    lines += [f"COPY {own} {target}" for own, (target, _) in image.own.items()]
+    lines += [f"COPY {file} {target}" for file, (target, _) in image.own.items()]
     lines += image.lines
     if image.user:
         lines.append(f"USER {image.user}")
     return "\n".join(lines) + "\n"
 
 
-# Reads the contexts as a tar; says a word and the name for each image, and why for one that fails.
+# Reads the contexts as a tar; prints 'built NAME' for each image, or 'failed NAME WHY' and ends.
 BUILD_ALL = """
 set -eu
 rm -rf /root/contexts && mkdir /root/contexts && cd /root/contexts && tar -xf -
@@ -144,13 +143,13 @@ def build_all(host: remote.Host, contexts: Path, release: Release, log: Path, de
     with tarfile.open(packed, "w") as out:
         out.add(contexts, ".")
     names = (str(os.cpu_count() or 2), f"{REGISTRY}/{NAMESPACE}", tag(release.name))
-    done: list[str] = []
+    built: list[str] = []
 
     def line(text: str) -> None:
         word, _, rest = text.partition(" ")
         if word == "built":
-            done.append(rest)
-            detail(f"image {len(done)} of {len(IMAGES)}: {rest}")
+            built.append(rest)
+            detail(f"image {len(built)} of {len(IMAGES)}: {rest}")
         elif word == "failed":
             name, _, why = rest.partition(" ")
             raise DeployError(f"building image {name}: {why[:300]}; log: {log}")
@@ -171,7 +170,6 @@ def _large_layers(docker: Path) -> list[str]:
     for folder in sorted((docker / "overlay2").iterdir()):
         if folder.name == "l":
             continue
-        du = subprocess.run(["du", "-sx", "--block-size=1", str(folder)], capture_output=True, text=True, timeout=300)
-        if int(du.stdout.split()[0]) > LARGE:
+        if cache.size(folder) > LARGE:
             large.append(folder.name)
     return large

@@ -28,19 +28,19 @@ def feed(
     repeated. Raises LackError and DeployError.
     """
     admin = next(region.control for region in regions if region.kind == AR)
-    others = [region.control for region in regions if region.kind != AR]
+    osr_hosts = [region.control for region in regions if region.kind != AR]
     port = registry_port(experiment.testbed)
-    wanted = WANTED or tuple(IMAGES)
+    names = WANTED or tuple(IMAGES)
     say("registries")
-    registries.start(admin, others, port, folder / "prepared.json")
+    registries.start(admin, osr_hosts, port, folder / "prepared.json")
     mark = folder / "fed"
-    there = set(registries.holds(admin, port))
-    if mark.exists() and mark.read_text() == images.name and {f"{NAMESPACE}/{name}" for name in wanted} <= there:
+    contents = set(registries.holds(admin, port))
+    if mark.exists() and mark.read_text() == images.name and {f"{NAMESPACE}/{name}" for name in names} <= contents:
         return
     which = release(experiment.release)
     with registries.writable(admin, port) as where:
         if images.is_file():
-            archive.feed(admin, where, images, which, say, wanted)
+            archive.feed(admin, where, images, which, say, names)
         else:
-            registry.feed(where, which, images, log, say, list(wanted), by=admin)
+            registry.feed(where, which, images, log, say, list(names), by=admin)
     mark.write_text(images.name)

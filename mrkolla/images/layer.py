@@ -47,7 +47,7 @@ class Layer:
 
 def members(tree: Path) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """Every path below ``tree`` in a fixed order, as a member of a tar; sockets, which tar has not, are left out."""
-    seen: dict[tuple[int, int], str] = {}
+    inodes: dict[tuple[int, int], str] = {}
     waiting = [(str(tree), "")]
     while waiting:
         folder, prefix = waiting.pop()
@@ -69,7 +69,7 @@ def members(tree: Path) -> Iterator[tuple[tarfile.TarInfo, str]]:
             elif kind == tarfile.REGTYPE:
                 info.size = status.st_size
                 if status.st_nlink > 1:
-                    first = seen.setdefault((status.st_dev, status.st_ino), info.name)
+                    first = inodes.setdefault((status.st_dev, status.st_ino), info.name)
                     if first != info.name:
                         info.type, info.linkname, info.size = tarfile.LNKTYPE, first, 0
             if info.type in (tarfile.REGTYPE, tarfile.DIRTYPE):
@@ -86,10 +86,10 @@ def describe(tree: Path, split: Path) -> Layer:
     total, size, position = hashlib.sha256(), 0, 0
     with gzip.open(split, "wb", compresslevel=1) as packed, io.BufferedWriter(packed, _BLOCK) as out:
 
-        def keep(kind: int, more: str, payload: bytes | None) -> None:
+        def keep(kind: int, fields: str, payload: bytes | None) -> None:
             nonlocal position
             value = "null" if payload is None else f'"{base64.b64encode(payload).decode()}"'
-            out.write(f'{{"type":{kind}{more},"payload":{value},"position":{position}}}\n'.encode())
+            out.write(f'{{"type":{kind}{fields},"payload":{value},"position":{position}}}\n'.encode())
             position += 1
 
         def segment(data: bytes) -> None:
@@ -104,13 +104,13 @@ def describe(tree: Path, split: Path) -> Layer:
             if not info.size:
                 keep(_FILE, named, None)
                 continue
-            left, check = info.size, 0
+            remainder, check = info.size, 0
             with open(path, "rb", buffering=0) as file:
-                while left and (data := file.read(min(left, _BLOCK))):
+                while remainder and (data := file.read(min(remainder, _BLOCK))):
                     total.update(data)
                     check = crc64.go_iso(data, check)
-                    left -= len(data)
-            if left:
+                    remainder -= len(data)
+            if remainder:
                 raise OSError(f"{path} changed while it was read")
             size += info.size
             keep(_FILE, f'{named},"size":{info.size}', check.to_bytes(8, "big"))

@@ -29,8 +29,8 @@ def ensure(disk: Path) -> Path:
 
 
 def _build(folder: Path, disk: Path) -> None:
-    made, initrd = folder / "pair.raw", folder / "initrd"
-    shutil.copyfile(disk, made)
+    copy, initrd = folder / "pair.raw", folder / "initrd"
+    shutil.copyfile(disk, copy)
     over = folder / "over"
     over.mkdir()
     shutil.copy(HERE / "pair.sh", over)
@@ -39,10 +39,10 @@ def _build(folder: Path, disk: Path) -> None:
     for script in over.iterdir():
         script.chmod(0o755)
     guest.pack(over, folder / "more")
-    bootdisk.copy(made, guest.START, "::/initrd", str(initrd))
-    with initrd.open("ab") as whole:
-        whole.write((folder / "more").read_bytes())
-    bootdisk.copy(made, guest.START, str(initrd), "::/initrd")
+    bootdisk.copy(copy, guest.START, "::/initrd", str(initrd))
+    with initrd.open("ab") as out:
+        out.write((folder / "more").read_bytes())
+    bootdisk.copy(copy, guest.START, str(initrd), "::/initrd")
     shutil.rmtree(over)
     for path in (initrd, folder / "more"):
         path.unlink()

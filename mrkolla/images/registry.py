@@ -40,7 +40,7 @@ def feed(
     conf = LocalConf.from_settings(name="feed-registry", network=_NETWORK, images=str(built))
     conf.add_network(id="feed", roles=["feed"]).add_machine(name="feeder", roles=["feed"], network="feed")
     provider = Local(conf, log=log, say=say)
-    wanted = sorted(names or IMAGES)
+    images = sorted(names or IMAGES)
     try:
         provider.destroy()
         provider.init()
@@ -52,8 +52,8 @@ def feed(
                 target = f"{private}/registry"
                 tunnels.enter_context(_Tunnel(by, "-L", f"{target}:{registry}"))
             tunnels.enter_context(_Tunnel(host, "-R", f"{_PORT}:{target}"))
-            for number, name in enumerate(wanted, 1):
-                say(f"image {number} of {len(wanted)}: {name}")
+            for number, name in enumerate(images, 1):
+                say(f"image {number} of {len(images)}: {name}")
                 full = f"{NAMESPACE}/{name}:{tag(release.name)}"
                 remote.run(host, ["docker", "tag", f"{REGISTRY}/{full}", f"localhost:{_PORT}/{full}"])
                 done = remote.run(host, ["docker", "push", "-q", f"localhost:{_PORT}/{full}"], timeout=900, check=False)
@@ -61,7 +61,7 @@ def feed(
                     raise DeployError(f"registry {registry} did not take {name}: {last_words(done)}")
     finally:
         provider.destroy()
-    return len(wanted)
+    return len(images)
 
 
 class _Tunnel:
@@ -77,8 +77,8 @@ class _Tunnel:
             self._process.wait(2)
         except subprocess.TimeoutExpired:
             return
-        _, said = self._process.communicate()
-        raise DeployError(f"the tunnel to the registry did not come up: {said.strip()}")
+        _, stderr = self._process.communicate()
+        raise DeployError(f"the tunnel to the registry did not come up: {stderr.strip()}")
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()

@@ -67,14 +67,14 @@ def build(
 def write_users(folder: Path, module: Path) -> None:
     """Write the lines of passwd, group and shadow that Kolla's users need, from Kolla's own list of ids."""
     users = runpy.run_path(str(module))["USERS"]
-    passwd, group, shadow, seen = [], [], [], set()
+    passwd, group, shadow, teams = [], [], [], set()
     names = sorted(key.removesuffix("-user") for key in users)
     for name in names:
         ids = users[f"{name}-user"]
         team = ids.get("group", name)
-        if team not in seen and name != "kolla":
+        if team not in teams and name != "kolla":
             group.append(f"{team}:x:{ids['gid']}:\n")
-            seen.add(team)
+            teams.add(team)
         passwd.append(f"{name}:x:{ids['uid']}:{ids['gid']}::/var/lib/{name}:/usr/sbin/nologin\n")
         shadow.append(f"{name}:!:19000:0:99999:7:::\n")
     members = ",".join(name for name in names if name != "kolla")

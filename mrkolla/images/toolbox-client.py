@@ -43,18 +43,20 @@ def connection():
     """A connection to this user's server, which is started where there is none; None when it does not come up."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(FOLDER, 0o700)
-    there = os.lstat(FOLDER)
-    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid() or there.st_mode & 0o077:
+    status = os.lstat(FOLDER)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         return None  # somebody else's
     end, started = time.monotonic() + PATIENCE, False
     while time.monotonic() < end:
+        link = None
         try:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             link.connect(f"{FOLDER}/socket")
             _, uid, _ = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             return link if uid == os.getuid() else None
         except OSError:
-            link.close()
+            if link is not None:
+                link.close()
         if not started:
             start()
             started = True
@@ -78,22 +80,22 @@ def start():
 
 
 def main():
-    given = os.environ.get("MRKOLLA_TOOLBOX")
-    words = json.loads(given) if given else sys.argv[1:]
+    text = os.environ.get("MRKOLLA_TOOLBOX")
+    words = json.loads(text) if text else sys.argv[1:]
     link = connection() if fits(words) else None
     if link is None:
         ansible(words)
     # Arguments and answer may be larger than a packet: they go through files in memory.
-    asked, answered = os.memfd_create("asked"), os.memfd_create("answered")
-    os.write(asked, json.dumps(words).encode())
+    request, reply = os.memfd_create("asked"), os.memfd_create("answered")
+    os.write(request, json.dumps(words).encode())
     answer = b""
     with contextlib.suppress(OSError):  # a server that was just about to end
-        socket.send_fds(link, [b"call"], [asked, answered])
+        socket.send_fds(link, [b"call"], [request, reply])
         answer = link.recv(16)
     if answer != b"done":
         ansible(words)
-    os.lseek(answered, 0, os.SEEK_SET)
-    while part := os.read(answered, 1 << 20):
+    os.lseek(reply, 0, os.SEEK_SET)
+    while part := os.read(reply, 1 << 20):
         os.write(1, part)
 
 

@@ -63,12 +63,12 @@ def variables(text: str) -> dict:
 def result(words: list[str]) -> dict:
     """What Ansible's ad-hoc command would say of this call: the module's own result."""
     options = dict(zip(words[3::2], words[4::2], strict=True))
-    given = parse_kv(options.get("-a", ""))
-    given = Templar(loader=LOADER, variables=variables(options.get("-e", ""))).template(given)
-    found = module_loader.find_plugin_with_context(words[2])
-    if not found.resolved:
+    arguments = parse_kv(options.get("-a", ""))
+    arguments = Templar(loader=LOADER, variables=variables(options.get("-e", ""))).template(arguments)
+    plugin = module_loader.find_plugin_with_context(words[2])
+    if not plugin.resolved:
         raise LookupError(words[2])
-    name = found.resolved_fqcn
+    name = plugin.resolved_fqcn
     settings = {
         **{"_ansible_check_mode": False, "_ansible_diff": False, "_ansible_verbosity": 0, "_ansible_debug": False},
         **{"_ansible_no_log": False, "_ansible_version": VERSION, "_ansible_module_name": name},
@@ -77,22 +77,22 @@ def result(words: list[str]) -> dict:
         **{"_ansible_keep_remote_files": False, "_ansible_tmpdir": None, "_ansible_remote_tmp": "/tmp"},
         **{"_ansible_ignore_unknown_opts": False, "_ansible_target_log_info": None},
     }
-    basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": {**given, **settings}}).encode()
+    basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": {**arguments, **settings}}).encode()
     collection, _, module = name.rpartition(".")
-    own = collection in ("ansible.builtin", "ansible.legacy")
-    path = f"ansible.modules.{module}" if own else f"ansible_collections.{collection}.plugins.modules.{module}"
-    said, trace = io.StringIO(), ""
+    builtin = collection in ("ansible.builtin", "ansible.legacy")
+    path = f"ansible.modules.{module}" if builtin else f"ansible_collections.{collection}.plugins.modules.{module}"
+    output, trace = io.StringIO(), ""
     status: int | str = 0
-    sys.stdout = said
+    sys.stdout = output
     try:
         runpy.run_module(path, run_name="__main__")
-    except SystemExit as ended:
-        status = ended.code or 0
+    except SystemExit as error:
+        status = error.code or 0
     except Exception:  # noqa: BLE001 - whatever a module raises is its result
         status, trace = 1, traceback.format_exc()
     finally:
         sys.stdout = sys.__stdout__
-    text = said.getvalue().strip()
+    text = output.getvalue().strip()
     try:
         answer = json.loads(text[text.index("{") :])
     except ValueError:
@@ -105,9 +105,9 @@ def result(words: list[str]) -> dict:
 def serve(link: socket.socket) -> None:
     """Answer one call, in a process of its own."""
     _, files, _, _ = socket.recv_fds(link, 16, 2)
-    asked, answered = files
-    os.lseek(asked, 0, os.SEEK_SET)
-    with os.fdopen(asked, "rb") as file:
+    request, reply = files
+    os.lseek(request, 0, os.SEEK_SET)
+    with os.fdopen(request, "rb") as file:
         words = json.loads(file.read())
     try:
         answer = result(words)
@@ -116,7 +116,7 @@ def serve(link: socket.socket) -> None:
         sys.stderr.flush()
         link.send(b"fail")  # the caller asks Ansible itself
         return
-    with os.fdopen(answered, "wb") as file:
+    with os.fdopen(reply, "wb") as file:
         file.write(json.dumps({"plays": [{"tasks": [{"hosts": {"localhost": answer}}]}]}).encode())
     link.send(b"done")
 

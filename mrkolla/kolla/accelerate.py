@@ -19,9 +19,9 @@ ACCELERATED, STOCK = "accelerated", "stock"
 
 
 def wanted(experiment: Experiment, release: Release, proven: bool) -> bool:
-    """Whether the runs of ``experiment`` are accelerated; ``proven``: its testbed's hosts are such that it was seen."""
-    asked = experiment.kolla.accelerate
-    return bool(release.accelerator) and (proven if asked is None else asked)
+    """Whether the runs of ``experiment`` are accelerated; ``proven``: it was seen to work on its testbed's hosts."""
+    choice = experiment.kolla.accelerate
+    return bool(release.accelerator) and (proven if choice is None else choice)
 
 
 def variables(env: KollaEnv) -> dict[str, str]:

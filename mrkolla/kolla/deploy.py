@@ -91,11 +91,11 @@ class Deployment:
         ready, stop = threading.Event(), threading.Event()
         ready.set()
         # A service user whose password is set again, to the same one, loses its tokens: in every region at once.
-        kept = {"update_keystone_service_user_passwords": "false"}
+        variables = {"update_keystone_service_user_passwords": "false"}
         with ThreadPoolExecutor(2) as pool:
             tasks = [
                 pool.submit(self._open_gate, region, ready, stop),
-                pool.submit(self._region, region, stop, kept),
+                pool.submit(self._region, region, stop, variables),
             ]
             try:
                 wait(tasks)
@@ -129,13 +129,13 @@ class Deployment:
         self._run(region, stop, variables, 5)
 
     def _give_turn(self, region: Region) -> None:
-        """A run that failed while it registered would keep the others waiting, and itself when it is tried again."""
+        """Free the lock if ``region`` holds it: a run that failed while it registered would block all, itself too."""
         if self._lock.is_symlink() and self._lock.readlink() == Path(region.name):
             self._lock.unlink()
 
     def _run(self, region: Region, stop: threading.Event, variables: dict[str, str], niceness: int) -> None:
         name = f"kolla {region.name}"
-        began_before = name in {known.name for known in self.journal.steps()}
+        began_before = name in {step.name for step in self.journal.steps()}
         with self.journal.step(name, self.marks[region.name]) as step:
             if step.done:
                 return
@@ -182,7 +182,7 @@ class Deployment:
         Its hundreds of tasks have time limits of their own, which a busy machine exceeds now and then, and n+1 runs
         fail n+1 times as often as one. Kolla's answer to a failed run is to run it again. The second try goes the stock
         way, whatever made the first one fail. ``name`` is that of its log, and of the file with its process id. Returns
-        the way that the one took which succeeded.
+        the way of the try that succeeded.
         """
         first = ACCELERATED if self.accelerate else STOCK
 

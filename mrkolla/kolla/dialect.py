@@ -15,18 +15,18 @@ def spoken(release: Release, region: Region, regions: list[str], values: dict) -
 
     What the release has not (its names say why) is left out.
     """
-    said = dict(values)
-    if release.tag and "openstack_release" in said:
+    variables = dict(values)
+    if release.tag and "openstack_release" in variables:
         # It names the images in this release.
-        said["openstack_release"] = release.tag
+        variables["openstack_release"] = release.tag
     if release.has_admin_url:
-        if region.kind == AR and "openstack_region_name" in said:
+        if region.kind == AR and "openstack_region_name" in variables:
             # Such a release must know all regions in advance.
-            said["openstack_regions"] = regions
-        elif "keystone_internal_url" in said:
-            said |= _with_admin_url(said, release.keystone_path)
+            variables["openstack_regions"] = regions
+        elif "keystone_internal_url" in variables:
+            variables |= _with_admin_url(variables, release.keystone_path)
     without = absent(release.name)
-    return {name: value for name, value in said.items() if name not in without}
+    return {name: value for name, value in variables.items() if name not in without}
 
 
 def _with_admin_url(said: dict, path: str) -> dict:

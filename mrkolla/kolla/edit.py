@@ -6,6 +6,7 @@ No part of Kolla is stored here but the few words of an anchor.
 from __future__ import annotations
 
 import difflib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +36,8 @@ class Edit:
 
     def result(self) -> str:
         """What stands in the file in place of the anchor when the edit is in place."""
-        made = {"after": self.anchor + self.text, "before": self.text + self.anchor, "replace": self.text}
-        return made[self.where]
+        texts = {"after": self.anchor + self.text, "before": self.text + self.anchor, "replace": self.text}
+        return texts[self.where]
 
     def digest(self) -> str:
         return digest(self.name, self.file, self.anchor, self.text, self.where, *([self.into] if self.into else []))
@@ -54,13 +55,13 @@ class Edit:
         content = path.read_text()
         if self.into:
             return self._state_of_copy(tree / self.into, content)
-        # An anchor that is still there after a replacement was not the one that was replaced.
+        # A replacement is in place only where its anchor is gone.
         replaced = self.where != "replace" or self.anchor not in content
         if replaced and content.count(self.result()) == 1:
             return "present"
-        found = content.count(self.anchor)
-        if found != 1:
-            return f"unfit: its anchor occurs {found} times{_nearest(content, self.anchor)}"
+        count = content.count(self.anchor)
+        if count != 1:
+            return f"unfit: its anchor occurs {count} times{_nearest(content, self.anchor)}"
         changed = self._own_line(content)
         return f"unfit: line {changed} is this edit's, changed by someone" if changed else "absent"
 
@@ -72,8 +73,8 @@ class Edit:
         wanted = self.applied(content)
         if made.read_text() == wanted:
             return "present"
-        pairs = enumerate(zip(made.read_text().splitlines(), wanted.splitlines(), strict=False), start=1)
-        line = next((number for number, (one, other) in pairs if one != other), 1)
+        pairs = enumerate(itertools.zip_longest(made.read_text().splitlines(), wanted.splitlines()), start=1)
+        line = next((number for number, (actual, expected) in pairs if actual != expected), 1)
         return f"unfit: {self.into} line {line} was changed by someone"
 
     def applied(self, content: str) -> str:
@@ -103,10 +104,10 @@ class Edit:
 
 
 def _nearest(content: str, anchor: str) -> str:
-    """Where the line is that an anchor of which nothing is found comes nearest to."""
-    wanted = max((line.strip() for line in anchor.splitlines()), key=len, default="")
-    if content.count(anchor) or not wanted:
+    """In words, which line is nearest to an anchor that does not occur; empty where it does, or none is near."""
+    longest = max((line.strip() for line in anchor.splitlines()), key=len, default="")
+    if content.count(anchor) or not longest:
         return ""
     lines = [line.strip() for line in content.splitlines()]
-    near = difflib.get_close_matches(wanted, lines, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(longest, lines, n=1, cutoff=0.6)
     return f"; line {lines.index(near[0]) + 1} is near: '{near[0][:120]}'" if near else ""

@@ -121,13 +121,13 @@ def apply(release: str, tree: Path, error: type[MrkollaError] = DeployError) -> 
 
     Nothing is written unless every edit fits: raises ``error`` that names file and edit.
     """
-    wanted = edits_for(release)
-    for edit in wanted:
+    edits = edits_for(release)
+    for edit in edits:
         state = edit.state(tree)
         if state.startswith("unfit"):
             raise error(f"edit '{edit.name}' does not fit {edit.file}: {state[7:]}; reinstall that release")
     changed = []
-    for edit in wanted:
+    for edit in edits:
         if edit.state(tree) == "absent":
             edit.make(tree)
             changed.append(edit.name)

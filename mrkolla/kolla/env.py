@@ -55,15 +55,15 @@ def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda t
         release.python or sys.version_info[:2],
         [edit.digest() for edit in edits_for(release.name)],
     )
-    made = KollaEnv(cache.entry("kolla", release.kolla_ansible, mark, lambda f: _build(f, release, log, detail)))
+    kolla_env = KollaEnv(cache.entry("kolla", release.kolla_ansible, mark, lambda f: _build(f, release, log, detail)))
     # Playbooks of our own stand beside Kolla's, where its variables, roles and plugins are found.
     for playbook in PLAYBOOKS.glob("mrkolla-*") if release.playbooks == "kolla-ansible" else []:
-        target = made.share / "ansible" / playbook.name
+        target = kolla_env.share / "ansible" / playbook.name
         if not target.exists() or target.read_bytes() != playbook.read_bytes():
             new = target.with_suffix(f".{os.getpid()}")
             shutil.copy(playbook, new)
             new.replace(target)
-    return made
+    return kolla_env
 
 
 def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], None]) -> None:
@@ -76,19 +76,19 @@ def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], No
         pidfile = folder / "pip.pid"
         shell.must(argv, log, timeout=timeout, what=what, line=_short(detail), env=env, hint=hint, pidfile=pidfile)
 
-    made = KollaEnv(folder)
+    kolla_env = KollaEnv(folder)
     if release.python:
-        _build_old(made, release, run)
+        _build_old(kolla_env, release, run)
     else:
         # uv takes a fifth of pip's time. Its cache goes when it is done: what it holds is the environment, and files
-        # that the two share must not be edited. Nothing is compiled here: what Ansible imports it compiles then.
+        # that the two share must not be edited. Nothing is compiled here: Ansible compiles what it imports.
         uv, cached, settings = packages.program(), folder / "uv", packages.environment()
         common = ["--cache-dir", str(cached), "--no-progress"]
         run([uv, "venv", *common, "--python", sys.executable, str(folder / "venv")], "uv venv", 120, settings)
-        install = [uv, "pip", "install", *common, "--python", str(made.python), *release.packages]
+        install = [uv, "pip", "install", *common, "--python", str(kolla_env.python), *release.packages]
         run(install, "uv pip install", settings=settings)
         shutil.rmtree(cached)
-    apply(release.name, made.share)
+    apply(release.name, kolla_env.share)
 
 
 def _build_old(made: KollaEnv, release: Release, run: Callable[..., None]) -> None:

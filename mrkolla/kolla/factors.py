@@ -37,24 +37,24 @@ NEEDS: dict[str, Reconfiguration] = {
     "hash_rounds": Reconfiguration(AR, ("keystone",), new_passwords=True),
     **dict.fromkeys(("token_cache", "connect_timeout", "retries"), Reconfiguration(OSR, _SERVICES)),
 }
-#: What null means, for keys for which a file may say the same.
+#: The value that null stands for, for keys that may be given that value too.
 _NULL = {"keep_alive": True, "connect_timeout": 0, "retries": 3}
 
 
 def reconfigurations(before: Keystone, after: Keystone) -> list[Reconfiguration]:
     """What takes a cloud that was deployed with ``before`` to ``after``: one for each kind of region, the AR's first.
 
-    Null and what it means are the same.
+    Null and the value that it stands for are the same.
     """
-    found: dict[str, Reconfiguration] = {}
+    needs: dict[str, Reconfiguration] = {}
     for key, need in NEEDS.items():
-        given = [getattr(one, key) for one in (before, after)]
-        old, new = (_NULL.get(key) if value is None else value for value in given)
+        values = [getattr(settings, key) for settings in (before, after)]
+        old, new = (_NULL.get(key) if value is None else value for value in values)
         if old != new:
-            known = found.get(need.kind, Reconfiguration(need.kind, ()))
-            tags = tuple(dict.fromkeys([*known.tags, *need.tags]))
-            found[need.kind] = Reconfiguration(need.kind, tags, known.new_passwords or need.new_passwords)
-    return list(found.values())
+            base = needs.get(need.kind, Reconfiguration(need.kind, ()))
+            tags = tuple(dict.fromkeys([*base.tags, *need.tags]))
+            needs[need.kind] = Reconfiguration(need.kind, tags, base.new_passwords or need.new_passwords)
+    return list(needs.values())
 
 
 __all__ = ["NEEDS", "Reconfiguration", "reconfigurations"]

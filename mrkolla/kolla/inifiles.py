@@ -31,22 +31,22 @@ def merged(ours: Mapping[str, str], theirs: Mapping[str, tuple[Path, bytes]], pl
     ``plan`` is the folder that the names are in, for messages. Raises InputError for a key
     with two values, and for a file that cannot be merged.
     """
-    found = dict(ours)
+    files = dict(ours)
     for name, (source, content) in theirs.items():
         if PurePath(name).suffix not in _SUFFIXES:
             if name in ours:
                 raise InputError(f"kolla.config: {source} clashes with {plan}/{name}, which mrkolla writes; remove it")
             continue
-        same = [other for other in ours if other == name or _meet(name, other)]
-        if not same:
+        peers = [other for other in ours if other == name or _meet(name, other)]
+        if not peers:
             continue
         text = _text(source, content)
-        there = _keys(text, f"kolla.config: {source}", needed=name in ours)
-        for other in same:
-            _refuse_clash(source, there, f"{plan}/{other}", _keys(ours[other], other))
+        keys = _keys(text, f"kolla.config: {source}", needed=name in ours)
+        for other in peers:
+            _refuse_clash(source, keys, f"{plan}/{other}", _keys(ours[other], other))
         if name in ours:
-            found[name] = _joined(text, there, ours[name])
-    return found
+            files[name] = _joined(text, keys, ours[name])
+    return files
 
 
 def _meet(one: str, other: str) -> bool:
@@ -81,10 +81,10 @@ def _refuse_clash(
     source: Path, theirs: Mapping[tuple[str, str], str], name: str, ours: Mapping[tuple[str, str], str]
 ) -> None:
     for (section, key), value in ours.items():
-        given = theirs.get((section, key), value)
-        if given != value:
+        choice = theirs.get((section, key), value)
+        if choice != value:
             raise InputError(
-                f"kolla.config: {source}: [{section}] {key} = {given} clashes with {value}, which mrkolla writes to"
+                f"kolla.config: {source}: [{section}] {key} = {choice} clashes with {value}, which mrkolla writes to"
                 f" {name}; remove it"
             )
 

@@ -34,10 +34,10 @@ def mend(region: Region) -> list[str]:
 
     Raises DeployError when a set-up container does not end within two minutes.
     """
-    said = []
+    lines = []
     for host in region.with_role("control"):
-        done = remote.run(host, ["sh", "-s"], input=_SCRIPT, timeout=180, check=False)
-        if done.returncode != 0:
-            raise DeployError(f"host {host.name}: {(done.stderr or done.stdout).strip()[-200:]}")
-        said += [f"{host.name}: {line}" for line in done.stdout.splitlines()]
-    return said
+        process = remote.run(host, ["sh", "-s"], input=_SCRIPT, timeout=180, check=False)
+        if process.returncode != 0:
+            raise DeployError(f"host {host.name}: {(process.stderr or process.stdout).strip()[-200:]}")
+        lines += [f"{host.name}: {line}" for line in process.stdout.splitlines()]
+    return lines

@@ -31,12 +31,12 @@ def absent(release: str) -> dict[str, str]:
 
 def defined(tree: Path) -> set[str]:
     """The variables that a tree of Kolla (the folder that holds ``ansible/``) gives a value itself."""
-    ansible, found = tree / "ansible", set()
+    ansible, variables = tree / "ansible", set()
     for pattern in ("group_vars/all.yml", "group_vars/all/*.yml", "roles/*/defaults/main.yml", "roles/*/vars/main.yml"):
         for path in ansible.glob(pattern):
             # Names alone are wanted: a line that begins with one, and a colon.
-            found |= set(re.findall(r"^([A-Za-z_]\w*)\s*:", path.read_text(), re.MULTILINE))
-    return found
+            variables |= set(re.findall(r"^([A-Za-z_]\w*)\s*:", path.read_text(), re.MULTILINE))
+    return variables
 
 
 def unknown(tree: Path, variables: Iterable[str]) -> list[str]:
@@ -45,12 +45,12 @@ def unknown(tree: Path, variables: Iterable[str]) -> list[str]:
     if not missing:
         return []
     used = re.compile(r"(?<![\w.'\"])(" + "|".join(map(re.escape, missing)) + r")(?![\w'\"])")
-    seen = set()
+    uses = set()
     for path in sorted((tree / "ansible" / "roles").rglob("*")):
         if path.suffix in (".yml", ".j2") and path.is_file():
             text = re.sub(r"(?m)^\s*#.*$", "", path.read_text(errors="replace"))
-            seen |= set(used.findall(text))
-    return [name for name in missing if name not in seen]
+            uses |= set(used.findall(text))
+    return [name for name in missing if name not in uses]
 
 
 def need_known(release: str, tree: Path, variables: Iterable[str]) -> None:

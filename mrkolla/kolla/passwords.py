@@ -51,12 +51,12 @@ def ensure(path: Path, release: str) -> dict:
 def load(path: Path) -> dict:
     """The secrets in ``path``. Raises InputError when the file does not hold any."""
     try:
-        found = yamltext.read(path.read_text())
+        content = yamltext.read(path.read_text())
     except (yaml.YAMLError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise InputError(f"{path}: not a file of passwords; restore it, or destroy the cloud")
-    return found
+    return content
 
 
 def values(passwords: dict) -> list[str]:

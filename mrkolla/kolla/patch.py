@@ -25,14 +25,14 @@ def patch(release: Release, folder: Path, say: Say = lambda text: None) -> list[
     if folder.is_dir() and any(folder.iterdir()):
         edits.states(release.name, folder)
         return edits.apply(release.name, folder, error=InputError)
-    made = env.ensure(release, cache.root() / "logs" / "kolla-environment.log", say)
+    kolla_env = env.ensure(release, cache.root() / "logs" / "kolla-environment.log", say)
     folder = folder.resolve()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".mrkolla-patch-", dir=folder.parent) as place:
             new = Path(place) / "new"
             new.mkdir()
-            env.plain_copy(made, release, new)
+            env.plain_copy(kolla_env, release, new)
             names = edits.apply(release.name, new)
             if folder.is_dir():
                 folder.rmdir()

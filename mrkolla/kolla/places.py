@@ -46,8 +46,8 @@ def has_own(experiment: Experiment, region: Region) -> bool:
 def urls(experiment: Experiment, region: Region, admin: Region) -> tuple[str, str]:
     """The base URLs of the Keystone that ``region`` asks, without the version: for services, and for clients."""
     if has_own(experiment, region):
-        own = addresses.keystone_url(region)
-        return own, own
+        url = addresses.keystone_url(region)
+        return url, url
     return addresses.keystone_url(admin), addresses.keystone_public_url(admin)
 
 
@@ -88,20 +88,22 @@ def frontend_lines(experiment: Experiment, region: Region) -> list[str]:
     """
     if not (has_own(experiment, region) and experiment.keystone.topology == REPLICA):
         return []
-    here = f"use_backend {_BACKEND} if {{ dst_port {addresses.KEYSTONE_PORT} }}"
+    rule = f"use_backend {_BACKEND} if {{ dst_port {addresses.KEYSTONE_PORT} }}"
     return [
-        f"{here} !{{ method GET HEAD OPTIONS POST }}",
-        f"{here} {{ method POST }} !{{ path /v3/auth/tokens }}",
+        f"{rule} !{{ method GET HEAD OPTIONS POST }}",
+        f"{rule} {{ method POST }} !{{ path /v3/auth/tokens }}",
     ]
 
 
 def backend(experiment: Experiment, admin: Region) -> str:
-    """The AR's Keystone as a backend of an OSR's HAProxy; while it does not answer, who writes is told so at once."""
+    """The AR's Keystone as a backend of an OSR's HAProxy; while it does not answer, what writes gets a 503 at once."""
     seconds = experiment.keystone.connect_timeout or 10
     text = "The admin region's Keystone, which alone can change something, does not answer."
     error = json.dumps({"error": {"code": 503, "title": "Service Unavailable", "message": text}})
     quoted = error.replace("'", r"'\''")
-    said = [f"    http-error status {status} content-type application/json string '{quoted}'" for status in (503, 504)]
+    error_lines = [
+        f"    http-error status {status} content-type application/json string '{quoted}'" for status in (503, 504)
+    ]
     return "\n".join(
         [
             f"backend {_BACKEND}",
@@ -110,7 +112,7 @@ def backend(experiment: Experiment, admin: Region) -> str:
             f"    timeout connect {seconds}s",
             f"    timeout server {seconds}s",
             "    option httpchk GET /v3",
-            *said,
+            *error_lines,
             f"    server {admin.name} {admin.vip}:{addresses.KEYSTONE_PORT} check inter {seconds}s fastinter 1s fall 2"
             " rise 1 on-marked-down shutdown-sessions",
             "",
@@ -136,11 +138,11 @@ def member(region: Region, admin: Region) -> str:
     AR's MariaDB, which begins as a cluster of its own, never is a second one. A member that is cut off answers what
     reads (``wsrep_dirty_reads``). Regions are Galera's segments.
     """
-    here = region.control.address
+    address = region.control.address
     peers = ",".join(f"{host.address}:{CLUSTER_PORT}" for host in admin.with_role("control"))
     options = [
-        f"gmcast.listen_addr=tcp://{here}:{MEMBER_CLUSTER_PORT}",
-        f"ist.recv_addr={here}:{MEMBER_IST_PORT}",
+        f"gmcast.listen_addr=tcp://{address}:{MEMBER_CLUSTER_PORT}",
+        f"ist.recv_addr={address}:{MEMBER_IST_PORT}",
         f"gmcast.segment={1 + int(ip_address(region.vip)) // 256 % 255}",
         "pc.weight=0",
     ]
@@ -151,8 +153,8 @@ def member(region: Region, admin: Region) -> str:
         "innodb_log_file_size = 96M",
         f"wsrep_cluster_address = gcomm://{peers}",
         f"wsrep_provider_options = {';'.join(options)}",
-        f"wsrep_node_address = {here}:{MEMBER_CLUSTER_PORT}",
-        f"wsrep_sst_receive_address = {here}:{MEMBER_SST_PORT}",
+        f"wsrep_node_address = {address}:{MEMBER_CLUSTER_PORT}",
+        f"wsrep_sst_receive_address = {address}:{MEMBER_SST_PORT}",
         "wsrep_dirty_reads = ON",
     ]
     return "\n".join(["[mysqld]", *lines, ""])
@@ -162,8 +164,8 @@ def config(experiment: Experiment, region: Region, admin: Region) -> dict[str, s
     """Files of ``node_custom_config`` that a replica, or a member of the AR's cluster and that cluster, need."""
     topology = experiment.keystone.topology
     if topology == GALERA and region.kind == AR and len(region.with_role("control")) == 1:
-        # Of Kolla's own address, "gcomm://", Galera refuses to start where others were members when it ended: they may
-        # know more. Without a vote they cannot.
+        # With Kolla's own address, "gcomm://", Galera refuses to start if it had other members when it ended: they may
+        # have newer data. Members without a vote cannot.
         return {"galera.cnf": "[mysqld]\nwsrep_cluster_address = gcomm://0.0.0.0\n"}
     if not (has_own(experiment, region) and topology in (REPLICA, GALERA)):
         return {}
@@ -195,11 +197,11 @@ def refuse(experiment: Experiment, admin: Region) -> None:
 
 def need_same(experiment: Experiment, folder: Path) -> None:
     """Raise InputError where the plan in ``folder``, by which a cloud is deployed, has Keystone in another place."""
-    there = in_plan(folder)
+    state = in_plan(folder)
     asked = experiment.keystone.topology, experiment.keystone.service_users
-    if there is not None and there != asked:
+    if state is not None and state != asked:
         raise InputError(
-            f"keystone: the cloud '{experiment.name}' is there with topology {there[0]} and service_users {there[1]},"
+            f"keystone: the cloud '{experiment.name}' is there with topology {state[0]} and service_users {state[1]},"
             f" and cannot be given {' and '.join(asked)}: put them back, or 'mrkolla destroy' first"
         )
 
@@ -209,6 +211,6 @@ def in_plan(folder: Path) -> tuple[str, str] | None:
     for path in sorted(folder.glob("*/globals.yml")):
         values = yamltext.read(path.read_text())
         if not values.get("enable_horizon"):
-            own = "per_region" if "nova_keystone_user" in values else "shared"
-            return values.get(MARK, {}).get("topology", CENTRAL), own
+            service_users = "per_region" if "nova_keystone_user" in values else "shared"
+            return values.get(MARK, {}).get("topology", CENTRAL), service_users
     return None

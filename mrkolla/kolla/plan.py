@@ -150,7 +150,7 @@ def _compute_globals(experiment: Experiment, region: Region) -> dict:
     }
     number = _fakes_per_host(experiment, region)
     if number:
-        # Without the last, a run ends well although some of them never came.
+        # Without the last, a run succeeds although some of them never registered.
         values |= {
             "enable_nova_fake": True,
             "num_nova_fake_per_node": number,
@@ -160,11 +160,11 @@ def _compute_globals(experiment: Experiment, region: Region) -> dict:
 
 
 def _fakes_per_host(experiment: Experiment, region: Region) -> int:
-    """How many fake computes Kolla itself puts on each compute host; 0: the one service of each is configured so."""
-    asked = next(r for r in experiment.regions if r.name == region.name)
-    if asked.compute_driver != "fake":
+    """How many fake computes Kolla itself puts on each compute host; 0: each has one nova-compute, itself a fake."""
+    shape = next(r for r in experiment.regions if r.name == region.name)
+    if shape.compute_driver != "fake":
         return 0
-    number = (asked.fake_computes or asked.compute) // asked.compute
+    number = (shape.fake_computes or shape.compute) // shape.compute
     return number if number > 1 or "nova_compute_virt_type" in absent(experiment.release) else 0
 
 
@@ -227,25 +227,25 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
         **testbed,
     }
     values = dialect.spoken(which, region, every, values)
-    own = _region_section(experiment, region)
-    secrets = {name for made in names(experiment.release)["passwords"].values() for name in made}
+    section = _region_section(experiment, region)
+    secrets = {name for group in names(experiment.release)["passwords"].values() for name in group}
     where = "admin_region.kolla" if region.kind == AR else f"regions[{_index(experiment, region)}].kolla"
-    for place, given in (("kolla", experiment.kolla.globals), (where, own.globals)):
-        for key, value in given.items():
+    for place, variables in (("kolla", experiment.kolla.globals), (where, section.globals)):
+        for key, value in variables.items():
             if key in secrets:
                 raise InputError(
                     f"{place}.globals.{key}: mrkolla makes this secret, and Kolla takes that of plan/passwords.yml;"
                     " remove it"
                 )
-            for known, does in ((must, "derives"), (counted, "counts on")):
-                if key in known and wiring.contradicts(value, known[key]):
+            for fixed, does in ((must, "derives"), (counted, "counts on")):
+                if key in fixed and wiring.contradicts(value, fixed[key]):
                     raise InputError(
-                        f"{place}.globals.{key}: {value!r} clashes with {known[key]!r}, which mrkolla {does} for region"
+                        f"{place}.globals.{key}: {value!r} clashes with {fixed[key]!r}, which mrkolla {does} for region"
                         f" {region.name}; remove it"
                     )
             if key not in must | counted and (why := wiring.moved_by(key, region, admin)):
                 raise InputError(f"{place}.globals.{key}: {value!r} cannot be set: {why}; remove it")
-        values |= given
+        values |= variables
     if addresses.ROUTER_ID in experiment.kolla.globals:
         raise InputError(
             f"kolla.globals.{addresses.ROUTER_ID}: with one id for all, regions would fight for their VIPs; give it to"
@@ -266,9 +266,9 @@ def region_globals(experiment: Experiment, region: Region, admin: Region, testbe
 def own_variables(experiment: Experiment, folder: Path) -> set[str]:
     """The variables that mrkolla itself sets in the plan ``folder``: all but a person's own."""
     sections = [experiment.kolla, experiment.admin_region.kolla, *(region.kolla for region in experiment.regions)]
-    given = {name for section in sections for name in section.globals}
+    exclusions = {name for section in sections for name in section.globals}
     plans = [yamltext.read(path.read_text()) for path in sorted(folder.glob("*/globals.yml"))]
-    return {name for values in plans for name in values} - given
+    return {name for values in plans for name in values} - exclusions
 
 
 def _refuse_unsupported(experiment: Experiment) -> None:
@@ -375,10 +375,10 @@ def _free(folder: Path) -> Path:
         raise InputError(f"{refused.filename} cannot be read: {refused.strerror}; give a new folder") from refused
     if held.get(MARK) != stat.S_IFREG:  # a pipe would be waited for without end, and a link leads elsewhere
         raise InputError(f"{folder} is there and holds something else than a plan: give a new or an empty folder")
-    own = _marked(folder / MARK)
-    if other := next((name for name, kind in sorted(held.items()) if own.get(name) != kind), None):
+    listing = _marked(folder / MARK)
+    if stranger := next((name for name, kind in sorted(held.items()) if listing.get(name) != kind), None):
         raise InputError(
-            f"{folder / other} is not of the plan that {folder} holds: move it, or give a new folder for this plan"
+            f"{folder / stranger} is not of the plan that {folder} holds: move it, or give a new folder for this plan"
         )
     return folder
 
@@ -426,23 +426,23 @@ def _contents(
     admin = next(region for region in regions if region.kind == AR)
     addresses.refuse_tls(experiment, admin)
     places.refuse(experiment, admin)
-    ids, own = addresses.router_ids(regions), {"kolla_certificates_dir": str(certificates)}
+    ids, tls = addresses.router_ids(regions), {"kolla_certificates_dir": str(certificates)}
     contents: dict[str, str] = {}
     copied: dict[str, bytes] = {}
     for region in regions:
-        given = {addresses.ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
-        values = region_globals(experiment, region, admin, given | (own if admin.public_vip else {}))
+        testbed = {addresses.ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
+        values = region_globals(experiment, region, admin, testbed | (tls if admin.public_vip else {}))
         contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}")
         contents[f"{region.name}/inventory.yml"] = _yaml(
             inventory(region, experiment.release), f"hosts of region {region.name}"
         )
-        theirs = _user_config(experiment, region)
-        ours = dict(testbed_config(region))
+        user_files = _user_config(experiment, region)
+        files = dict(testbed_config(region))
         for name, text in _own_config(experiment, region, admin).items():
-            ours[name] = ours.get(name, "") + text  # a section may come twice
-        ours = inifiles.merged(ours, theirs, f"plan/{region.name}/config")
-        contents |= {f"{region.name}/config/{name}": text for name, text in ours.items()}
-        copied |= {f"{region.name}/config/{name}": data for name, (_, data) in theirs.items() if name not in ours}
+            files[name] = files.get(name, "") + text  # a section may come twice
+        files = inifiles.merged(files, user_files, f"plan/{region.name}/config")
+        contents |= {f"{region.name}/config/{name}": text for name, text in files.items()}
+        copied |= {f"{region.name}/config/{name}": data for name, (_, data) in user_files.items() if name not in files}
     listed = [edit.listed() for edit in edits_for(experiment.release)]
     contents["edits.yaml"] = _yaml(listed, f"edits of Kolla for release {experiment.release}")
     return contents, copied
@@ -450,12 +450,12 @@ def _contents(
 
 def _user_config(experiment: Experiment, region: Region) -> dict[str, tuple[Path, bytes]]:
     """A person's files for the node_custom_config of ``region``, by name in it; the region's win over the cloud's."""
-    found: dict[str, tuple[Path, bytes]] = {}
-    for given in (experiment.kolla.config, _region_section(experiment, region).config):
-        if given:
-            files = folder_files(Path(given)).items()
-            found |= {str(name): (Path(given) / name, data) for name, data in files}
-    return found
+    config: dict[str, tuple[Path, bytes]] = {}
+    for folder in (experiment.kolla.config, _region_section(experiment, region).config):
+        if folder:
+            files = folder_files(Path(folder)).items()
+            config |= {str(name): (Path(folder) / name, data) for name, data in files}
+    return config
 
 
 def _yaml(value: object, title: str) -> str:

@@ -36,7 +36,7 @@ def find(version: str = "2.7") -> Path:
 def _answers(path: Path, version: str) -> bool:
     code = "import sys, ssl; sys.stdout.write('%d.%d' % sys.version_info[:2])"
     try:
-        done = subprocess.run([str(path), "-c", code], capture_output=True, text=True, timeout=30)
+        process = subprocess.run([str(path), "-c", code], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return done.returncode == 0 and done.stdout == version
+    return process.returncode == 0 and process.stdout == version

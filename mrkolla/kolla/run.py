@@ -72,14 +72,14 @@ class Reader:
             if text.startswith("}") and self._maybe:
                 self._maybe = (*self._maybe[:2], _message(self._open))
                 self._open = None
-        elif found := self._TASK.match(text):
+        elif match := self._TASK.match(text):
             self._settle()
             self.tasks += 1
-            self.task = found[1]
+            self.task = match[1]
             self.say(f"task {self.tasks}: {self.task}")
-        elif found := self._FATAL.match(text):
+        elif match := self._FATAL.match(text):
             if self._maybe is None:
-                self._maybe = (found[1], self.task, _message(found[2]))
+                self._maybe = (match[1], self.task, _message(match[2]))
                 self._open = text[text.index("{") :] if text.rstrip().endswith("=> {") else None
         elif text.startswith("...ignoring"):
             self._maybe = None
@@ -109,13 +109,13 @@ def _message(text: str) -> str:
         facts = json.loads(body[body.index("{") :])
     except ValueError:
         return text.strip()[:300]
-    said = str(facts.get("msg") or "")
-    if said.startswith("MODULE FAILURE"):
-        said = str(facts.get("module_stderr") or facts.get("module_stdout") or said)
-    elif said in ("", "non-zero return code", "All items completed"):
-        said = str(facts.get("stderr") or facts.get("stdout") or said)
+    message = str(facts.get("msg") or "")
+    if message.startswith("MODULE FAILURE"):
+        message = str(facts.get("module_stderr") or facts.get("module_stdout") or message)
+    elif message in ("", "non-zero return code", "All items completed"):
+        message = str(facts.get("stderr") or facts.get("stdout") or message)
     # Kolla's modules give a traceback as the repr of its text, of which the last line says what it was.
-    lines = [line.strip(" '\"") for line in said.replace("\\n", "\n").splitlines() if line.strip(" '\"")]
+    lines = [line.strip(" '\"") for line in message.replace("\\n", "\n").splitlines() if line.strip(" '\"")]
     if not lines:
         return text.strip()[:300]
     # Ansible's own errors say first what is wrong, then where; all others say it last.
@@ -163,9 +163,9 @@ def end_leftovers(pids: Path, names: Iterable[str] | None = None) -> bool:
 
     What they kept in files goes too.
     """
-    wanted = {path.stem for path in pids.glob("*.*")} if names is None else set(names)
-    ended = [shell.end_leftover(pids / f"{name}.pid") for name in wanted]
-    for name in wanted:
+    run_names = {path.stem for path in pids.glob("*.*")} if names is None else set(names)
+    ended = [shell.end_leftover(pids / f"{name}.pid") for name in run_names]
+    for name in run_names:
         _remove(pids / f"{name}.scratch")
     return any(ended)
 

@@ -45,14 +45,14 @@ def ensure(release: Release, log: Path, detail: Callable[[str], None] = lambda t
 
 def _build(folder: Path, release: Release, log: Path, detail: Callable[[str], None]) -> None:
     detail("Kolla's scripts")
-    made = Sources(folder)
+    sources = Sources(folder)
     # Wheels alone: that of a source archive's dependencies would be built first.
-    argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(made.wheels)]
+    argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--dest", str(sources.wheels)]
     argv += ["--python-version", release.toolbox_python, f"kolla=={release.kolla}", *release.toolbox]
     env = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONNOUSERSITE": "1"}
     hint = "is the network (PyPI) reachable?"
     shell.must(argv, log, timeout=600, what="pip download", env=env, hint=hint, pidfile=folder / "pip.pid")
-    wheel = next(made.wheels.glob("kolla-*.whl"), None)
+    wheel = next(sources.wheels.glob("kolla-*.whl"), None)
     if wheel is None:
         raise LackError(f"PyPI gave no wheel of kolla {release.kolla}")
     with zipfile.ZipFile(wheel) as packed:

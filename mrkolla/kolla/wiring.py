@@ -29,8 +29,8 @@ _WORDS = {
 }
 #: The services of an OSR that log in to Keystone, as Kolla's variables name them.
 SERVICES = tuple(service for service, _ in _WORDS.values())
-#: Kolla's variables have words in one order: of what (or of all), which side of it, and what is said of it. What is
-#: said by these, services, HAProxy and regions find each other by: pattern -> what a person is told.
+#: The words of a variable's name have one order in Kolla: which service (none: all of them), which side of it, which
+#: property. By the properties below services, HAProxy and regions find each other: pattern -> what a person is told.
 _OF = "((kolla|keystone|horizon|glance|nova|placement|neutron|database|mariadb)_)?"
 _SIDE = "((api|server|metadata|internal|external|public|admin|base|same|legacy|listen|tls|database|keystone|cell0?)_)*"
 _FOUND_BY = {

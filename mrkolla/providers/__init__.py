@@ -23,15 +23,15 @@ def testbed(kind: str) -> Testbed:
 
 
 def answers(method: str, cloud: str) -> Iterator[tuple[str, Any]]:
-    """Each testbed's kind, and what its ``method`` says of the cloud of that name, asked as they are taken.
+    """Each testbed's kind, and what its ``method`` answers for the cloud of that name. Each is asked at its turn.
 
-    One of somebody else that raises what is no MrkollaError is left out, with a line on standard error.
+    A testbed of somebody else that raises anything but a MrkollaError is left out, with a line on standard error.
     """
-    for kind, one in TESTBEDS.items():
-        got = []
+    for kind, testbed in TESTBEDS.items():
+        results = []
         with TESTBEDS.spared(kind, method):
-            got.append(getattr(one, method)(cloud))
-        for answer in got:
+            results.append(getattr(testbed, method)(cloud))
+        for answer in results:
             yield kind, answer
 
 
@@ -61,11 +61,11 @@ def paused(kind: str, cloud: str) -> list[str]:
 def destroy(cloud: str) -> None:
     """Have each testbed remove the hosts of the cloud of that name.
 
-    Raises LackError, once all were asked, where one of somebody else broke and still has hosts of that cloud.
+    All are asked first. Then LackError is raised where a testbed of somebody else failed and still has such hosts.
     """
-    asked = {kind for kind, _ in answers("destroy", cloud)}
-    for kind, one in TESTBEDS.items():
-        if kind not in asked:
+    successes = {kind for kind, _ in answers("destroy", cloud)}
+    for kind, testbed in TESTBEDS.items():
+        if kind not in successes:
             with TESTBEDS.spared(kind, "seen"):
-                if one.seen(cloud):
+                if testbed.seen(cloud):
                     raise LackError(f"cloud '{cloud}' stays: its testbed '{kind}' did not remove its hosts")

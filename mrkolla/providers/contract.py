@@ -49,17 +49,17 @@ class Testbed(Plugin, ABC):
     #: Whether built images reach the hosts through a registry in each region, which the deployment feeds; else the
     #: hosts share this machine's disk.
     feeds: bool = False
-    #: Whether Kolla's runs are accelerated where the experiment file does not say: for hosts on which accelerated runs
-    #: were seen to write the same files as others.
+    #: Whether Kolla's runs are accelerated where the experiment file does not say. True for hosts on which accelerated
+    #: runs were seen to write the same files as other runs.
     accelerates: bool = False
 
     def can(self, method: str) -> bool:
-        """Whether this testbed has an own ``method``."""
+        """Whether this testbed defines ``method`` itself."""
         return getattr(type(self), method) is not getattr(Testbed, method)
 
     @property
     def folder(self) -> Path:
-        """Where its code is: a saved cloud is one of that code."""
+        """The folder of its code. A saved cloud can be used with the same code only."""
         return Path(inspect.getfile(type(self))).parent
 
     # -- before anything is changed ------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Testbed(Plugin, ABC):
     def enter(self, cloud: str) -> dict[str, list[str]]:
         """The hosts of the cloud that are up -> what a command line in their network begins with.
 
-        Only where this machine may change the hosts' network: TCP at the links' ends is set so.
+        Only where this machine may change the hosts' network: by it TCP is set at the ends of the links.
         """
         return {}
 
@@ -217,7 +217,7 @@ class Testbed(Plugin, ABC):
         raise InputError(f"disks of hosts of the testbed {self.name} cannot be copied")
 
     def disks_need(self, experiment: Experiment, images: Path | None) -> list[Any]:
-        """Digests (JSON values) of what lies below the disks: a copy of the disks can be used beside the same alone."""
+        """Digests (JSON values) of what lies below the disks. A copy of the disks needs the same below it."""
         return []
 
     # -- regions that come and go --------------------------------------------------------------------------------
@@ -236,8 +236,8 @@ class Testbed(Plugin, ABC):
 class ModuleTestbed(Testbed):
     """A testbed whose methods are the functions of a module, which is loaded when the first of them is called.
 
-    So the model of its section can be had without all that its hosts need. ``FEEDS`` and ``ACCELERATES`` of the module
-    are what :attr:`feeds` and :attr:`accelerates` say.
+    So the model of its section can be loaded without the packages that its hosts need. :attr:`feeds` and
+    :attr:`accelerates` are ``FEEDS`` and ``ACCELERATES`` of the module.
     """
 
     if TYPE_CHECKING:  # those that are abstract; all are set below

@@ -23,6 +23,6 @@ def kvm_refused() -> str | None:
     try:
         with open("/dev/kvm", "rb") as device:
             os.close(fcntl.ioctl(device, _KVM_CREATE_VM, 0))
-    except OSError as refused:
-        return refused.strerror
+    except OSError as error:
+        return error.strerror
     return None

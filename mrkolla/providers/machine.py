@@ -48,8 +48,8 @@ def _programs() -> list[Finding]:
         installed = program == "-" or (Path(program).exists() if program.startswith("/") else shutil.which(program))
         if not installed:
             missing.append(package)
-    seen = "all there" if not missing else f"missing: {', '.join(missing)}"
-    findings.append(Finding("packages", not missing, seen, f"apt-get install {' '.join(missing)}"))
+    text = "all there" if not missing else f"missing: {', '.join(missing)}"
+    findings.append(Finding("packages", not missing, text, f"apt-get install {' '.join(missing)}"))
     return findings
 
 
@@ -70,10 +70,10 @@ def _kernel_namespaces() -> Finding:
     argv = ["unshare", "--mount", "--net", "--pid", "--fork", "true"]
     try:
         done = shell.call(argv, timeout=20)
-    except LackError as lack:
-        return Finding("namespaces", False, str(lack), "apt-get install util-linux")
-    seen = "work" if done.returncode == 0 else shell.last_words(done)
-    return Finding("namespaces", done.returncode == 0, seen, "use a machine (not a locked-down container)")
+    except LackError as error:
+        return Finding("namespaces", False, str(error), "apt-get install util-linux")
+    text = "work" if done.returncode == 0 else shell.last_words(done)
+    return Finding("namespaces", done.returncode == 0, text, "use a machine (not a locked-down container)")
 
 
 def _overlay() -> Finding:
@@ -84,11 +84,11 @@ def _overlay() -> Finding:
 def _wan() -> Finding:
     try:
         return Finding("WAN driver", True, choose("auto").name)
-    except LackError as lack:
-        return Finding("WAN driver", False, str(lack), "see above")
+    except LackError as error:
+        return Finding("WAN driver", False, str(error), "see above")
 
 
 def _kvm() -> Finding:
-    if refused := kvm_refused():
-        return Finding("KVM", None, f"no ({refused}): guests run in QEMU's emulation, compute_driver: qemu")
+    if reason := kvm_refused():
+        return Finding("KVM", None, f"no ({reason}): guests run in QEMU's emulation, compute_driver: qemu")
     return Finding("KVM", None, "the kernel makes virtual machines: compute_driver may be kvm")

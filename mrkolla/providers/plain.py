@@ -71,8 +71,8 @@ def needs(
             features[host.name] = features_of(testbed.openvswitch, keepalived, placed.roles, drivers.get(region.name))
             outward = region.kind == OSR and placed.roles & {"network", "compute"}
             if outward and host.name not in (external or {}):
-                others = tuple(one.host.address for one in region.hosts if one.host.address != host.address)
-                wires[host.name] = (FIRST_WIRE + number, others)
+                peers = tuple(peer.host.address for peer in region.hosts if peer.host.address != host.address)
+                wires[host.name] = (FIRST_WIRE + number, peers)
     return Needs(
         cloud=experiment.name,
         names=names,
@@ -173,9 +173,9 @@ def answering(hosts: Sequence[Host]) -> dict[str, bool]:
 
 def refuse_other_hosts(cloud: str, before: Mapping[str, object], now: Mapping[str, object]) -> None:
     """Raise InputError when the cloud is there with hosts that differ from what is wanted ``now`` (name -> what)."""
-    if other := sorted(name for name in before if now.get(name) != before[name]):
+    if names := sorted(name for name in before if now.get(name) != before[name]):
         raise InputError(
-            f"the cloud '{cloud}' is there with other hosts ({', '.join(other)}): 'mrkolla destroy --name"
+            f"the cloud '{cloud}' is there with other hosts ({', '.join(names)}): 'mrkolla destroy --name"
             f" {cloud}' first, or give this experiment another name"
         )
 

@@ -1,8 +1,8 @@
 """What each place of Keystone would cost in a cloud that is planned, and what would work without its admin region.
 
 Predictions are the lines that runs were fitted with (service time + k x RTT), at an operator's round trips; nothing is
-predicted of a topology that no given run measured. The interval has the ends of the service time's and of k's, around
-all regions of the run. The lines are of one operation at a time.
+predicted of a topology that no given run measured. An interval's ends are those of the service time and of k x RTT,
+added; both intervals hold those of all regions of the run. The lines were measured with one operation at a time.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ class Advice:
     @property
     def missing(self) -> dict[str, str]:
         """What was not measured: topology -> which halves."""
-        found = {}
+        gaps = {}
         halves = {"its cost": {key[0] for key in self.lines}, "a cut": {key[0] for key in self.survives}}
         for name in TOPOLOGIES:
-            words = [what for what, known in halves.items() if name not in known]
+            words = [what for what, topologies in halves.items() if name not in topologies]
             if words:
-                found[name] = " and ".join(words)
-        return found
+                gaps[name] = " and ".join(words)
+        return gaps
 
 
 def advise(sites: Sites, runs: Sequence[RunFolder]) -> Advice:
-    """What ``runs`` say of ``sites``; of several runs of one topology the last one that has an operation."""
+    """What ``runs`` say of ``sites``; of several runs that have an operation of one topology, the last."""
     lines: dict[tuple[str, str], Line] = {}
     survives: dict[tuple[str, str], tuple[int, int, str]] = {}
     where = {run.run: _where(run) for run in runs}
@@ -93,28 +93,28 @@ def _where(run: RunFolder) -> str:
 
 
 def _lines(run: RunFolder, topology: str) -> dict[str, Line]:
-    fits, found = analyse(run).fits, {}
+    fits, lines = analyse(run).fits, {}
     scale = _peers(run) if topology == GALERA else 1
     for name in OPERATIONS:
-        own = fits[(fits["scenario"] == name) & fits["action"].isna() & fits["settings"].isna() & fits["k"].notna()]
-        if not len(own) or scale is None:
+        matches = fits[(fits["scenario"] == name) & fits["action"].isna() & fits["settings"].isna() & fits["k"].notna()]
+        if not len(matches) or scale is None:
             continue
-        rows = own.to_dict("records")
+        rows = matches.to_dict("records")
         service = around(Interval(row["service_ms"], row["service_low_ms"], row["service_high_ms"]) for row in rows)
         k = around(Interval(row["k"], row["k_low"], row["k_high"]) for row in rows)
         longest = max(max(point["rtt_asked_ms"].values(), default=0) for point in run.points())
-        seconds = float(own["keystone_server_s"].mean())
-        found[name] = Line(service, k.times(1 / scale), longest * scale, seconds, run.run)
-    return found
+        seconds = float(matches["keystone_server_s"].mean())
+        lines[name] = Line(service, k.times(1 / scale), longest * scale, seconds, run.run)
+    return lines
 
 
 def _peers(run: RunFolder) -> int | None:
-    """How many times its own link's round trip a region's furthest peer was away; None where its links differed.
+    """How far a region's furthest peer was, in round trips of the region's link; None where a point's links differed.
 
     A commit of Galera waits for the furthest one, and two OSRs are two links apart.
     """
-    asked = [set(point["rtt_asked_ms"].values()) for point in run.points()]
-    if any(len(one) != 1 for one in asked):
+    rtts = [set(point["rtt_asked_ms"].values()) for point in run.points()]
+    if any(len(of_point) != 1 for of_point in rtts):
         return None
     return min(2, max(len(point["rtt_asked_ms"]) for point in run.points()))
 
@@ -123,14 +123,14 @@ def distance(sites: Sites, topology: str, region: str) -> float | None:
     """The round trip that an operation from ``region`` grows with, in ms; None where the file does not say it."""
     if topology != GALERA:
         return sites.rtt(sites.admin, region)
-    found = [sites.rtt(region, other) for other in (sites.admin, *sites.regions) if other != region]
-    return None if None in found else max(value for value in found if value is not None)
+    rtts = [sites.rtt(region, peer) for peer in (sites.admin, *sites.regions) if peer != region]
+    return None if None in rtts else max(value for value in rtts if value is not None)
 
 
 def predictions(advice: Advice) -> pd.DataFrame:
     """A row per topology, operation and region: ms, low, high, distance_ms, beyond (the measured distances), run."""
     rows = []
-    for (topology, name), line in sorted(advice.lines.items(), key=lambda one: _order(*one[0])):
+    for (topology, name), line in sorted(advice.lines.items(), key=lambda item: _order(*item[0])):
         for region in advice.sites.regions:
             far = distance(advice.sites, topology, region)
             ms = line.at(far) if far is not None else Interval(math.nan)
@@ -148,8 +148,8 @@ def _order(topology: str, name: str) -> tuple[int, int]:
 def latency_grid(advice: Advice) -> Grid:
     """Predicted latency: a row per topology and operation, a column per region."""
     regions, rows = advice.sites.regions, []
-    for (topology, name), own in predictions(advice).groupby(["topology", "operation"], sort=False):
-        by = own.set_index("region")
+    for (topology, name), group in predictions(advice).groupby(["topology", "operation"], sort=False):
+        by = group.set_index("region")
         cells = [_cell(by.loc[region]) for region in regions]
         rows.append([str(topology), OPERATIONS[str(name)], *cells, str(by["run"].iloc[0])])
     head = ["Keystone", "operation", *(f"{region} (ms)" for region in regions), "measured in"]
@@ -169,7 +169,7 @@ def _cell(row: pd.Series) -> str:
 def cut_grid(advice: Advice) -> Grid:
     """What was done in a region that was cut off from the admin region, with the exact interval of a share."""
     rows = []
-    for (topology, name), (done, started, run) in sorted(advice.survives.items(), key=lambda one: _order(*one[0])):
+    for (topology, name), (done, started, run) in sorted(advice.survives.items(), key=lambda item: _order(*item[0])):
         interval = binomtest(done, started).proportion_ci(method="exact")
         share = f"{percent(done / started)} [{percent(interval.low)}, {percent(interval.high)}] of {started}"
         rows.append([topology, OPERATIONS[name], share, run])
@@ -180,18 +180,18 @@ def cut_grid(advice: Advice) -> Grid:
 def busy(advice: Advice) -> dict[str, float]:
     """How many of Keystone's workers the file's rates keep busy, where most are: at the AR, or in the busiest region.
 
-    Only of topologies of which each operation that has a rate was measured with Keystone's own time.
+    Only topologies where each operation that has a rate was measured, with Keystone's own time.
     """
-    found = {}
+    workers = {}
     for topology in TOPOLOGIES:
         loads = []
         for region in advice.sites.regions:
             rates = {_MEASURED[key]: rate for key, rate in advice.sites.rates.get(region, {}).items() if rate}
-            known = {name: line.keystone_s for (of, name), line in advice.lines.items() if of == topology}
-            loads.append(sum(rate * known.get(name, math.nan) for name, rate in rates.items()))
+            seconds = {name: line.keystone_s for (of, name), line in advice.lines.items() if of == topology}
+            loads.append(sum(rate * seconds.get(name, math.nan) for name, rate in rates.items()))
         if any(loads) and not any(map(math.isnan, loads)):
-            found[topology] = sum(loads) if topology == "central" else max(loads)
-    return found
+            workers[topology] = sum(loads) if topology == "central" else max(loads)
+    return workers
 
 
 def mix(advice: Advice) -> dict[str, dict[str, Interval]]:
@@ -199,36 +199,36 @@ def mix(advice: Advice) -> dict[str, dict[str, Interval]]:
 
     Only where each operation that has a rate was measured.
     """
-    found: dict[str, dict[str, Interval]] = {}
+    means: dict[str, dict[str, Interval]] = {}
     for topology in TOPOLOGIES:
-        for region, given in advice.sites.rates.items():
-            rates = {_MEASURED[key]: rate for key, rate in given.items() if rate}
+        for region, of_region in advice.sites.rates.items():
+            rates = {_MEASURED[key]: rate for key, rate in of_region.items() if rate}
             far = distance(advice.sites, topology, region)
             if far is None or not rates or any((topology, name) not in advice.lines for name in rates):
                 continue
             parts = [advice.lines[topology, name].at(far).times(rate) for name, rate in rates.items()]
-            whole = Interval(*(sum(getattr(one, end) for one in parts) for end in ("value", "low", "high")))
-            found.setdefault(topology, {})[region] = whole.times(1 / sum(rates.values()))
-    return found
+            total = Interval(*(sum(getattr(part, end) for part in parts) for end in ("value", "low", "high")))
+            means.setdefault(topology, {})[region] = total.times(1 / sum(rates.values()))
+    return means
 
 
 def notes(advice: Advice) -> list[str]:
     """What the tables do not say: the rates' sums, what was not measured, and what the predictions rest on."""
-    said = []
+    lines = []
     for topology, regions in mix(advice).items():
         words = ", ".join(
-            f"{region} {number(one.value, 0)} ms"
-            + (f" [{number(one.low, 0)}, {number(one.high, 0)}]" if one.known else "")
-            for region, one in regions.items()
+            f"{region} {number(mean.value, 0)} ms"
+            + (f" [{number(mean.low, 0)}, {number(mean.high, 0)}]" if mean.known else "")
+            for region, mean in regions.items()
         )
-        said.append(f"{topology}: the mean of your mix: {words}")
+        lines.append(f"{topology}: the mean of your mix: {words}")
     for topology, load in busy(advice).items():
         where = f"at {advice.sites.admin}" if topology == "central" else "in the busiest region"
-        said.append(
+        lines.append(
             f"{topology}: your rates keep {number(load, 1)} of Keystone's workers busy {where}; the more, the longer"
         )
     if predictions(advice)["beyond"].any():
-        said.append("*: beyond the round trips that were measured")
-    said += [f"{name}: {what} not measured (no run given; {MAKE})" for name, what in advice.missing.items()]
-    said += [f"{name}: {words}" for name, words in advice.where.items()]
-    return [*said, "predicted: medians of one operation at a time, on the machine of the run; 95 % intervals"]
+        lines.append("*: beyond the round trips that were measured")
+    lines += [f"{name}: {what} not measured (no run given; {MAKE})" for name, what in advice.missing.items()]
+    lines += [f"{name}: {words}" for name, words in advice.where.items()]
+    return [*lines, "predicted: medians of one operation at a time, on the machine of the run; 95 % intervals"]

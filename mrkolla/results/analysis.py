@@ -16,7 +16,7 @@ STEPS = np.linspace(0, 1, 101)
 LINK_TOOLS = frozenset({"shaker", "guests"})
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, so that what hangs on one can be kept
+@dataclass(frozen=True, eq=False)  # compared by identity: results of one can be cached
 class Analysis:
     """Statistics of one run; times in ms, k in round trips; NaN: not known, ``note`` says why.
 
@@ -49,9 +49,9 @@ class Analysis:
     @cached_property
     def of_services(self) -> Analysis:
         """Without the tools that measure no service (:data:`LINK_TOOLS`); itself where nothing else was measured."""
-        kept = {name: ~getattr(self, name)["tool"].isin(LINK_TOOLS) for name in ("points", "levels", "fits")}
-        if kept["fits"].all() or not kept["fits"].any():
+        masks = {name: ~getattr(self, name)["tool"].isin(LINK_TOOLS) for name in ("points", "levels", "fits")}
+        if masks["fits"].all() or not masks["fits"].any():
             return self
-        rows = {name: getattr(self, name)[mask].reset_index(drop=True) for name, mask in kept.items()}
-        mask = kept["levels"].to_numpy()
+        rows = {name: getattr(self, name)[mask].reset_index(drop=True) for name, mask in masks.items()}
+        mask = masks["levels"].to_numpy()
         return replace(self, **rows, draws=self.draws[mask], steps=self.steps[mask])

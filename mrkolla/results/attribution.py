@@ -37,8 +37,12 @@ _CHEAP = (OWN, "warm", "cached", "hit", "on")  # states that the others are comp
 
 def tls_of(folder: RunFolder) -> int:
     """Round trips of the TLS handshake of a new connection to the run's Keystone (0 without TLS, or not known)."""
-    found = folder.read_json("endpoints.json", []) or []
-    urls = [str(one.get("url")) for one in found if (one.get("type") or one.get("service_type")) == "identity"]
+    endpoints = folder.read_json("endpoints.json", []) or []
+    urls = [
+        str(endpoint.get("url"))
+        for endpoint in endpoints
+        if (endpoint.get("type") or endpoint.get("service_type")) == "identity"
+    ]
     return TLS_ROUND_TRIPS if urls and all(url.startswith("https:") for url in urls) else 0
 
 
@@ -77,16 +81,18 @@ def shares(analysis: Analysis) -> pd.DataFrame:
         parts = [fit for fit in fits if not pd.isna(fit["action"])]
         if len(whole) != 1 or not parts or np.isnan(whole[0]["k"]):
             continue
-        k, done = whole[0]["k"], max(whole[0]["n"], 1)
+        k, iterations = whole[0]["k"], max(whole[0]["n"], 1)
         head = {name: whole[0][name] for name in [*by, "target_region"]}
-        own = []
+        part_rows = []
         for part in parts:
-            times = part["n"] / done
-            own.append({"action": part["action"], "k": part["k"], "times": times, "round_trips": part["k"] * times})
-        own.sort(key=lambda row: -np.nan_to_num(row["round_trips"]))
-        rest = k - float(np.nansum([row["round_trips"] for row in own]))
-        own.append({"action": REST, "k": rest, "times": 1.0, "round_trips": rest})
-        rows += [{**head, **row, "whole": k} for row in own]
+            times = part["n"] / iterations
+            part_rows.append(
+                {"action": part["action"], "k": part["k"], "times": times, "round_trips": part["k"] * times}
+            )
+        part_rows.sort(key=lambda row: -np.nan_to_num(row["round_trips"]))
+        rest = k - float(np.nansum([row["round_trips"] for row in part_rows]))
+        part_rows.append({"action": REST, "k": rest, "times": 1.0, "round_trips": rest})
+        rows += [{**head, **row, "whole": k} for row in part_rows]
     names = [*by, "target_region", "action", "k", "times", "round_trips", "whole"]
     return pd.DataFrame(rows, columns=names)
 
@@ -108,10 +114,10 @@ def token_cache(analysis: Analysis) -> pd.DataFrame:
     levels = analysis.levels[analysis.levels["median_ms"].notna()]
     cached = levels[levels["token_cache"].notna()].copy()
     cached["scenario"] = [_base(s, c) for s, c in zip(cached["scenario"], cached["token_cache"], strict=True)]
-    set_ = levels.assign(scenario=_with_cache(levels), settings=levels["settings"].astype(object).fillna(OWN))
+    configured = levels.assign(scenario=_with_cache(levels), settings=levels["settings"].astype(object).fillna(OWN))
     rows = [
         *_differences(analysis, cached, "token_cache", _OPERATION),
-        *_differences(analysis, set_, "settings", [name for name in _OPERATION if name != "settings"]),
+        *_differences(analysis, configured, "settings", [name for name in _OPERATION if name != "settings"]),
     ]
     names = [*_OPERATION, "level", "state", "against", "from_ms", "to_ms", "ms", "ms_low", "ms_high"]
     return pd.DataFrame(rows, columns=names)
@@ -119,8 +125,8 @@ def token_cache(analysis: Analysis) -> pd.DataFrame:
 
 def _with_cache(levels: pd.DataFrame) -> list[str]:
     """Scenarios, with the state of the cache where it was set: operations whose settings can be compared."""
-    given = zip(levels["scenario"], levels["token_cache"], strict=True)
-    return [str(s) if pd.isna(c) or _base(s, c) != s else f"{s} ({c} token cache)" for s, c in given]
+    pairs = zip(levels["scenario"], levels["token_cache"], strict=True)
+    return [str(s) if pd.isna(c) or _base(s, c) != s else f"{s} ({c} token cache)" for s, c in pairs]
 
 
 def _by_number(state: str) -> tuple[int, str]:
@@ -132,9 +138,9 @@ def _by_number(state: str) -> tuple[int, str]:
 def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operation: list[str]) -> Iterator[dict]:
     """Of each operation and level: every value of ``column`` against the cheap one."""
     tails = [(1 - analysis.confidence) / 2, (1 + analysis.confidence) / 2]
-    for _, same in levels.groupby([*operation, "level"], dropna=False, observed=True, sort=False):
-        states = {row[column]: (place, row) for place, row in same.iterrows()}
-        if len(states) < 2 or len(states) != len(same):
+    for _, group in levels.groupby([*operation, "level"], dropna=False, observed=True, sort=False):
+        states = {row[column]: (place, row) for place, row in group.iterrows()}
+        if len(states) < 2 or len(states) != len(group):
             continue
         against = next((state for state in _CHEAP if state in states), min(states, key=_by_number))
         base, of_base = states.pop(against)
@@ -158,14 +164,14 @@ def throughput(analysis: Analysis) -> pd.DataFrame:
     concurrency, origin_region, target_region, level, point, repetition, n, seconds, per_second.
     """
     keys = analysis.gathered.keys
-    whole = keys[keys["action"].isna() & keys["start_ns"].notna()].copy()
-    by_point = whole.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
-    whole["level"] = whole["rtt_asked_ms"].fillna(by_point)
+    iterations = keys[keys["action"].isna() & keys["start_ns"].notna()].copy()
+    by_point = iterations.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
+    iterations["level"] = iterations["rtt_asked_ms"].fillna(by_point)
     operation = ["tool", "scenario", "token_cache", "settings", "origin_region", "target_region"]
-    several = whole.groupby(operation, dropna=False, observed=True)["concurrency"].transform("nunique") > 1
+    several = iterations.groupby(operation, dropna=False, observed=True)["concurrency"].transform("nunique") > 1
     by = [*operation, "concurrency", "level", "point", "repetition"]
-    grouped = whole[several].groupby(by, dropna=False, observed=True)
-    found = grouped.agg(n=("n", "sum"), start=("start_ns", "min"), end=("end_ns", "max")).reset_index()
-    found["seconds"] = (found.pop("end") - found.pop("start")).astype(float) / 1e9
-    found["per_second"] = found["n"] / found["seconds"].where(found["seconds"] > 0)
-    return found
+    grouped = iterations[several].groupby(by, dropna=False, observed=True)
+    rates = grouped.agg(n=("n", "sum"), start=("start_ns", "min"), end=("end_ns", "max")).reset_index()
+    rates["seconds"] = (rates.pop("end") - rates.pop("start")).astype(float) / 1e9
+    rates["per_second"] = rates["n"] / rates["seconds"].where(rates["seconds"] > 0)
+    return rates

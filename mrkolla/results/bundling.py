@@ -29,7 +29,7 @@ from mrkolla.results.secrets import assert_no_secrets, suspects
 from mrkolla.results.store import RUN_NAME, RunFolder
 
 SUMS, README = "SHA256SUMS", "README.md"
-# What a report writes, and the bundle's own: may be made anew in a folder that still holds the run.
+# What a report writes, and the bundle's README: a folder whose other files are the same holds the same run.
 _MADE_ANEW = (README, "summary.csv", "fits.csv", "phases.csv", "faults.csv", "figures", "report.html")
 # Never taken, whatever is in them: keys and passwords, what is half-written, what samples.parquet says already.
 _NEVER = ("*password*", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "clouds.y*ml", "*openrc*", "known_hosts*", ".*")
@@ -85,7 +85,7 @@ def bundle(
         write_all(run)
     if not RUN_NAME.fullmatch(run.run):
         raise InputError(f"{run.path}: a bundle has its run's name: call the folder NAME-YYYYmmddTHHMMSSZ first")
-    taken, left = _choose(run.path, logs)
+    taken, left_out = _choose(run.path, logs)
     with tempfile.TemporaryDirectory(prefix="mrkolla-bundle-") as temporary:
         added = Path(temporary)
         (added / README).write_text(_readme(run, taken))
@@ -106,42 +106,42 @@ def bundle(
             _write(path, sources, run.run)
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-    return Bundle(path, sorted(sources), left)
+    return Bundle(path, sorted(sources), left_out)
 
 
 def _choose(folder: Path, logs: bool) -> tuple[list[str], list[str]]:
     """(files to take, files and folders left out), by their names within the run folder."""
-    taken, left = [], []
+    taken, left_out = [], []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        # No list of checksums can hold another one.
+        # A list of checksums, a name a line, cannot hold a name that is not printable.
         plain = str(name).isprintable()
         if name.parts[0] in _FOLDERS_LEFT and not (logs and name.parts[0] == "logs"):
             if len(name.parts) == 1:
-                left.append(f"{name}/")
+                left_out.append(f"{name}/")
         elif any(fnmatch.fnmatch(part.lower(), never) for part in name.parts for never in _NEVER) or path.is_symlink():
-            left.append(str(name) if plain else ascii(str(name)))
+            left_out.append(str(name) if plain else ascii(str(name)))
         elif path.is_dir():
             continue
         elif not path.is_file() or not plain:
-            left.append(ascii(str(name)))
+            left_out.append(ascii(str(name)))
         elif str(name) not in (SUMS, README):  # of an earlier bundle, made anew
             taken.append(name.as_posix())
-    return taken, left
+    return taken, left_out
 
 
 def _refuse_secrets(run: RunFolder, sources: dict[str, Path], secrets: Iterable[str]) -> None:
     added = sources[README].parent
     assert_no_secrets(added, secrets, only=[name for name in sources if name != README], of=run.path)
     try:
-        every = [(name, *found) for name, path in sorted(sources.items()) for found in suspects(path)]
+        places = [(name, *suspect) for name, path in sorted(sources.items()) for suspect in suspects(path)]
     except InputError as error:
         raise InputError(str(error).replace(str(added), str(run.path))) from None
-    found = [f"{name}, line {line}: {what}" for name, line, what in every]
-    if found:
-        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+    findings = [f"{name}, line {line}: {what}" for name, line, what in places]
+    if findings:
+        rest = f" (and {len(findings) - 3} more)" if len(findings) > 3 else ""
         raise CheckError(
-            f"{run.path}: not bundled, this looks like a secret: {'; '.join(found[:3])}{more}: "
+            f"{run.path}: not bundled, this looks like a secret: {'; '.join(findings[:3])}{rest}: "
             "blank the value (***) or delete the file, then bundle again"
         )
 
@@ -217,39 +217,39 @@ def unbundle(archive: Path | str, into: Path | str) -> RunFolder:
             names = archives.unpack(archive, Path(temporary))
             tops = {PurePosixPath(name).parts[0] for name in names}
             top = tops.pop() if len(tops) == 1 else ""
-            # The folder is made where the archive lies, so it can have no name but a run's.
+            # The archive names the folder that is made in `into`: only a run's name is taken.
             if not {f"{top}/{SUMS}", f"{top}/samples.parquet"} <= set(names) or not RUN_NAME.fullmatch(top):
                 raise InputError(f"{archive}: not an archive that 'mrkolla bundle' wrote")
-            made = Path(temporary) / top
-            sums = _listed(made / SUMS, archive)
+            folder = Path(temporary) / top
+            sums = _listed(folder / SUMS, archive)
             for name in sorted({str(PurePosixPath(name).relative_to(top)) for name in names} - {SUMS} - set(sums)):
                 raise InputError(f"{archive}: {name!a} is in it and not in its {SUMS}")
-            for name in _changed(made, sums):
+            for name in _changed(folder, sums):
                 what = "is not the file that was bundled (its checksum differs)"
-                raise InputError(f"{archive}: {name} {what if (made / name).is_file() else 'is missing in it'}")
-            _need_run(made, archive)
+                raise InputError(f"{archive}: {name} {what if (folder / name).is_file() else 'is missing in it'}")
+            _need_run(folder, archive)
             if (into / top).exists():
                 _same_run(into / top, sums, archive)
             else:
-                os.replace(made, into / top)
+                os.replace(folder, into / top)
     except OSError as error:
         raise InputError(f"{archive}: cannot be unpacked to {into}: {error.strerror}") from error
     return RunFolder.open(into / top)
 
 
-def _need_run(made: Path, archive: Path) -> None:
-    """Raise InputError where what was unpacked is no run folder: nothing is kept of the archive then."""
+def _need_run(folder: Path, archive: Path) -> None:
+    """Raise InputError where what was unpacked is no run folder; nothing of the archive is kept then."""
     try:
-        run = RunFolder.open(made)
+        run = RunFolder.open(folder)
         for name in shapes.NAMES:
             (run.read_yaml if name.endswith(".yaml") else run.read_json)(name)
     except InputError as error:
-        raise InputError(str(error).replace(str(made), str(archive))) from None
+        raise InputError(str(error).replace(str(folder), str(archive))) from None
 
 
 def _listed(file: Path, archive: Path) -> dict[str, str]:
-    """The names of a list of checksums, with these."""
-    found: dict[str, str] = {}
+    """The names in an archive's list of checksums, each with its checksum."""
+    sums: dict[str, str] = {}
     try:
         lines = file.read_text().splitlines()
     except ValueError:
@@ -260,19 +260,19 @@ def _listed(file: Path, archive: Path) -> dict[str, str]:
         inside = name.isprintable() and str(path) == name and not path.is_absolute() and ".." not in path.parts
         if not re.fullmatch("[0-9a-f]{64}", checksum) or not inside or name == ".":
             raise InputError(f"{archive}: its {SUMS} has a line that names no file of it: {line[:100]!a}")
-        found[name] = checksum
-    return found
+        sums[name] = checksum
+    return sums
 
 
 def _changed(folder: Path, sums: dict[str, str]) -> Iterator[str]:
-    """The files of ``sums`` that ``folder`` does not have, or has otherwise."""
-    for name, wanted in sums.items():
+    """The files of ``sums`` that ``folder`` lacks, or has with other contents."""
+    for name, checksum in sums.items():
         path = folder / name
         if not path.is_file():
             yield name
             continue
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+            if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
                 yield name
 
 

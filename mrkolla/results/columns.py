@@ -119,10 +119,10 @@ def csv_table(names: list[str]) -> list[str]:
     lines = ["| column | unit | meaning |", "|---|---|---|"]
     steps = [name for name in names if re.fullmatch(r"q\d+_ms", name)]
     for name in names:
-        unit, says = meaning(name) or ("", "")
+        unit, text = meaning(name) or ("", "")
         if name in steps:
             if name == steps[0]:
                 lines.append(f"| `{steps[0]}` … `{steps[-1]}` | ms | that share (in %) of the samples took no longer |")
             continue
-        lines.append(f"| `{name}` | {unit or '–'} | {says} |")
+        lines.append(f"| `{name}` | {unit or '–'} | {text} |")
     return lines

@@ -14,7 +14,7 @@
   but small is none. Holm's correction by default, so that the chance of one false finding or more in the whole table
   is at most alpha (half of it for the rows of single round trips, half for those of all together); ``fdr_bh``
   (Benjamini and Hochberg) holds the expected share of false ones among the findings.
-- The own time of :data:`SERVICES` has rows beside those of the whole operation, each over all round trips, and tested
+- :data:`SERVICES`' own time has rows beside those of the whole operation, each over all round trips, and tested
   with the rows of all together: a service that is slower by a tenth need not show in the whole. Each point gives the
   logarithm of the mean, since HAProxy tells times in whole milliseconds, by which a median would jump; the scatter of
   its samples (``within``) is not told apart. A service that some point's operations did not call has no row.
@@ -53,10 +53,10 @@ CORRECTIONS = {"holm": "Holm", "fdr_bh": "Benjamini-Hochberg"}
 SLOWER, FASTER, SAME, TOO_FEW = "slower", "faster", "same", "not enough repetitions"
 #: Points of one round trip in each run below which that round trip alone has no verdict.
 FEWEST_POINTS = 3
-#: What a row compares: the whole operation, or the time of services that a column of samples knows.
+#: What a row compares: the whole operation, or the time of these services, each with its column of the samples.
 WHOLE = "operation"
 SERVICES = {"Keystone": "keystone_server_s", "its region's services": "region_s"}
-#: How the names of what differs begin that is no key of the experiment file.
+#: Prefix of the names of differences that are no key of the experiment file.
 PROVENANCE = "provenance: "
 #: Ways to split a run's repetitions that :func:`against_itself` tries.
 MOST_SPLITS = 20
@@ -128,7 +128,8 @@ def compare(
 ) -> Comparison:
     """Compare run ``b`` with run ``a`` (run folders, tables of samples, or what was made of them).
 
-    ``threshold``: largest relative change of a median that is none, 0.05 for 5 %; ``correction``: see CORRECTIONS.
+    ``threshold``: largest relative change of a median that counts as none, 0.05 for 5 %; ``correction``: one of
+    CORRECTIONS.
 
     Raises:
         InputError: an option out of range, no sample in a run, or no operation that both have.
@@ -136,13 +137,13 @@ def compare(
     rule = _Rule(alpha, threshold, correction)
     names = [source.name if isinstance(source, RunFolder) else letter for source, letter in ((a, "A"), (b, "B"))]
     left, right = _points(a), _points(b)
-    found = _compare(_cells(left), _cells(right), names, rule)
+    comparison = _compare(_cells(left), _cells(right), names, rule)
     among = pd.concat([left, right])
-    found.only_a.extend(_alone(left, right, among))
-    found.only_b.extend(_alone(right, left, among))
+    comparison.only_a.extend(_alone(left, right, among))
+    comparison.only_b.extend(_alone(right, left, among))
     if isinstance(a, RunFolder) and isinstance(b, RunFolder):
-        found.differences.extend((key, *values) for key, values in differing([a, b]).items())
-    return found
+        comparison.differences.extend((key, *values) for key, values in differing([a, b]).items())
+    return comparison
 
 
 def against_itself(
@@ -150,7 +151,8 @@ def against_itself(
 ) -> tuple[Comparison, list[int]]:
     """A run's odd repetitions against its even ones, where nothing changed; and how many changes each split finds.
 
-    The splits are halves of the repetitions, all or :data:`MOST_SPLITS` drawn from them. What is found is false.
+    The splits are halves of the repetitions, all or :data:`MOST_SPLITS` drawn from them. Every change found is a false
+    one.
 
     Raises:
         InputError: an option out of range, no sample, or one repetition alone.
@@ -161,20 +163,33 @@ def against_itself(
     if len(passes) < 2:
         raise InputError("one repetition cannot be compared with itself: measure more (sweep.repetitions)")
     first = set(passes[::2])
-    halves = [set(half) for half in itertools.combinations(passes, len(passes) // 2)]
-    if len(passes) % 2 == 0:  # each split once
-        halves = [half for half in halves if passes[0] in half]
-    halves = [half for half in halves if half not in (first, set(passes) - first)]
-    if len(halves) >= MOST_SPLITS:
-        # Not for security: the same run gives the same splits.
-        halves = random.Random(1).sample(halves, MOST_SPLITS - 1)
+    halves = _splits(passes, first)
     names = ["its odd repetitions", "its even repetitions"]
     cells = _cells(points)
-    made = []
+    comparisons = []
     for half in [first, *halves]:
-        others = set(passes) - half
-        made.append(_compare(_of(cells, half), _of(cells, others), names, rule))
-    return made[0], [len(one.changes) for one in made]
+        rest = set(passes) - half
+        comparisons.append(_compare(_of(cells, half), _of(cells, rest), names, rule))
+    return comparisons[0], [len(comparison.changes) for comparison in comparisons]
+
+
+def _splits(passes: list[Any], first: set[Any]) -> list[set[Any]]:
+    """Halves of ``passes`` other than ``first``, each split once: all of them, or so many that they are
+    :data:`MOST_SPLITS` with it. Of n passes there are some 2^n, so many are drawn and few are listed."""
+    size, everything = len(passes) // 2, set(passes)
+    seen = {frozenset(first), frozenset(everything - first)}
+    halves: list[set[Any]] = []
+    if math.comb(len(passes), size) < 100 * MOST_SPLITS:
+        candidates = [set(half) for half in itertools.combinations(passes, size)]
+        random.Random(1).shuffle(candidates)  # not for security: the same run gives the same splits
+    else:
+        draw = random.Random(1)
+        candidates = [set(draw.sample(passes, size)) for _ in range(10 * MOST_SPLITS)]
+    for half in candidates:
+        if frozenset(half) not in seen and len(halves) < MOST_SPLITS - 1:
+            seen |= {frozenset(half), frozenset(everything - half)}
+            halves.append(half)
+    return halves
 
 
 def _points(source: Source) -> pd.DataFrame:
@@ -199,14 +214,14 @@ def _points(source: Source) -> pd.DataFrame:
         within.append(float(np.log(draws).var()) if len(draws) else math.nan)
     trips = sum((keys[f"{name}_sum"] / keys[f"{name}_n"]).fillna(0) for name in COUNTED[:2])
     columns = {"level": level, "median_ms": medians, "within": within, "round_trips": trips}
-    kept = keys[[*GROUP, "point", "repetition", "rtt_measured_ms", "n", "n_errors"]].assign(of=WHOLE, **columns)
-    parts = [kept[kept["n"] + kept["n_errors"] > 0]]
+    rows = keys[[*GROUP, "point", "repetition", "rtt_measured_ms", "n", "n_errors"]].assign(of=WHOLE, **columns)
+    parts = [rows[rows["n"] + rows["n_errors"] > 0]]
     for what, name in SERVICES.items():
         counted = keys[f"{name}_n"]
-        own = {"median_ms": 1e3 * keys[f"{name}_sum"] / counted, "within": math.nan, "round_trips": 0.0}
+        numbers = {"median_ms": 1e3 * keys[f"{name}_sum"] / counted, "within": math.nan, "round_trips": 0.0}
         # Failures are compared once, with the whole operation.
-        part = kept.assign(of=what, n=counted.astype("int64"), n_errors=0, **own)
-        parts.append(part[(counted > 0) & kept["median_ms"].notna()])
+        part = rows.assign(of=what, n=counted.astype("int64"), n_errors=0, **numbers)
+        parts.append(part[(counted > 0) & rows["median_ms"].notna()])
     return pd.concat(parts, ignore_index=True)
 
 
@@ -215,22 +230,22 @@ Cells = dict[tuple, dict[float, np.ndarray]]
 
 
 def _cells(points: pd.DataFrame) -> Cells:
-    found: Cells = {}
+    cells: Cells = {}
     for (*group, level), of_cell in points.groupby(_KEY, dropna=False, observed=True, sort=True):
         records = of_cell[_NUMBERS].to_records(index=False)
-        found.setdefault(tuple("" if pd.isna(v) else v for v in group), {})[float(level)] = records
-    return found
+        cells.setdefault(tuple("" if pd.isna(v) else v for v in group), {})[float(level)] = records
+    return cells
 
 
 def _of(cells: Cells, passes: set[int]) -> Cells:
     """Of each cell the points of these repetitions; cells without any are left out."""
-    found: Cells = {}
+    subset: Cells = {}
     for group, levels in cells.items():
         for level, cell in levels.items():
-            mine = cell[np.isin(cell["repetition"], list(passes))]
-            if len(mine):
-                found.setdefault(group, {})[level] = mine
-    return found
+            points = cell[np.isin(cell["repetition"], list(passes))]
+            if len(points):
+                subset.setdefault(group, {})[level] = points
+    return subset
 
 
 def _compare(left: Cells, right: Cells, names: Iterable[str], rule: _Rule) -> Comparison:
@@ -303,12 +318,12 @@ def _latency(pairs: list[tuple[np.ndarray, np.ndarray]], rule: _Rule) -> dict[st
     names = ("median_a_ms", "median_b_ms", "ratio", "ratio_low", "ratio_high", "within", "between", "p", "needed")
     row = dict.fromkeys(names, math.nan)
     trips = np.mean([cell["round_trips"].mean() for cell, _ in pairs]) if len(pairs) > 1 else 0.0
-    own = [[cell["median_ms"] - trips * cell["rtt_measured_ms"] for cell in pair] for pair in pairs]
-    if not all((cell > 0).all() for pair in own for cell in pair):  # or one is not known
-        own = [[cell["median_ms"] for cell in pair] for pair in pairs]
-    if np.isnan(np.concatenate([cell for pair in own for cell in pair])).any():
+    latencies = [[cell["median_ms"] - trips * cell["rtt_measured_ms"] for cell in pair] for pair in pairs]
+    if not all((cell > 0).all() for pair in latencies for cell in pair):  # or one is not known
+        latencies = [[cell["median_ms"] for cell in pair] for pair in pairs]
+    if np.isnan(np.concatenate([cell for pair in latencies for cell in pair])).any():
         return row
-    cells = [[np.log(cell) for cell in pair] for pair in own]
+    cells = [[np.log(cell) for cell in pair] for pair in latencies]
     means = [np.mean([pair[side].mean() for pair in cells]) for side in (0, 1)]
     row |= {"median_a_ms": math.exp(means[0]), "median_b_ms": math.exp(means[1])}
     away = means[1] - means[0]
@@ -324,7 +339,7 @@ def _latency(pairs: list[tuple[np.ndarray, np.ndarray]], rule: _Rule) -> dict[st
     spread = math.sqrt(np.mean([cell.var(ddof=1) for cell in flat]))
     row["between"] = math.sqrt(max(0.0, spread**2 - np.nan_to_num(row["within"]) ** 2))
     error, margin = math.sqrt(parts.sum()), math.log1p(rule.threshold)
-    if error == 0:  # without any scatter a difference is certain, and no difference is none
+    if error == 0:  # without any scatter, p is 0 or 1
         row |= {"ratio_low": row["ratio"], "ratio_high": row["ratio"], "p": float(abs(away) <= margin + 1e-12)}
         return row
     freedom = parts.sum() ** 2 / sum(part**2 / (len(cell) - 1) for part, cell in zip(parts, flat, strict=True))
@@ -351,13 +366,13 @@ def _decide(table: pd.DataFrame, rule: _Rule) -> pd.DataFrame:
     changed = table["p_corrected"] <= rule.alpha
     inside = (table["ratio_high"] <= 1 + rule.threshold) & (table["ratio_low"] >= 1 / (1 + rule.threshold))
     slower = np.where(table["ratio"] > 1, SLOWER, FASTER)
-    kinds = [table["ratio"].isna(), changed, inside]
-    table["verdict"] = np.select(kinds, ["", slower, SAME], TOO_FEW)
+    conditions = [table["ratio"].isna(), changed, inside]
+    table["verdict"] = np.select(conditions, ["", slower, SAME], TOO_FEW)
     table.loc[table["verdict"] != TOO_FEW, "needed"] = np.nan
-    more = np.where(table["failed_b"] > table["failed_a"], "fails more", "fails less")
-    fails = np.where(table["failed_p_corrected"] <= rule.alpha, more, "")
-    both = zip(np.where(changed, slower, ""), fails, strict=True)
-    table["change"] = [", ".join(filter(None, one)) for one in both]
+    direction = np.where(table["failed_b"] > table["failed_a"], "fails more", "fails less")
+    fails = np.where(table["failed_p_corrected"] <= rule.alpha, direction, "")
+    pairs = zip(np.where(changed, slower, ""), fails, strict=True)
+    table["change"] = [", ".join(filter(None, pair)) for pair in pairs]
     order = pd.DataFrame({"none": table["change"] == "", "away": -np.abs(np.log(table["ratio"]))})
     return table.loc[order.sort_values(["none", "away"], kind="stable").index].reset_index(drop=True)
 
@@ -381,14 +396,14 @@ def differing(runs: Sequence[RunFolder]) -> dict[str, list[Any]]:
         flat |= {f"{PROVENANCE}{name}": record.get(name) for name in ("kolla_ansible", "mrkolla", "machine")}
         flats.append({**flat, f"{PROVENANCE}revision": (record.get("revision") or {}).get("commit")})
     values = {key: [flat.get(key) for flat in flats] for key in dict.fromkeys(key for flat in flats for key in flat)}
-    return {key: of_runs for key, of_runs in values.items() if any(one != of_runs[0] for one in of_runs)}
+    return {key: of_runs for key, of_runs in values.items() if any(value != of_runs[0] for value in of_runs)}
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
     inside: list[tuple[str, Any]] = []
     if isinstance(value, dict):
         inside = [(f"{key}.{name}" if key else name, inner) for name, inner in value.items()]
-    elif isinstance(value, list) and all(isinstance(one, dict) for one in value):
+    elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
         inside = [(f"{key}[{place}]", inner) for place, inner in enumerate(value)]
     return {k: v for name, inner in inside for k, v in _flat(inner, name).items()} if inside else {key: value}
 
@@ -402,11 +417,11 @@ def grid(found: Comparison, *, everything: bool = False) -> Grid:
     cells = []
     for name, row in zip(labels(rows, found.table), rows.to_dict("records"), strict=True):
         failed = f"{percent(row['failed_a'])}, {percent(row['failed_b'])}"
-        known = not math.isnan(row["ratio_low"])
+        has_interval = not math.isnan(row["ratio_low"])
         cells.append([
             name, row["origin_region"], row["of"], _level_text(row),
             number(row["median_a_ms"], 1), number(row["median_b_ms"], 1), number(row["ratio"], 3),
-            f"[{number(row['ratio_low'], 3)}, {number(row['ratio_high'], 3)}]" if known else "–",
+            f"[{number(row['ratio_low'], 3)}, {number(row['ratio_high'], 3)}]" if has_interval else "–",
             "–" if np.isnan(p := np.fmin(row["p_corrected"], row["failed_p_corrected"])) else f"{p:.2g}",
             f"{row['points_a']}, {row['points_b']}", f"{percent(row['within'])}, {percent(row['between'])}",
             failed if row["failed_a"] or row["failed_b"] else "–", _said(row),
@@ -435,11 +450,11 @@ def verdict(found: Comparison) -> str:
         f"medians that differ by more than {100 * found.threshold:g} %"
     )
     kinds = [f"{n} {kind}" for kind, n in found.changes["change"].value_counts().items()]
-    said = kinds or ["no change"]
-    others = found.table[found.table["change"] == ""]["verdict"].value_counts()
-    said += [f"{others[kind]} {kind}" for kind in (SAME, TOO_FEW) if kind in others]
-    said += [f"{len(only)} in {letter} alone" for letter, only in (("A", found.only_a), ("B", found.only_b)) if only]
-    return f"{', '.join(said)} ({rule})"
+    parts = kinds or ["no change"]
+    verdicts = found.table[found.table["change"] == ""]["verdict"].value_counts()
+    parts += [f"{verdicts[kind]} {kind}" for kind in (SAME, TOO_FEW) if kind in verdicts]
+    parts += [f"{len(only)} in {letter} alone" for letter, only in (("A", found.only_a), ("B", found.only_b)) if only]
+    return f"{', '.join(parts)} ({rule})"
 
 
 def itself_text(splits: list[int], alpha: float) -> str:

@@ -23,14 +23,14 @@ _MAIN_PACKAGES = ("ansible-core", "enoslib", "keystoneauth1", "kolla-ansible", "
 
 
 def experiment_facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of what of the experiment a reader asks for first."""
+    """What a reader asks for first of an experiment: names and values."""
     keystone = experiment.get("keystone") or {}
-    own = {k: "Kolla's own" if v is None else v for k, v in keystone.items()}
+    settings = {k: "Kolla's own" if v is None else v for k, v in keystone.items()}
     testbed, wan = experiment.get("testbed") or {}, experiment.get("wan") or {}
     sweep = experiment.get("sweep") or {}
     rtts = [_rtt(value) for value in sweep.get("rtt_ms") or []]
     precision, of_total = sweep.get("precision"), sweep.get("precision_total")
-    found = {
+    facts = {
         "release": experiment.get("release"),
         "testbed": testbed.get("kind"),
         "WAN driver": wan.get("driver"),
@@ -41,9 +41,9 @@ def experiment_facts(experiment: dict[str, Any]) -> list[tuple[str, str]]:
         "precision of k of the total": None if of_total is None else f"±{of_total:g}",
         "round trips": "each OSR in an order of its own" if sweep.get("crossed") else None,
         "benchmarks": ", ".join(str(b.get("tool")) for b in experiment.get("bench") or []),
-        "Keystone": ", ".join(f"{k}: {v}" for k, v in own.items()),
+        "Keystone": ", ".join(f"{k}: {v}" for k, v in settings.items()),
     }
-    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
 
 def _rtt(value: Any) -> str:
@@ -63,8 +63,8 @@ def provenance_facts(record: dict[str, Any]) -> dict[str, Any]:
     main |= {"made": record.get("made"), "Python": record.get("python")}
     main |= {name.replace("_", " "): value for name, value in (record.get("machine") or {}).items()}
     main |= {name: packages[name] for name in _MAIN_PACKAGES if name in packages}
-    known = {"packages", "revision", "made", "python", "machine", "mrkolla"}
-    rest = {name: value for name, value in record.items() if name not in known}
+    shown_keys = {"packages", "revision", "made", "python", "machine", "mrkolla"}
+    rest = {name: value for name, value in record.items() if name not in shown_keys}
     return {
         "main": [(k, "unknown" if v is None else str(v)) for k, v in main.items()],
         "packages": sorted(packages.items()),
@@ -73,74 +73,76 @@ def provenance_facts(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def findings(analysis: Analysis) -> list[str]:
-    """What came out, in a few sentences; none when no slope is known."""
+    """What came out, in a few sentences: k first, where a slope is known."""
     fits = fewer(analysis.fits[analysis.fits["action"].isna()])
-    known = fits[fits["k"].notna()]
-    said = []
-    if len(known):
-        most = known.loc[known["k"].idxmax()]
-        same = (analysis.levels[["scenario", "origin_region"]] == most[["scenario", "origin_region"]]).all(axis=1)
-        farthest = analysis.levels.loc[same, "rtt_measured_ms"].max()
-        said.append(
+    slopes = fits[fits["k"].notna()]
+    sentences = []
+    if len(slopes):
+        most = slopes.loc[slopes["k"].idxmax()]
+        mask = (analysis.levels[["scenario", "origin_region"]] == most[["scenario", "origin_region"]]).all(axis=1)
+        farthest = analysis.levels.loc[mask, "rtt_measured_ms"].max()
+        sentences.append(
             f"{label(most, fits)} from {most['origin_region']} pays most for distance: {k_text(most)} round trips, "
             f"{number(most['k'] * farthest, 0)} ms of its latency at {number(farthest, 0)} ms."
         )
-        free = known[known["k_high"] < 0.1]
+        free = slopes[slopes["k_high"] < 0.1]
         if len(free):
-            said.append(f"{_some(free, fits)} pay nothing: the interval of k ends below 0.1.")
-    told = fits[fits["verdict"].isin([EXPLAINED, DIFFERS, UNRESOLVED])]
-    if len(told):
-        said.append(f"k of the wire is as predicted for {(told['verdict'] == EXPLAINED).sum()} of {len(told)}.")
-    differs = told["verdict"] == DIFFERS
-    below, above = told[differs & (told["off"] < 0)], told[differs & (told["off"] > 0)]
+            sentences.append(f"{_some(free, fits)} pay nothing: the interval of k ends below 0.1.")
+    verdicts = fits[fits["verdict"].isin([EXPLAINED, DIFFERS, UNRESOLVED])]
+    if len(verdicts):
+        sentences.append(
+            f"k of the wire is as predicted for {(verdicts['verdict'] == EXPLAINED).sum()} of {len(verdicts)}."
+        )
+    differs = verdicts["verdict"] == DIFFERS
+    below, above = verdicts[differs & (verdicts["off"] < 0)], verdicts[differs & (verdicts["off"] > 0)]
     if len(below):
-        said.append(f"Below the prediction, so some requests were not waited for: {_some(below, fits)}.")
+        sentences.append(f"Below the prediction, so some requests were not waited for: {_some(below, fits)}.")
     if len(above):
-        said.append(f"Above the prediction: {_some(above, fits)}.")
-    if len(open_ := told[told["verdict"] == UNRESOLVED]):
-        said.append(f"Not resolved, more passes would tell: {_some(open_, fits)}.")
+        sentences.append(f"Above the prediction: {_some(above, fits)}.")
+    if len(unresolved := verdicts[verdicts["verdict"] == UNRESOLVED]):
+        sentences.append(f"Not resolved, more passes would tell: {_some(unresolved, fits)}.")
     cost = token_cache(analysis)
     if len(cost):
         far = cost[cost["level"] == cost["level"].max()]
         worst = far.loc[far["ms"].idxmax()]
         interval = "" if pd.isna(worst["ms_low"]) else f" [{number(worst['ms_low'], 1)}, {number(worst['ms_high'], 1)}]"
-        said.append(
+        sentences.append(
             f"A token that is not in the cache costs {worst['scenario']} {number(worst['ms'], 1)}{interval} ms "
             f"at {ms(worst['level'])} ms from {worst['origin_region']}."
         )
     errors = int(analysis.fits.loc[analysis.fits["action"].isna(), "n_errors"].sum())
     if errors:
-        said.append(f"{errors:,} operations failed: see the errors below. They are slower than all others.")
-    return [*said, *stalls(analysis)]
+        sentences.append(f"{errors:,} operations failed: see the errors below. They are slower than all others.")
+    return [*sentences, *stalls(analysis)]
 
 
 def stalls(analysis: Analysis) -> list[str]:
-    """What a closed loop did not start while it waited, a sentence for each region where that is over one in 200.
+    """What a closed loop did not start while it waited: a sentence per region that stood still over 1/200 of the time.
 
     A client starts its next operation when the one before has ended. While one stalls (it fails, or takes over
     :data:`STALL` times the median of its round trip), the operations that would have met the stall too are missing, so
     the tails look better than they are for users who come at their own times ("coordinated omission").
     """
     keys = analysis.gathered.keys
-    whole = keys[keys["action"].isna()]
+    operations = keys[keys["action"].isna()]
     cells = [*GROUP, "rtt_asked_ms"]
-    medians = [float(np.median(one)) if len(one) else math.nan for one in analysis.gathered.values]
+    medians = [float(np.median(values)) if len(values) else math.nan for values in analysis.gathered.values]
     usual = keys.assign(ms=medians).groupby(cells, dropna=False, observed=True)["ms"].transform("median")
-    said = []
-    for region, own in whole.groupby("origin_region", observed=True):
-        stalled, others, count = float(own["failed_s"].sum()), 0.0, 0
-        for place in own.index:
+    sentences = []
+    for region, rows in operations.groupby("origin_region", observed=True):
+        stalled_s, usual_s, count = float(rows["failed_s"].sum()), 0.0, 0
+        for place in rows.index:
             late = analysis.gathered.values[place] > STALL * usual[place]
-            stalled += float(analysis.gathered.values[place][late].sum()) / 1e3
-            others += float(analysis.gathered.values[place][~late].sum()) / 1e3
+            stalled_s += float(analysis.gathered.values[place][late].sum()) / 1e3
+            usual_s += float(analysis.gathered.values[place][~late].sum()) / 1e3
             count += int((~late).sum())
-        if count and stalled > 0.005 * (stalled + others):
-            said.append(
-                f"In {region} clients stood still for {number(stalled, 0)} s of {number(stalled + others, 0)} s, in"
-                f" operations that failed or took over {STALL} times their median: about"
-                f" {number(stalled / others * count, 0)} that would have met the same were not started."
+        if count and stalled_s > 0.005 * (stalled_s + usual_s):
+            sentences.append(
+                f"In {region} clients stood still for {number(stalled_s, 0)} s of {number(stalled_s + usual_s, 0)} s,"
+                f" in operations that failed or took over {STALL} times their median: about"
+                f" {number(stalled_s / usual_s * count, 0)} that would have met the same were not started."
             )
-    return said
+    return sentences
 
 
 def _some(rows: pd.DataFrame, among: pd.DataFrame, most: int = 4) -> str:

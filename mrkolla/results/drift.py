@@ -31,29 +31,29 @@ def drift_table(run: RunFolder) -> pd.DataFrame:
     from mrkolla.results.stats import FEWEST, bootstrap_medians
 
     points = {point["point"]: point for point in run.points() if point.get("status", "done") == "done"}
-    pairs = [(name, one["repeats"]) for name, one in points.items() if one.get("repeats") in points]
+    pairs = [(name, point["repeats"]) for name, point in points.items() if point.get("repeats") in points]
     columns = [*GROUP, "point", "repeats", "n", "n_again", "median_ms", "median_again_ms"]
     columns += ["ratio", "ratio_low", "ratio_high"]
     rows = []
     if pairs:
-        wanted = {name for pair in pairs for name in pair}
-        found = gather(run, where=lambda keys: keys["point"].isin(wanted) & keys["action"].isna(), refused=True)
+        names = {name for pair in pairs for name in pair}
+        gathered = gather(run, where=lambda keys: keys["point"].isin(names) & keys["action"].isna(), refused=True)
         values: dict[tuple, np.ndarray] = {}
-        for row, ms in zip(found.keys.to_dict("records"), found.values, strict=True):
+        for row, ms in zip(gathered.keys.to_dict("records"), gathered.values, strict=True):
             values[(row["point"], *("" if pd.isna(row[name]) else row[name] for name in GROUP))] = ms
         rng = np.random.default_rng(0)
         tails = [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]
         for again, first in pairs:
             for key in [key[1:] for key in values if key[0] == first and (again, *key[1:]) in values]:
-                one, other = values[(first, *key)], values[(again, *key)]
-                if not len(one) or not len(other):
+                first_ms, again_ms = values[(first, *key)], values[(again, *key)]
+                if not len(first_ms) or not len(again_ms):
                     continue
                 low = high = math.nan
-                if min(len(one), len(other)) >= FEWEST:
-                    draws = [bootstrap_medians(ms, _RESAMPLES, rng) for ms in (one, other)]
+                if min(len(first_ms), len(again_ms)) >= FEWEST:
+                    draws = [bootstrap_medians(ms, _RESAMPLES, rng) for ms in (first_ms, again_ms)]
                     low, high = np.quantile(draws[1] / draws[0], tails)
-                medians = float(np.median(one)), float(np.median(other))
-                counts = [again, first, len(one), len(other), *medians, medians[1] / medians[0], low, high]
+                medians = float(np.median(first_ms)), float(np.median(again_ms))
+                counts = [again, first, len(first_ms), len(again_ms), *medians, medians[1] / medians[0], low, high]
                 rows.append([*(value if value != "" else None for value in key), *counts])
     return pd.DataFrame(rows, columns=columns)
 
@@ -62,10 +62,10 @@ def drift_grid(run: RunFolder) -> Grid:
     """:func:`drift_table` for people."""
     from mrkolla.results.stats import labels
 
-    found = drift_table(run)
+    table = drift_table(run)
     rows = []
-    if len(found):
-        for name, row in zip(labels(found), found.to_dict("records"), strict=True):
+    if len(table):
+        for name, row in zip(labels(table), table.to_dict("records"), strict=True):
             ratio = number(row["ratio"], 2)
             if not math.isnan(row["ratio_low"]):
                 ratio += f" [{number(row['ratio_low'], 2)}, {number(row['ratio_high'], 2)}]"

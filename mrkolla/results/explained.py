@@ -2,8 +2,8 @@
 
 - Predicted is what was counted: each round trip to the AR (requests, new connections, TLS handshakes), times the
   measured round trip; where Keystone's own time is known, it is taken away too. What is left is the client and the
-  region's own services, which do not know how far the AR is: it stays the same at every round trip, or the prediction
-  lacks something. The residual is its difference to the median at the lowest round trip, in ms.
+  region's own services. These do not know how far the AR is, so what is left stays the same at every round trip, or the
+  prediction lacks something. The residual is what is left, less the median of that at the lowest round trip, in ms.
 - The split has parts that add up to the mean duration: the wire (predicted round trips x measured round trip), Keystone
   at the AR, and the rest: client, the region's own services, and what the prediction lacks.
 """
@@ -19,27 +19,27 @@ from mrkolla.results.gathering import GROUP
 
 
 def predicted(fits: pd.DataFrame) -> pd.Series:
-    """Predicted round trips of each row of ``fits``: those counted, or better where a better prediction is known."""
+    """Predicted round trips of each row of ``fits``: those counted, where nothing better is known."""
     return fits["predicted"].fillna(fits["counted"]) if "predicted" in fits else fits["counted"]
 
 
 def residuals(analysis: Analysis) -> pd.DataFrame:
-    """A row per operation, region and point, whole iterations that were counted alone.
+    """A row per operation, region and point: only whole iterations whose round trips are predicted.
 
     Columns: GROUP, point, repetition, rtt_asked_ms, rtt_measured_ms, median_ms, wire_ms, predicted (round trips), of
-    ("wire": without Keystone's time; "total": that is not known), not_predicted_ms.
+    ("wire": without Keystone's time; "total": with it, where it is not known), not_predicted_ms.
     """
     fits = analysis.fits[analysis.fits["action"].isna()]
-    known = fits[GROUP].assign(predicted=predicted(fits), wired=fits["k_wire"].notna())
+    predictions = fits[GROUP].assign(predicted=predicted(fits), wired=fits["k_wire"].notna())
     points = analysis.points[analysis.points["action"].isna() & (analysis.points["n"] > 0)]
-    table = points.merge(known[known["predicted"].notna()], on=GROUP, how="inner")
-    y = table["wire_ms"].where(table["wired"], table["median_ms"])
-    left = y - table["predicted"] * table["rtt_measured_ms"]
+    table = points.merge(predictions[predictions["predicted"].notna()], on=GROUP, how="inner")
+    latency = table["wire_ms"].where(table["wired"], table["median_ms"])
+    rest = latency - table["predicted"] * table["rtt_measured_ms"]
     lowest = table.groupby(GROUP, dropna=False, observed=True)["rtt_measured_ms"].transform("min")
     # Points at one asked round trip are measured a little apart.
-    first = left.where(table["rtt_measured_ms"] <= lowest + 1)
+    first = rest.where(table["rtt_measured_ms"] <= lowest + 1)
     by = [table[name] for name in GROUP]
-    table["not_predicted_ms"] = left - first.groupby(by, dropna=False, observed=True).transform("median")
+    table["not_predicted_ms"] = rest - first.groupby(by, dropna=False, observed=True).transform("median")
     table["of"] = np.where(table["wired"], "wire", "total")
     names = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms", "median_ms", "wire_ms", "predicted"]
     return table[table["not_predicted_ms"].notna()][[*names, "of", "not_predicted_ms"]].reset_index(drop=True)
@@ -56,14 +56,16 @@ def split(analysis: Analysis) -> pd.DataFrame:
         return fine
     gathered = analysis.gathered
     keys = gathered.keys
-    counted = pd.Series([len(one) for one in gathered.wires], keys.index, dtype=float)
+    counted = pd.Series([len(wires) for wires in gathered.wires], keys.index, dtype=float)
     keep = keys["action"].isna() & (keys["keystone_s_n"] > 0) & (counted > 0)
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
-    own = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), n=counted)[keep]
-    own["rest_ms"] = [gathered.wires[place].sum() for place in own.index]
-    own["keystone_ms"] = 1e3 * own["keystone_s_sum"] / own["keystone_s_n"] * own["n"]
-    own["wire_ms"] = own["rtt_measured_ms"] * own["n"]
-    sums = own.groupby([*GROUP, "level"], dropna=False, observed=True)[["n", "wire_ms", "keystone_ms", "rest_ms"]].sum()
+    rows = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), n=counted)[keep]
+    rows["rest_ms"] = [gathered.wires[place].sum() for place in rows.index]
+    rows["keystone_ms"] = 1e3 * rows["keystone_s_sum"] / rows["keystone_s_n"] * rows["n"]
+    rows["wire_ms"] = rows["rtt_measured_ms"] * rows["n"]
+    sums = rows.groupby([*GROUP, "level"], dropna=False, observed=True)[
+        ["n", "wire_ms", "keystone_ms", "rest_ms"]
+    ].sum()
     means = sums.div(sums["n"], axis=0).reset_index()
     fits = analysis.fits[GROUP].assign(predicted=predicted(analysis.fits))
     means = means.merge(fits[fits["predicted"].notna()], on=GROUP, how="inner")

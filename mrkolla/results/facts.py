@@ -18,12 +18,12 @@ from mrkolla.results.schema import SCHEMA_VERSION
 
 def versions() -> dict[str, str]:
     """Name -> version of every distribution that this Python can import, sorted by name."""
-    found: dict[str, str] = {}
+    packages: dict[str, str] = {}
     for dist in importlib.metadata.distributions():
         name = dist.metadata["Name"]
         if name:  # a broken install has none
-            found.setdefault(name.lower().replace("_", "-"), dist.version)
-    return dict(sorted(found.items()))
+            packages.setdefault(name.lower().replace("_", "-"), dist.version)
+    return dict(sorted(packages.items()))
 
 
 def _field(path: str, key: str, separator: str) -> str | None:
@@ -33,8 +33,8 @@ def _field(path: str, key: str, separator: str) -> str | None:
     except OSError:  # another kernel or distribution: the fact is not known
         return None
     for line in text.splitlines():
-        name, found, value = line.partition(separator)
-        if found and name.strip() == key:
+        name, divider, value = line.partition(separator)
+        if divider and name.strip() == key:
             return value.strip().strip('"')
     return None
 
@@ -55,10 +55,10 @@ def machine() -> dict[str, Any]:
 
 def _git(folder: Path, *argv: str) -> str | None:
     try:
-        done = shell.call(["git", "-C", str(folder), *argv])
+        process = shell.call(["git", "-C", str(folder), *argv])
     except (OSError, LackError):  # no git here: no revision to tell
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 def revision(package: Path | None = None) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What a fault did: each operation before, while it lasted and after, how it failed, when it was back.
 
 From ``faults.json``, the samples (whose ``outcome`` tells done, refused and hung apart) and the access logs of a run.
-Times are by the clock of the machine that made the run, so of local hosts exact; of others as their clocks agree.
+Times are by the clock of the machine that made the run: exact for local hosts, for others as exact as clocks agree.
 
 Words are those of OpenStack's reliability tests: the *recovery time* of an operation is the time from the end of the
 fault until it works again.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ EDGES_S = (0.0, 60.0, 300.0)
 IN_A_ROW = 3
 #: Seconds of one step of a share over time.
 STEP_S = 10.0
-#: Of a fault that belongs to no point, samples so long before and after it count.
+#: Of a fault that belongs to no point: samples up to so long before and after it belong to it.
 AROUND_S = 600.0
 COLUMNS = ["fault", "point", "origin_region", "operation", "window", "started", *OUTCOMES, "how", "median_ms"]
 COLUMNS += ["down_s", "back_after_s"]
@@ -42,9 +42,9 @@ _READ = ["point", "origin_region", "scenario", "warmup", "start", "duration_s", 
 
 
 def faults_of(folder: RunFolder) -> list[dict[str, Any]]:
-    """The faults of a run that were there, the first to begin first; those that were refused are left out."""
-    known = [one for one in folder.read_json(FILE, []) if one["begin"] and one["end"] and not one["refused"]]
-    return sorted(known, key=lambda one: one["begin"])
+    """The faults of a run that took place, in the order of their begin; those that were refused are left out."""
+    faults = [fault for fault in folder.read_json(FILE, []) if fault["begin"] and fault["end"] and not fault["refused"]]
+    return sorted(faults, key=lambda fault: fault["begin"])
 
 
 def samples_of(folder: RunFolder) -> pd.DataFrame:
@@ -54,26 +54,26 @@ def samples_of(folder: RunFolder) -> pd.DataFrame:
     except InputError:  # nothing was measured
         return pd.DataFrame(columns=[*_READ, "ns"])
     rows = rows[~rows["warmup"].astype(bool)].copy()
-    told = rows["error"].isna().map({True: "done", False: "refused"})
-    rows["outcome"] = rows["outcome"].astype(object).where(rows["outcome"].notna(), told)
+    outcomes = rows["error"].isna().map({True: "done", False: "refused"})
+    rows["outcome"] = rows["outcome"].astype(object).where(rows["outcome"].notna(), outcomes)
     rows["ns"] = rows["start"].astype("datetime64[ns, UTC]").astype("int64")
     return rows.sort_values("ns", kind="stable")
 
 
 def during(fault: Mapping[str, Any], samples: pd.DataFrame, others: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
-    """The samples that ``fault`` is told by, with ``at_s``: when they started, s since it began.
+    """The samples that tell what ``fault`` did, with ``at_s``: when they started, s since it began.
 
     Those of its point (of one that belongs to none: :data:`AROUND_S` around it), after the last of ``others`` that
     ended before it, and before the first that began after it.
     """
     around = 0 if fault["point"] else AROUND_S * 1e9
-    same = [one for one in others if one["point"] == fault["point"]]
-    low = max((one["end"] for one in same if one["end"] <= fault["begin"]), default=0)
-    high = min((one["begin"] for one in same if one["begin"] >= fault["end"]), default=math.inf)
+    neighbours = [other for other in others if other["point"] == fault["point"]]
+    low = max((other["end"] for other in neighbours if other["end"] <= fault["begin"]), default=0)
+    high = min((other["begin"] for other in neighbours if other["begin"] >= fault["end"]), default=math.inf)
     low, high = max(low, fault["begin"] - around if around else 0), min(high, fault["end"] + (around or math.inf))
-    own = samples[samples["point"] == fault["point"]] if fault["point"] else samples
-    own = own[(own["ns"] >= low) & (own["ns"] < high)]
-    return own.assign(at_s=(own["ns"] - fault["begin"]) / 1e9)
+    rows = samples[samples["point"] == fault["point"]] if fault["point"] else samples
+    rows = rows[(rows["ns"] >= low) & (rows["ns"] < high)]
+    return rows.assign(at_s=(rows["ns"] - fault["begin"]) / 1e9)
 
 
 def windows(lasts_s: float) -> list[tuple[str, float, float]]:
@@ -106,9 +106,9 @@ def recovery(own: pd.DataFrame, lasts_s: float) -> tuple[float, float]:
     return down_s, max(0.0, float(at[back] - lasts_s))
 
 
-def _how(own: pd.DataFrame) -> str:
+def _how(rows: pd.DataFrame) -> str:
     """How what was not done failed: ``hung 12, 503 4, no connection 1``."""
-    bad = own[own["outcome"] != "done"]
+    bad = rows[rows["outcome"] != "done"]
     words = [
         "hung" if outcome == "hung" else "no connection" if pd.isna(status) else f"{int(status)}"
         for outcome, status in zip(bad["outcome"], bad["status"], strict=True)
@@ -118,50 +118,56 @@ def _how(own: pd.DataFrame) -> str:
 
 def table(folder: RunFolder) -> pd.DataFrame:
     """A row per fault, region, operation and window: :data:`COLUMNS`; ``done``, ``refused`` and ``hung`` are counts."""
-    samples, rows, every = samples_of(folder), [], faults_of(folder)
-    for fault in every:
+    tables = [rows for _, rows in _tables(folder) if len(rows)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def _tables(folder: RunFolder) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Each fault and its rows of :func:`table`. A point may have the same fault more than once."""
+    samples, faults = samples_of(folder), faults_of(folder)
+    for fault in faults:
+        rows: list[dict[str, Any]] = []
         lasts_s = (fault["end"] - fault["begin"]) / 1e9
-        whole = during(fault, samples, every)
-        for (region, operation), own in whole.groupby(["origin_region", "scenario"], observed=True):
-            down_s, back_s = recovery(own, lasts_s)
+        of_fault = during(fault, samples, faults)
+        for (region, operation), group in of_fault.groupby(["origin_region", "scenario"], observed=True):
+            down_s, back_s = recovery(group, lasts_s)
             for name, low, high in windows(lasts_s):
-                some = own[(own["at_s"] >= low) & (own["at_s"] < high)]
-                counts = {outcome: int((some["outcome"] == outcome).sum()) for outcome in OUTCOMES}
-                good = some.loc[some["outcome"] == "done", "duration_s"].to_numpy(dtype=float) * 1e3
+                part = group[(group["at_s"] >= low) & (group["at_s"] < high)]
+                counts = {outcome: int((part["outcome"] == outcome).sum()) for outcome in OUTCOMES}
+                good = part.loc[part["outcome"] == "done", "duration_s"].to_numpy(dtype=float) * 1e3
                 rows.append(
                     {
                         **{"fault": fault["told"], "point": fault["point"], "origin_region": region},
-                        **{"operation": operation, "window": name, "started": len(some), **counts, "how": _how(some)},
+                        **{"operation": operation, "window": name, "started": len(part), **counts, "how": _how(part)},
                         "median_ms": float(np.median(good)) if len(good) else math.nan,
                         **{"down_s": down_s, "back_after_s": back_s},
                     }
                 )
-    return pd.DataFrame(rows, columns=COLUMNS)
+        yield fault, pd.DataFrame(rows, columns=COLUMNS)
 
 
 def grids(folder: RunFolder) -> list[Grid]:
     """A table a fault: operation and region, share done in each window and how the rest failed, back after."""
-    data, found = table(folder), []
-    for fault in faults_of(folder):
-        own = data[(data["fault"] == fault["told"]) & (data["point"].fillna("") == (fault["point"] or ""))]
-        names = list(dict.fromkeys(own["window"]))
+    tables = []
+    for fault, of_fault in _tables(folder):
+        names = list(dict.fromkeys(of_fault["window"]))
         rows = []
-        for (operation, region), some in own.groupby(["operation", "origin_region"], observed=True, sort=True):
-            by = some.set_index("window")
+        for (operation, region), group in of_fault.groupby(["operation", "origin_region"], observed=True, sort=True):
+            by = group.set_index("window")
             ends = [_seconds(by[name].iloc[0]) for name in ("down_s", "back_after_s")]
             rows.append([str(operation), str(region), *(_cell(by.loc[name]) for name in names), *ends])
         title = " ".join([fault["told"], *([f"({fault['point']})"] if fault["point"] else [])])
         title = f"{title}: done, and how the rest failed"
         head = ["operation", "from", *names, "down for (s)", "back after (s)"]
-        found.append(Grid(title, head, rows, frozenset({2 + len(names), 3 + len(names)})))
-    return found
+        tables.append(Grid(title, head, rows, frozenset({2 + len(names), 3 + len(names)})))
+    return tables
 
 
 def _cell(row: pd.Series) -> str:
     if not row["started"]:
         return "–"
     part = row["done"] / row["started"]
-    # One of hundreds that failed is no 100 %.
+    # With one failure among hundreds, a share is not shown as 100 %.
     share = f"{part:.0%}" if part == 1 or part < 0.995 else f"{min(part, 0.999):.1%}"
     return f"{share} of {row['started']}" + (f" ({row['how']})" if row["how"] else "")
 
@@ -173,19 +179,19 @@ def _seconds(value: float) -> str:
 def timing_grid(folder: RunFolder) -> Grid:
     """When each fault began and ended, and when that was seen; those that were refused, and why."""
 
-    def late(one: Mapping[str, Any], seen: str, what: str) -> str:
-        return f"{(one[seen] - one[what]) / 1e9:.2f}" if one[seen] and one[what] else "–"
+    def late(fault: Mapping[str, Any], sight: str, what: str) -> str:
+        return f"{(fault[sight] - fault[what]) / 1e9:.2f}" if fault[sight] and fault[what] else "–"
 
     rows = [
         [
-            one["told"],
-            one["point"] or "–",
-            f"{(one['end'] - one['begin']) / 1e9:.1f}" if one["begin"] and one["end"] else "–",
-            late(one, "seen_begin", "begin"),
-            late(one, "seen_end", "end"),
-            f"refused: {one['refused']}" if one["refused"] else str(one["why"]),
+            fault["told"],
+            fault["point"] or "–",
+            f"{(fault['end'] - fault['begin']) / 1e9:.1f}" if fault["begin"] and fault["end"] else "–",
+            late(fault, "seen_begin", "begin"),
+            late(fault, "seen_end", "end"),
+            f"refused: {fault['refused']}" if fault["refused"] else str(fault["why"]),
         ]
-        for one in folder.read_json(FILE, [])
+        for fault in folder.read_json(FILE, [])
     ]
     head = ["fault", "point", "lasted (s)", "seen after (s)", "seen over after (s)", "ended by"]
     return Grid("Faults", head, rows, frozenset({2, 3, 4}))
@@ -213,27 +219,26 @@ def admin_requests(folder: RunFolder, fault: Mapping[str, Any]) -> pd.DataFrame:
     log = access_log(path, ["region", "start_ns"])
     at = np.floor((log.loc[log["region"] == admin[0], "start_ns"] - fault["begin"]) / 1e9).astype(int)
     counts = at.value_counts()
-    every = range(counts.index.min(), counts.index.max() + 1) if len(counts) else ()
-    return pd.DataFrame({"at_s": list(every), "requests": [int(counts.get(second, 0)) for second in every]})
+    seconds = range(counts.index.min(), counts.index.max() + 1) if len(counts) else ()
+    return pd.DataFrame({"at_s": list(seconds), "requests": [int(counts.get(second, 0)) for second in seconds]})
 
 
 def findings(folder: RunFolder) -> list[str]:
     """A sentence per fault: what went on working in its region all through it, and what did not."""
-    data, said = table(folder), []
-    for fault in faults_of(folder):
-        own = data[(data["fault"] == fault["told"]) & (data["point"].fillna("") == (fault["point"] or ""))]
-        own = own[(own["origin_region"] == fault["region"]) & ~own["window"].isin([BEFORE, AFTER])]
-        by = own.groupby("operation", observed=True)[["started", "done"]].sum()
+    sentences = []
+    for fault, rows in _tables(folder):
+        within = rows[(rows["origin_region"] == fault["region"]) & ~rows["window"].isin([BEFORE, AFTER])]
+        by = within.groupby("operation", observed=True)[["started", "done"]].sum()
         by = by[by["started"] > 0]
         if not len(by):
             continue
-        kept = _named(by[by["done"] == by["started"]].index)
+        intact = _named(by[by["done"] == by["started"]].index)
         lost = _named(by[by["done"] == 0].index)
         partly = _named(by[(by["done"] > 0) & (by["done"] < by["started"])].index)
-        parts = [(kept, "went on without a failure"), (partly, "failed in part"), (lost, "did not work at all")]
+        parts = [(intact, "went on without a failure"), (partly, "failed in part"), (lost, "did not work at all")]
         words = "; ".join(f"{names} {what}" for names, what in parts if names)
-        said.append(f"While it lasted ({fault['told']}), in {fault['region']}: {words}.")
-    return said
+        sentences.append(f"While it lasted ({fault['told']}), in {fault['region']}: {words}.")
+    return sentences
 
 
 def _named(operations: Sequence[str]) -> str:

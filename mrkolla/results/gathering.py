@@ -23,13 +23,13 @@ from mrkolla.results.store import RunFolder
 GROUP = ["tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region", "target_region"]
 KEYS = [*GROUP, "point", "repetition", "rtt_asked_ms", "rtt_measured_ms"]
 COUNTED = ["keystone_requests", "keystone_connections", "keystone_windows"]
-#: Of these, what a request waits for beside its own round trip: some samples' do, others' do not.
+#: Of these, what a request waits for beside its own round trip: in some samples, not in others.
 WAITS = COUNTED[1:3]
 COUNTED += ["keystone_s", "keystone_server_s", "keystone_wait_s", "region_s"]
 _ROW = ["warmup", "duration_s", "error", *COUNTED, "wire_s"]
 COLUMNS = [*KEYS, *_ROW]
 _ERROR = ["tool", "scenario", "action", "origin_region", "error"]
-# Made anew for each request: messages that differ in nothing else are one.
+# An identifier, made for each request: messages that differ in nothing else are counted as one.
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{32}\b")
 
 
@@ -37,10 +37,10 @@ _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|\b[0-9a-f]{32}\
 class Gathered:
     """Samples by combination of :data:`KEYS`.
 
-    keys: a row per combination: KEYS, then n (good ones), n_warmup, n_errors, n_all, failed_s (sum of what those that
-        failed took), start_ns and end_ns (first start
-        and last end of those that are no warm-up, UTC; null without starts), and for each of COUNTED the sum over the
-        good ones (``_sum``) and how many were counted (``_n``).
+    keys: a row per combination: KEYS, then n (good ones), n_warmup, n_errors, n_all, failed_s (time that the
+        failed ones took, summed), start_ns and end_ns (first start and last end of those that are no warm-up, UTC; null
+        without starts), and for each of COUNTED the sum over the good ones (``_sum``) and how many were counted
+        (``_n``).
     values: for each of those rows the durations of the good ones in ms, sorted.
     wires: for each of those rows wire_s of the good ones for which it is known, in ms.
     waits: for each of those rows :data:`WAITS` of the same ones, in the same order: two columns (NaN: not known).
@@ -73,28 +73,28 @@ def gather(
         InputError: there is no sample, none of a point that is done, or none that ``where`` keeps.
     """
     if isinstance(source, Gathered):
-        found, bad, name = source, set(), "these samples"
+        gathered, bad, name = source, set(), "these samples"
     elif isinstance(source, RunFolder):
         name = str(source.path)
-        found = _gather(source.batches("samples", [*COLUMNS, "start"]))
+        gathered = _gather(source.batches("samples", [*COLUMNS, "start"]))
         bad = {p["point"] for p in source.points() if p.get("status", "done") != "done" or p.get("repeats")}
-        if not found.rows and not refused:
+        if not gathered.rows and not refused:
             raise InputError(f"{name}: no samples: every point is empty (see points.json and logs)")
     else:
         if not len(source):
             raise InputError("no samples to analyse: the table is empty")
-        wanted = [*COLUMNS, *(["start"] if "start" in source else [])]
-        table = pa.Table.from_pandas(source.reindex(columns=wanted), preserve_index=False)
-        found, bad, name = _gather([table]), set(), "the table"
+        columns = [*COLUMNS, *(["start"] if "start" in source else [])]
+        table = pa.Table.from_pandas(source.reindex(columns=columns), preserve_index=False)
+        gathered, bad, name = _gather([table]), set(), "the table"
     if bad and not refused:
-        found = _only(found, ~found.keys["point"].isin(bad))
-        if not len(found.keys):
+        gathered = _only(gathered, ~gathered.keys["point"].isin(bad))
+        if not len(gathered.keys):
             raise InputError(f"{name}: all points were refused or failed: points.json says why")
     if where is not None:
-        found = _only(found, where(found.keys))
-        if not len(found.keys):
+        gathered = _only(gathered, where(gathered.keys))
+        if not len(gathered.keys):
             raise InputError(f"{name}: no sample is left of those asked for")
-    return found
+    return gathered
 
 
 def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
@@ -145,20 +145,20 @@ def _gather(batches: Iterable[pa.Table]) -> Gathered:
     rows = [(*key, n) for key, n in sums.errors.items()]
     errors = pd.DataFrame(rows, columns=[*_ERROR, "n"])
     values = _joined(sums.pieces)
-    for one in values:
-        one.sort()
+    for durations in values:
+        durations.sort()
     wires, waits = _joined(sums.wires), _joined(sums.waits)
     return Gathered(pd.concat([keys, counts], axis=1), values, wires, waits, errors, sums.rows)
 
 
 def _joined(of_keys: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """The pieces of each key as one array; they are let go one by one."""
-    found = []
+    """The pieces of each key as one array; each key's pieces are let go once joined."""
+    joined = []
     for pieces in of_keys:
         whole = np.concatenate(pieces) if pieces else np.empty(0)
         pieces.clear()
-        found.append(whole)
-    return found
+        joined.append(whole)
+    return joined
 
 
 def _add(sums: _Sums, batch: pa.Table) -> None:
@@ -169,7 +169,7 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
     failed = pc.is_valid(batch["error"]).to_numpy()
     good = ~warmup & ~failed
     ms = batch["duration_s"].to_numpy() * 1e3
-    found = {
+    totals = {
         "n": np.bincount(local[good], minlength=count),
         "n_warmup": np.bincount(local[warmup], minlength=count),
         "n_errors": np.bincount(local[failed & ~warmup], minlength=count),
@@ -179,19 +179,19 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
     for name in COUNTED:
         column = batch[name].to_numpy().astype(float)
         counted = good & ~np.isnan(column)
-        found[f"{name}_sum"] = np.bincount(local[counted], column[counted], minlength=count)
-        found[f"{name}_n"] = np.bincount(local[counted], minlength=count)
+        totals[f"{name}_sum"] = np.bincount(local[counted], column[counted], minlength=count)
+        totals[f"{name}_n"] = np.bincount(local[counted], minlength=count)
     for place, number in enumerate(places):
         counts = sums.counts[number]
-        for name, numbers in found.items():
+        for name, numbers in totals.items():
             counts[name] += numbers[place]
     _take(sums.pieces, ms, good, local, places)
     if batch["wire_s"].null_count < len(batch):
         wire = batch["wire_s"].to_numpy().astype(float) * 1e3
-        known = good & ~np.isnan(wire)
-        _take(sums.wires, wire, known, local, places)
+        has_wire = good & ~np.isnan(wire)
+        _take(sums.wires, wire, has_wire, local, places)
         waits = np.column_stack([batch[name].to_numpy().astype(np.float32) for name in WAITS])
-        _take(sums.waits, waits, known, local, places)
+        _take(sums.waits, waits, has_wire, local, places)
     if "start" in batch.column_names:
         _span(sums, batch, local, places, ~warmup)
     _errors(sums, batch.filter(pa.array(failed)))
@@ -215,10 +215,10 @@ def _span(sums: _Sums, batch: pa.Table, local: np.ndarray, places: np.ndarray, w
     end = start + (np.nan_to_num(batch["duration_s"].to_numpy()) * 1e9).astype(np.int64)
     table = pa.table({"local": local[wanted], "start": start[wanted], "end": end[wanted]})
     spans = table.group_by("local").aggregate([("start", "min"), ("end", "max")])
-    for one in spans.to_pylist():
-        counts = sums.counts[places[one["local"]]]
-        counts["start_ns"] = min(counts.get("start_ns", one["start_min"]), one["start_min"])
-        counts["end_ns"] = max(counts.get("end_ns", one["end_max"]), one["end_max"])
+    for span in spans.to_pylist():
+        counts = sums.counts[places[span["local"]]]
+        counts["start_ns"] = min(counts.get("start_ns", span["start_min"]), span["start_min"])
+        counts["end_ns"] = max(counts.get("end_ns", span["end_max"]), span["end_max"])
 
 
 def _errors(sums: _Sums, failed: pa.Table) -> None:
@@ -253,8 +253,8 @@ def combinations(batch: pa.Table, names: list[str]) -> tuple[np.ndarray, list[tu
 
 
 def _numbered(code: np.ndarray) -> tuple[np.ndarray, int]:
-    found = pc.dictionary_encode(pa.array(code))
-    return found.indices.to_numpy().astype(np.int64), len(found.dictionary)
+    encoded = pc.dictionary_encode(pa.array(code))
+    return encoded.indices.to_numpy().astype(np.int64), len(encoded.dictionary)
 
 
 def predicted_trips(keys: pd.DataFrame, tls: int) -> pd.Series:

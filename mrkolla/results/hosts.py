@@ -52,17 +52,18 @@ _WORST = (
 SCHEMA = pa.schema(
     [pa.field(name, c.type, c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for name, c in COLUMNS.items()]
 )
-#: What binds a point: in its middle second some task waited for a core for more than this share, or so much of the
-#: machine's cores was in use; its operations waited for their round trips for more than this share of their time.
+#: The CPU binds a point when in its median second some task waited for a core for more than CPU_PRESSURE of it, or more
+#: than CPU_FULL of the machine's cores were in use; the WAN, when its operations waited for their round trips for more
+#: than WIRE of their time.
 CPU_PRESSURE, CPU_FULL, WIRE = 0.25, 0.9, 0.5
 
 
 def write(folder: Path, run: str, point: str, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write the rows of a point (all columns but run and point) into a run folder's :data:`FOLDER`."""
-    given = [{"run": run, "point": point, **row} for row in rows]
+    records = [{"run": run, "point": point, **row} for row in rows]
     path = folder / FOLDER / f"{part_name(point)}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {name: pa.array([row[name] for row in given], column.type) for name, column in COLUMNS.items()}
+    columns = {name: pa.array([row[name] for row in records], column.type) for name, column in COLUMNS.items()}
     with files.replaced(path) as new:
         pq.write_table(pa.Table.from_pydict(columns, schema=SCHEMA), new, compression="zstd")
     return path
@@ -87,7 +88,7 @@ def by_region(frame: pd.DataFrame) -> pd.DataFrame:
     """
     rounded = frame.assign(time=frame["time"].dt.floor("s"))
     how = {**dict.fromkeys(_SUMS, "sum"), **dict.fromkeys(_WORST, "max")}
-    # Two rows of a host in one second: its clock, or a late second.
+    # A host may have two rows in one second, by its clock or because one came late: their mean.
     hosts = rounded.groupby(["run", "point", "region", "host", "time"], observed=True)[list(how)].mean()
     return hosts.groupby(["run", "point", "region", "time"], observed=True).agg(how).reset_index()
 
@@ -97,7 +98,7 @@ def bound(folder: RunFolder, gathered: Gathered | None = None) -> pd.DataFrame:
 
     Columns: point, region; medians over its seconds of machine_busy (share of the machine's cores), steal (cores) and
     cpu_pressure; wire_share (of the time that its operations took: their predicted round trips to the AR) and bound.
-    That is "CPU" where :data:`CPU_PRESSURE` or :data:`CPU_FULL` is exceeded, "WAN" where :data:`WIRE` is, else "both"
+    That is "CPU" where :data:`CPU_PRESSURE` or :data:`CPU_FULL` is exceeded, "WAN" where :data:`WIRE` is, "both"
     or "neither"; null: not known. ``gathered`` are the run's samples where they were read already.
     """
     columns = ["point", "region", "machine_busy", "steal", "cpu_pressure", "wire_share", "bound"]
@@ -112,12 +113,12 @@ def bound(folder: RunFolder, gathered: Gathered | None = None) -> pd.DataFrame:
     cpu = (table["cpu_pressure"] > CPU_PRESSURE) | (table["machine_busy"] > CPU_FULL)
     wan = table["wire_share"] > WIRE
     words = {(True, True): "both", (True, False): "CPU", (False, True): "WAN", (False, False): "neither"}
-    known = table["wire_share"].notna()
-    found = [
-        words[one, other] if sure else ("CPU" if one else None)
-        for one, other, sure in zip(cpu, wan, known, strict=True)
+    share_known = table["wire_share"].notna()
+    bounds = [
+        words[by_cpu, by_wan] if sure else ("CPU" if by_cpu else None)
+        for by_cpu, by_wan, sure in zip(cpu, wan, share_known, strict=True)
     ]
-    table["bound"] = pd.Series(found, table.index, dtype=object)  # of text, None would be a number that is none
+    table["bound"] = pd.Series(bounds, table.index, dtype=object)  # without it None might become NaN
     return table[columns]
 
 
@@ -127,10 +128,10 @@ def _wire_shares(gathered: Gathered, tls: int) -> pd.DataFrame:
     Requests that ran side by side count one after the other, so a share may come out too large; never above 1.
     """
     keys = gathered.keys
-    took_ms = pd.Series([one.sum() for one in gathered.values], keys.index, dtype=float)
-    own = keys.assign(trips_ms=predicted_trips(keys, tls) * keys["rtt_measured_ms"] * keys["n"], took_ms=took_ms)
-    own = own[keys["action"].isna() & (took_ms > 0) & own["trips_ms"].notna()]
-    sums = own.groupby(["point", "origin_region"], observed=True)[["trips_ms", "took_ms"]].sum()
+    took_ms = pd.Series([values.sum() for values in gathered.values], keys.index, dtype=float)
+    rows = keys.assign(trips_ms=predicted_trips(keys, tls) * keys["rtt_measured_ms"] * keys["n"], took_ms=took_ms)
+    rows = rows[keys["action"].isna() & (took_ms > 0) & rows["trips_ms"].notna()]
+    sums = rows.groupby(["point", "origin_region"], observed=True)[["trips_ms", "took_ms"]].sum()
     shares = (sums["trips_ms"] / sums["took_ms"]).clip(upper=1.0)
     return shares.rename("wire_share").rename_axis(["point", "region"]).reset_index()
 

@@ -45,8 +45,8 @@ class Joined:
     runs: a row a run, indexed by what tables call it: run (its name), what the experiment files differ in (a column a
         key), samples, points, refused.
     factors: the keys that the experiment files differ in.
-    analysis: the tables of all runs, without their samples; in ``origin_region`` stands what tables call the run behind
-        the region.
+    analysis: the tables of all runs, without their samples; ``origin_region`` is the region, a space, and what tables
+        call the run.
     remarks: what else differs, in sentences.
     """
 
@@ -57,9 +57,9 @@ class Joined:
 
     def named(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows of the analysis with the run, what it differs in, and the region alone, in columns of their own."""
-        both = rows["origin_region"].str.rsplit(" ", n=1, expand=True)
-        of = self.runs.loc[both[1], ["run", *self.factors]].set_index(rows.index)
-        return pd.concat([of, rows.assign(origin_region=both[0])], axis=1)
+        parts = rows["origin_region"].str.rsplit(" ", n=1, expand=True)
+        runs = self.runs.loc[parts[1], ["run", *self.factors]].set_index(rows.index)
+        return pd.concat([runs, rows.assign(origin_region=parts[0])], axis=1)
 
     @cached_property
     def over(self) -> pd.DataFrame:
@@ -68,12 +68,12 @@ class Joined:
         three runs)."""
         keys = [*self.factors, *GROUP]
         rows = []
-        for _, own in self.named(self.analysis.fits).groupby(keys, dropna=False, observed=True, sort=False):
-            row: dict[str, Any] = own.iloc[0][keys].to_dict() | {"runs": len(own), "of": " ".join(own["run"])}
+        for _, group in self.named(self.analysis.fits).groupby(keys, dropna=False, observed=True, sort=False):
+            row: dict[str, Any] = group.iloc[0][keys].to_dict() | {"runs": len(group), "of": " ".join(group["run"])}
             for name in _MEANS:
-                known = own[name].dropna().to_numpy(float)
-                mean, half = interval(known) if len(known) else (np.nan, np.nan)
-                half = half if len(known) >= PASSES else np.nan
+                values = group[name].dropna().to_numpy(float)
+                mean, half = interval(values) if len(values) else (np.nan, np.nan)
+                half = half if len(values) >= PASSES else np.nan
                 row |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
             rows.append(row)
         return pd.DataFrame(rows)
@@ -85,46 +85,47 @@ def join(runs: Sequence[RunFolder]) -> Joined:
     Raises:
         InputError: a run is given twice, one has no usable sample, or two have no operation in common.
     """
-    names = [run.run.replace(" ", "_") for run in runs]  # columns that have several are told apart by spaces
+    names = [run.run.replace(" ", "_") for run in runs]  # a column with several names has spaces between them
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{twice} is given twice: join runs that differ")
     short = [match["name"] if (match := RUN_NAME.fullmatch(name)) else name for name in names]
-    called = names if len(set(short)) < len(short) else short
+    titles = names if len(set(short)) < len(short) else short
     parts, rows = [], []
-    for run, name, whole in zip(runs, called, names, strict=True):
-        one = analyse(run).of_services
+    for run, name, full_name in zip(runs, titles, names, strict=True):
+        analysis = analyse(run).of_services
         status = [point.get("status", "done") for point in run.points()]
-        counts = {"samples": one.gathered.rows, "points": len(status), "refused": status.count("refused")}
-        parts.append(_thin(one, f" {name}"))
-        rows.append({"run": whole, **counts})
-    _refuse(called, [one.fits for one in parts])
-    found = differing(runs)
-    factors = {key: values for key, values in found.items() if key not in _OWN and not key.startswith(PROVENANCE)}
-    table = pd.DataFrame(rows, index=called)
+        counts = {"samples": analysis.gathered.rows, "points": len(status), "refused": status.count("refused")}
+        parts.append(_thin(analysis, f" {name}"))
+        rows.append({"run": full_name, **counts})
+    _refuse(titles, [part.fits for part in parts])
+    differences = differing(runs)
+    factors = {key: values for key, values in differences.items() if key not in _OWN and not key.startswith(PROVENANCE)}
+    table = pd.DataFrame(rows, index=titles)
     for place, (key, values) in enumerate(factors.items(), 1):
         table.insert(place, key, [_text(value) for value in values])
-    return Joined(table, list(factors), _one(parts), _remarks(called, found, [one.fits for one in parts]))
+    return Joined(table, list(factors), _one(parts), _remarks(titles, differences, [part.fits for part in parts]))
 
 
 def _thin(analysis: Analysis, behind: str) -> Analysis:
     """Without samples and draws, and with ``behind`` after the name of each region."""
     tables = {name: getattr(analysis, name) for name in ("points", "levels", "fits")}
-    tables = {name: one.assign(origin_region=one["origin_region"] + behind) for name, one in tables.items()}
-    of = analysis.gathered
+    tables = {name: table.assign(origin_region=table["origin_region"] + behind) for name, table in tables.items()}
+    gathered = analysis.gathered
     return replace(analysis, **tables, draws=np.empty((len(analysis.levels), 0), np.float32),
-                   gathered=Gathered(of.keys.iloc[:0], [], [], [], of.errors.iloc[:0], of.rows))  # fmt: skip
+                   gathered=Gathered(gathered.keys.iloc[:0], [], [], [], gathered.errors.iloc[:0],
+                                     gathered.rows))  # fmt: skip
 
 
 def _one(parts: Sequence[Analysis]) -> Analysis:
     """The tables of all ``parts`` as those of one run; rows of an operation and region lie together."""
     first = parts[0]
-    tables = {name: pd.concat([getattr(one, name) for one in parts], ignore_index=True)
+    tables = {name: pd.concat([getattr(part, name) for part in parts], ignore_index=True)
               for name in ("points", "levels", "fits")}  # fmt: skip
     tables["fits"] = tables["fits"].sort_values(
         GROUP, kind="stable", ignore_index=True, na_position="first",
         key=lambda column: column.str.rsplit(" ", n=1).str[0] if column.name == "origin_region" else column,
     )  # fmt: skip
-    draws, steps = (np.concatenate([getattr(one, name) for one in parts]) for name in ("draws", "steps"))
+    draws, steps = (np.concatenate([getattr(part, name) for part in parts]) for name in ("draws", "steps"))
     return replace(first, **tables, draws=draws, steps=steps)
 
 
@@ -132,13 +133,13 @@ def _operations(fits: pd.DataFrame) -> set[str]:
     return {f"{row['tool']}: {label(row)}" for row in fits[["tool", "scenario", "action"]].to_dict("records")}
 
 
-def _refuse(called: Sequence[str], fits: Sequence[pd.DataFrame]) -> None:
+def _refuse(titles: Sequence[str], fits: Sequence[pd.DataFrame]) -> None:
     first = _operations(fits[0])
-    for name, one in zip(called, fits, strict=True):
-        if not first & (own := _operations(one)):
+    for name, table in zip(titles, fits, strict=True):
+        if not first & (operations := _operations(table)):
             raise InputError(
-                f"{called[0]} and {name} cannot be joined: they have no operation in common"
-                f" ({_some(first)} | {_some(own)})"
+                f"{titles[0]} and {name} cannot be joined: they have no operation in common"
+                f" ({_some(first)} | {_some(operations)})"
             )
 
 
@@ -147,20 +148,22 @@ def _some(names: set[str]) -> str:
     return ", ".join(sorted(names)[:2]) + rest
 
 
-def _remarks(called: Sequence[str], found: dict[str, list[Any]], fits: Sequence[pd.DataFrame]) -> list[str]:
-    said = []
-    for key, values in found.items():
+def _remarks(titles: Sequence[str], differences: dict[str, list[Any]], fits: Sequence[pd.DataFrame]) -> list[str]:
+    remarks = []
+    for key, values in differences.items():
         if key.startswith(PROVENANCE):
             texts = [_text(value) for value in values]
-            whose = [f"{text} ({', '.join(n for n, t in zip(called, texts, strict=True) if t == text)})"
+            whose = [f"{text} ({', '.join(n for n, t in zip(titles, texts, strict=True) if t == text)})"
                      for text in dict.fromkeys(texts)]  # fmt: skip
-            said.append(f"The runs were not made by the same {key.removeprefix(PROVENANCE)}: {'; '.join(whose)}.")
-    each = [_operations(one) for one in fits]
-    partly: dict[tuple[str, ...], set[str]] = {}
+            remarks.append(f"The runs were not made by the same {key.removeprefix(PROVENANCE)}: {'; '.join(whose)}.")
+    each = [_operations(table) for table in fits]
+    by_holders: dict[tuple[str, ...], set[str]] = {}
     for operation in each[0].union(*each) - each[0].intersection(*each):
-        own = tuple(name for name, one in zip(called, each, strict=True) if operation in one)
-        partly.setdefault(own, set()).add(operation)
-    return said + [f"In {', '.join(own)} alone: {_some(names)}." for own, names in sorted(partly.items())]
+        holders = tuple(name for name, operations in zip(titles, each, strict=True) if operation in operations)
+        by_holders.setdefault(holders, set()).add(operation)
+    return remarks + [
+        f"In {', '.join(holders)} alone: {_some(names)}." for holders, names in sorted(by_holders.items())
+    ]
 
 
 def _text(value: Any) -> str:
@@ -228,7 +231,7 @@ def write(joined: Joined, folder: Path) -> Path:
         repeated=bool((joined.over["runs"] > 1).any()),
         over=over,
         each=each,
-        pictures=[picture(*one) for one in pictures],
+        pictures=[picture(*entry) for entry in pictures],
     )
     return out.write_text("report.html", page)
 

@@ -1,7 +1,7 @@
 """Which names of a run folder are files and which are folders: what has the other kind was not made by mrkolla.
 
-A run folder may be a stranger's, or damaged. Everything that is read or written later is told here, so that a folder in
-a file's place (or a pipe, which would be waited for without end) is one clear line before anything is made.
+A run folder may be a stranger's, or damaged. Everything that is read or written later is listed here, so that a
+folder in a file's place (or a pipe, which would be waited for without end) is one clear line before anything is made.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from mrkolla.results.stats import GROUP, levels_of
 from mrkolla.results.store import RunFolder
 from mrkolla.results.words import k_wire_text, ms, number
 
-#: The library that draws in the browser (see templates/chart.md).
+#: The library that draws in the browser (see templates/chart.LICENSE.md).
 LIBRARY, SCRIPT = "chart.umd.min.js", "live.js"
 _SHAPES = ["circle", "rect", "triangle", "rectRot", "star", "crossRot", "cross"]
 _PHASES = ("before", "during", "after")
@@ -38,17 +38,14 @@ _MOST_LEADS = 20_000  # operations that clicks lead to
 
 @cache
 def script(name: str) -> str:
-    """A script that the page carries.
-
-    It may not end the element that it stands in.
-    """
+    """A script that the page carries, with each ``</script`` escaped: it would end the element around it."""
     return resources.files("mrkolla.results").joinpath("templates", name).read_text().replace("</script", "<\\/script")
 
 
 def digests() -> str:
     """The scripts of the page as its policy names them: nothing else runs in it."""
     hashed = (hashlib.sha256(script(name).encode()).digest() for name in (LIBRARY, SCRIPT))
-    return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in hashed)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashed)
 
 
 def as_json(value: Any) -> str:
@@ -73,36 +70,36 @@ def latency_chart(analysis: Analysis, panel: Panel) -> dict[str, Any]:
     regions = regions_of(analysis)
     series = []
     for fit in fits.to_dict("records"):
-        mine = analysis.points[GROUP].isna() & pd.isna(pd.Series(fit)[GROUP])
-        mine |= analysis.points[GROUP] == pd.Series(fit)[GROUP]
-        rows = analysis.points[mine.all(axis=1) & (analysis.points["n"] > 0)]
+        mask = analysis.points[GROUP].isna() & pd.isna(pd.Series(fit)[GROUP])
+        mask |= analysis.points[GROUP] == pd.Series(fit)[GROUP]
+        rows = analysis.points[mask.all(axis=1) & (analysis.points["n"] > 0)]
         look = _look(regions, fit["origin_region"])
-        own = fits[fits["origin_region"] == fit["origin_region"]]
-        to = f" to {fit['target_region']}" if own["target_region"].nunique() > 1 else ""
+        of_region = fits[fits["origin_region"] == fit["origin_region"]]
+        to = f" to {fit['target_region']}" if of_region["target_region"].nunique() > 1 else ""
         data, wire = [], []
         for row in rows.to_dict("records"):
             between = "" if math.isnan(row["median_low_ms"]) else (
                 f" [{number(row['median_low_ms'], 1)}, {number(row['median_high_ms'], 1)}]")  # fmt: skip
-            said = [
+            text = [
                 f"{fit['origin_region']}{to}, {row['point']}: median {number(row['median_ms'], 1)} ms{between}",
                 f"RTT {number(row['rtt_measured_ms'], 2)} ms; middle half {number(row['p25_ms'], 1)} to"
                 f" {number(row['p75_ms'], 1)} ms; {row['n']} samples",
             ]
             if not math.isnan(row["wire_ms"]):
-                said.append(f"without Keystone {number(row['wire_ms'], 1)} ms")
+                text.append(f"without Keystone {number(row['wire_ms'], 1)} ms")
             end = [int(row["repetition"]), row["point"], _round(row["median_low_ms"]), _round(row["median_high_ms"])]
-            data.append([_round(row["rtt_measured_ms"]), _round(row["median_ms"]), said, *end])
+            data.append([_round(row["rtt_measured_ms"]), _round(row["median_ms"]), text, *end])
             if not math.isnan(row["wire_ms"]):
-                wire.append([_round(row["rtt_measured_ms"]), _round(row["wire_ms"]), said, *end[:2]])
+                wire.append([_round(row["rtt_measured_ms"]), _round(row["wire_ms"]), text, *end[:2]])
         series.append({**look, "data": data, "operation": _operation(fit)})
         if wire:
             series.append({**look, "data": wire, "operation": _operation(fit), "small": True})
         if not math.isnan(fit["k"]):
             levels = levels_of(analysis, fit)
             ends = [levels["rtt_measured_ms"].min(), levels["rtt_measured_ms"].max()]
-            said = [f"{fit['origin_region']}{to}: k of the total {number(fit['k'])}"]
-            said += [f"k of the wire {k_wire_text(fit)}"] if not math.isnan(fit["k_wire"]) else []
-            line = [[_round(x), _round(fit["service_ms"] + fit["k"] * x), said] for x in ends]
+            text = [f"{fit['origin_region']}{to}: k of the total {number(fit['k'])}"]
+            text += [f"k of the wire {k_wire_text(fit)}"] if not math.isnan(fit["k_wire"]) else []
+            line = [[_round(x), _round(fit["service_ms"] + fit["k"] * x), text] for x in ends]
             series.append({**look, "data": line, "line": True})
     axes = {"x": {"label": "measured RTT to the AR (ms)"}, "y": {"label": "latency, median (ms)", "zero": True}}
     return {"title": title, **axes, "series": series}
@@ -114,15 +111,15 @@ def residual_chart(analysis: Analysis, panel: Panel) -> dict[str, Any]:
     regions = regions_of(analysis)
     series = []
     in_order = rows.sort_values("rtt_measured_ms", kind="stable")
-    for (region, repetition), own in in_order.groupby(["origin_region", "repetition"], observed=True):
+    for (region, repetition), points in in_order.groupby(["origin_region", "repetition"], observed=True):
         data = [
             [_round(row["rtt_measured_ms"]), _round(row["not_predicted_ms"]),
              [f"{region}, {row['point']}: {number(row['not_predicted_ms'], 2)} ms not predicted",
               f"RTT {number(row['rtt_measured_ms'], 2)} ms × {number(row['predicted'])} predicted round trips"],
              int(repetition), row["point"]]
-            for row in own.to_dict("records")
+            for row in points.to_dict("records")
         ]  # fmt: skip
-        look = _look(regions, region) | {"operation": _operation(own.iloc[0])}
+        look = _look(regions, region) | {"operation": _operation(points.iloc[0])}
         series.append({**look, "data": data, "joined": True})
     axes = {"x": {"label": "measured RTT to the AR (ms)"}, "y": {"label": "not predicted (ms)", "even": True}}
     return {"title": title, **axes, "series": series, "wedge": 0.05}
@@ -133,8 +130,8 @@ def split_chart(table: pd.DataFrame, panel: Panel) -> dict[str, Any]:
     title, rows = panel
     levels = sorted(rows["level"].unique())
     series = []
-    for (region, part), own in rows.groupby(["origin_region", "part"], observed=True, sort=False):
-        at = own.groupby("level")["ms"].sum()
+    for (region, part), of_part in rows.groupby(["origin_region", "part"], observed=True, sort=False):
+        at = of_part.groupby("level")["ms"].sum()
         whole = rows[rows["origin_region"] == region].groupby("level")["ms"].sum()
         data = [
             [place, _round(at[level]), [f"{region}, {ms(level)} ms: {part}",
@@ -158,9 +155,9 @@ def ecdf_chart(analysis: Analysis, panel: Panel) -> dict[str, Any]:
         for place, row in rows[rows["n"] > 0].iterrows():
             steps = analysis.steps[place]
             low, high = min(low, steps[0]), max(high, row["p99_ms"])
-            said = f"{fit['origin_region']}, {ms(row['level'])} ms"
-            # Between the hundredths nothing is known that a curve of this size shows.
-            data = [[_round(x, 2), round(float(y), 2), [f"{said}: {round(100 * y)} % took {number(x, 1)} ms or less"]]
+            label = f"{fit['origin_region']}, {ms(row['level'])} ms"
+            # Every other step will do: a curve of this size shows no more.
+            data = [[_round(x, 2), round(float(y), 2), [f"{label}: {round(100 * y)} % took {number(x, 1)} ms or less"]]
                     for x, y in zip(steps[::2], STEPS[::2], strict=True)]  # fmt: skip
             series.append({"region": fit["origin_region"], "colour": colours[row["level"]], "data": data,
                            "step": True, "dash": 4 * regions.index(fit["origin_region"])})  # fmt: skip
@@ -198,13 +195,13 @@ def regions_chart(panel: Panel) -> dict[str, Any]:
     line = [[_round(x), _round(steps[number_]), [f"{number_} regions: {number(steps[number_])} predicted"]]
             for place, number_ in enumerate(steps.index) for x in ends[place : place + 2]]  # fmt: skip
     series: list[dict[str, Any]] = [{"region": "", "colour": "#999999", "data": line, "line": True}]
-    for region, own in rows.groupby("origin_region", sort=True, observed=True):
+    for region, of_region in rows.groupby("origin_region", sort=True, observed=True):
         data = [
             [_round(row["regions"] + beside[str(region)]), _round(row["k_wire"]),
              [f"{region}, {row['regions']:g} regions: k of the wire {k_wire_text(row)}",
               f"predicted {number(row['predicted'])}"],
              None, None, _round(row["k_wire_low"]), _round(row["k_wire_high"])]
-            for row in own.sort_values("regions").to_dict("records")
+            for row in of_region.sort_values("regions").to_dict("records")
         ]  # fmt: skip
         series.append({**_look(list(beside), str(region)), "data": data})
     axes = {"x": {"label": "OpenStack regions in the catalog"}, "y": {"label": "k of the wire (round trips)"}}
@@ -214,24 +211,24 @@ def regions_chart(panel: Panel) -> dict[str, Any]:
 def links_chart(links: pd.DataFrame, regions: Sequence[str]) -> dict[str, Any]:
     """What each link did in each point, before, during and after its operations: measured less asked round trip."""
     links = links[links["rtt_asked_ms"].notna() & links["median_ms"].notna()]
-    asked = sorted(links["rtt_asked_ms"].unique())
-    own = [region for region in regions if (links["region"] == region).any()]
-    step = 0.8 / max(len(own) * 4 - 1, 1)
+    rtts = sorted(links["rtt_asked_ms"].unique())
+    link_regions = [region for region in regions if (links["region"] == region).any()]
+    step = 0.8 / max(len(link_regions) * 4 - 1, 1)
     series = []
-    for number_, region in enumerate(own):
+    for number_, region in enumerate(link_regions):
         data = []
         for row in links[links["region"] == region].to_dict("records"):
             off = row["median_ms"] - row["rtt_asked_ms"]
-            x = asked.index(row["rtt_asked_ms"]) + (number_ * 4 + _PHASES.index(row["phase"])) * step - 0.4
-            said = [f"{region}, {row['point']}, {row['phase']}: {number(row['median_ms'], 2)} ms,"
+            x = rtts.index(row["rtt_asked_ms"]) + (number_ * 4 + _PHASES.index(row["phase"])) * step - 0.4
+            text = [f"{region}, {row['point']}, {row['phase']}: {number(row['median_ms'], 2)} ms,"
                     f" asked {ms(row['rtt_asked_ms'])}",
                     f"99th percentile of the echoes {number(row['p99_ms'], 2)} ms; tolerated"
                     f" ±{number(row['tolerance_ms'], 1)} ms"]  # fmt: skip
             late = None if math.isnan(row["p99_ms"]) else _round(max(row["p99_ms"] - row["rtt_asked_ms"], off))
             repetition = None if pd.isna(row["repetition"]) else int(row["repetition"])
-            data.append([_round(x), _round(off), said, repetition, row["point"], _round(off), late])
+            data.append([_round(x), _round(off), text, repetition, row["point"], _round(off), late])
         series.append({**_look(list(regions), region), "data": data, "small": True})
-    axes = {"x": {"label": "asked RTT (ms)", "names": [ms(rtt) for rtt in asked], "min": -0.5, "max": len(asked) - 0.5}}
+    axes = {"x": {"label": "asked RTT (ms)", "names": [ms(rtt) for rtt in rtts], "min": -0.5, "max": len(rtts) - 0.5}}
     return {"title": "Links: measured less asked", **axes, "y": {"label": "measured − asked (ms)"}, "series": series}
 
 
@@ -242,35 +239,36 @@ def leads(run: RunFolder, links: pd.DataFrame, analysis: Analysis, panels: Seque
     """
     points: dict[str, Any] = {}
     for point in run.points():
-        warnings = [str(one) for one in [point.get("reason"), *(point.get("warnings") or [])] if one]
+        warnings = [str(warning) for warning in [point.get("reason"), *(point.get("warnings") or [])] if warning]
         points[point["point"]] = {"status": point.get("status") or "done", "said": warnings, "links": []}
     head = ["link", "asked (ms)", "phase", "median (ms)", "99th percentile (ms)", "echoes", "lost"]
     for row in links.sort_values("region", kind="stable").to_dict("records"):
-        of = points.setdefault(row["point"], {"status": row["status"], "said": [], "links": []})
+        entry = points.setdefault(row["point"], {"status": row["status"], "said": [], "links": []})
         counts = [number(row[name], 0) for name in ("echoes", "lost")]
-        of["links"].append([row["region"], number(row["rtt_asked_ms"], 1), row["phase"], number(row["median_ms"], 2),
-                            number(row["p99_ms"], 2), *counts])  # fmt: skip
-    found: dict[str, Any] = {}
+        entry["links"].append([row["region"], number(row["rtt_asked_ms"], 1), row["phase"], number(row["median_ms"], 2),
+                               number(row["p99_ms"], 2), *counts])  # fmt: skip
+    operations: dict[str, Any] = {}
     scenarios = {name for _, fits in panels for name in fits["scenario"]}
-    kept = slowest(run, scenarios).head(_MOST_LEADS) if scenarios else pd.DataFrame()
+    samples = slowest(run, scenarios).head(_MOST_LEADS) if scenarios else pd.DataFrame()
     requests = Requests(run)
-    for row in kept.sort_values("point", kind="stable").to_dict("records") if len(kept) else []:
+    for row in samples.sort_values("point", kind="stable").to_dict("records") if len(samples) else []:
         if row["point"] not in points:
             continue
-        said = (
+        text = (
             f"{number(row['duration_s'] * 1e3, 1)} ms, started {pd.Timestamp(row['start'], unit='ns'):%H:%M:%S.%f} UTC"
         )
         if not pd.isna(row["keystone_s"]):
-            said += (
+            text += (
                 f"; at Keystone {number(row['keystone_s'] * 1e3, 1)} ms, the rest {number(row['wire_s'] * 1e3, 1)} ms"
             )
         if not pd.isna(row["keystone_requests"]):
-            requests_, new = (f"{row[f'keystone_{name}']:.3g}" for name in ("requests", "connections"))
-            said += f"; requests to Keystone: {requests_}, new connections: {new}"
-        rows = [[one["where"], one["what"], number(one["from_ms"], 1), number(one["ms"], 1), str(one["status"])]
-                for one in requests.of(row)]  # fmt: skip
-        found.setdefault(row["point"], {}).setdefault(_operation(row), {})[row["origin_region"]] = [said, rows]
-    return {"points": points, "head": head, "slowest": found,
+            requests_, connections = (f"{row[f'keystone_{name}']:.3g}" for name in ("requests", "connections"))
+            text += f"; requests to Keystone: {requests_}, new connections: {connections}"
+        rows = [[request["where"], request["what"], number(request["from_ms"], 1), number(request["ms"], 1),
+                 str(request["status"])]
+                for request in requests.of(row)]  # fmt: skip
+        operations.setdefault(row["point"], {}).setdefault(_operation(row), {})[row["origin_region"]] = [text, rows]
+    return {"points": points, "head": head, "slowest": operations,
             "requests": ["at", "request", "from (ms)", "took (ms)", "status"]}  # fmt: skip
 
 
@@ -283,7 +281,7 @@ def _operation(row: Mapping[str, Any] | pd.Series) -> str:
 def hand(analysis: Analysis) -> dict[str, Any]:
     """What can be switched on and off: regions with their colours, and repetitions."""
     regions = regions_of(analysis)
-    repetitions = sorted({int(one) for one in analysis.points["repetition"].dropna()})
+    repetitions = sorted({int(repetition) for repetition in analysis.points["repetition"].dropna()})
     return {"regions": [[name, COLOURS[place % len(COLOURS)]] for place, name in enumerate(regions)],
             "repetitions": repetitions if len(repetitions) > 1 else []}  # fmt: skip
 

@@ -59,20 +59,20 @@ def load(run: RunFolder) -> pd.DataFrame:
     for path in sorted((run.path / "tools" / "accesslog").glob("*.parquet")):
         tables.append(_in_flight(access_log(path, ["region", "start_ns", "end_ns"])))
     shown = ("time", "region", "host", *(name for names, *_ in _OF_HOSTS.values() for name in names))
-    wanted = pa.schema([hosts.SCHEMA.field(name) for name in shown])
+    schema = pa.schema([hosts.SCHEMA.field(name) for name in shown])
     for path in sorted((run.path / "tools" / "hosts").glob("*.parquet")):
-        tables.append(_hosts(parquet.other(path, wanted).to_pandas()))
-    found = pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
-    return _binned(found)
+        tables.append(_hosts(parquet.other(path, schema).to_pandas()))
+    rows = pd.concat([table for table in tables if len(table)] or [pd.DataFrame(columns=COLUMNS)], ignore_index=True)
+    return _binned(rows)
 
 
 def _in_flight(log: pd.DataFrame) -> pd.DataFrame:
-    """How many requests were in flight on average, a second at a time: the integral's difference over each."""
+    """How many requests were in flight on average in each second: by how much their integral over time grew in it."""
     rows = []
-    for region, own in log.groupby("region"):
-        first, last = own["start_ns"].min() // _SECOND, own["end_ns"].max() // _SECOND + 1
+    for region, requests in log.groupby("region"):
+        first, last = requests["start_ns"].min() // _SECOND, requests["end_ns"].max() // _SECOND + 1
         edges = np.arange(first, last + 1, dtype=np.int64) * _SECOND
-        until = _passed(own["start_ns"].to_numpy(), edges) - _passed(own["end_ns"].to_numpy(), edges)
+        until = _passed(requests["start_ns"].to_numpy(), edges) - _passed(requests["end_ns"].to_numpy(), edges)
         rows.append(pd.DataFrame({"time": edges[:-1], "region": region, "value": np.diff(until) / _SECOND}))
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
@@ -93,9 +93,9 @@ def _hosts(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for metric, (columns, factor, joined) in _OF_HOSTS.items():
         value = table[list(columns)].astype(float).sum(axis=1, min_count=1) * factor
-        own = table[["time", "region", "host"]].assign(value=value).dropna(subset="value")
+        values = table[["time", "region", "host"]].assign(value=value).dropna(subset="value")
         # A host may have two rows in one second, when its clock was set or a second came late.
-        of_host = own.groupby(["time", "region", "host"], observed=True)["value"].mean().reset_index()
+        of_host = values.groupby(["time", "region", "host"], observed=True)["value"].mean().reset_index()
         of_region = joined(of_host.groupby(["time", "region"], observed=True)["value"]).reset_index()
         rows.append(of_region.assign(metric=metric)[COLUMNS])
     return pd.concat(rows, ignore_index=True)

@@ -27,15 +27,15 @@ def need_bounded(path: Path) -> pa.Schema:
     """
     try:
         with pq.ParquetFile(path) as file:
-            said, found = file.metadata, file.schema_arrow
-        groups = [said.row_group(number) for number in range(said.num_row_groups)]
+            metadata, file_schema = file.metadata, file.schema_arrow
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
     except (OSError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, error) from error
-    if twice := next((name for name in found.names if found.names.count(name) > 1), None):
+    if twice := next((name for name in file_schema.names if file_schema.names.count(name) > 1), None):
         raise InputError(f"{path}: has two columns {twice!a}: not as mrkolla made it")
     _need_room(path, sum(max(8 * chunk.num_values, chunk.total_uncompressed_size, 0) for chunk in chunks))
-    return found
+    return file_schema
 
 
 def _need_room(path: Path, size: int) -> None:
@@ -51,9 +51,9 @@ def read_schema(path: Path) -> pa.Schema:
     Raises:
         InputError: not readable, too large, or of another schema version.
     """
-    found = need_bounded(path)
-    schema.check_version(found, str(path))
-    return found
+    file_schema = need_bounded(path)
+    schema.check_version(file_schema, str(path))
+    return file_schema
 
 
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -67,9 +67,9 @@ def other(path: Path, wanted: pa.Schema) -> pa.Table:
     Raises:
         InputError: not readable, too large, or without one of them in its type.
     """
-    found = need_bounded(path)
+    file_schema = need_bounded(path)
     try:
-        return _table(path, found, wanted.names).select(wanted.names).cast(wanted)
+        return _table(path, file_schema, wanted.names).select(wanted.names).cast(wanted)
     except (KeyError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, error) from error
 
@@ -156,10 +156,10 @@ def _decoded(table: pa.Table, path: Path) -> pa.Table:
 
 
 def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
-    """The columns of the schema alone; all null are those that came into it after the file was written."""
+    """The columns of the schema alone; those that came into the schema after the file was written are all null."""
     every = schema.SAMPLE_COLUMNS if path.name == "samples.parquet" else schema.WAN_COLUMNS
-    wanted = [name for name in columns or every if name in every]
-    for name in wanted:
+    names = [name for name in columns or every if name in every]
+    for name in names:
         if name in table.column_names:
             if table[name].null_count and not every[name].nullable:
                 raise InputError(f"{path}: has empty cells in {name}: not as mrkolla made it")
@@ -169,8 +169,8 @@ def _complete(table: pa.Table, path: Path, columns: list[str] | None) -> pa.Tabl
             nothing = pa.nulls(len(table), every[name].type)
             coded = every[name].type == pa.string() and path.name == "samples.parquet"
             table = table.append_column(name, nothing.dictionary_encode() if coded else nothing)
-    said = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
-    return table.select(wanted).replace_schema_metadata(said)
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+    return table.select(names).replace_schema_metadata(metadata)
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

@@ -17,7 +17,7 @@ from mrkolla.results.stats import analyse
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
 
-#: What is told of: operation -> in words, the one that writes last.
+#: The operations shown: name -> in words; the one that writes is last.
 OPERATIONS = {
     "token_issue_new_connection": "issue a token",
     "token_validate": "validate a token",
@@ -42,17 +42,19 @@ def places(runs: Sequence[RunFolder]) -> pd.DataFrame:
     fault. ``done`` is the share that was done in the cut region while it was cut, from runs with one. NaN where no
     run says it.
     """
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    by_operation: dict[tuple[str, str], dict[str, float]] = {}
     for run in runs:
-        known = _costs(run) if not faults_of(run) else {name: {"done": n / of} for name, (n, of) in shares(run).items()}
-        for operation, values in known.items():
-            found.setdefault((topology_of(run), operation), {}).update(values)
-    rows = [{"topology": topology, "operation": name, **values} for (topology, name), values in found.items()]
+        of_run = (
+            _costs(run) if not faults_of(run) else {name: {"done": n / of} for name, (n, of) in shares(run).items()}
+        )
+        for operation, values in of_run.items():
+            by_operation.setdefault((topology_of(run), operation), {}).update(values)
+    rows = [{"topology": topology, "operation": name, **values} for (topology, name), values in by_operation.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _costs(run: RunFolder) -> dict[str, dict[str, float]]:
-    analysis, found = analyse(run), {}
+    analysis, costs = analyse(run), {}
     for name in OPERATIONS:
         fits, levels = (
             table[(table["scenario"] == name) & table["action"].isna()] for table in (analysis.fits, analysis.levels)
@@ -61,21 +63,23 @@ def _costs(run: RunFolder) -> dict[str, dict[str, float]]:
             longest = levels["level"].max()
             median = levels.loc[levels["level"] == longest, "median_ms"].mean()
             slopes = {"k": fits["k_wire"].mean(), "k_total": fits["k"].mean()}
-            found[name] = {**slopes, "rtt_ms": longest, "median_ms": median}
-    return found
+            costs[name] = {**slopes, "rtt_ms": longest, "median_ms": median}
+    return costs
 
 
 def shares(run: RunFolder) -> dict[str, tuple[int, int]]:
     """(done, started) of each operation in the region whose link was cut, while it was."""
-    every, samples, parts = faults_of(run), samples_of(run), []
-    for fault in (one for one in every if one["do"] == "cut"):
-        own = during(fault, samples, every)
+    faults, samples, parts = faults_of(run), samples_of(run), []
+    for fault in (entry for entry in faults if entry["do"] == "cut"):
+        operations = during(fault, samples, faults)
         lasts_s = (fault["end"] - fault["begin"]) / 1e9
-        parts.append(own[(own["origin_region"] == fault["region"]) & own["at_s"].between(0, lasts_s)])
+        parts.append(
+            operations[(operations["origin_region"] == fault["region"]) & operations["at_s"].between(0, lasts_s)]
+        )
     if not parts:
         return {}
-    done = (pd.concat(parts).set_index("scenario")["outcome"] == "done").groupby("scenario", observed=True)
-    counts = done.agg(["sum", "size"])
+    outcomes = (pd.concat(parts).set_index("scenario")["outcome"] == "done").groupby("scenario", observed=True)
+    counts = outcomes.agg(["sum", "size"])
     return {str(row.Index): (int(row.sum), int(row.size)) for row in counts.itertuples() if row.Index in OPERATIONS}
 
 
@@ -91,9 +95,9 @@ def places_grid(table: pd.DataFrame) -> Grid:
         "done while cut off",
     ]
     rows = []
-    for topology, own in table.groupby("topology", sort=False):
+    for topology, of_topology in table.groupby("topology", sort=False):
         for operation, words in OPERATIONS.items():
-            for row in own[own["operation"] == operation].itertuples():
+            for row in of_topology[of_topology["operation"] == operation].itertuples():
                 cells = [
                     f"{row.k:.2f}",
                     f"{row.k_total:.2f}",
@@ -119,12 +123,12 @@ def places_figure(table: pd.DataFrame) -> Figure:
     width = 0.8 / len(topologies)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.9), layout="constrained")
-        axes = figure.subplots(1, 3, width_ratios=[len(one[1]) for one in panels])
+        axes = figure.subplots(1, 3, width_ratios=[len(panel[1]) for panel in panels])
         for axis, (title, operations, column, unit) in zip(axes, panels, strict=True):
             for place, topology in enumerate(topologies):
-                own = table[table["topology"] == topology].set_index("operation")[column].reindex(operations)
+                heights = table[table["topology"] == topology].set_index("operation")[column].reindex(operations)
                 at = np.arange(len(operations)) + (place - (len(topologies) - 1) / 2) * width
-                axis.bar(at, own, width, color=COLOURS[place % len(COLOURS)], label=topology)
+                axis.bar(at, heights, width, color=COLOURS[place % len(COLOURS)], label=topology)
             axis.set_xticks(range(len(operations)), [OPERATIONS[name].replace(" a ", "\na ") for name in operations])
             axis.set(title=title, ylabel=unit)
             axis.tick_params(axis="x", labelsize=7)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What a bar of a published figure can be read to.
+#: How exactly a bar of a published figure can be read: to this share of its value.
 BARS = 0.05
 
 
@@ -42,13 +42,13 @@ class Interval:
 
 
 def around(found: Iterable[Interval]) -> Interval:
-    """The mean of ``found``, and the interval that has those of all of them in it."""
-    every = list(found)
-    if not every:
+    """The mean of ``found``, with an interval that holds the intervals of all of them."""
+    intervals = list(found)
+    if not intervals:
         return Interval(math.nan)
-    low, high = min(one.low for one in every), max(one.high for one in every)
-    known = all(one.known for one in every)
-    return Interval(sum(one.value for one in every) / len(every), *((low, high) if known else ()))
+    low, high = min(interval.low for interval in intervals), max(interval.high for interval in intervals)
+    all_known = all(interval.known for interval in intervals)
+    return Interval(sum(interval.value for interval in intervals) / len(intervals), *((low, high) if all_known else ()))
 
 
 def published(source: str, operation: str, configuration: str = "") -> dict[str, dict[str, str]]:

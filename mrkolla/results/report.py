@@ -61,13 +61,13 @@ class _Charts(list[dict[str, Any]]):
 
 
 def _pictures(analysis: Analysis, panels: Sequence[latency.Panel], charts: _Charts) -> list[Picture]:
-    found = []
+    pictures = []
     for title, fits in panels:
-        said = "; ".join(f"{fit['origin_region']}: {words.slope_text(fit)}" for _, fit in fits.iterrows())
-        found.append(picture(title, f"{title}, latency against measured RTT. {said}",
-                              figures.panel_figure(analysis, title, fits),
-                              charts.take(live.latency_chart(analysis, (title, fits)))))  # fmt: skip
-    return found
+        slopes = "; ".join(f"{fit['origin_region']}: {words.slope_text(fit)}" for _, fit in fits.iterrows())
+        pictures.append(picture(title, f"{title}, latency against measured RTT. {slopes}",
+                                figures.panel_figure(analysis, title, fits),
+                                charts.take(live.latency_chart(analysis, (title, fits)))))  # fmt: skip
+    return pictures
 
 
 def _single(
@@ -96,12 +96,12 @@ def _faults(run: RunFolder) -> dict[str, Any] | None:
         return None
     pictures, every, samples = [], faults.faults_of(run), faults.samples_of(run)
     for fault in every:
-        own = faults.during(fault, samples, every)
-        if len(own):
+        operations = faults.during(fault, samples, every)
+        if len(operations):
             title = f"{fault['told']}: share of operations done, refused and hung over time"
-            pictures.append(picture(title, title, survival_figure(fault, own)))
+            pictures.append(picture(title, title, survival_figure(fault, operations)))
             title = f"{fault['told']}: every operation over time"
-            pictures.append(picture(title, title, timeline_figure(run, fault, own)))
+            pictures.append(picture(title, title, timeline_figure(run, fault, operations)))
     return {"timing": timing, "grids": faults.grids(run), "pictures": pictures, "findings": faults.findings(run)}
 
 
@@ -116,11 +116,11 @@ class HeatMap:
 
 def heat_map(analysis: Analysis) -> HeatMap:
     """The heat map of all operations as cells with their colours."""
-    found = figures.heat_table(analysis)
-    regions, rtts = sorted(found["region"].unique()), sorted(found["level"].unique())
+    table = figures.heat_table(analysis)
+    regions, rtts = sorted(table["region"].unique()), sorted(table["level"].unique())
     rows = []
-    for operation, own in found.groupby("operation", sort=False):
-        cells = {(c.region, c.level): c for c in own.itertuples()}
+    for operation, of_operation in table.groupby("operation", sort=False):
+        cells = {(c.region, c.level): c for c in of_operation.itertuples()}
         row = []
         for key in [(region, rtt) for region in regions for rtt in rtts]:
             cell = cells.get(key)
@@ -137,12 +137,12 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], versions: dict[str, s
     several = analysis.levels["level"].nunique() > 1  # a dot says no more than the table
     shown = figures.top(panels) if several else []
     first = {title for title, _ in shown}
-    more = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first] if shown else []
+    more_panels = [panel for panel in figures.top(panels, MOST_PANELS) if panel[0] not in first] if shown else []
     whole, parts = tables.latency_grids(analysis)
     origins = latency.regions_of(analysis)[: distributions.MOST_DASHED]
     speeds = distributions.throughput_panels(analysis)
     dashes = [f"{region} {_DASHES[DASHES[i]]}" for i, region in enumerate(origins)] if len(origins) > 1 else []
-    said = precision_text(analysis.fits, sweep)
+    precision = precision_text(analysis.fits, sweep)
     has_parts = bool(len(tables.parts_grid(analysis).rows))
     splitted = split(analysis)
 
@@ -150,11 +150,11 @@ def _of_samples(analysis: Analysis, sweep: dict[str, Any], versions: dict[str, s
         return lambda panel: distributions.single(analysis, draw, panel)
 
     return {
-        "findings": [*findings(analysis), *([said] if said else [])],
+        "findings": [*findings(analysis), *([precision] if precision else [])],
         "wire": analysis.fits["k_wire"].notna().any(),
         "heat": heat_map(analysis),
         "pictures": _pictures(analysis, shown, charts),
-        "more_pictures": _pictures(analysis, more, charts),
+        "more_pictures": _pictures(analysis, more_panels, charts),
         "residuals": _single(
             "what of the latency was not predicted", residuals.residual_panels(analysis) if several else [],
             lambda panel: residuals.single(analysis, panel), lambda panel: live.residual_chart(analysis, panel), charts,
@@ -291,8 +291,8 @@ def rendered(template: str, **values: Any) -> str:
 def _live(run: RunFolder, analysis: Analysis, links: Any, charts: _Charts) -> dict[str, str]:
     """What the page's scripts are and what they draw."""
     panels = figures.top(figures.panels(analysis), MOST_PANELS)
-    given = {"hand": live.hand(analysis), "charts": charts, "leads": live.leads(run, links, analysis, panels)}
-    return {"policy": live.digests(), "data": live.as_json(given), "library": live.script(live.LIBRARY),
+    data = {"hand": live.hand(analysis), "charts": charts, "leads": live.leads(run, links, analysis, panels)}
+    return {"policy": live.digests(), "data": live.as_json(data), "library": live.script(live.LIBRARY),
             "script": live.script(live.SCRIPT)}  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Published measurements beside runs, by shape: how times grow with the round trip, and which topology is before which.
+"""Published measurements beside runs, by shape: how times grow with the round trip, and how topologies rank.
 
 Seconds are of a machine; a slope, the bend of a curve and an order are of a design, and those are judged. Intervals
 are such that a verdict errs towards "not told apart": of several OSRs the widest, of a sum or a difference the ends.
@@ -88,23 +88,23 @@ class Study:
 
 
 def _slope(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
-    """By how many round trips the ``scenarios`` together grow; NaN where the run lacks one, around the OSRs."""
+    """By how many round trips the ``scenarios`` together grow, over the OSRs that have all; NaN where none has."""
     fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(scenarios)]
-    found = []
-    for _, own in fits.groupby("origin_region", observed=True):
-        if set(own["scenario"]) == set(scenarios):
-            half = math.sqrt((((own["k_high"] - own["k_low"]) / 2) ** 2).sum(skipna=False))
-            found.append(Interval(own["k"].sum(), own["k"].sum() - half, own["k"].sum() + half))
-    return around(found)
+    slopes = []
+    for _, of_region in fits.groupby("origin_region", observed=True):
+        if set(of_region["scenario"]) == set(scenarios):
+            half = math.sqrt((((of_region["k_high"] - of_region["k_low"]) / 2) ** 2).sum(skipna=False))
+            slopes.append(Interval(of_region["k"].sum(), of_region["k"].sum() - half, of_region["k"].sum() + half))
+    return around(slopes)
 
 
 def _bend(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
     """How much steeper the far half of the curve is than the near one; 1: a straight line."""
-    found = []
+    bends = []
     fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(scenarios)]
-    for _, own in fits.groupby("origin_region", observed=True):
-        parts = [levels_of(analysis, fit) for fit in own.to_dict("records")]
-        if set(own["scenario"]) != set(scenarios) or min(map(len, parts)) < 3:
+    for _, of_region in fits.groupby("origin_region", observed=True):
+        parts = [levels_of(analysis, fit) for fit in of_region.to_dict("records")]
+        if set(of_region["scenario"]) != set(scenarios) or min(map(len, parts)) < 3:
             continue
         x = parts[0]["rtt_measured_ms"].to_numpy()
         middle = int(np.abs(x[1:-1] - (x[0] + x[-1]) / 2).argmin()) + 1
@@ -116,8 +116,8 @@ def _bend(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
             return far / ((y[middle] - y[0]) / (x[middle] - x[0]))
 
         tails = np.quantile(bend(draws), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-        found.append(Interval(float(bend(y)), *map(float, tails)))
-    return around(found)
+        bends.append(Interval(float(bend(y)), *map(float, tails)))
+    return around(bends)
 
 
 def _juice_curve(operation: str) -> tuple[Interval, Interval]:
@@ -139,39 +139,45 @@ def _juice(runs: Sequence[RunFolder]) -> list[Shape]:
         return make(by[topology][0], scenarios) if topology in by else _NAN
 
     def add(what: str, theirs: Interval, ours: Interval, topologies: Sequence[str], how: str = "ratio") -> None:
-        names = ", ".join(dict.fromkeys(by[one][1] for one in topologies if one in by))
+        names = ", ".join(dict.fromkeys(by[topology][1] for topology in topologies if topology in by))
         shapes.append(Shape(what, theirs, None if math.isnan(ours.value) else ours, how, names))
 
-    read = {}
+    read_slopes = {}
     for topology, operation, what in (
         ("remote_db", "mariadb high", "far MariaDB, reading"),
         ("galera", "galera light", "Galera, reading"),
     ):
         slope, bend = _juice_curve(f"authenticate+validate {operation}")
-        read[topology] = here(topology, _slope, READS)
-        add(f"{what}: round trips paid", slope, read[topology], [topology])
+        read_slopes[topology] = here(topology, _slope, READS)
+        add(f"{what}: round trips paid", slope, read_slopes[topology], [topology])
         add(f"{what}: far half of the curve over the near half", bend, here(topology, _bend, READS), [topology])
     slope, _ = _juice_curve("create_user_update_password galera")
-    wrote = here("galera", _slope, WRITES)
-    add("Galera, writing: round trips paid", slope, wrote, ["galera"])
+    write_slope = here("galera", _slope, WRITES)
+    add("Galera, writing: round trips paid", slope, write_slope, ["galera"])
     high = {name: _juice_curve(f"authenticate+validate {name} high")[0] for name in ("mariadb", "galera")}
-    both = ["remote_db", "galera"]
-    more = "round trips more"
+    pair = ["remote_db", "galera"]
+    unit = "round trips more"
     add(
-        f"a far MariaDB is dearer to read than Galera: {more}",
+        f"a far MariaDB is dearer to read than Galera: {unit}",
         high["mariadb"] - high["galera"],
-        read["remote_db"] - read["galera"],
-        both,
+        read_slopes["remote_db"] - read_slopes["galera"],
+        pair,
         "order",
     )
     cheap = _juice_curve("authenticate+validate galera light")[0]
-    add(f"Galera is dearer to write than to read: {more}", slope - cheap, wrote - read["galera"], ["galera"], "order")
+    add(
+        f"Galera is dearer to write than to read: {unit}",
+        slope - cheap,
+        write_slope - read_slopes["galera"],
+        ["galera"],
+        "order",
+    )
     return shapes
 
 
 # -- reliability ----------------------------------------------------------------------------------------------------
 
-#: What was done to whom there -> the nearest fault here: (do, service).
+#: What the publication did to a service -> the nearest fault of mrkolla: (do, service).
 _NEAREST = {
     "kill keystone": ("restart", "keystone"),
     "restart keystone": ("restart", "keystone"),
@@ -183,28 +189,28 @@ _NEAREST = {
 def _outages(runs: Sequence[RunFolder]) -> dict[tuple[str, str], tuple[Interval, Interval]]:
     """(do, service) -> (downtime, time to recover since the fault began) of a new token, in s, over all its trials.
 
-    From the AR where load started there, as there is no distance in what was published. One trial is known as well as
-    operations follow one another; of several it is Student's t, and not better than that.
+    From operations started in the AR where there are any, as there is no distance in what was published. One trial is
+    known to the longest time between two operations; of several it is Student's t, and no narrower than that.
     """
-    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    trials: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for run in runs:
-        every, samples = faults_of(run), samples_of(run)
-        for fault in every:
-            own = during(fault, samples, every)
-            own = own[own["scenario"] == READS[0]]
-            at_ar = own[own["origin_region"] == fault["region"]]
-            own = at_ar if len(at_ar) else own
+        faults, samples = faults_of(run), samples_of(run)
+        for fault in faults:
+            operations = during(fault, samples, faults)
+            operations = operations[operations["scenario"] == READS[0]]
+            at_ar = operations[operations["origin_region"] == fault["region"]]
+            operations = at_ar if len(at_ar) else operations
             lasts_s = (fault["end"] - fault["begin"]) / 1e9
             key = fault["do"], str((fault.get("asked") or {}).get("service"))
-            for _, one in own.groupby("origin_region", observed=True):
-                down_s, back_s = recovery(one, lasts_s)
+            for _, of_region in operations.groupby("origin_region", observed=True):
+                down_s, back_s = recovery(of_region, lasts_s)
                 took = (0.0, 0.0) if math.isnan(down_s) else (down_s, lasts_s + back_s)
-                found.setdefault(key, []).append((*took, float(one["at_s"].diff().max())))
-    return {key: (_trials(values, 0), _trials(values, 1)) for key, values in found.items()}
+                trials.setdefault(key, []).append((*took, float(of_region["at_s"].diff().max())))
+    return {key: (_trials(values, 0), _trials(values, 1)) for key, values in trials.items()}
 
 
 def _trials(values: Sequence[tuple[float, float, float]], which: int) -> Interval:
-    took, step = np.array([one[which] for one in values]), max(one[2] for one in values)
+    took, step = np.array([trial[which] for trial in values]), max(trial[2] for trial in values)
     middle = float(took.mean())
     half = step
     if len(took) > 1 and np.isfinite(took).all():
@@ -214,24 +220,27 @@ def _trials(values: Sequence[tuple[float, float, float]], which: int) -> Interva
 
 
 def _reliability(runs: Sequence[RunFolder]) -> list[Shape]:
-    here, shapes = _outages(runs), []
+    outages, shapes = _outages(runs), []
     names = ", ".join(run.run for run in runs if faults_of(run))
-    known: dict[tuple[str, str, str], tuple[Interval, Interval | None]] = {}
+    pairs: dict[tuple[str, str, str], tuple[Interval, Interval | None]] = {}
     for measure, place in (("downtime", 0), ("MTTR", 1)):
         for study in ("Fuel 9", "fuel-ccp"):
             for fault, row in published("performance-docs", measure, study).items():
-                outage = here.get(_NEAREST[fault])
-                known[measure, study, fault] = read_value(row), outage[place] if outage else None
-                shapes.append(Shape(f"{study}: {measure}, {fault} (s)", *known[measure, study, fault], "beside", names))
+                outage = outages.get(_NEAREST[fault])
+                pairs[measure, study, fault] = read_value(row), outage[place] if outage else None
+                shapes.append(Shape(f"{study}: {measure}, {fault} (s)", *pairs[measure, study, fault], "beside", names))
     for measure, study, longer, shorter in (
         ("downtime", "Fuel 9", "kill mysql", "kill keystone"),
         ("MTTR", "Fuel 9", "kill keystone", "restart memcached"),
         ("MTTR", "fuel-ccp", "kill keystone", "restart memcached"),
     ):
-        (theirs_a, ours_a), (theirs_b, ours_b) = known[measure, study, longer], known[measure, study, shorter]
-        ours = ours_a - ours_b if ours_a and ours_b else None
+        (published_a, measured_a), (published_b, measured_b) = (
+            pairs[measure, study, longer],
+            pairs[measure, study, shorter],
+        )
+        difference = measured_a - measured_b if measured_a and measured_b else None
         what = f"{study}: {measure} of {longer} less that of {shorter} (s)"
-        shapes.append(Shape(what, theirs_a - theirs_b, ours, "order", names))
+        shapes.append(Shape(what, published_a - published_b, difference, "order", names))
     return shapes
 
 
@@ -244,8 +253,8 @@ def _power(series: Sequence[pd.DataFrame]) -> Interval:
     ``series`` have columns ``rtt_asked_ms`` and ``value``; the interval is Student's t.
     """
     x, y = [], []
-    for one in series:
-        logs = np.log(one[["rtt_asked_ms", "value"]].to_numpy(dtype=float))
+    for points in series:
+        logs = np.log(points[["rtt_asked_ms", "value"]].to_numpy(dtype=float))
         logs = logs - logs.mean(axis=0)
         x.append(logs[:, 0])
         y.append(logs[:, 1])
@@ -263,33 +272,35 @@ def _power(series: Sequence[pd.DataFrame]) -> Interval:
 
 def _enos(runs: Sequence[RunFolder]) -> list[Shape]:
     rows = published("enos-wan-g5k", "TCP throughput")
-    theirs = {float(rtt): float(row["value"]) for rtt, row in rows.items() if float(rtt) >= 1}
+    rates = {float(rtt): float(row["value"]) for rtt, row in rows.items() if float(rtt) >= 1}
     parts, names = [], []
     for run in runs:
         if (run.read_yaml("experiment.yaml", {}).get("wan") or {}).get("bandwidth_mbit"):
             raise InputError(f"{run.path}: wan.bandwidth_mbit limits its links: give a run whose links are not limited")
-        found = figures_of_links(run)
-        found = found[(found["metric"] == "throughput") & found["test"].str.startswith("TCP")]
-        parts.append(found[found["rtt_asked_ms"].isin(theirs) & (found["value"] > 0)].assign(run=run.run))
+        figures = figures_of_links(run)
+        figures = figures[(figures["metric"] == "throughput") & figures["test"].str.startswith("TCP")]
+        parts.append(figures[figures["rtt_asked_ms"].isin(rates) & (figures["value"] > 0)].assign(run=run.run))
         names += [run.run] if len(parts[-1]) else []
-    ours = pd.concat(parts) if names else pd.DataFrame(columns=["rtt_asked_ms", "value"])
+    measured = pd.concat(parts) if names else pd.DataFrame(columns=["rtt_asked_ms", "value"])
     by = ["run", "test", "origin_region", "target_region"]
-    series = [one for _, one in ours.groupby(by, observed=True)] if names else []
-    published_power = _power([pd.DataFrame({"rtt_asked_ms": list(theirs), "value": list(theirs.values())})])
-    here = _power(series)
+    series = [group for _, group in measured.groupby(by, observed=True)] if names else []
+    published_power = _power([pd.DataFrame({"rtt_asked_ms": list(rates), "value": list(rates.values())})])
+    power = _power(series)
     shapes = [
         Shape(
             "TCP throughput: exponent of the round trip (−1: halves when it doubles)",
             published_power,
-            None if math.isnan(here.value) else here,
+            None if math.isnan(power.value) else power,
             "ratio",
             ", ".join(names),
         )
     ]
-    for rtt, value in theirs.items():
-        own = ours[ours["rtt_asked_ms"] == rtt]["value"]
-        mine = Interval(float(own.median()), float(own.min()), float(own.max())) if len(own) else None
-        shapes.append(Shape(f"at {rtt:g} ms (Mbit/s)", Interval(value, value, value), mine, "beside", ", ".join(names)))
+    for rtt, value in rates.items():
+        values = measured[measured["rtt_asked_ms"] == rtt]["value"]
+        interval = Interval(float(values.median()), float(values.min()), float(values.max())) if len(values) else None
+        shapes.append(
+            Shape(f"at {rtt:g} ms (Mbit/s)", Interval(value, value, value), interval, "beside", ", ".join(names))
+        )
     return shapes
 
 
@@ -349,19 +360,21 @@ def reproduce(name: str, runs: Sequence[RunFolder]) -> list[Shape]:
 
 def grid(name: str, shapes: Sequence[Shape]) -> Grid:
     """The shapes for a person."""
-    rows = [[one.what, _text(one.published), _text(one.here), one.verdict, one.run or "–"] for one in shapes]
+    rows = [
+        [shape.what, _text(shape.published), _text(shape.here), shape.verdict, shape.run or "–"] for shape in shapes
+    ]
     return Grid(STUDIES[name].title, ["what", "published", "here", "verdict", "run"], rows, frozenset({1, 2}))
 
 
 def notes(name: str, shapes: Sequence[Shape]) -> list[str]:
     """What comes nearest, which run is lacking and how it is made, what cannot be compared, and the sources."""
     study = STUDIES[name]
-    said = [f"nearest here: {study.near}"]
-    lacking = dict.fromkeys(one.what.split(":")[0] for one in shapes if one.verdict == NO_RUN)
+    lines = [f"nearest here: {study.near}"]
+    lacking = dict.fromkeys(shape.what.split(":")[0] for shape in shapes if shape.verdict == NO_RUN)
     if lacking:
-        said.append(f"no run given for: {'; '.join(lacking)}. What makes one: {study.make}")
-    said += [f"not compared: {one}" for one in study.not_compared]
-    return said + [f"source: {url}" for url in sources(study.source)]
+        lines.append(f"no run given for: {'; '.join(lacking)}. What makes one: {study.make}")
+    lines += [f"not compared: {reason}" for reason in study.not_compared]
+    return lines + [f"source: {url}" for url in sources(study.source)]
 
 
 def _text(one: Interval | None) -> str:

@@ -32,37 +32,39 @@ def link_table(folder: RunFolder) -> pd.DataFrame:
     the phase during, they are computed from the echoes in ``wan.parquet``; so are the counts of echoes and losses.
     """
     rows: dict[tuple[str, str, str], dict] = {}
-    asked: dict[tuple[str, str], float | None] = {}
+    asked_ms: dict[tuple[str, str], float | None] = {}
     judged: dict[tuple[str, str], Mapping[str, Any]] = {}
     status: dict[str, tuple[str, int | None]] = {}
     for point in folder.points():
         name = point["point"]
         status[name] = (point.get("status") or "done", point.get("repetition"))
         for region, value in (point.get("rtt_asked_ms") or {}).items():
-            asked[name, region] = value
+            asked_ms[name, region] = value
         for region, link in (point.get("links") or {}).items():
             judged[name, region] = link or {}
             for phase in ("before", "after"):
                 if (link or {}).get(f"{phase}_median_ms") is not None:
-                    found = {"median_ms": link[f"{phase}_median_ms"], "p99_ms": link.get(f"{phase}_p99_ms")}
-                    rows[name, region, phase] = found
+                    record = {"median_ms": link[f"{phase}_median_ms"], "p99_ms": link.get(f"{phase}_p99_ms")}
+                    rows[name, region, phase] = record
     if (folder.path / "wan.parquet").exists() or folder.parts():
         echoes = folder.read_wan()
         echoes = echoes[echoes["way"].isna()] if "way" in echoes else echoes
         for (name, region, phase), values in echoes.groupby(["point", "region", "phase"], observed=True)["rtt_ms"]:
             count = {"echoes": len(values), "lost": int(values.isna().sum())}
-            own = {"median_ms": values.median(), "p99_ms": values.quantile(0.99)}
-            rows[name, region, phase] = {**own, **rows.get((name, region, phase), {}), **count}
-        known = ["point", "origin_region", "repetition", "rtt_asked_ms"]
-        if not asked and len(echoes):  # no points.json: the samples say what was asked
-            for name, region, repetition, value in folder.read_samples(known).drop_duplicates().itertuples(index=False):
-                asked[name, region] = value
+            quantiles = {"median_ms": values.median(), "p99_ms": values.quantile(0.99)}
+            rows[name, region, phase] = {**quantiles, **rows.get((name, region, phase), {}), **count}
+        columns = ["point", "origin_region", "repetition", "rtt_asked_ms"]
+        if not asked_ms and len(echoes):  # no points.json: the samples say what was asked
+            for name, region, repetition, value in (
+                folder.read_samples(columns).drop_duplicates().itertuples(index=False)
+            ):
+                asked_ms[name, region] = value
                 status[name] = ("done", repetition)
     phases = ("before", "during", "after")
 
     def tolerance(link: tuple[str, str]) -> float:
-        want = asked.get(link)
-        return math.nan if want is None else tolerance_ms(judged.get(link, {}), want)
+        rtt_ms = asked_ms.get(link)
+        return math.nan if rtt_ms is None else tolerance_ms(judged.get(link, {}), rtt_ms)
 
     table = pd.DataFrame(
         [
@@ -72,7 +74,7 @@ def link_table(folder: RunFolder) -> pd.DataFrame:
                 "region": region,
                 "status": status.get(name, ("done", None))[0],
                 "phase": phase,
-                "rtt_asked_ms": asked.get((name, region), math.nan),
+                "rtt_asked_ms": asked_ms.get((name, region), math.nan),
                 "tolerance_ms": tolerance((name, region)),
                 **row,
             }

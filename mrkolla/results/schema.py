@@ -144,8 +144,8 @@ def _utc_ns(value: Any) -> int:
         raise ValueError("a datetime with its time zone")
     nanosecond = getattr(value, "nanosecond", 0)  # pandas.Timestamp
     utc = value.astimezone(UTC)
-    whole = int(utc.replace(microsecond=0).timestamp())
-    return (whole * 10**6 + utc.microsecond) * 1000 + nanosecond
+    seconds = int(utc.replace(microsecond=0).timestamp())
+    return (seconds * 10**6 + utc.microsecond) * 1000 + nanosecond
 
 
 def _cell(name: str, column: Column, value: Any) -> Any:
@@ -228,7 +228,7 @@ def _whole(name: str, column: Column, values: list[Any]) -> pa.Array | None:
 
 
 def _consistent(table: pa.Table, which: str) -> bool:
-    """What hangs on several columns of a row, or on the rows' kind: see the end of :func:`_slowly`."""
+    """Whether the rules hold that take several columns of a row, or are of one table alone: see :func:`_slowly`."""
     if which == "wan":
         return set(table["phase"].unique().to_pylist()) <= set(PHASES)
     nothing = pc.and_(pc.is_null(table["duration_s"]), pc.is_null(table["error"]))
@@ -267,20 +267,20 @@ def check_version(schema: pa.Schema, where: str) -> None:
     Raises:
         InputError: names the file, its version and the one that this mrkolla reads.
     """
-    found = (schema.metadata or {}).get(_VERSION_KEY)
-    if found is None:
+    version = (schema.metadata or {}).get(_VERSION_KEY)
+    if version is None:
         raise InputError(f"{where}: not a table that mrkolla wrote (no schema version)")
-    if found != str(SCHEMA_VERSION).encode():
+    if version != str(SCHEMA_VERSION).encode():
         raise InputError(
-            f"{where}: schema version {found.decode(errors='replace')}, this mrkolla reads {SCHEMA_VERSION}: "
+            f"{where}: schema version {version.decode(errors='replace')}, this mrkolla reads {SCHEMA_VERSION}: "
             "read it with the mrkolla named in its provenance.json, or run the experiment again"
         )
     every = SAMPLES if "tool" in schema.names else WAN
-    for wanted in every:
-        if wanted.name not in schema.names:
-            if not wanted.nullable:
-                raise InputError(f"{where}: the column {wanted.name} is missing: not a table that mrkolla wrote")
+    for field in every:
+        if field.name not in schema.names:
+            if not field.nullable:
+                raise InputError(f"{where}: the column {field.name} is missing: not a table that mrkolla wrote")
             continue
-        kind = schema.field(wanted.name).type
-        if (kind.value_type if pa.types.is_dictionary(kind) else kind) != wanted.type:
-            raise InputError(f"{where}: {wanted.name} is {kind}, not {wanted.type}: not a table that mrkolla wrote")
+        kind = schema.field(field.name).type
+        if (kind.value_type if pa.types.is_dictionary(kind) else kind) != field.type:
+            raise InputError(f"{where}: {field.name} is {kind}, not {field.type}: not a table that mrkolla wrote")

@@ -55,9 +55,9 @@ def redact(text: str, secrets: Iterable[str | None]) -> str:
 
 def _parquet_text(path: Path) -> Iterator[bytes]:
     """The text in a Parquet file, whose pages are compressed. Raises InputError when it cannot be read."""
-    found = parquet.need_bounded(path)
-    names = [field.name for field in found if parquet.is_text(field.type)]
-    yield str(found.metadata).encode()
+    file_schema = parquet.need_bounded(path)
+    names = [field.name for field in file_schema if parquet.is_text(field.type)]
+    yield str(file_schema.metadata).encode()
     try:
         with pq.ParquetFile(path, read_dictionary=names) as file:
             for group in range(file.num_row_groups):
@@ -108,10 +108,10 @@ def assert_no_secrets(
         CheckError: names each file (never the secret).
     """
     folder = Path(folder)
-    wanted = {str(s) for s in secrets if s}
-    long = {s for s in wanted if len(s.strip()) >= SHORTEST}
+    values = {str(s) for s in secrets if s}
+    long = {s for s in values if len(s.strip()) >= SHORTEST}
     forms = {form for secret in long for form in _forms(secret)}
-    found, count = [], 0
+    leaks, count = [], 0
     for path in sorted(folder.rglob("*") if only is None else (folder / name for name in only)):
         within = path.relative_to(folder)
         if not path.is_file() or within.parts[0] == without:
@@ -119,13 +119,13 @@ def assert_no_secrets(
         count += 1
         name = str(within)
         if any(f in name.encode() for f in forms) or any(f in data for data in _contents(path) for f in forms):
-            found.append(redact(name, long))
-    if found:
+            leaks.append(redact(name, long))
+    if leaks:
         raise CheckError(
-            f"{of or folder}: a secret stands in {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}: "
+            f"{of or folder}: a secret stands in {', '.join(leaks[:5])}{' and more' if len(leaks) > 5 else ''}: "
             "do not share this folder; delete the file or blank the value"
         )
-    return Scan(count, len(long), len(wanted) - len(long))
+    return Scan(count, len(long), len(values) - len(long))
 
 
 # What looks like a secret whose value nobody told us. A password that is a template, a shell's variable, blank or
@@ -229,7 +229,7 @@ class Blanks:
     def line(self, line: bytes) -> bytes:
         """A line of a configuration or a log with ``***`` for what looks like a secret.
 
-        A line of which that cannot be said is ``***`` as a whole.
+        A line that still looks like one after that is ``***`` as a whole.
         """
         line = _KEPT_SECRET.sub(rb"\g<key>\g<quote>***\g<rest>", line)
         line = _URL_PASSWORD.sub(rb"\g<user>***", line)
@@ -256,9 +256,9 @@ def suspects(path: Path) -> list[tuple[int, str]]:
     tests = [test for test in _SUSPECTS if path.suffix not in _CODE or test[0] in ("a private key", "a Keystone token")]
     if path.suffix == ".parquet":
         return [(0, what) for data in _parquet_text(path) for what, test in tests if test.search(data)]
-    found = []
+    findings = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             text = _PICTURE.sub(b"", line[:_CHUNK])
-            found += [(number, what) for what, test in tests if test.search(text)]
-    return found
+            findings += [(number, what) for what, test in tests if test.search(text)]
+    return findings

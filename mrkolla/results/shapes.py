@@ -1,7 +1,7 @@
 """What the small files of a run folder must look like before anything is made of them.
 
 A run folder may be a stranger's: a file of another shape is one clear line, with its place, and no traceback. Only what
-is read later is told here; other keys pass.
+is read later is declared here; other keys pass.
 """
 
 from __future__ import annotations

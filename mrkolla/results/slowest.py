@@ -29,17 +29,19 @@ def slowest(run: RunFolder, scenarios: Collection[str]) -> pd.DataFrame:
     Columns: GROUP, point, start (ns), duration_s, keystone_s, wire_s, keystone_requests, keystone_connections.
     """
     best: dict[tuple, dict[str, Any]] = {}
-    wanted = pa.array(sorted(scenarios), pa.string())
+    names = pa.array(sorted(scenarios), pa.string())
     for batch in run.batches("samples", [*_KEYS, *_OF, "warmup", "error"]):
         keep = pc.and_(pc.and_(pc.invert(batch["warmup"]), pc.is_null(batch["error"])), pc.is_null(batch["action"]))
-        own = batch.filter(pc.and_(keep, pc.is_in(batch["scenario"].cast(pa.string()), wanted)))
-        if not len(own):
+        samples = batch.filter(pc.and_(keep, pc.is_in(batch["scenario"].cast(pa.string()), names)))
+        if not len(samples):
             continue
-        codes, keys = combinations(own, _KEYS)
-        durations = own["duration_s"].to_numpy()
+        codes, keys = combinations(samples, _KEYS)
+        durations = samples["duration_s"].to_numpy()
         order = np.lexsort((durations, codes))
         last = order[np.append(np.flatnonzero(np.diff(codes[order])), len(order) - 1)]
-        for key, row in zip([keys[code] for code in codes[last]], own.select(_OF).take(last).to_pylist(), strict=True):
+        for key, row in zip(
+            [keys[code] for code in codes[last]], samples.select(_OF).take(last).to_pylist(), strict=True
+        ):
             if key not in best or row["duration_s"] > best[key]["duration_s"]:
                 best[key] = row
     rows = [{**dict(zip(_KEYS, key, strict=True)), **row} for key, row in best.items()]
@@ -59,8 +61,8 @@ class Requests:
     def of(self, sample: dict[str, Any]) -> list[dict[str, Any]]:
         """The requests of ``sample`` (a row of :func:`slowest`) by their start, at most :data:`MOST_REQUESTS`.
 
-        Each has where, what, from_ms, ms and status. Empty: not known. Of a trace, of another operation of its kind
-        where this one was not traced.
+        Each has where, what, from_ms, ms and status. Empty: not known. Where this operation was not traced, but another
+        of its kind at the same point was, they are the requests of that one.
 
         Raises:
             InputError: a file of traces, or a log, cannot be read.
@@ -69,12 +71,12 @@ class Requests:
         if point not in self._traces:
             path = self._path("tracing", f"{point}.json")
             self._traces[point] = traces_of(path) if path else []
-        same = [
-            one for one in self._traces[point]
-            if all(one[name] == sample[name] for name in ("tool", "scenario", "origin_region"))
+        traces = [
+            entry for entry in self._traces[point]
+            if all(entry[name] == sample[name] for name in ("tool", "scenario", "origin_region"))
         ]  # fmt: skip
-        if same:
-            trace = min(same, key=lambda one: (abs(one["duration_ms"] / 1e3 - sample["duration_s"]) > 1e-6, *(
+        if traces:
+            trace = min(traces, key=lambda one: (abs(one["duration_ms"] / 1e3 - sample["duration_s"]) > 1e-6, *(
                 -value for value in telling(one))))  # fmt: skip
             spans = [_row(s["region"], s, s["start_ms"], s["end_ms"] - s["start_ms"], s["new_connection"])
                      for s in trace["spans"]]  # fmt: skip
@@ -96,33 +98,33 @@ class Requests:
 def _logged(log: pd.DataFrame, sample: dict[str, Any]) -> list[dict[str, Any]]:
     """Requests of the log that are surely this operation's.
 
-    Those at the AR from one source are, when they took together, to the microsecond, what the operation spent at
-    Keystone; those at its own region, when they bear a load generator's name.
+    Requests at the AR from one source are its own when together they took just as long as the operation was at
+    Keystone (to :data:`_SAME_NS`). Requests at its own region are its own when they bear a load generator's name.
     """
     begin, end = sample["start"], sample["start"] + round(sample["duration_s"] * 1e9)
     middle = (log["start_ns"] + log["end_ns"]) // 2
-    own = log[(middle >= begin) & (middle <= end)]
-    at_home = own[(own["region"] == sample["origin_region"]) & own["agent"].str.startswith(_LOADS)]
-    found = [at_home]
-    away = own[own["region"] != sample["origin_region"]]
+    requests = log[(middle >= begin) & (middle <= end)]
+    at_home = requests[(requests["region"] == sample["origin_region"]) & requests["agent"].str.startswith(_LOADS)]
+    tables = [at_home]
+    away = requests[requests["region"] != sample["origin_region"]]
     for _, of_source in away.groupby("source"):
         if abs(_union_ns(of_source) - round(sample["keystone_s"] * 1e9)) <= _SAME_NS:
-            found.append(of_source)
+            tables.append(of_source)
             break
     else:
         if sample["keystone_s"] > 0:
             return []
-    return [_row(one.region, {"method": one.method, "path": one.path, "status": one.status},
-                 (one.start_ns - begin) / 1e6, (one.end_ns - one.start_ns) / 1e6, one.new)
-            for one in pd.concat(found).itertuples()]  # fmt: skip
+    return [_row(request.region, {"method": request.method, "path": request.path, "status": request.status},
+                 (request.start_ns - begin) / 1e6, (request.end_ns - request.start_ns) / 1e6, request.new)
+            for request in pd.concat(tables).itertuples()]  # fmt: skip
 
 
 def _union_ns(rows: pd.DataFrame) -> int:
-    whole = covered = 0
+    total = covered = 0
     for begin, end in sorted(zip(rows["start_ns"], rows["end_ns"], strict=True)):
-        whole += max(0, end - max(begin, covered))
+        total += max(0, end - max(begin, covered))
         covered = max(covered, end)
-    return whole
+    return total
 
 
 def _row(where: str, of: dict[str, Any], from_ms: float, took_ms: float, new: bool) -> dict[str, Any]:
@@ -131,5 +133,5 @@ def _row(where: str, of: dict[str, Any], from_ms: float, took_ms: float, new: bo
 
 
 def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept = sorted(rows, key=lambda row: -row["ms"])[:MOST_REQUESTS]
-    return sorted(kept, key=lambda row: row["from_ms"])
+    longest = sorted(rows, key=lambda row: -row["ms"])[:MOST_REQUESTS]
+    return sorted(longest, key=lambda row: row["from_ms"])

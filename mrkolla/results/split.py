@@ -26,26 +26,32 @@ def split(analysis: Analysis) -> pd.DataFrame:
     """
     keys = analysis.gathered.keys
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
-    own = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), trips=predicted_trips(keys, analysis.tls))
+    cells = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), trips=predicted_trips(keys, analysis.tls))
     # Sums over the samples of a point for which the parts are known; a point counts by how many these are.
-    n = own["keystone_s_n"].astype(float)
-    own = own[own["action"].isna() & (n > 0) & (own["n"] == n) & own["trips"].notna()]
-    means = {name: own[f"{name}_sum"] / own[f"{name}_n"].where(own[f"{name}_n"] > 0) * 1e3 for name in COUNTED[3:]}
-    parts = pd.DataFrame({"mean_ms": [float(analysis.gathered.values[place].mean()) for place in own.index]}, own.index)
-    parts["wire_ms"] = own["trips"] * own["rtt_measured_ms"]
+    n = cells["keystone_s_n"].astype(float)
+    cells = cells[cells["action"].isna() & (n > 0) & (cells["n"] == n) & cells["trips"].notna()]
+    means = {
+        name: cells[f"{name}_sum"] / cells[f"{name}_n"].where(cells[f"{name}_n"] > 0) * 1e3 for name in COUNTED[3:]
+    }
+    parts = pd.DataFrame(
+        {"mean_ms": [float(analysis.gathered.values[place].mean()) for place in cells.index]}, cells.index
+    )
+    parts["wire_ms"] = cells["trips"] * cells["rtt_measured_ms"]
     parts["keystone_server_ms"] = means["keystone_server_s"].fillna(0.0)
     parts["keystone_wait_ms"] = means["keystone_wait_s"].fillna(0.0)
     parts["keystone_rest_ms"] = means["keystone_s"] - parts["keystone_server_ms"] - parts["keystone_wait_ms"]
     parts["region_ms"] = means["region_s"]
     parts["client_ms"] = parts["mean_ms"] - parts[PARTS[:-1]].sum(axis=1, skipna=False)
-    of = own[[*GROUP, "level", "rtt_measured_ms", "n"]]
+    of = cells[[*GROUP, "level", "rtt_measured_ms", "n"]]
     rows = []
     columns = ["rtt_measured_ms", "mean_ms", *PARTS]
     for key, places in of.groupby([*GROUP, "level"], dropna=False, observed=True, sort=False).groups.items():
-        known = pd.concat([of.loc[places, ["rtt_measured_ms", "n"]], parts.loc[places]], axis=1).dropna()
-        if len(known):
-            weights = known["n"] / known["n"].sum()
-            rows.append([*key, *(float((known[name] * weights).sum()) for name in columns), int(known["n"].sum())])
+        of_level = pd.concat([of.loc[places, ["rtt_measured_ms", "n"]], parts.loc[places]], axis=1).dropna()
+        if len(of_level):
+            weights = of_level["n"] / of_level["n"].sum()
+            rows.append(
+                [*key, *(float((of_level[name] * weights).sum()) for name in columns), int(of_level["n"].sum())]
+            )
     table = pd.DataFrame(rows, columns=[*GROUP, "level", *columns, "n"]).astype(dict(keys[GROUP].dtypes))
     return table[[*GROUP, "level", "rtt_measured_ms", "n", "mean_ms", *PARTS]]
 

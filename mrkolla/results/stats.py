@@ -119,7 +119,7 @@ def analyse(
     lines = {_plain(row[name] for name in GROUP): row for row in
              pass_lines(gathered, gathered.values, confidence).to_dict("records")}  # fmt: skip
     waits = mean_waits(keys).to_dict("records")
-    waited = {_plain(key): one for key, one in zip(keys[GROUP].itertuples(index=False), waits, strict=True)}
+    waited = {_plain(key): means for key, means in zip(keys[GROUP].itertuples(index=False), waits, strict=True)}
     for _, of_group in levels.groupby(GROUP, dropna=False, observed=True, sort=False):
         group = _plain(of_group.iloc[0][GROUP])
         passes = lines.get(group)
@@ -136,8 +136,8 @@ def analyse(
 
 def _with_wire(table: pd.DataFrame, wire: pd.DataFrame) -> pd.DataFrame:
     """``table`` with the columns of ``wire`` (NaN: not known), before its n_rtts."""
-    found = {_plain(row[: len(GROUP)]): row[len(GROUP) :] for row in wire.itertuples(index=False)}
-    rows = [found.get(_plain(key), (np.nan,) * len(WIRE)) for key in table[GROUP].itertuples(index=False)]
+    by_group = {_plain(row[: len(GROUP)]): row[len(GROUP) :] for row in wire.itertuples(index=False)}
+    rows = [by_group.get(_plain(key), (np.nan,) * len(WIRE)) for key in table[GROUP].itertuples(index=False)]
     place = table.columns.get_loc("n_rtts")
     for number, name in enumerate(WIRE):
         table.insert(place + number, name, [float(row[number]) for row in rows])
@@ -163,7 +163,7 @@ def _describe(
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=count))[:-1])
     measured, good = keys["rtt_measured_ms"].to_numpy(), keys["n"].to_numpy()
     at = np.concatenate([[0.5], QUANTILES, STEPS])
-    found, middle = np.full((count, len(at)), np.nan), np.full(count, np.nan)
+    quantiles, middle = np.full((count, len(at)), np.nan), np.full(count, np.nan)
     wire = np.full(count, np.nan)
     draws = np.full((count, resamples), np.nan, np.float32)
     labels = ["/".join(map(str, key)) for key in out[names].itertuples(index=False)]
@@ -175,22 +175,22 @@ def _describe(
             rng = np.random.default_rng([seed, zlib.crc32(key.encode())])
             ordered = np.concatenate([values, np.full(errors, np.inf)]) if errors else values
             draws[number] = bootstrap_medians(ordered, resamples, rng)
-            found[number] = _quantiles(ordered, at)
+            quantiles[number] = _quantiles(ordered, at)
             middle[number] = np.median(measured[places].repeat(good[places]))
             wire[number] = censored_median(np.concatenate([gathered.wires[place] for place in places]), errors)
     with np.errstate(invalid="ignore"):  # between two infinite ones
         tails = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).astype(float)
     tails[:, out["n"] < FEWEST] = np.nan
-    for one in (found, tails):
-        one[~np.isfinite(one)] = np.nan
+    for numbers in (quantiles, tails):
+        numbers[~np.isfinite(numbers)] = np.nan
     columns = {
         "rtt_measured_ms": middle,
-        "median_ms": found[:, 0],
+        "median_ms": quantiles[:, 0],
         "median_low_ms": tails[0],
         "median_high_ms": tails[1],
     }
-    columns |= {f"p{q * 100:02.0f}_ms": found[:, 1 + i] for i, q in enumerate(QUANTILES)} | {"wire_ms": wire}
-    steps = found[:, 1 + len(QUANTILES) :]
+    columns |= {f"p{q * 100:02.0f}_ms": quantiles[:, 1 + i] for i, q in enumerate(QUANTILES)} | {"wire_ms": wire}
+    steps = quantiles[:, 1 + len(QUANTILES) :]
     counted = out[COUNTED]
     out = pd.concat([out.drop(columns=COUNTED), pd.DataFrame(columns), counted], axis=1)
     index = out.sort_values(names, na_position="first", kind="stable").index
@@ -224,8 +224,8 @@ def _fit(
     )
     row |= {"n_rtts": int(used.sum())} | {name: int(of[name].sum()) for name in ("n", "n_warmup", "n_errors")}
     for name in COUNTED:
-        known = ~np.isnan(of[name])
-        row[name] = of[name][known].mean() if known.any() else np.nan
+        mask = ~np.isnan(of[name])
+        row[name] = of[name][mask].mean() if mask.any() else np.nan
     line = np.full(len(levels), np.nan)
     x, y = of["rtt_measured_ms"][used], of["median_ms"][used]
     notes = []
@@ -239,8 +239,8 @@ def _fit(
         if passes is not None and passes["passes"] >= PASSES:
             row |= {name: value for name, value in passes.items() if name in row}
         else:
-            found, note = _theil_sen_fit(x, y, of["n"][used], draws[used], confidence)
-            row |= found
+            columns, note = _theil_sen_fit(x, y, of["n"][used], draws[used], confidence)
+            row |= columns
             notes += [note] if note else []
         line[used] = row["service_ms"] + row["k"] * x
         if len(x) > 2:
@@ -274,10 +274,10 @@ def _theil_sen_fit(
 @lru_cache(maxsize=4)
 def _places(analysis: Analysis) -> dict[tuple, list[int]]:
     """Rows of ``analysis.levels`` by their group."""
-    found: dict[tuple, list[int]] = {}
+    places: dict[tuple, list[int]] = {}
     for place, *key in analysis.levels[GROUP].itertuples():
-        found.setdefault(_plain(key), []).append(place)
-    return found
+        places.setdefault(_plain(key), []).append(place)
+    return places
 
 
 def _plain(key: Iterable[Any]) -> tuple:
@@ -295,11 +295,13 @@ def label(row: pd.Series | dict[str, Any], among: pd.DataFrame | None = None) ->
     ``among`` is the table that the row is shown with: tool, token cache and concurrency are named when the same
     scenario and action stand there with another one.
     """
-    same = None
+    namesakes = None
     if among is not None:
-        same = among[among["scenario"] == row["scenario"]]
-        same = same[same["action"] == row["action"] if _given(row["action"]) else same["action"].isna()]
-    return _label(row, {name for name in _EXTRA if same is not None and same[name].nunique(dropna=False) > 1})
+        namesakes = among[among["scenario"] == row["scenario"]]
+        namesakes = namesakes[
+            namesakes["action"] == row["action"] if _given(row["action"]) else namesakes["action"].isna()
+        ]
+    return _label(row, {name for name in _EXTRA if namesakes is not None and namesakes[name].nunique(dropna=False) > 1})
 
 
 def labels(rows: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
@@ -309,8 +311,8 @@ def labels(rows: pd.DataFrame, among: pd.DataFrame | None = None) -> list[str]:
     kinds = among.groupby(["scenario", "action"], dropna=False, observed=True)[list(_EXTRA)].nunique(dropna=False)
     for key, counts in kinds.iterrows():
         several[_plain(key)] = {name for name in _EXTRA if counts[name] > 1}
-    found = rows[["scenario", "action", *_EXTRA]].to_dict("records")
-    return [_label(row, several.get(_plain((row["scenario"], row["action"])), set())) for row in found]
+    records = rows[["scenario", "action", *_EXTRA]].to_dict("records")
+    return [_label(row, several.get(_plain((row["scenario"], row["action"])), set())) for row in records]
 
 
 _EXTRA = {"tool": "{}", "token_cache": "{} token cache", "settings": "{}", "concurrency": "concurrency {}"}

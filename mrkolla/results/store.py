@@ -160,9 +160,9 @@ class RunFolder:
         Raises:
             InputError: a row does not fit the schema (row and column named); nothing is written.
         """
-        given = {"samples": samples, "wan": wan_rows}
+        by_table = {"samples": samples, "wan": wan_rows}
         tables = {
-            which: schema.to_table(rows, which, {"run": self.name, "point": point}) for which, rows in given.items()
+            which: schema.to_table(rows, which, {"run": self.name, "point": point}) for which, rows in by_table.items()
         }
         for which, table in tables.items():
             strangers = set(table["point"].unique().to_pylist()) - {point}
@@ -190,8 +190,8 @@ class RunFolder:
     @staticmethod
     def _sweep(parts: Path) -> None:
         """Remove what a killed run left half-written."""
-        for left in parts.glob(".tmp-*"):
-            shutil.rmtree(left)
+        for leftover in parts.glob(".tmp-*"):
+            shutil.rmtree(leftover)
 
     def parts(self) -> list[Path]:
         """Folders of the finished points, in the order of their names (p2 before p10)."""
@@ -199,7 +199,7 @@ class RunFolder:
         return sorted(folders, key=lambda p: natural(p.name))
 
     def join(self) -> None:
-        """:meth:`consolidate` where it is needed: not when the joined files say what the parts say, or are all.
+        """:meth:`consolidate` where needed: not when the joined files say what the parts say, or there are no parts.
 
         Raises:
             InputError: a part cannot be read.
@@ -218,12 +218,12 @@ class RunFolder:
             raise InputError(f"{self.path}: no finished point, so no samples to join")
         for which, table_schema in _TABLES.items():
             marked = table_schema.with_metadata({**table_schema.metadata, _PARTS_KEY: self._digest(parts)})
-            given = [part / f"{which}.parquet" for part in parts]
+            paths = [part / f"{which}.parquet" for part in parts]
             with (
                 files.replaced(self.path / f"{which}.parquet") as new,
                 pq.ParquetWriter(new, marked, compression="zstd") as writer,
             ):
-                for table in parquet.batches(given):
+                for table in parquet.batches(paths):
                     writer.write_table(table.cast(marked))
 
     @staticmethod
@@ -245,10 +245,10 @@ class RunFolder:
         Raises:
             InputError: nothing was kept, a file cannot be read, or is of another schema version.
         """
-        files = self._files(which)
-        if len(files) == 1:
-            return parquet.read(files[0], columns)
-        return pa.concat_tables([parquet.read(file, columns) for file in files]).unify_dictionaries()
+        paths = self._files(which)
+        if len(paths) == 1:
+            return parquet.read(paths[0], columns)
+        return pa.concat_tables([parquet.read(file, columns) for file in paths]).unify_dictionaries()
 
     def batches(self, which: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """:meth:`read_table` piece by piece (strings as codes): for tables that are too large to hold."""
@@ -263,10 +263,10 @@ class RunFolder:
                 return [joined]
         if not parts:
             raise InputError(f"{self.path}: no samples: no point of this run finished (see its logs and points.json)")
-        files = [part / f"{which}.parquet" for part in parts]
-        for file in files:
+        paths = [part / f"{which}.parquet" for part in parts]
+        for file in paths:
             parquet.read_schema(file)
-        return files
+        return paths
 
     def read_samples(self, columns: list[str] | None = None, *, refused: bool = False) -> pd.DataFrame:
         """Samples as a DataFrame (strings as categories), without those of points that are not done.
@@ -277,8 +277,8 @@ class RunFolder:
         Raises:
             InputError: there is no sample, or none of a point that is done.
         """
-        wanted = columns if columns is None or "point" in columns else [*columns, "point"]
-        frame = self.read_table("samples", wanted).to_pandas(self_destruct=True)
+        names = columns if columns is None or "point" in columns else [*columns, "point"]
+        frame = self.read_table("samples", names).to_pandas(self_destruct=True)
         if not len(frame):
             raise InputError(f"{self.path}: no samples: every point is empty (see points.json and logs)")
         if not refused:
@@ -362,8 +362,8 @@ class RunFolder:
 
     def keep_point(self, entry: Mapping[str, Any]) -> None:
         """Put the ``entry`` of a point into ``points.json``, in place of an earlier one."""
-        others = [point for point in self.read_json("points.json", []) if point["point"] != entry["point"]]
-        self.write_json("points.json", [*others, entry])
+        entries = [point for point in self.read_json("points.json", []) if point["point"] != entry["point"]]
+        self.write_json("points.json", [*entries, entry])
 
     def write_provenance(self, extra: Mapping[str, Any] | None = None) -> Path:
         """Write ``provenance.json``: :func:`mrkolla.results.provenance` with the caller's ``extra``."""

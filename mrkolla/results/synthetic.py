@@ -20,43 +20,43 @@ FILE = "synthetic.json"
 
 def keep(folder: RunFolder, entry: dict[str, Any]) -> None:
     """Add the entry of a point, which may have been measured before."""
-    others = [one for one in folder.read_json(FILE, []) if one["point"] != entry["point"]]
-    folder.write_json(FILE, [*others, entry])
+    entries = [other for other in folder.read_json(FILE, []) if other["point"] != entry["point"]]
+    folder.write_json(FILE, [*entries, entry])
 
 
 def _cores(folder: RunFolder) -> dict[str, float]:
     """Point -> the cores that the hosts of the AR used on average."""
     regions = folder.read_json("provenance.json", {}).get("regions", [])
-    admin = next((one["name"] for one in regions if one["kind"] == "AR"), None)
+    admin = next((region["name"] for region in regions if region["kind"] == "AR"), None)
     frame = hosts.by_region(hosts.read(folder))
-    own = frame[frame["region"] == admin]
-    return own.groupby("point", observed=True)["cpu_cores"].mean().to_dict()
+    rows = frame[frame["region"] == admin]
+    return rows.groupby("point", observed=True)["cpu_cores"].mean().to_dict()
 
 
 def _done(folder: RunFolder) -> list[dict[str, Any]]:
-    done = {one["point"] for one in folder.points() if one["status"] == "done"}
-    return [one for one in folder.read_json(FILE, []) if one["point"] in done]
+    names = {point["point"] for point in folder.points() if point["status"] == "done"}
+    return [entry for entry in folder.read_json(FILE, []) if entry["point"] in names]
 
 
 def grid(folder: RunFolder) -> Grid:
     """A row for each number of synthetic regions, of the points that count: what they did, and what the AR used."""
     entries, cores = _done(folder), _cores(folder)
     rows = []
-    for number in sorted({one["regions"] for one in entries}):
-        own = [one for one in entries if one["regions"] == number]
-        loads = [one["load"] for one in own if one["load"]]
-        seconds = sum(one["seconds"] for one in loads)
-        each = [region for one in loads for region in one["regions"].values()]
-        sent, silent = (sum(one[key] for one in each) for key in ("sent", "unanswered"))
-        used = [cores[one["point"]] for one in own if one["point"] in cores]
+    for number in sorted({entry["regions"] for entry in entries}):
+        points = [entry for entry in entries if entry["regions"] == number]
+        loads = [point["load"] for point in points if point["load"]]
+        seconds = sum(load["seconds"] for load in loads)
+        regions = [region for load in loads for region in load["regions"].values()]
+        sent, silent = (sum(region[key] for region in regions) for key in ("sent", "unanswered"))
+        used = [cores[point["point"]] for point in points if point["point"] in cores]
         rows.append(
             [
                 str(number),
-                str(len(own)),
+                str(len(points)),
                 f"{sent / seconds:.1f}" if seconds else "0",
                 str(silent),
-                f"{max(one['late_p99_ms'] or 0 for one in loads):.1f}" if loads else "",
-                f"{sum(one['cpu_s'] for one in loads) / seconds:.2f}" if seconds else "",
+                f"{max(load['late_p99_ms'] or 0 for load in loads):.1f}" if loads else "",
+                f"{sum(load['cpu_s'] for load in loads) / seconds:.2f}" if seconds else "",
                 f"{np.mean(used):.2f}" if used else "",
             ]
         )
@@ -68,7 +68,7 @@ def grid(folder: RunFolder) -> Grid:
 def sentences(folder: RunFolder) -> list[str]:
     """What one more synthetic region costs the AR, for the top of the report; nothing where that cannot be told."""
     cores = _cores(folder)
-    pairs = [(one["regions"], cores[one["point"]]) for one in _done(folder) if one["point"] in cores]
+    pairs = [(entry["regions"], cores[entry["point"]]) for entry in _done(folder) if entry["point"] in cores]
     if len(pairs) < 3 or len({number for number, _ in pairs}) < 2:
         return []
     fit = stats.linregress(*zip(*pairs, strict=True))

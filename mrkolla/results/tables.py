@@ -72,28 +72,28 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     analysis = data if isinstance(data, Analysis) else analyse(data)
     fits = analysis.fits if actions else analysis.fits[analysis.fits["action"].isna()]
     counted = not brief and fits["keystone_requests"].notna().any()
-    one = [c for c in GROUP if c != "target_region"]
-    crosses = (fits.groupby(one, dropna=False)["target_region"].nunique() > 1).any()
-    asked = sorted(analysis.levels["level"].unique())
+    by = [c for c in GROUP if c != "target_region"]
+    crosses = (fits.groupby(by, dropna=False)["target_region"].nunique() > 1).any()
+    levels = sorted(analysis.levels["level"].unique())
     if brief:
-        asked = asked[:1] + asked[1:][-1:]
+        levels = levels[:1] + levels[1:][-1:]
     wire = fits["k_wire"].notna().any()
     head = ["operation", "from", *(["to"] if crosses else []), "service"]
     head += ["k of the wire", "k of the total"] if wire else ["k (round trips)"]
     head += [] if brief and wire else ["residual"]
     head += ["requests", "connections"] if counted else []
     first = 2 + crosses
-    head += [f"{ms(level)} ms" for level in asked] + ([] if brief else ["samples"]) + ["failed", "note"]
+    head += [f"{ms(level)} ms" for level in levels] + ([] if brief else ["samples"]) + ["failed", "note"]
     rows = []
     for name, fit in zip(labels(fits), fits.to_dict("records"), strict=True):
-        own = levels_of(analysis, fit).set_index("level")
+        by_level = levels_of(analysis, fit).set_index("level")
         row = [name, fit["origin_region"], *([fit["target_region"]] if crosses else [])]
         total = number(fit["k"]) if brief and wire else k_text(fit)
         row += [_ms(fit["service_ms"]), *([k_wire_text(fit)] if wire else []), total]
         row += [] if brief and wire else [number(fit["residual_ms"], 1)]
         if counted:
             row += [number(fit["keystone_requests"], 1), number(fit["keystone_connections"], 1)]
-        row += [_ms(own["median_ms"].get(level, float("nan"))) for level in asked]
+        row += [_ms(by_level["median_ms"].get(level, float("nan"))) for level in levels]
         failed = f"{int(fit['n_errors'])} failed: slower than all"
         row += ([] if brief else [str(fit["n"])]) + [str(fit["n_errors"])]
         rows.append([*row, fit["note"].replace(failed, "").removesuffix("; ")])
@@ -126,10 +126,10 @@ def point_grid(points: Sequence[Mapping[str, Any]], bound: pd.DataFrame | None =
     With ``bound`` (:func:`mrkolla.results.hosts.bound`), also what bound the point in the link's region.
     """
     head = ["point", "status", "link", "asked (ms)", "before", "p99", "after", "p99", "largest difference"]
-    known: dict[str, dict[str, dict[str, Any]]] = {}
-    for one in [] if bound is None else bound.to_dict("records"):
-        known.setdefault(one["point"], {})[one["region"]] = one
-    head += ["cores busy", "waits for the WAN", "bound by"] if known else []
+    by_point: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in [] if bound is None else bound.to_dict("records"):
+        by_point.setdefault(entry["point"], {})[entry["region"]] = entry
+    head += ["cores busy", "waits for the WAN", "bound by"] if by_point else []
     head.append("remarks")
     rows = []
     for point in points:
@@ -137,27 +137,27 @@ def point_grid(points: Sequence[Mapping[str, Any]], bound: pd.DataFrame | None =
         asked, links = point.get("rtt_asked_ms") or {}, point.get("links") or {}
         for region in sorted({*asked, *links}) or [""]:
             link, want = links.get(region) or {}, asked.get(region)
-            got = [link.get(f"{phase}_median_ms") for phase in ("before", "after")]
-            off = [abs(g - want) for g in got if g is not None and want is not None]
+            medians = [link.get(f"{phase}_median_ms") for phase in ("before", "after")]
+            off = [abs(g - want) for g in medians if g is not None and want is not None]
             text = number(max(off)) if off else "–"
             if want is not None and off and max(off) > (most := tolerance_ms(link, want)):
                 text += f" (over {number(most)})"
             cells = [link.get(f"{phase}_{what}_ms") for phase in ("before", "after") for what in ("median", "p99")]
             row = [str(point["point"]), str(point.get("status", "done")), region, "–" if want is None else ms(want)]
-            said = _bound_cells(known.get(str(point["point"]), {}), region, links) if known else []
-            rows.append([*row, *map(number, cells), text, *said, remarks])
+            bound_cells = _bound_cells(by_point.get(str(point["point"]), {}), region, links) if by_point else []
+            rows.append([*row, *map(number, cells), text, *bound_cells, remarks])
             remarks = ""  # said once a point
-    return Grid("Points: RTT asked and measured, in ms", head, rows, frozenset(range(3, 11 if known else 9)))
+    return Grid("Points: RTT asked and measured, in ms", head, rows, frozenset(range(3, 11 if by_point else 9)))
 
 
 def _bound_cells(of_point: Mapping[str, Mapping[str, Any]], region: str, links: Mapping[str, Any]) -> list[str]:
     """Three cells: share of the cores that was busy, share of the time that round trips took, what bound the point."""
-    own = of_point.get(region, {})
-    words = own.get("bound") or "–"
+    row = of_point.get(region, {})
+    words = row.get("bound") or "–"
     if words not in ("CPU", "both"):
         # Operations of a region wait for the admin region's cores, too.
-        words += "".join(f", CPU of {n}" for n, one in of_point.items() if n not in links and one["bound"] == "CPU")
-    return [*(percent(own.get(name, math.nan)) for name in ("machine_busy", "wire_share")), words.removeprefix("–, ")]
+        words += "".join(f", CPU of {n}" for n, entry in of_point.items() if n not in links and entry["bound"] == "CPU")
+    return [*(percent(row.get(name, math.nan)) for name in ("machine_busy", "wire_share")), words.removeprefix("–, ")]
 
 
 def error_grid(gathered: Gathered) -> Grid:
@@ -170,8 +170,8 @@ def error_grid(gathered: Gathered) -> Grid:
     for error in failed.head(30).itertuples(index=False):
         name = error.scenario if pd.isna(error.action) else f"{error.scenario} / {error.action}"
         # Operations of points that were refused or failed have errors here, and no samples in the statistics.
-        whole = total.get(tuple("nan" if pd.isna(v) else str(v) for v in error[:4]), 0)
-        share = percent(error.n / whole) if whole >= error.n else "–"
+        operations = total.get(tuple("nan" if pd.isna(v) else str(v) for v in error[:4]), 0)
+        share = percent(error.n / operations) if operations >= error.n else "–"
         rows.append([name, error.origin_region, f"{error.n:,}", share, error.error])
     return Grid("Errors", ["operation", "from", "number", "share", "message"], rows, frozenset({2, 3}))
 
@@ -203,17 +203,17 @@ def attribution_grid(analysis: Analysis, versions: Mapping[str, str] | None = No
 
 def _made_by(tool: str, versions: Mapping[str, str]) -> str:
     """A tool with what is known of its version: ``rally`` has that of rally-openstack, its scenarios, too."""
-    own = [f"{name} {version}" for name, version in versions.items() if name == tool or name.startswith(f"{tool}-")]
-    return ", ".join(own) or tool
+    tools = [f"{name} {version}" for name, version in versions.items() if name == tool or name.startswith(f"{tool}-")]
+    return ", ".join(tools) or tool
 
 
 def parts_grid(analysis: Analysis) -> Grid:
     """What the parts of an iteration add to its k."""
-    found = shares(analysis)
+    parts = shares(analysis)
     rows = []
     before = None
-    names = labels(found.assign(action=np.nan), analysis.fits)
-    for name, row in zip(names, found.to_dict("records"), strict=True):
+    names = labels(parts.assign(action=np.nan), analysis.fits)
+    for name, row in zip(names, parts.to_dict("records"), strict=True):
         key = (name, row["origin_region"])
         share = row["round_trips"] / row["whole"] if row["whole"] >= 0.1 else math.nan
         part = "" if math.isnan(share) else f"{round(100 * share)} %"
@@ -226,20 +226,20 @@ def parts_grid(analysis: Analysis) -> Grid:
 
 def cache_grid(analysis: Analysis) -> Grid:
     """What the state of the token cache costs at each asked RTT: difference of medians with its interval, in ms."""
-    found = token_cache(analysis)
-    levels = sorted(found["level"].unique())
+    costs = token_cache(analysis)
+    levels = sorted(costs["level"].unique())
     by = ["tool", "scenario", "action", "settings", "concurrency", "origin_region", "state", "against"]
     rows = []
-    for key, own in found.groupby(by, dropna=False, observed=True, sort=False):
-        given = dict(zip(by, key, strict=True))
-        name = given["scenario"] if pd.isna(given["action"]) else f"{given['scenario']} / {given['action']}"
-        if found["concurrency"].nunique() > 1:
-            name += f" (concurrency {given['concurrency']})"
-        if not pd.isna(given["settings"]):
-            name += f" ({given['settings']})"
-        cells = {row.level: _between(row.ms, row.ms_low, row.ms_high) for row in own.itertuples()}
-        states = f"{given['state']} − {given['against']}"
-        rows.append([name, given["origin_region"], states, *(cells.get(level, "–") for level in levels)])
+    for key, of_group in costs.groupby(by, dropna=False, observed=True, sort=False):
+        group = dict(zip(by, key, strict=True))
+        name = group["scenario"] if pd.isna(group["action"]) else f"{group['scenario']} / {group['action']}"
+        if costs["concurrency"].nunique() > 1:
+            name += f" (concurrency {group['concurrency']})"
+        if not pd.isna(group["settings"]):
+            name += f" ({group['settings']})"
+        cells = {row.level: _between(row.ms, row.ms_low, row.ms_high) for row in of_group.itertuples()}
+        states = f"{group['state']} − {group['against']}"
+        rows.append([name, group["origin_region"], states, *(cells.get(level, "–") for level in levels)])
     head = ["operation", "from", "difference", *(f"{ms(level)} ms" for level in levels)]
     return Grid("Cost of a token that is not in the cache", head, rows, frozenset(range(3, len(head))), frozenset((0,)))
 

@@ -24,7 +24,7 @@ _LOG = {
     **{"region": _TEXT, "start_ns": _TIME, "end_ns": _TIME, "source": _TEXT, "new": pa.bool_(), "agent": _TEXT},
     **{"method": _TEXT, "path": _TEXT, "status": pa.int64()},
 }
-#: What a point may last at most: seconds without end between two requests would be counted one by one.
+#: The longest that a point may last: every second of it is counted, which a wrong time would make endless.
 _LONGEST_NS = 31 * 86_400 * 10**9
 _BY = ["scenario", "test", "origin_region", "target_region", "rtt_asked_ms", "metric", "unit"]
 _FIGURES = pa.schema(
@@ -41,25 +41,25 @@ def figures_of_links(run: RunFolder) -> pd.DataFrame:
     Raises:
         InputError: such a file cannot be read.
     """
-    found = []
+    tables = []
     for path in sorted((run.path / "tools").glob("shaker*/throughput.parquet")):
-        found.append(parquet.other(path, _FIGURES).to_pandas())
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*_BY, "second", "value", "point"])
+        tables.append(parquet.other(path, _FIGURES).to_pandas())
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*_BY, "second", "value", "point"])
     again = {point["point"] for point in run.points() if point.get("repeats") or point.get("status") != "done"}
     return table[table["second"].isna() & ~table["point"].isin(again)]
 
 
 def throughput_grid(run: RunFolder) -> Grid:
     """What the links carried: a row per test, pair of regions and metric, the median at each asked round trip."""
-    found = figures_of_links(run)
+    figures = figures_of_links(run)
     rows: list[list[str]] = []
-    levels = sorted(found["rtt_asked_ms"].dropna().unique())
-    metrics = [name for name in SHOWN if name in set(found["metric"])]
-    metrics += sorted(set(found["metric"]) - set(metrics))
+    levels = sorted(figures["rtt_asked_ms"].dropna().unique())
+    metrics = [name for name in SHOWN if name in set(figures["metric"])]
+    metrics += sorted(set(figures["metric"]) - set(metrics))
     by = ["scenario", "test", "origin_region", "target_region"]
-    for (scenario, test, origin, target), own in found.groupby(by, observed=True, sort=True):
+    for (scenario, test, origin, target), of_test in figures.groupby(by, observed=True, sort=True):
         for metric in metrics:
-            values = own[own["metric"] == metric]
+            values = of_test[of_test["metric"] == metric]
             if values.empty:
                 continue
             medians = values.groupby("rtt_asked_ms")["value"].median()

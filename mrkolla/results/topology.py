@@ -18,13 +18,13 @@ def regions_of_run(folder: RunFolder) -> list[dict[str, Any]]:
     experiment = folder.read_yaml("experiment.yaml", {}) or {}
     placed = {str(r.get("name")): r for r in folder.read_json("provenance.json", {}).get("regions") or []}
     admin = experiment.get("admin_region") or {}
-    wanted = [{"control": 1, **admin, "name": str(admin.get("name", "AR")), "kind": "AR"}] if experiment else []
+    regions = [{"control": 1, **admin, "name": str(admin.get("name", "AR")), "kind": "AR"}] if experiment else []
     for region in experiment.get("regions") or []:
-        wanted.append({"control": 1, "compute": 1, **region, "name": str(region.get("name", "")), "kind": "OSR"})
-    known = {region["name"] for region in wanted}  # a region may have joined later
-    wanted += [{"name": name, "kind": str(r.get("kind", "OSR"))} for name, r in placed.items() if name not in known]
+        regions.append({"control": 1, "compute": 1, **region, "name": str(region.get("name", "")), "kind": "OSR"})
+    names = {region["name"] for region in regions}  # a region may have joined later
+    regions += [{"name": name, "kind": str(r.get("kind", "OSR"))} for name, r in placed.items() if name not in names]
     return sorted(
-        (_region(region, placed.get(region["name"], {})) for region in wanted), key=lambda r: r["kind"] != "AR"
+        (_region(region, placed.get(region["name"], {})) for region in regions), key=lambda r: r["kind"] != "AR"
     )
 
 
@@ -34,8 +34,8 @@ def _region(wanted: dict[str, Any], placed: dict[str, Any]) -> dict[str, Any]:
         # A host with several roles counts for the one that it was asked for.
         roles: Counter[str] = Counter()
         for host in placed["hosts"]:
-            own = host.get("roles") or []
-            roles[next((r for r in ("control", "compute", "network") if r in own), "control")] += 1
+            host_roles = host.get("roles") or []
+            roles[next((r for r in ("control", "compute", "network") if r in host_roles), "control")] += 1
         hosts = {role: roles.get(role, 0) for role in hosts}
     osr = wanted["kind"] != "AR"
     driver = None

@@ -58,12 +58,12 @@ def interval(slopes: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, 
 def mean_waits(keys: pd.DataFrame) -> pd.DataFrame:
     """What W is made of (see above), for each row of ``keys`` that of its group: columns WAITS (NaN: not known)."""
     rtt_ms, by = keys["rtt_measured_ms"].fillna(0.0), [keys[name] for name in GROUP]
-    found = {}
+    means = {}
     for name in WAITS:
         sums = [(keys[f"{name}_{what}"] * rtt_ms).rename(what) for what in ("sum", "n")]
-        waited, counted = (one.groupby(by, dropna=False, observed=True).transform("sum") for one in sums)
-        found[name] = waited / counted.where(counted > 0)
-    return pd.DataFrame(found)
+        waited, counted = (values.groupby(by, dropna=False, observed=True).transform("sum") for values in sums)
+        means[name] = waited / counted.where(counted > 0)
+    return pd.DataFrame(means)
 
 
 def evened(gathered: Gathered, tls: int) -> Gathered:
@@ -72,23 +72,23 @@ def evened(gathered: Gathered, tls: int) -> Gathered:
     means, rtt_ms = mean_waits(gathered.keys).to_numpy(float), gathered.keys["rtt_measured_ms"].to_numpy(float)
     wires = list(gathered.wires)
     for places in groups:
-        known = [place for place in places if len(gathered.waits[place])]
-        if not known:
+        with_waits = [place for place in places if len(gathered.waits[place])]
+        if not with_waits:
             continue
         lasts = np.array([1 + tls, 1])
-        lasts[np.isnan(np.concatenate([gathered.waits[place] for place in known])).any(axis=0)] = 0
-        waits = [np.nan_to_num(gathered.waits[place]) @ lasts for place in known]
-        if min(one.min() for one in waits) < max(one.max() for one in waits):
-            for place, own in zip(known, waits, strict=True):
-                wires[place] = wires[place] - (own - np.nan_to_num(means[place]) @ lasts) * rtt_ms[place]
+        lasts[np.isnan(np.concatenate([gathered.waits[place] for place in with_waits])).any(axis=0)] = 0
+        waits = [np.nan_to_num(gathered.waits[place]) @ lasts for place in with_waits]
+        if min(wait.min() for wait in waits) < max(wait.max() for wait in waits):
+            for place, wait in zip(with_waits, waits, strict=True):
+                wires[place] = wires[place] - (wait - np.nan_to_num(means[place]) @ lasts) * rtt_ms[place]
     return replace(gathered, wires=wires)
 
 
 def wire_fits(gathered: Gathered, confidence: float = 0.95, tls: int = 0) -> pd.DataFrame:
     """GROUP and :data:`COLUMNS`, a row for each group of which a pass gives a slope. k in round trips."""
-    found = pass_lines(gathered, evened(gathered, tls).wires, confidence)
+    lines = pass_lines(gathered, evened(gathered, tls).wires, confidence)
     named = {"k": "k_wire", "k_low": "k_wire_low", "k_high": "k_wire_high"}
-    return found.rename(columns=named)[[*GROUP, *COLUMNS]]
+    return lines.rename(columns=named)[[*GROUP, *COLUMNS]]
 
 
 def pass_lines(gathered: Gathered, of: list[np.ndarray], confidence: float = 0.95) -> pd.DataFrame:
@@ -98,23 +98,23 @@ def pass_lines(gathered: Gathered, of: list[np.ndarray], confidence: float = 0.9
     service_low_ms, service_high_ms (the line at RTT 0), passes. Failed operations are slower than all others.
     """
     keys = gathered.keys[[*GROUP, "repetition", "rtt_asked_ms", "rtt_measured_ms"]]
-    medians = [censored_median(one, errors) for one, errors in zip(of, gathered.keys["n_errors"], strict=True)]
+    medians = [censored_median(values, errors) for values, errors in zip(of, gathered.keys["n_errors"], strict=True)]
     cells = keys.assign(ms=medians)
     cells = cells[cells["ms"].notna()]
     cells = cells.assign(level=cells["rtt_asked_ms"].fillna(cells["rtt_measured_ms"]))
     rows = []
     for group, of_group in cells.groupby(GROUP, dropna=False, observed=True, sort=False):
         ends = {of_group["level"].min(), of_group["level"].max()}
-        lines = [_line(one) for _, one in of_group.groupby("repetition") if ends <= set(one["level"])]
-        known = np.array([line for line in lines if line is not None])
-        if len(known):
-            means, halves = interval(known.T, confidence)
+        lines = [_line(of_pass) for _, of_pass in of_group.groupby("repetition") if ends <= set(of_pass["level"])]
+        fits = np.array([line for line in lines if line is not None])
+        if len(fits):
+            means, halves = interval(fits.T, confidence)
             ends_of = [
                 value for mean, half in zip(means, halves, strict=True) for value in (mean, mean - half, mean + half)
             ]
-            rows.append([*group, *map(float, ends_of), len(known)])
+            rows.append([*group, *map(float, ends_of), len(fits)])
     columns = ["k", "k_low", "k_high", "service_ms", "service_low_ms", "service_high_ms", "passes"]
-    # One that is empty throughout is a column of text still, or it could not be joined with others.
+    # A column that is empty throughout keeps its type (text), or it could not be joined with others.
     return pd.DataFrame(rows, columns=[*GROUP, *columns]).astype(dict(gathered.keys[GROUP].dtypes))
 
 
@@ -138,8 +138,8 @@ def half_widths(fits: pd.DataFrame, name: str = "k_wire") -> pd.Series:
     ``fits`` are those of :func:`wire_fits`, :func:`pass_lines` or of an Analysis. Operations of which no k is known are
     left out.
     """
-    whole = fits[fits["action"].isna() & fits[name].notna()]
-    return ((whole[f"{name}_high"] - whole[f"{name}_low"]) / 2).fillna(np.inf)
+    rows = fits[fits["action"].isna() & fits[name].notna()]
+    return ((rows[f"{name}_high"] - rows[f"{name}_low"]) / 2).fillna(np.inf)
 
 
 def widest(fits: pd.DataFrame, name: str = "k_wire") -> tuple[float, pd.Series] | None:
@@ -163,19 +163,19 @@ def precision_text(fits: pd.DataFrame, sweep: dict[str, Any]) -> str | None:
 
     ``fits`` are those of :func:`all_fits` or of an Analysis.
     """
-    said = [_precision_text(fits, sweep[key], *ASKED[key]) for key in ASKED if sweep.get(key) is not None]
-    return " ".join(said) or None
+    sentences = [_precision_text(fits, sweep[key], *ASKED[key]) for key in ASKED if sweep.get(key) is not None]
+    return " ".join(sentences) or None
 
 
 def _precision_text(fits: pd.DataFrame, asked: float, name: str, what: str) -> str:
-    said = f"{what} was asked to ±{asked:g}"
-    if (found := widest(fits, name)) is None:
-        return f"{said}: it is not known, as the requests of no operation were counted."
-    half, row = found
+    request = f"{what} was asked to ±{asked:g}"
+    if (widest_fit := widest(fits, name)) is None:
+        return f"{request}: it is not known, as the requests of no operation were counted."
+    half, row = widest_fit
     column = "passes_total" if name == "k" and "passes_total" in fits else "passes"
     passes, halves = int(fits[column].max()), half_widths(fits, name)
     where = f"widest ±{half:.3f}, {row['scenario']} from {row['origin_region']}" if np.isfinite(half) else "no interval"
     if half <= asked:
-        return f"{said}: reached by all {len(halves)} after {passes} passes ({where})."
+        return f"{request}: reached by all {len(halves)} after {passes} passes ({where})."
     wide = (halves > asked).sum()
-    return f"{said}: not reached by {wide} of {len(halves)} in the {passes} passes there are ({where})."
+    return f"{request}: not reached by {wide} of {len(halves)} in the {passes} passes there are ({where})."

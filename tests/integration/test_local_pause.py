@@ -90,7 +90,8 @@ def test_a_paused_host_is_found_started_and_stopped(provider):
     assert found.machines()[0].pid() is None
 
 
-def test_a_copy_is_made_while_they_stand_still_and_they_go_on_though_its_maker_is_killed(provider, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_copy_is_made_while_they_stand_still_and_they_go_on_though_its_maker_is_ended(provider, tmp_path, number):
     count(provider)
     provider.copy_disks(tmp_path / "first")
     assert (tmp_path / "first/one/upper/root/count").exists() and (tmp_path / "first/two/docker").is_dir()
@@ -106,7 +107,7 @@ def test_a_copy_is_made_while_they_stand_still_and_they_go_on_though_its_maker_i
     while not provider.machines()[0].paused():
         assert time.monotonic() < end and started(maker.pid) is not None
         time.sleep(0.01)
-    maker.send_signal(signal.SIGKILL)
+    maker.send_signal(number)
     maker.wait()
     end = time.monotonic() + 60
     while provider.machines()[0].paused() or provider.machines()[1].paused():

@@ -97,6 +97,18 @@ def test_what_must_be_set_anew_after_a_cut_is_that_of_both(cloud):
     assert cloud.runs() == [("AR", "reconfigure --tags loadbalancer,keystone")]
 
 
+def test_changes_that_were_cut_off_one_after_the_other_are_all_set_anew(cloud):
+    before = cloud.experiment.keystone
+    cloud.broken = "AR"
+    for after in (Keystone(workers=2), Keystone(keep_alive=False), before):
+        with pytest.raises(DeployError):
+            configure(cloud, after)
+    cloud.broken = None
+    configure(cloud, before)
+    assert cloud.runs() == [("AR", "reconfigure --tags keystone,loadbalancer")]
+    assert in_force(cloud) == [before]
+
+
 def test_fake_computes_are_added_and_never_taken_away(experiment, tmp_path):
     regions = [{"name": "OSR1", "compute_driver": "fake", "fake_computes": 2}]
     cloud = FakeCloud(experiment(regions=regions), tmp_path)

@@ -490,6 +490,21 @@ def test_grids_and_findings(folder):
     assert len(faults.faults_of(folder)) == 1
 
 
+def test_a_fault_that_a_point_has_twice_is_told_twice(folder):
+    folder.write_json(faults.FILE, [fault_entry(0, 200), fault_entry(220, 420, at_s=340.0)])
+    first, second = faults.grids(folder)
+    assert first.title == second.title
+    counts = [{(row[0], row[1]): row[3] for row in grid.rows}["token_validate", "OSR1"] for grid in (first, second)]
+    assert counts == ["0% of 6 (hung 6)"] * 2
+    assert faults.table(folder)["started"].sum() == sum(len(rows) for rows in map(during_alone(folder), (0, 1)))
+    assert len(faults.findings(folder)) == 2
+
+
+def during_alone(folder):
+    every = faults.faults_of(folder)
+    return lambda number: faults.during(every[number], faults.samples_of(folder), every)
+
+
 def test_the_survival_adds_up_and_is_drawn(folder):
     own = faults.during(fault_entry(), faults.samples_of(folder))
     shares = faults.survival(own)

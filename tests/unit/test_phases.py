@@ -126,17 +126,20 @@ def test_a_run_without_phases_has_an_empty_table(tmp_path):
 
 
 class Tool:
-    """Stands in for the probe: a sample every 5 ms until it is told to end, or ``breaks``."""
+    """Stands in for the probe: a sample every 5 ms until told to end, or ``breaks``: with ``error``, or (None) not."""
 
     def __init__(self) -> None:
         self.closed = False
         self.breaks: int | None = None
+        self.error: Exception | None = BenchError("OSR1: the probe fell silent")
 
     def run(self, context, point, regions):
         try:
             for number in itertools.count():
                 if number == self.breaks:
-                    raise BenchError("OSR1: the probe fell silent")
+                    if self.error is None:
+                        return
+                    raise self.error
                 time.sleep(0.005)
                 yield {**sample(0), "start": time.time_ns(), "iteration": number, "warmup": number < 2}
         finally:
@@ -215,11 +218,19 @@ def test_what_fails_in_a_phase_is_kept_and_the_point_is_not_done(watch):
     assert watch.cloud.folder.read_json(phase_table.FILE)[0]["done"] is False
 
 
-def test_a_probe_that_dies_makes_the_point_fail(watch):
-    watch.tool.breaks = 5
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BenchError("OSR1: the probe fell silent"), "OSR1: the probe fell silent"),
+        (KeyError("status"), "OSR1: the probe broke off: KeyError: 'status'"),
+        (None, "OSR1: the probe ended before what it watched"),
+    ],
+)
+def test_a_probe_that_dies_makes_the_point_fail(watch, error, reason):
+    watch.tool.breaks, watch.tool.error = 5, error
     with watch.made as made, made.phase("join"):
         time.sleep(0.2)
-    assert watch.cloud.kept == {"rtt100-r1-join": ("failed", "OSR1: the probe fell silent")}
+    assert watch.cloud.kept == {"rtt100-r1-join": ("failed", reason)}
     assert watch.cloud.finished == []
 
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import openstack
 import pytest
 import yaml
 from jinja2 import Environment
@@ -173,6 +175,25 @@ def test_only_names_of_own_tasks_are_swept():
     assert names.match("c_rally_528fe67d_BATHkNL3-1")
     for other in ("s_rally_11111111_U83h0DJ9", "s_rally_528fe67d", "my_s_rally_528fe67d_U83h0DJ9", "admin"):
         assert not names.match(other)
+
+
+def test_a_server_that_stays_was_not_removed_and_is_told_once(monkeypatch):
+    servers = [SimpleNamespace(name=f"s_rally_528fe67d_U83h0DJ{n}", id=n) for n in range(3)]
+
+    def delete(server) -> None:
+        if server is servers[0]:
+            raise openstack.exceptions.HttpException("no")
+        if server is servers[1]:
+            present.remove(server)
+
+    present = list(servers)
+    compute = SimpleNamespace(servers=lambda **asked: list(present), delete_server=delete)
+    monkeypatch.setattr(rally_sweep, "GONE_S", 0.1)
+    monkeypatch.setattr(rally_sweep.time, "sleep", lambda seconds: None)
+    sweep = rally_sweep.Sweep(SimpleNamespace(compute=compute), ["528fe67d-c2d3-480d-927a-a1884984271d"], admin=False)
+    sweep.servers()
+    assert sweep.removed == {"server": 1}
+    assert [text.partition(":")[0] for text in sweep.left] == [f"server s_rally_528fe67d_U83h0DJ{n}" for n in (0, 2)]
 
 
 def test_the_agents_leave_homes_of_the_living_alone(tmp_path):

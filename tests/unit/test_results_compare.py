@@ -88,6 +88,17 @@ def test_a_run_against_itself_finds_nothing(real):
         results.against_itself(real[real["repetition"] == 1])
 
 
+@pytest.mark.parametrize(("passes", "others"), [(2, 0), (3, 2), (5, 9), (6, 9), (7, 19), (40, 19)])
+def test_halves_of_many_repetitions_are_drawn_not_listed(passes, others):
+    """Of 40 repetitions there are 10^11 halves."""
+    numbers = list(range(passes))
+    first = set(numbers[::2])
+    halves = comparison._splits(numbers, first)
+    assert len(halves) == others
+    sides = {frozenset(side) for half in [first, *halves] for side in (half, set(numbers) - half)}
+    assert len(sides) == 2 * (others + 1) and {len(side) for side in sides} == {passes // 2, (passes + 1) // 2}
+
+
 @pytest.mark.parametrize("correction", ["holm", "fdr_bh"])
 def test_corrections_are_those_of_statsmodels(correction):
     p = np.random.default_rng(1).random(30) ** 4

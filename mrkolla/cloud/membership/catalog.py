@@ -61,9 +61,9 @@ def services(identity: Any) -> dict[str, str]:
 def elsewhere(identity: Any, region: str) -> set[tuple]:
     """All endpoints of other regions, to be compared later: (id, region, service, interface, URL, enabled)."""
     return {
-        (one.id, one.region_id, one.service_id, one.interface, one.url, one.is_enabled)
-        for one in endpoints(identity)
-        if one.region_id != region
+        (endpoint.id, endpoint.region_id, endpoint.service_id, endpoint.interface, endpoint.url, endpoint.is_enabled)
+        for endpoint in endpoints(identity)
+        if endpoint.region_id != region
     }
 
 
@@ -74,13 +74,13 @@ def turn(identity: Any, region: str, *, on: bool) -> int:
     """
     keystone = {key for key, kind in _types(identity).items() if kind == IDENTITY}
     wrong = [
-        one
-        for one in endpoints(identity)
-        if one.region_id == region and one.service_id not in keystone and one.is_enabled is not on
+        endpoint
+        for endpoint in endpoints(identity)
+        if endpoint.region_id == region and endpoint.service_id not in keystone and endpoint.is_enabled is not on
     ]
-    for one in wrong:
+    for endpoint in wrong:
         change = f"turning an endpoint of {region} {'on' if on else 'off'}"
-        asked(change, partial(identity.update_endpoint, one.id, is_enabled=on))
+        asked(change, partial(identity.update_endpoint, endpoint.id, is_enabled=on))
     return len(wrong)
 
 
@@ -94,20 +94,20 @@ def remove(identity: Any, region: str, came_before: Iterable[str] | None) -> Rem
     A service that is left without any endpoint is removed when it is not among ``came_before`` (ids of the services
     that were there before the region joined); with None, none is. May be repeated, also after a crash in the middle.
     """
-    gone = [one for one in endpoints(identity) if one.region_id == region]
-    for one in gone:
-        asked(f"deleting an endpoint of {region}", partial(identity.delete_endpoint, one.id, ignore_missing=True))
-    made: list[str] = []
+    gone = [endpoint for endpoint in endpoints(identity) if endpoint.region_id == region]
+    for endpoint in gone:
+        asked(f"deleting an endpoint of {region}", partial(identity.delete_endpoint, endpoint.id, ignore_missing=True))
+    orphans: list[str] = []
     if came_before is not None:
-        used = {one.service_id for one in endpoints(identity)}
+        used = {endpoint.service_id for endpoint in endpoints(identity)}
         for key, name in services(identity).items():
             if key not in used and key not in came_before:
                 asked(f"deleting the service {name}", partial(identity.delete_service, key, ignore_missing=True))
-                made.append(name)
-    there = region in regions(identity)
-    if there:
+                orphans.append(name)
+    exists = region in regions(identity)
+    if exists:
         asked(f"deleting the region {region}", lambda: identity.delete_region(region, ignore_missing=True))
-    return Removed(len(gone), tuple(sorted(made)), there)
+    return Removed(len(gone), tuple(sorted(orphans)), exists)
 
 
 def remove_users(identity: Any, names: Iterable[str]) -> None:

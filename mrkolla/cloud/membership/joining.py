@@ -48,15 +48,15 @@ def join(
     and WanError (its link is off by more than the tolerance).
     """
     cloud.need_whole(f"region {name} cannot join")
-    known = cloud.members.get(name)
-    if known is not None and known.state == LEAVING:
+    previous = cloud.members.get(name)
+    if previous is not None and previous.state == LEAVING:
         cloud.members.need_settled()
-    region, said = asked(name, cloud.given, cloud.members, file, **options)
-    rtt_ms = _rtt(cloud, known, deploy_rtt_ms)
-    if known is not None and known.state == JOINED:
-        return _joined_already(cloud, known, region if said else None, deploy_rtt_ms)
+    region, explicit = asked(name, cloud.given, cloud.members, file, **options)
+    rtt_ms = _rtt(cloud, previous, deploy_rtt_ms)
+    if previous is not None and previous.state == JOINED:
+        return _joined_already(cloud, previous, region if explicit else None, deploy_rtt_ms)
     need_name(name, cloud.given, cloud.members)
-    begun = known if known is not None and known.state == JOINING else None
+    begun = previous if previous is not None and previous.state == JOINING else None
     if begun is None:
         cloud.members.need_settled()
     elif region != begun.region or rtt_ms != begun.deploy_rtt_ms:
@@ -105,15 +105,15 @@ def _need_hosts(cloud: DeployedCloud, member: Member) -> None:
     cloud.need_running()
     if not cloud.is_deployed():
         raise CheckError(f"the cloud '{cloud.given.name}' is not deployed to its end: 'mrkolla up' goes on with it")
-    whole = _with(cloud, member)
+    experiment = _with(cloud, member)
     kind = cloud.given.testbed.kind
     if not cloud.testbed.can("release"):
-        cloud.testbed.regions(whole)  # where hosts are listed, this says how many are missing
+        cloud.testbed.regions(experiment)  # where hosts are listed, this says how many are missing
         raise LackError(
             f"on the testbed '{kind}' no region can join or leave in this version: put {member.name} into the"
             " experiment file, and 'mrkolla up' deploys it all"
         )
-    cloud.testbed.need_room(whole, member.name)
+    cloud.testbed.need_room(experiment, member.name)
 
 
 def _with(cloud: DeployedCloud, member: Member) -> config.Experiment:
@@ -125,10 +125,10 @@ def _with(cloud: DeployedCloud, member: Member) -> config.Experiment:
 def _begin(cloud: DeployedCloud, member: Member) -> Member:
     """Note that ``member`` joins, once Keystone has nothing of that name; from here on something is changed."""
     with verify.identity(cloud) as identity:
-        for other in catalog.regions(identity):
-            if one_form(other) == one_form(member.name):
+        for name in catalog.regions(identity):
+            if one_form(name) == one_form(member.name):
                 raise InputError(
-                    f"region join: the name '{member.name}' is taken: Keystone has a region '{other}' that is none of"
+                    f"region join: the name '{member.name}' is taken: Keystone has a region '{name}' that is none of"
                     " this cloud's; take another name, or remove it there"
                 )
         member = replace(member, services=tuple(sorted(catalog.services(identity))))
@@ -206,8 +206,8 @@ class _Join:
             for attempt in range(1, _TRIES + 1):
                 wan.set(self.name, rtt_ms=asked_ms)
                 try:
-                    found = self._measure("before")
-                    warnings = verify_rtt(asked_ms, found, f"{self.name} to {cloud.admin.name}, for its join")
+                    rtt = self._measure("before")
+                    warnings = verify_rtt(asked_ms, rtt, f"{self.name} to {cloud.admin.name}, for its join")
                     break
                 except WanError as off:
                     if attempt == _TRIES:
@@ -222,9 +222,9 @@ class _Join:
         with ExitStack() as servers:
             for host in cloud.admin.balancers:  # keepalived may have moved the VIP to any of them
                 servers.enter_context(EchoServer(host, cloud.admin.vip, _ECHO_PORT))
-            found = measure(cloud.region(self.name).control, cloud.admin.vip, port=_ECHO_PORT)
-        self.rtt_ms[when] = round(found.median_ms, 3)
-        return found
+            rtt = measure(cloud.region(self.name).control, cloud.admin.vip, port=_ECHO_PORT)
+        self.rtt_ms[when] = round(rtt.median_ms, 3)
+        return rtt
 
     def _verify(self, others: set[tuple]) -> None:
         cloud = self.cloud

@@ -35,16 +35,16 @@ def leave(cloud: DeployedCloud, name: str, *, force: bool = False) -> dict[str, 
     this testbed), CheckError (the cloud is not up; Keystone or Horizon does not answer) and DeployError.
     """
     cloud.need_whole(f"region {name} cannot leave")
-    known = cloud.members.get(name)
-    if (known is not None and known.state == LEFT) or _left_before(cloud, name, known):
+    member = cloud.members.get(name)
+    if (member is not None and member.state == LEFT) or _left_before(cloud, name, member):
         cloud.progress.note(f"region {name} has left already: nothing to do")
         return {"what": "leave", "region": name, "already": True}
-    _need_may(cloud, name, known)
-    _need_no_servers(cloud, name, known, force)
+    _need_may(cloud, name, member)
+    _need_no_servers(cloud, name, member, force)
     with Journal(cloud.folder / "journal.jsonl", clean=cloud.progress.clean) as journal:
         try:
             with journal.step(f"leave {name}", [name, time.time_ns()]) as step:
-                step.result = _Leave(cloud, name, known, journal, force).all()
+                step.result = _Leave(cloud, name, member, journal, force).all()
                 return step.result
         finally:
             cloud.adopt()
@@ -66,10 +66,10 @@ def _need_may(cloud: DeployedCloud, name: str, known: Member | None) -> None:
             " ('mrkolla destroy' removes the cloud)"
         )
     pending = known is not None and known.state in (JOINING, LEAVING)
-    there = [region.name for region in cloud.members.in_force(cloud.given).regions]
-    if name not in there and not pending:
-        raise InputError(f"region leave: no region '{name}'; there are {', '.join(there)}")
-    if not [other for other in there if other != name]:
+    names = [region.name for region in cloud.members.in_force(cloud.given).regions]
+    if name not in names and not pending:
+        raise InputError(f"region leave: no region '{name}'; there are {', '.join(names)}")
+    if not [other for other in names if other != name]:
         raise InputError(
             f"region leave: {name} is the last OpenStack region: it cannot leave ('mrkolla destroy' removes the cloud)"
         )
@@ -89,18 +89,18 @@ def _need_no_servers(cloud: DeployedCloud, name: str, known: Member | None, forc
         return
     cloud.adopt(pending=True)
     try:
-        found = verify.servers(cloud, name)
+        servers = verify.servers(cloud, name)
     except CheckError as silent:
         if known is not None and known.state in (JOINING, LEAVING):
             return  # its Nova never served anybody, or is gone already
         raise CheckError(f"{silent}; --force takes the region out whatever it has") from silent
     finally:
         cloud.adopt()
-    if found:
-        listed = f"{', '.join(sorted(found)[:5])}{', ...' if len(found) > 5 else ''}"
+    if servers:
+        listed = f"{', '.join(sorted(servers)[:5])}{', ...' if len(servers) > 5 else ''}"
         mend = "" if known is not None and known.state == LEAVING else "delete them first, or "
         raise InputError(
-            f"region leave: {name} has {len(found)} servers ({listed}): {mend}--force loses them with the region"
+            f"region leave: {name} has {len(servers)} servers ({listed}): {mend}--force loses them with the region"
         )
 
 
@@ -160,25 +160,25 @@ class _Leave:
 
     def _drain(self, identity: Any) -> None:
         """No new load: the region is in no catalog any more. Servers that came meanwhile turn it all back."""
-        cloud, name, known = self.cloud, self.name, self.known
+        cloud, name, member = self.cloud, self.name, self.known
         with cloud.progress.step(name, "drain"):
             leaving = Member(
                 name,
                 LEAVING,
-                known.region if known else None,
-                known.deploy_rtt_ms if known else 0.0,
-                known.services if known else None,
+                member.region if member else None,
+                member.deploy_rtt_ms if member else 0.0,
+                member.services if member else None,
             )
             cloud.members.put(leaving)
             catalog.turn(identity, name, on=False)
             try:
-                _need_no_servers(cloud, name, known, self.force)
+                _need_no_servers(cloud, name, member, self.force)
             except (InputError, CheckError):
                 catalog.turn(identity, name, on=True)
-                if known is None:
+                if member is None:
                     cloud.members.drop(name)
                 else:
-                    cloud.members.put(known)
+                    cloud.members.put(member)
                 raise
 
     def _hosts(self) -> None:

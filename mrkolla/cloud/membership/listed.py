@@ -1,8 +1,8 @@
 """Regions that are in Keystone's catalog alone: a token's answer has all endpoints, so it grows with them.
 
 They are a factor of a sweep. Each is registered as a region of its own, with the endpoints of the cloud's first OSR
-(another region's would be as long), and nothing else of it exists. Their names are no region's: those begin with a
-letter. A file in the cloud's folder says that there may be some, so that those of a run that was killed are removed by
+(another region's would be as long), and nothing else of it exists. Their names begin with ``_``, as no real region's
+does. A file in the cloud's folder says that there may be some, so that those of a run that was killed are removed by
 the next. Synthetic regions (:mod:`mrkolla.cloud.synthetic`) are in it too, under names that no real one may have.
 """
 
@@ -35,39 +35,44 @@ def list_regions(cloud: DeployedCloud, number: int | None, synthetic: Sequence[s
     when the administrator cannot log in; InputError when Keystone has a region of such a name that is somebody else's.
     """
     mark, first = cloud.folder / FILE, len(cloud.osrs) + 1
-    wanted = [*(f"_{place:03d}" for place in range(first, (number or 0) + 1)), *synthetic]
-    if not wanted and not mark.exists():
+    names = [*(f"_{place:03d}" for place in range(first, (number or 0) + 1)), *synthetic]
+    if not names and not mark.exists():
         return False
     with verify.identity(cloud) as identity:
-        if not mark.exists() and (others := sorted(set(catalog.regions(identity)) & set(wanted))):
+        if not mark.exists() and (others := sorted(set(catalog.regions(identity)) & set(names))):
             raise InputError(
                 f"Keystone has a region '{others[0]}' that this cloud did not register: remove it there, or take fewer"
                 " regions"
             )
         files.write(mark, "")
-        changed = _register(identity, cloud.osrs[0].name, wanted)
+        changed = _register(identity, cloud.osrs[0].name, names)
         for name in catalog.regions(identity):
-            if _NAME.fullmatch(name) and name not in wanted:
+            if _NAME.fullmatch(name) and name not in names:
                 changed |= catalog.remove(identity, name, None).region
     if changed:
-        _wait(cloud, len(cloud.osrs) + len(wanted))
-    if not wanted:
+        _wait(cloud, len(cloud.osrs) + len(names))
+    if not names:
         mark.unlink()
     return changed
 
 
 def _register(identity: Any, like: str, names: list[str]) -> bool:
     """Register the regions ``names`` and the endpoints of ``like`` for each, where missing; whether any was."""
-    known, endpoints = set(catalog.regions(identity)), catalog.endpoints(identity)
-    there = {(one.region_id, one.service_id, one.interface) for one in endpoints}
+    regions, endpoints = set(catalog.regions(identity)), catalog.endpoints(identity)
+    keys = {(endpoint.region_id, endpoint.service_id, endpoint.interface) for endpoint in endpoints}
     changed = False
     for name in names:
-        if name not in known:
+        if name not in regions:
             catalog.asked(f"registering the region {name}", partial(identity.create_region, id=name))
             changed = True
-        for one in endpoints:
-            if one.region_id == like and (name, one.service_id, one.interface) not in there:
-                new = {"region_id": name, "service_id": one.service_id, "interface": one.interface, "url": one.url}
+        for endpoint in endpoints:
+            if endpoint.region_id == like and (name, endpoint.service_id, endpoint.interface) not in keys:
+                new = {
+                    "region_id": name,
+                    "service_id": endpoint.service_id,
+                    "interface": endpoint.interface,
+                    "url": endpoint.url,
+                }
                 catalog.asked(f"registering an endpoint of {name}", partial(identity.create_endpoint, **new))
                 changed = True
     return changed
@@ -78,8 +83,8 @@ def _wait(cloud: DeployedCloud, number: int) -> None:
     auth = {"auth_url": cloud.public_url, **cloud.admin_auth()}
     end = time.monotonic() + verify.PATIENCE_S
     while True:
-        found = seen.endpoints(auth, cloud.release.interfaces[-1], cloud.ca)
-        served = sum(bool(kinds.keys() - {catalog.IDENTITY}) for kinds in found.values())
+        regions = seen.endpoints(auth, cloud.release.interfaces[-1], cloud.ca)
+        served = sum(bool(kinds.keys() - {catalog.IDENTITY}) for kinds in regions.values())
         if served == number:
             return
         if time.monotonic() > end:

@@ -24,11 +24,11 @@ def need_name(name: str, given: Experiment, members: Members) -> None:
         Region.model_validate({"name": name})
     except ValidationError as wrong:
         raise InputError(f"region join: {wrong.errors(include_url=False)[0]['msg']}") from None
-    known = members.all()
-    mine = known.get(name)
-    if mine is not None and mine.state in (JOINING, LEFT):
+    records = members.all()
+    record = records.get(name)
+    if record is not None and record.state in (JOINING, LEFT):
         return
-    for other in (given.admin_region.name, *(region.name for region in given.regions), *known):
+    for other in (given.admin_region.name, *(region.name for region in given.regions), *records):
         if one_form(other) == one_form(name):
             alike = "" if other == name else f" ('{other}': too alike for host names)"
             raise InputError(f"region join: the name '{name}' is taken by a region of this cloud{alike}: take another")
@@ -43,15 +43,15 @@ def asked(
     taken from the first of these: a join of that name that was begun, the region in the experiment file, the first OSR.
     Raises InputError.
     """
-    said = {key: value for key, value in options.items() if value is not None}
-    if unknown := sorted(set(said) - set(OPTIONS)):
+    choices = {key: value for key, value in options.items() if value is not None}
+    if unknown := sorted(set(choices) - set(OPTIONS)):
         raise InputError(f"region join: unknown option {', '.join(unknown)}; there are {', '.join(OPTIONS)}")
-    given_keys = {**(load_region(file, name) if file is not None else {}), **said}
+    given_keys = {**(load_region(file, name) if file is not None else {}), **choices}
     begun = members.get(name)
-    known = begun.region if begun is not None and begun.region is not None else None
+    shape = begun.region if begun is not None and begun.region is not None else None
     listed = next((region for region in given.regions if region.name == name), None)
     first = members.in_force(given).regions[0]
-    base = (known or listed or first).model_dump(mode="json")
+    base = (shape or listed or first).model_dump(mode="json")
     if given_keys.get("compute_driver", "fake") != "fake":
         base["fake_computes"] = None
     values = {**base, **given_keys, "name": name}
@@ -59,19 +59,21 @@ def asked(
         return Region.model_validate(values, context={"files": False}), bool(set(given_keys) - {"name"})
     except ValidationError as wrong:
         lines = [
-            f"region join {name}: {'.'.join(str(part) for part in one['loc'])}: {one['msg']}"
-            for one in wrong.errors(include_url=False)
+            f"region join {name}: {'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+            for error in wrong.errors(include_url=False)
         ]
         raise InputError("\n".join(lines)) from None
 
 
 def need_fit(region: Region, members: Members, given: Experiment) -> None:
     """Raise InputError when the cloud with ``region`` would be no valid experiment (addresses, folders)."""
-    whole = members.in_force(given).model_dump(mode="json")
-    others = [one for one in whole["regions"] if one["name"] != region.name]
-    rtts = [{**entry, region.name: 0.0} if isinstance(entry, dict) else entry for entry in whole["sweep"].pop("rtt_ms")]
-    whole["sweep"]["rtt_ms"] = rtts
-    from_dict({**whole, "regions": [*others, region.model_dump(mode="json")]}, f"region join {region.name}")
+    content = members.in_force(given).model_dump(mode="json")
+    others = [shape for shape in content["regions"] if shape["name"] != region.name]
+    rtts = [
+        {**entry, region.name: 0.0} if isinstance(entry, dict) else entry for entry in content["sweep"].pop("rtt_ms")
+    ]
+    content["sweep"]["rtt_ms"] = rtts
+    from_dict({**content, "regions": [*others, region.model_dump(mode="json")]}, f"region join {region.name}")
 
 
 def words(region: Region) -> str:

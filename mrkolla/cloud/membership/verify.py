@@ -67,7 +67,7 @@ def servers(cloud: DeployedCloud, name: str) -> list[str]:
     """
     region = cloud.region(name)
     url = plan.expected_services(cloud.release.interfaces, region)["compute"][cloud.release.interfaces[-1]]
-    found: list[str] = []
+    names: list[str] = []
     marker = ""
     try:
         with connect(_view(cloud), cloud.admin_auth(), cloud.admin.name) as connection:
@@ -75,8 +75,8 @@ def servers(cloud: DeployedCloud, name: str) -> list[str]:
                 after = f"&marker={marker}" if marker else ""
                 page = connection.session.get(f"{url}/servers?all_tenants=1&limit=500{after}").json()["servers"]
                 if not page:
-                    return found
-                found += [server["name"] for server in page]
+                    return names
+                names += [server["name"] for server in page]
                 marker = page[-1]["id"]
     except (ClientException, ValueError, KeyError) as silent:
         raise CheckError(f"{name}: its Nova does not say which servers it has: {one_line(silent)}") from silent
@@ -90,12 +90,12 @@ def horizon(cloud: DeployedCloud, name: str, *, offered: bool) -> None:
         try:
             visit = Horizon(cloud.horizon_url)
             visit.log_in(auth["username"], auth["password"])
-            found, last = visit.regions()[0], ""
+            regions, last = visit.regions()[0], ""
         except HorizonError as refused:
-            found, last = [], str(refused)
-        if not last and (name in found) is offered:
+            regions, last = [], str(refused)
+        if not last and (name in regions) is offered:
             return
         if time.monotonic() > end:
             state = "does not offer" if offered else "still offers"
-            raise CheckError(last or f"Horizon {state} region {name}; it offers {', '.join(found) or 'none'}")
+            raise CheckError(last or f"Horizon {state} region {name}; it offers {', '.join(regions) or 'none'}")
         time.sleep(_PAUSE_S)

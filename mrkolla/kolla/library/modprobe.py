@@ -19,18 +19,20 @@ def main():
         },
         supports_check_mode=True,
     )
-    wanted = module.params
+    parameters = module.params
     if not os.path.exists("/proc/modules"):
-        module.exit_json(changed=False, name=wanted["name"], state=wanted["state"], msg="kernel without modules")
-    command = ["modprobe"] + (["-r"] if wanted["state"] == "absent" else []) + [wanted["name"]]
+        module.exit_json(
+            changed=False, name=parameters["name"], state=parameters["state"], msg="kernel without modules"
+        )
+    command = ["modprobe"] + (["-r"] if parameters["state"] == "absent" else []) + [parameters["name"]]
     with open("/proc/modules") as modules:
-        loaded = wanted["name"].replace("-", "_") in [line.split()[0] for line in modules]
-    if loaded == (wanted["state"] == "present") or module.check_mode:
-        module.exit_json(changed=False, name=wanted["name"], state=wanted["state"])
-    status, _, err = module.run_command(command + wanted["params"].split())
+        loaded = parameters["name"].replace("-", "_") in [line.split()[0] for line in modules]
+    if loaded == (parameters["state"] == "present") or module.check_mode:
+        module.exit_json(changed=False, name=parameters["name"], state=parameters["state"])
+    status, _, err = module.run_command(command + parameters["params"].split())
     if status != 0:
-        module.fail_json(msg=err.strip() or "modprobe failed", rc=status, name=wanted["name"])
-    module.exit_json(changed=True, name=wanted["name"], state=wanted["state"])
+        module.fail_json(msg=err.strip() or "modprobe failed", rc=status, name=parameters["name"])
+    module.exit_json(changed=True, name=parameters["name"], state=parameters["state"])
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ _VOLATILE = re.compile(r"random|shuffle|password_hash")
 
 
 def _compile_once(self, source, name=None, filename=None, raw=False, defer_init=False):
-    other = not isinstance(source, str) or raw or name or filename or defer_init
-    if other or _VOLATILE.search(source):
+    special = not isinstance(source, str) or raw or name or filename or defer_init
+    if special or _VOLATILE.search(source):
         return _compile(self, source, name, filename, raw, defer_init)
     # The finalizer is compiled in for constants: another one makes another template.
     finalize = f"{self.finalize.__module__}.{self.finalize.__qualname__}" if self.finalize else None
@@ -179,7 +179,7 @@ class HostNeeded(BaseException):
 
 @functools.cache
 def _hostless(kind):
-    """The ``kind`` of task as one that stops where its arguments are worked out: what is left is for its host."""
+    """A class like ``kind``, of tasks that stop before their arguments are worked out: the rest is for their host."""
 
     def post_validate(self, templar):
         raise HostNeeded
@@ -213,8 +213,8 @@ class StrategyModule(ansible_mitogen.strategy.StrategyMixin, Linear):
             return self._queue_for_worker(host, task, task_vars, play_context)
         # What the base class and the worker do around a task, for one that ends before it needs its host.
         result, callbacks = answer
-        known = {"host": host, "task": task, "task_vars": task_vars, "play_context": play_context}
-        self._queued_task_cache[(host.name, task._uuid)] = known
+        entry = {"host": host, "task": task, "task_vars": task_vars, "play_context": play_context}
+        self._queued_task_cache[(host.name, task._uuid)] = entry
         self._tqm.send_callback("v2_runner_on_start", host, task)
         for name, item in callbacks:
             self.normalize_task_result(item)
@@ -246,8 +246,8 @@ class StrategyModule(ansible_mitogen.strategy.StrategyMixin, Linear):
         stopped = task.copy(exclude_parent=True, exclude_tasks=True)
         stopped._parent = task._parent
         stopped.__class__ = _hostless(type(task))
-        told = Told()
-        shared = (self._loader, plugin_loader, told, self._variable_manager)
+        recorder = Told()
+        shared = (self._loader, plugin_loader, recorder, self._variable_manager)
         try:
             result = TaskExecutor(host, stopped, dict(task_vars), play_context.copy(), None, *shared).run()
         except HostNeeded:
@@ -256,4 +256,4 @@ class StrategyModule(ansible_mitogen.strategy.StrategyMixin, Linear):
             return None
         if result.get("failed"):
             return None
-        return TaskResult(host.name, task._uuid, result, task_fields=stopped.dump_attrs()), told.callbacks
+        return TaskResult(host.name, task._uuid, result, task_fields=stopped.dump_attrs()), recorder.callbacks

@@ -66,10 +66,10 @@ def asking(what: str) -> Iterator[None]:
     except Grid5000Error as broken:
         raise LackError(f"{what}: Grid'5000's API answers {_one_line(broken)}; try again later") from broken
     except requests.exceptions.RetryError as broken:
-        # The client asks again by itself, and then tells but this.
+        # The client has asked several times by itself. Of the answers it tells the status alone.
         status = re.search(r"too many (\d+) error", str(broken))
-        said = f"answers {status[1]}" if status else "fails"
-        raise LackError(f"{what}: Grid'5000's API {said} again and again; try again later") from broken
+        outcome = f"answers {status[1]}" if status else "fails"
+        raise LackError(f"{what}: Grid'5000's API {outcome} again and again; try again later") from broken
     except requests.RequestException as silent:
         raise LackError(f"{what}: Grid'5000's API does not answer ({type(silent).__name__}); see {_file()}") from silent
     except (EnosError, EnosDeployError) as broken:
@@ -80,8 +80,10 @@ def _one_line(error: BaseException) -> str:
     text = str(getattr(error, "msg", "") or error)
     lines = [line.strip() for line in text.replace("\\n", "\n").splitlines() if line.strip()]
     # OAR explains itself in several lines, of which the last one with a reason counts.
-    told = [line for line in lines if any(word in line.lower() for word in ("error", "not enough", "ko", "admission"))]
-    return (told[-1] if told else lines[-1] if lines else "")[:300]
+    reasons = [
+        line for line in lines if any(word in line.lower() for word in ("error", "not enough", "ko", "admission"))
+    ]
+    return (reasons[-1] if reasons else lines[-1] if lines else "")[:300]
 
 
 def _file() -> Path:
@@ -94,8 +96,8 @@ def client() -> Any:
     if path.exists():
         try:
             values = yamltext.read(path.read_text())
-        except (OSError, yaml.YAMLError) as broken:
-            raise InputError(f"{path}: cannot be read ({str(broken).splitlines()[0]}): correct it") from broken
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}): correct it") from error
         if not isinstance(values, dict):
             raise InputError(f"{path}: must be a map with username and password: correct it, or remove it")
     os.environ.setdefault("USER", getpass.getuser())
@@ -106,13 +108,13 @@ def client() -> Any:
 def survey(experiment: Experiment) -> dict[str, Where]:
     """Region -> where it is, asked of the API: before anything is reserved.
 
-    Raises InputError for a site or cluster that does not exist, a region without a place, or
-    more hosts than there are.
+    Raises InputError for a site or cluster that does not exist, or a region without a place; LackError for more hosts
+    than there are.
     """
     check_regions(experiment)
-    known = clusters()
+    site_clusters = clusters()
     need = Counter(host.region for host in placement.wanted(experiment))
-    found: dict[str, Where] = {}
+    places: dict[str, Where] = {}
     taken: Counter[str] = Counter()
     alive: dict[str, int] = {}
 
@@ -122,12 +124,12 @@ def survey(experiment: Experiment) -> dict[str, Where]:
         return alive[cluster]
 
     for region in placement.region_names(experiment):
-        where = locate(experiment.testbed_as(G5kTestbed), region, known)
+        where = locate(experiment.testbed_as(G5kTestbed), region, site_clusters)
         cluster = where.cluster
         if cluster is None:
-            fits = [c for c in known[where.site] if there(where.site, c) - taken[c] >= need[region]]
+            fits = [c for c in site_clusters[where.site] if there(where.site, c) - taken[c] >= need[region]]
             if not fits:
-                most = max((there(where.site, c) - taken[c] for c in known[where.site]), default=0)
+                most = max((there(where.site, c) - taken[c] for c in site_clusters[where.site]), default=0)
                 raise LackError(
                     f"region {region} needs {need[region]} hosts of one cluster; at site {where.site} no cluster has"
                     f" more than {most} left: name another site, or fewer hosts"
@@ -140,8 +142,8 @@ def survey(experiment: Experiment) -> dict[str, Where]:
                 f" experiment wants {taken[cluster]} of it or more: use another cluster for some region"
                 " (testbed.regions)"
             )
-        found[region] = Where(where.site, cluster)
-    return found
+        places[region] = Where(where.site, cluster)
+    return places
 
 
 def clusters() -> dict[str, list[str]]:
@@ -169,10 +171,10 @@ def locate(testbed: G5kTestbed, region: str, clusters: dict[str, list[str]]) -> 
         raise InputError(f"{key}.site: there is no site '{place.site}'; {suggest(place.site, clusters)}")
     if place.site is not None and place.cluster is None:
         return Where(place.site, None)
-    sites = [site for site, there in clusters.items() if place.cluster in there]
+    sites = [site for site, names in clusters.items() if place.cluster in names]
     if not sites:
-        known = clusters[place.site] if place.site else sorted(c for there in clusters.values() for c in there)
-        raise InputError(f"{key}.cluster: there is no cluster '{place.cluster}'; {suggest(place.cluster, known)}")
+        choices = clusters[place.site] if place.site else sorted(c for names in clusters.values() for c in names)
+        raise InputError(f"{key}.cluster: there is no cluster '{place.cluster}'; {suggest(place.cluster, choices)}")
     if place.site not in (None, sites[0]):
         raise InputError(f"{key}: cluster {place.cluster} is at site {sites[0]}, not {place.site}")
     return Where(sites[0], place.cluster)
@@ -268,15 +270,15 @@ def undone(provider: G5kBase, fresh: bool = True) -> Iterator[None]:
     """Delete the provider's jobs, unless they were there before (not ``fresh``), when what happens inside fails."""
     try:
         yield
-    except BaseException as failed:
+    except BaseException as error:
         if not fresh:
             raise
         try:
-            left = delete(provider)
-        except LackError as stuck:
-            raise LackError(f"{failed}; and its jobs could not be deleted ({stuck}): 'oardel' them") from failed
-        if left and isinstance(failed, (LackError, InputError)):
-            raise type(failed)(f"{failed}; deleted: job {', '.join(left)}") from failed
+            jobs = delete(provider)
+        except LackError as deletion_error:
+            raise LackError(f"{error}; and its jobs could not be deleted ({deletion_error}): 'oardel' them") from error
+        if jobs and isinstance(error, (LackError, InputError)):
+            raise type(error)(f"{error}; deleted: job {', '.join(jobs)}") from error
         raise
 
 
@@ -312,7 +314,7 @@ def _end(job: Any, walltime: str) -> float:
 
 
 def _wait(jobs: list[Any], sites: int, wait_s: float, began: float, say: Say) -> None:
-    """Until all jobs run. enoslib would wait for ever, also for a job that was killed."""
+    """Wait until all jobs run. enoslib would wait for ever, also for a job that was killed."""
     if len(jobs) < sites:
         raise LackError(f"{sites - len(jobs)} of {sites} jobs ended at once: are there nodes that may be used?")
     pause = 2.0

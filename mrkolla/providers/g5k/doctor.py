@@ -17,23 +17,23 @@ _HERE = "this machine"
 
 def doctor(testbed: G5kTestbed) -> list[Seen]:
     """What this machine, the API and the places of the section ``testbed`` have and lack."""
-    found = [_program(name, "openssh-client") for name in ("ssh", "ssh-keygen", "ssh-keyscan")]
+    findings = [_program(name, "openssh-client") for name in ("ssh", "ssh-keygen", "ssh-keyscan")]
     try:
         job = batch.current()
-    except MrkollaError as wrong:
-        return [*found, Seen(_HERE, "job", False, str(wrong), "log in anew, or submit a job")]
+    except MrkollaError as error:
+        return [*findings, Seen(_HERE, "job", False, str(error), "log in anew, or submit a job")]
     if job is not None:
-        left = as_time(max(0.0, job.ends - time.time()))
-        seen = f"job {job.id}: {len(job.nodes)} nodes, {left} left; nothing is reserved from inside it"
-        return [*found, Seen(_HERE, "job", True, seen, "")]
+        rest = as_time(max(0.0, job.ends - time.time()))
+        text = f"job {job.id}: {len(job.nodes)} nodes, {rest} left; nothing is reserved from inside it"
+        return [*findings, Seen(_HERE, "job", True, text, "")]
     batch_jobs = shutil.which("oarsub") is not None
-    seen = "oarsub is here: 'mrkolla g5k submit' works" if batch_jobs else "no oarsub: batch jobs from a front end only"
-    return [*found, Seen(_HERE, "OAR", True if batch_jobs else None, seen, ""), *_places(testbed)]
+    text = "oarsub is here: 'mrkolla g5k submit' works" if batch_jobs else "no oarsub: batch jobs from a front end only"
+    return [*findings, Seen(_HERE, "OAR", True if batch_jobs else None, text, ""), *_places(testbed)]
 
 
 def _program(name: str, package: str) -> Seen:
-    there = shutil.which(name)
-    return Seen(_HERE, name, there is not None, there or "not installed", f"apt-get install {package}")
+    path = shutil.which(name)
+    return Seen(_HERE, name, path is not None, path or "not installed", f"apt-get install {package}")
 
 
 def _places(testbed: G5kTestbed) -> Iterator[Seen]:
@@ -43,16 +43,16 @@ def _places(testbed: G5kTestbed) -> Iterator[Seen]:
     try:
         clusters = api.clusters()
         yield Seen("Grid'5000", "API", True, f"{len(clusters)} sites", "")
-    except MrkollaError as wrong:
-        yield Seen("Grid'5000", "API", False, str(wrong), "credentials: ~/.python-grid5000.yaml")
+    except MrkollaError as error:
+        yield Seen("Grid'5000", "API", False, str(error), "credentials: ~/.python-grid5000.yaml")
         return
     for region in ("the other regions", *testbed.regions):
         try:
             where = api.locate(testbed, region, clusters)
             free = api.living(where.site, where.cluster) if where.cluster else None
-            seen = f"{where.cluster} at {where.site}: {free} living nodes" if where.cluster else f"site {where.site}"
-            yield Seen(region, "place", True, seen, "")
-        except MrkollaError as wrong:
+            text = f"{where.cluster} at {where.site}: {free} living nodes" if where.cluster else f"site {where.site}"
+            yield Seen(region, "place", True, text, "")
+        except MrkollaError as error:
             # Regions that all have a place of their own need no other.
             ok = None if region not in testbed.regions and testbed.regions else False
-            yield Seen(region, "place", ok, str(wrong), mend)
+            yield Seen(region, "place", ok, str(error), mend)

@@ -36,8 +36,8 @@ def equip(
     hosts = [placed.host for region in regions for placed in region.hosts]
     wires: dict[str, tuple[int, tuple[str, ...]]] = {}
     for number, region in enumerate(regions):
-        own = [placed.host for placed in region.hosts] if region.kind == OSR else []
-        wires |= {h.name: (FIRST + number, tuple(o.address for o in own if o is not h)) for h in own}
+        members = [placed.host for placed in region.hosts] if region.kind == OSR else []
+        wires |= {h.name: (FIRST + number, tuple(o.address for o in members if o is not h)) for h in members}
     needs = prepare.Needs(
         cloud,
         {host.name: host.address for host in hosts},
@@ -46,12 +46,12 @@ def equip(
         vips={region.balancers[0].name: region.vip for region in regions},
         registries=tuple(sorted({*registries})),
     )
-    found = prepare.facts(hosts, needs)
-    contained = any(facts["container"] != "none" for facts in found.values())
+    all_facts = prepare.facts(hosts, needs)
+    contained = any(facts["container"] != "none" for facts in all_facts.values())
     prepare.prepare(hosts, replace(needs, contained=contained), record, say)
     return {
         "contained": contained,
-        "openvswitch": all(facts["kernel"]["openvswitch"] for facts in found.values()),
+        "openvswitch": all(facts["kernel"]["openvswitch"] for facts in all_facts.values()),
     }
 
 

@@ -42,13 +42,12 @@ def check_regions(experiment: Experiment) -> None:
 def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, str]:
     """Host name -> node. The same nodes in any order give the same hosts.
 
-    Regions that ask for a cluster choose first, then those that ask for a site, then the others. Raises
-    LackError, saying what is missing where, when the nodes do not suffice; ``whose`` names
-    the job in that message.
+    Regions that ask for a cluster choose first, then those that ask for a site, then the others. When the nodes do not
+    suffice, it raises a LackError that says what is missing where; ``whose`` names the job in that message.
     """
     check_regions(experiment)
     free = [NodeName.of(name) for name in sorted(set(nodes), key=node_order)]
-    found: dict[str, str] = {}
+    assignment: dict[str, str] = {}
     hosts = placement.wanted(experiment)
     for host in sorted(hosts, key=lambda host: _freedom(experiment, host)):
         place = experiment.testbed_as(G5kTestbed).place(host.region)
@@ -59,9 +58,9 @@ def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, st
         ]
         if not fits:
             raise LackError(_missing(experiment, hosts, nodes, host, whose))
-        found[host.name] = fits[0].whole
+        assignment[host.name] = fits[0].whole
         free.remove(fits[0])
-    return {host.name: found[host.name] for host in hosts}
+    return {host.name: assignment[host.name] for host in hosts}
 
 
 def _freedom(experiment: Experiment, host: HostWanted) -> int:
@@ -71,14 +70,14 @@ def _freedom(experiment: Experiment, host: HostWanted) -> int:
 
 def _missing(experiment: Experiment, hosts: list[HostWanted], nodes: list[str], host: HostWanted, whose: str) -> str:
     place = experiment.testbed_as(G5kTestbed).place(host.region)
-    there = Counter(NodeName.of(name).cluster for name in set(nodes))
-    seen = ", ".join(f"{count} of cluster {name}" for name, count in sorted(there.items())) or "none"
+    counts = Counter(NodeName.of(name).cluster for name in set(nodes))
+    text = ", ".join(f"{count} of cluster {name}" for name, count in sorted(counts.items())) or "none"
     where = f" of cluster {place.cluster}" if place.cluster else f" at site {place.site}" if place.site else ""
-    need = sum(one.region == host.region for one in hosts)
+    need = sum(wanted.region == host.region for wanted in hosts)
     elsewhere = place.site and place.site not in {NodeName.of(name).site for name in nodes}
     hint = "; outside of a job mrkolla reserves at every site itself" if elsewhere else ""
     return (
-        f"{whose} has {len(set(nodes))} nodes ({seen}); the experiment needs {len(hosts)}, of them {need}{where} for"
+        f"{whose} has {len(set(nodes))} nodes ({text}); the experiment needs {len(hosts)}, of them {need}{where} for"
         f" region {host.region}{hint}"
     )
 
@@ -89,18 +88,18 @@ def vips(experiment: Experiment, subnets: dict[str | None, list[str]], sites: di
     That named in the file wins, then the file's network of free addresses, then a subnet that the job reserved at the
     region's site (``subnets``: site -> networks; ``sites``: region -> site; None where sites are not known).
     """
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     testbed = experiment.testbed_as(G5kTestbed)
     names = placement.region_names(experiment)
     for index, name in enumerate(names):
         networks = [testbed.vips] if testbed.vips else subnets.get(sites.get(name)) or []
-        if own := testbed.place(name).vip:
-            found[name] = own
+        if vip := testbed.place(name).vip:
+            addresses[name] = vip
         elif networks:
-            found[name] = str(_address(IPv4Network(networks[0]), index))
-    if doubled := [address for address, count in Counter(found.values()).items() if count > 1]:
-        raise InputError(f"testbed.regions: two regions have the address {doubled[0]}")
-    return found
+            addresses[name] = str(_address(IPv4Network(networks[0]), index))
+    if duplicates := [address for address, count in Counter(addresses.values()).items() if count > 1]:
+        raise InputError(f"testbed.regions: two regions have the address {duplicates[0]}")
+    return addresses
 
 
 def _address(network: IPv4Network, index: int) -> IPv4Address:

@@ -31,16 +31,16 @@ END
 
 def addresses(nodes: list[str]) -> dict[str, str]:
     """Node -> IPv4 address. Raises LackError for a name that nobody knows here."""
-    found = {}
+    ipv4_addresses = {}
     for node in nodes:
         try:
-            found[node] = str(socket.getaddrinfo(node, 22, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
-        except OSError as unknown:
+            ipv4_addresses[node] = str(socket.getaddrinfo(node, 22, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        except OSError as error:
             raise LackError(
-                f"the node {node} is not known here ({unknown.strerror or unknown}): run mrkolla on a front end of"
+                f"the node {node} is not known here ({error.strerror or error}): run mrkolla on a front end of"
                 " Grid'5000 or in a job, not from outside"
-            ) from unknown
-    return found
+            ) from error
+    return ipv4_addresses
 
 
 def make_key(path: Path) -> str:
@@ -91,9 +91,9 @@ def open_root(hosts: list[Host], key: Path, user: str) -> None:
         if remote.run(host, ["true"], check=False).returncode == 0:
             return
         remote.forget(host)
-        own = Host(host.name, host.address, user=user, known_hosts=host.known_hosts)
+        account = Host(host.name, host.address, user=user, known_hosts=host.known_hosts)
         public = make_key(key)
-        done = remote.run(own, ["sh", "-ec", _OPEN], input=public, timeout=90, check=False)
+        done = remote.run(account, ["sh", "-ec", _OPEN], input=public, timeout=90, check=False)
         if done.returncode == 255:
             raise LackError(f"{host.name} ({host.address}): user {user} cannot log in by SSH: {last_words(done)}")
         if done.returncode != 0:
@@ -108,8 +108,8 @@ def open_root(hosts: list[Host], key: Path, user: str) -> None:
 def look(host: Host, node: str) -> Node:
     """What ``host`` calls itself, its interface and its subnet. Raises LackError when no interface has its address."""
     name = remote.run(host, ["uname", "-n"]).stdout.strip().partition(".")[0]
-    shown = json.loads(remote.run(host, ["ip", "-j", "-4", "addr", "show"]).stdout)
-    for link in shown:
+    links = json.loads(remote.run(host, ["ip", "-j", "-4", "addr", "show"]).stdout)
+    for link in links:
         for address in link["addr_info"]:
             if address["local"] == host.address:
                 subnet = IPv4Interface(f"{host.address}/{address['prefixlen']}").network

@@ -66,18 +66,16 @@ def load(name: str) -> Reserved | None:
     """What is recorded for the cloud ``name``, None when nothing is."""
     path = cache.cloud(name) / "g5k.json"
     try:
-        found = json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as broken:
-        raise InputError(
-            f"{path} is not readable ({broken}): end its jobs by hand (oardel), then remove it"
-        ) from broken
-    if found.pop("version", None) != _VERSION:
+    except ValueError as error:
+        raise InputError(f"{path} is not readable ({error}): end its jobs by hand (oardel), then remove it") from error
+    if values.pop("version", None) != _VERSION:
         raise InputError(f"{path} was written by another version: destroy the cloud with that version")
-    found["jobs"] = [(site, number) for site, number in found["jobs"]]
-    found["hosts"] = {host: Node(**node) for host, node in found["hosts"].items()}
-    return Reserved(**found)
+    values["jobs"] = [(site, number) for site, number in values["jobs"]]
+    values["hosts"] = {host: Node(**node) for host, node in values["hosts"].items()}
+    return Reserved(**values)
 
 
 def save(name: str, reserved: Reserved) -> None:

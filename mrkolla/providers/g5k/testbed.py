@@ -60,17 +60,17 @@ def regions(experiment: Experiment) -> list[Region]:
         reserved = None
     placed = []
     for index, name in enumerate(placement.region_names(experiment)):
-        own = [host for host in hosts if host.region == name]
+        wanted = [host for host in hosts if host.region == name]
         if reserved is None:
-            called = {host.name: (host.name, f"{host.name}.not-reserved-yet.invalid") for host in own}
+            identities = {host.name: (host.name, f"{host.name}.not-reserved-yet.invalid") for host in wanted}
             vip, subnet = str(_UNKNOWN[job_nodes.FIRST_VIP + index % 240]), str(_UNKNOWN)
         else:
             # By its own name, since services register themselves by that.
-            nodes = {host.name: reserved.hosts[host.name] for host in own}
-            called = {host: (node.name, node.address) for host, node in nodes.items()}
-            vip, subnet = reserved.vips[name], reserved.hosts[own[0].name].subnet
-        found = tuple(PlacedHost(_host(experiment.name, *called[h.name]), h.roles) for h in own)
-        placed.append(Region(name, AR if name == experiment.admin_region.name else OSR, vip, subnet, found))
+            nodes = {host.name: reserved.hosts[host.name] for host in wanted}
+            identities = {host: (node.name, node.address) for host, node in nodes.items()}
+            vip, subnet = reserved.vips[name], reserved.hosts[wanted[0].name].subnet
+        placed_hosts = tuple(PlacedHost(_host(experiment.name, *identities[h.name]), h.roles) for h in wanted)
+        placed.append(Region(name, AR if name == experiment.admin_region.name else OSR, vip, subnet, placed_hosts))
     return placed
 
 
@@ -84,20 +84,20 @@ def foresee(experiment: Experiment, results: Path) -> None:
     ``results`` holds earlier runs, from which the time is estimated. Raises InputError and LackError.
     """
     job_nodes.check_regions(experiment)
-    found = estimate(experiment, results)
+    forecast = estimate(experiment, results)
     job = batch.current()
     if job is not None:
         job_nodes.assign(experiment, list(job.nodes), f"job {job.id}")
     ends = job.ends if job else _running_until(experiment)
     if ends is None:
-        refuse_short(found, walltime_s(experiment.testbed_as(G5kTestbed).walltime))
+        refuse_short(forecast, walltime_s(experiment.testbed_as(G5kTestbed).walltime))
         return
-    left = ends - time.time()
-    least = found.least_s if found.points and (job or found.deploy_s is None) else 0.0
-    if left < least:
+    rest = ends - time.time()
+    least = forecast.least_s if forecast.points and (job or forecast.deploy_s is None) else 0.0
+    if rest < least:
         raise LackError(
-            f"the hosts are there for {as_time(max(0, left))} more; from {len(found.runs)} earlier runs, deploying and"
-            f" one point take {as_time(least)}: submit a longer job"
+            f"the hosts are there for {as_time(max(0, rest))} more; from {len(forecast.runs)} earlier runs, deploying"
+            f" and one point take {as_time(least)}: submit a longer job"
         )
 
 
@@ -139,17 +139,17 @@ def _use_api(experiment: Experiment, say: Say) -> None:
     where = api.survey(experiment)
     reach.make_key(state.key(experiment.name))
     conf = api.configuration(experiment, where, state.key(experiment.name).with_suffix(".pub"))
-    made = api.reserve(conf, experiment.testbed_as(G5kTestbed).wait_s, say)
-    reserved = Reserved(jobs=list(made.jobs), ends=made.ends)
-    with api.undone(api.Provider(conf), made.fresh):
-        left = made.ends - time.time()
-        if left < 60:
-            raise LackError(f"the jobs end in {max(0, left):.0f} s: run this again for new ones")
-        nodes = job_nodes.assign(experiment, list(made.nodes), f"job {reserved.names()}")
+    reservation = api.reserve(conf, experiment.testbed_as(G5kTestbed).wait_s, say)
+    reserved = Reserved(jobs=list(reservation.jobs), ends=reservation.ends)
+    with api.undone(api.Provider(conf), reservation.fresh):
+        rest = reservation.ends - time.time()
+        if rest < 60:
+            raise LackError(f"the jobs end in {max(0, rest):.0f} s: run this again for new ones")
+        nodes = job_nodes.assign(experiment, list(reservation.nodes), f"job {reserved.names()}")
         try:
-            _settle(experiment, reserved, nodes, made.subnets, api.user(), say, made.nodes)
+            _settle(experiment, reserved, nodes, reservation.subnets, api.user(), say, reservation.nodes)
         except BaseException:
-            if made.fresh:
+            if reservation.fresh:
                 state.forget(experiment.name)
             raise
 
@@ -179,17 +179,17 @@ def _settle(
     before = state.load(cloud)
     fresh = before is None or before.jobs != reserved.jobs
     addresses = reach.addresses([(names or {}).get(node, node) for node in nodes.values()])
-    found = {name: addresses[(names or {}).get(node, node)] for name, node in nodes.items()}
-    reach.pin(found, known_hosts(cloud), say)
-    hosts = {name: _host(cloud, name, address) for name, address in found.items()}
+    host_addresses = {name: addresses[(names or {}).get(node, node)] for name, node in nodes.items()}
+    reach.pin(host_addresses, known_hosts(cloud), say)
+    hosts = {name: _host(cloud, name, address) for name, address in host_addresses.items()}
     say("root's accounts")
     reach.open_root(list(hosts.values()), state.key(cloud), user)
     reserved.hosts = {name: reach.look(host, nodes[name]) for name, host in hosts.items()}
     reserved.vips, reserved.routed = _vips(experiment, reserved, subnets)
-    placed = {h.name: h for h in placement.wanted(experiment)}
+    wanted = {h.name: h for h in placement.wanted(experiment)}
     owners = {}
     for name in placement.region_names(experiment):
-        first = next(h for h in placed.values() if h.region == name and "control" in h.roles).name
+        first = next(h for h in wanted.values() if h.region == name and "control" in h.roles).name
         owners[reserved.vips[name]] = (hosts[first], reserved.hosts[first].interface)
     record = cache.cloud(cloud) / "prepared.json"
     if fresh:
@@ -198,11 +198,11 @@ def _settle(
         prepare_hosts.sweep(list(hosts.values()), say)
     state.save(cloud, reserved)
     interfaces = {node.name: node.interface for node in reserved.hosts.values()}
-    placed_in = regions(experiment)
-    from_where = registry.of_regions(experiment, placed_in).values()
-    reserved.kind = equip.equip(cloud, placed_in, interfaces, from_where, record, say)
+    placed_regions = regions(experiment)
+    registries = registry.of_regions(experiment, placed_regions).values()
+    reserved.kind = equip.equip(cloud, placed_regions, interfaces, registries, record, say)
     state.save(cloud, reserved)
-    need_driver(_plain(placed_in), experiment.wan.driver)
+    need_driver(_plain(placed_regions), experiment.wan.driver)
     say("addresses of the regions")
     reach.put_vips(owners, list(hosts.values()), routed=reserved.routed)
     say("real round trips")
@@ -213,11 +213,11 @@ def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[di
     firsts = {host.region: reserved.hosts[host.name] for host in reversed(placement.wanted(experiment))}
     single = set(subnets) == {None}
     sites = {region: None if single else job_nodes.NodeName.of(node.node).site for region, node in firsts.items()}
-    found = job_nodes.vips(experiment, subnets, sites)
-    missing = [name for name in firsts if name not in found]
+    vips = job_nodes.vips(experiment, subnets, sites)
+    missing = [name for name in firsts if name not in vips]
     if not missing:
-        return found, False
-    if found or not reserved.inside or len({node.subnet for node in reserved.hosts.values()}) > 1:
+        return vips, False
+    if vips or not reserved.inside or len({node.subnet for node in reserved.hosts.values()}) > 1:
         raise LackError(
             f"no address for the APIs of {', '.join(sorted(missing))}: reserve a subnet with the hosts"
             " ('-l slash_22=1+nodes=N'), or name free addresses (testbed.vips, testbed.regions.NAME.vip)"
@@ -251,8 +251,8 @@ def _plain(placed: list[Region]) -> tuple[PlainRegion, ...]:
 
 def running(experiment: Experiment) -> dict[str, bool]:
     """Each host of the plan, and whether its job runs; empty when none is reserved, or the job is over."""
-    found = seen(experiment.name) or {}
-    return found if all(found.values()) else {}
+    hosts = seen(experiment.name) or {}
+    return hosts if all(hosts.values()) else {}
 
 
 def seen(name: str) -> dict[str, bool] | None:
@@ -272,7 +272,7 @@ def seen(name: str) -> dict[str, bool] | None:
     else:
         from mrkolla.providers.g5k import api
 
-        runs = all(said == "running" for said in api.states(reserved.of_sites).values())
+        runs = all(status == "running" for status in api.states(reserved.of_sites).values())
     return dict.fromkeys(reserved.hosts, runs)
 
 
@@ -296,8 +296,8 @@ def destroy(name: str) -> None:
         return
     hosts = [_host(name, node.name, node.address) for node in reserved.hosts.values()]
     job = batch.current()
-    here = reserved.inside and job is not None and reserved.jobs == [(None, job.id)]
-    problems = prepare_hosts.undo(hosts, cache.cloud(name) / "prepared.json") if here else []
+    own_job = reserved.inside and job is not None and reserved.jobs == [(None, job.id)]
+    problems = prepare_hosts.undo(hosts, cache.cloud(name) / "prepared.json") if own_job else []
     if problems:
         raise LackError(f"{len(problems)} things are left on hosts, run it again: {'; '.join(problems[:3])}")
     for host in hosts:
@@ -306,7 +306,7 @@ def destroy(name: str) -> None:
         from mrkolla.providers.g5k import api
 
         api.delete_jobs(reserved.of_sites)
-    elif not here:
+    elif not own_job:
         for _, number in reserved.jobs:
             oardel(number)
     state.forget(name)

@@ -61,7 +61,7 @@ class LocalConf(BaseConfiguration):
     ``registries`` are HOST:PORT reached without TLS."""
 
     _SCHEMA = SCHEMA
-    # Without it the base class looks at the schema itself each time too, a quarter of a second.
+    # Without it the base class also checks the schema itself each time, which takes a quarter of a second.
     _VALIDATOR_FUNC = validator_for(SCHEMA)
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ class LocalConf(BaseConfiguration):
         self.validate(self.to_dict())
         try:
             whole = IPv4Network(self.network)
-        except ValueError as wrong:
-            raise InputError(f"network: {self.network}: {wrong}") from wrong
+        except ValueError as error:
+            raise InputError(f"network: {self.network}: {error}") from error
         if not whole.subnet_of(_ALLOWED) or whole.prefixlen > 22:
             raise InputError(f"network: {whole} must be a part of {_ALLOWED}, a /22 or larger")
         subnets = whole.subnets(new_prefix=24)
@@ -131,24 +131,24 @@ class LocalConf(BaseConfiguration):
         for network in self.networks:
             try:
                 subnet = network.subnet
-            except ValueError as wrong:
-                raise InputError(f"network '{network.id}': {network.cidr}: {wrong}") from wrong
+            except ValueError as error:
+                raise InputError(f"network '{network.id}': {network.cidr}: {error}") from error
             if not subnet.subnet_of(whole) or subnet.prefixlen > 24:
                 raise InputError(f"network '{network.id}': {subnet} must be a part of {whole}, a /24 or larger")
-            for name, other in taken:
-                if subnet.overlaps(other):
-                    raise InputError(f"network '{network.id}': {subnet} overlaps that of {name}, {other}")
+            for name, taken_subnet in taken:
+                if subnet.overlaps(taken_subnet):
+                    raise InputError(f"network '{network.id}': {subnet} overlaps that of {name}, {taken_subnet}")
             taken.append((f"network '{network.id}'", subnet))
 
     def _give_addresses(self) -> None:
         by_id = {network.id: network for network in self.networks}
         names = [machine.name for machine in self.machines]
-        if doubled := {name for name in names if names.count(name) > 1}:
-            raise InputError(f"resources.machines: two machines are called '{sorted(doubled)[0]}'")
-        given = [a for machine in self.machines for a in (machine.address, *machine.extra_addresses) if a]
-        if doubled := {address for address in given if given.count(address) > 1}:
-            raise InputError(f"resources.machines: two machines have the address {sorted(doubled)[0]}")
-        taken = set(given)
+        if duplicates := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"resources.machines: two machines are called '{sorted(duplicates)[0]}'")
+        addresses = [a for machine in self.machines for a in (machine.address, *machine.extra_addresses) if a]
+        if duplicates := {address for address in addresses if addresses.count(address) > 1}:
+            raise InputError(f"resources.machines: two machines have the address {sorted(duplicates)[0]}")
+        taken = set(addresses)
         for machine in self.machines:
             if machine.network not in by_id:
                 raise InputError(f"machine '{machine.name}': no network '{machine.network}'")
@@ -169,8 +169,8 @@ class LocalConf(BaseConfiguration):
                 continue
             try:
                 inside = IPv4Address(address) in network.subnet and IPv4Address(address) != network.gateway
-            except ValueError as wrong:
-                raise InputError(f"machine '{machine.name}': {wrong}") from wrong
+            except ValueError as error:
+                raise InputError(f"machine '{machine.name}': {error}") from error
             if not inside:
                 raise InputError(
                     f"machine '{machine.name}': {address} is not free in network '{network.id}' ({network.subnet})"

@@ -11,9 +11,9 @@ SYNTHETIC_ROUTER = 253
 #: Seconds to wait for sshd and dockerd of a host that boots, and for one that shuts down.
 BOOT_TIMEOUT, STOP_TIMEOUT = 120, 120
 
-#: What a host of an OSR takes once all runs: memory (PSS) of one with its services, of another; disk.
+#: What a host of an OSR takes once all runs: memory (PSS) of a control host, memory of any other host, disk.
 CONTROL_GIB, OTHER_GIB, DISK_GB = 2.5, 0.5, 3
-#: What a fake compute is reckoned with, the first of its host aside, which loads what the others share.
+#: Memory that is reckoned for a fake compute. The first one of a host takes more: it loads what the others share.
 FAKE_MIB = 45
 
 #: Debian packages of a host: what kolla-ansible's bootstrap-servers would see to, and what people look with.

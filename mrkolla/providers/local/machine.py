@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from mrkolla.base import shell
 from mrkolla.base.errors import DeployError, LackError
 from mrkolla.base.shell import started
 from mrkolla.providers.kvm import kvm_refused
@@ -65,7 +66,7 @@ class Machine:
     # -- making --------------------------------------------------------------------------------------------------
 
     def create(self, public_key: str, known_hosts: Path, names: dict[str, str]) -> None:
-        """Lay out the folder and the files that make this host this host; ``names`` (name -> address) are all."""
+        """Lay out the folder and the files that are this host's own; ``names`` (name -> address) has all hosts."""
         for name in ("upper", "work", "root", "docker"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         etc = self.folder / "upper" / "etc"
@@ -123,7 +124,10 @@ class Machine:
         return mark["pid"] if started(mark["pid"]) == mark["started"] else None
 
     def _search(self) -> int | None:
-        """The systemd-nspawn of this host among all processes: its maker may have been killed at once."""
+        """The systemd-nspawn of this host, looked for among all processes.
+
+        Whoever started it may have been killed before its process id was written down.
+        """
         mark = f"--directory={self.folder / 'root'}".encode()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
@@ -147,8 +151,8 @@ class Machine:
     @property
     def group(self) -> Group | None:
         """The control group that all processes of this host are in; None where the machine has none to give."""
-        there = hierarchy()
-        return Group(there / f"{PREFIX}-{self.conf.name}-{self.spec.name}") if there else None
+        parent = hierarchy()
+        return Group(parent / f"{PREFIX}-{self.conf.name}-{self.spec.name}") if parent else None
 
     def paused(self) -> bool:
         """Whether the host runs, and stands still."""
@@ -190,7 +194,7 @@ class Machine:
             *(f"--system-call-filter={_SYSCALLS}", f"--bind={self.folder / 'docker'}:/var/lib/docker"),
             *(f"--bind-ro={source}:{target}" for source, target in binds),
         ]
-        # One that runs no guest would have libvirt look at QEMU anew each time it is asked what that can do.
+        # With a /dev/kvm that runs no guest, libvirt would look at QEMU anew each time it is asked what QEMU can do.
         if kvm_refused() is None:
             nspawn.append("--bind=/dev/kvm")
         layers = f"lowerdir={self.rootfs},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
@@ -225,8 +229,8 @@ class Machine:
         while self.leader() is None:
             ended = process.poll() is not None if process else self.pid() is None
             if ended or time.monotonic() > end:
-                said = self.console.read_text(errors="replace").strip().splitlines()
-                raise DeployError(f"host {self.spec.name} did not start: {said[-1] if said else 'no word'}")
+                lines = self.console.read_text(errors="replace").strip().splitlines()
+                raise DeployError(f"host {self.spec.name} did not start: {lines[-1] if lines else 'no word'}")
             time.sleep(0.1)
         number = self.conf.number(self.network)
         targets = {f"h{self.index}-0": network.bridge(number)}
@@ -287,11 +291,12 @@ def copy_docker(images: Path, target: Path) -> list[tuple[Path, str]]:
         excluded = [f"--exclude=./overlay2/{name}/diff" for name in large]
         half.mkdir()
         tar = f"tar -C {images / 'docker'} --numeric-owner --xattrs --acls"
-        reader = subprocess.Popen([*tar.split(), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE)
         writer = ["tar", "-C", str(half), "--numeric-owner", "--xattrs", "--acls", "-xpf", "-"]
-        done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=300)
-        if reader.wait(60) != 0 or done.returncode != 0:
-            raise DeployError(f"copying the images to {target} failed: {done.stderr.strip()[-200:]}")
+        # At its end the pipe is closed, so that the one that writes to it ends too when the other failed.
+        with subprocess.Popen([*tar.split(), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE) as reader:
+            done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=300)
+        if reader.returncode != 0 or done.returncode != 0:
+            raise DeployError(f"copying the images to {target} failed: {shell.last_words(done)}")
         for name in large:
             (half / "overlay2" / name / "diff").mkdir(parents=True)
         shutil.rmtree(target)

@@ -33,21 +33,21 @@ def main(unit: str) -> None:
     due = needs(CONFIGURATIONS / service)
     end = time.monotonic() + PATIENCE_S
     while due and time.monotonic() < end:
-        due = {one for one in due if not answers(*one)}
+        due = {dependency for dependency in due if not answers(*dependency)}
         if due:
             time.sleep(PAUSE_S)
 
 
 def needs(folder: Path) -> set[tuple[str, str]]:
     """Option and address, without a password, of each thing that the ``*.conf`` in ``folder`` name."""
-    found: set[tuple[str, str]] = set()
+    dependencies: set[tuple[str, str]] = set()
     for file in folder.glob("*.conf"):
         for option, url in _OPTION.findall(file.read_text(errors="replace")):
             parts = urlsplit(url)
             nodes = ",".join(node.rpartition("@")[2] for node in parts.netloc.split(","))
-            found.add((option, f"{parts.scheme}://{nodes}{parts.path if option == 'auth_url' else ''}"))
+            dependencies.add((option, f"{parts.scheme}://{nodes}{parts.path if option == 'auth_url' else ''}"))
     # Keystone itself, which alone asks none, starts without its database, and without the queue for its notices.
-    return found if any(option == "auth_url" for option, _ in found) else set()
+    return dependencies if any(option == "auth_url" for option, _ in dependencies) else set()
 
 
 def answers(option: str, url: str) -> bool:

@@ -62,14 +62,15 @@ def external_bridge(number: int) -> str:
 def owner(name: str) -> str | None:
     """Whose the router of the testbed ``name`` is: the path of a cache; None when there is no such router.
 
-    The loopback of its namespace says so: that is there as long as the namespace is, and no longer. One that says
-    nothing was cut off while it was made, or is of an earlier version: it is that of the cache that knows the testbed.
+    A mark on the loopback of its namespace says so: it is there as long as the namespace is, and no longer. A router
+    without a mark is of an earlier version, or was cut off while it was made: it belongs to the cache that knows the
+    testbed.
     """
     router = Router.of(name)
     if not router.path.exists():
         return None
-    said = router.ip("-j", "link", "show", "dev", "lo", check=False).stdout
-    mark = json.loads(said)[0].get("ifalias", "") if said.strip() else ""
+    output = router.ip("-j", "link", "show", "dev", "lo", check=False).stdout
+    mark = json.loads(output)[0].get("ifalias", "") if output.strip() else ""
     if mark.startswith(_OWNER):
         return mark.removeprefix(_OWNER)
     return _here() if (cloud(name) / "testbed.json").exists() else ""
@@ -87,14 +88,16 @@ def is_ours(name: str) -> bool:
 
 
 def refuse_other(name: str) -> None:
-    """Raise LackError when the testbed ``name`` of another cache runs on this machine: names are this machine's."""
+    """Raise LackError when another cache's testbed ``name`` runs on this machine: all caches share the names."""
     whose = owner(name)
     if whose is None or whose == _here():
         return
-    there = f"MRKOLLA_CACHE={whose} mrkolla destroy --name {name}" if whose else f"ip netns del {Router.of(name).netns}"
+    command = (
+        f"MRKOLLA_CACHE={whose} mrkolla destroy --name {name}" if whose else f"ip netns del {Router.of(name).netns}"
+    )
     raise LackError(
         f"a cloud '{name}' of {f'another cache ({whose})' if whose else 'no known cache'} runs on this machine: give"
-        f" this experiment another name, or end that cloud ('{there}')"
+        f" this experiment another name, or end that cloud ('{command}')"
     )
 
 
@@ -111,11 +114,11 @@ def up(conf: LocalConf) -> Router:
     router.ip("link", "set", "lo", "alias", f"{_OWNER}{_here()}")
     forwards(router)
     _uplink(conf, router)
-    there = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
+    interfaces = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
     for network in conf.networks:
         number = conf.number(network)
         for name in (bridge(number), external_bridge(number)):
-            if name not in there:
+            if name not in interfaces:
                 router.ip("link", "add", name, "type", "bridge")
             router.ip("link", "set", name, "alias", network.id, "up")
         router.ip("addr", "replace", f"{network.gateway}/{network.subnet.prefixlen}", "dev", bridge(number))
@@ -146,14 +149,14 @@ def _uplink(conf: LocalConf, router: Router) -> None:
 
 
 def _refuse_conflict(conf: LocalConf, router: Router) -> None:
-    wanted = IPv4Network(conf.network)
+    network = IPv4Network(conf.network)
     for route in json.loads(call("ip", "-j", "route", "show").stdout):
         target = route.get("dst", "default")
         if target != "default" and route.get("dev") != router.device:
-            other = IPv4Network(target, strict=False)
-            if other.overlaps(wanted):
+            subnet = IPv4Network(target, strict=False)
+            if subnet.overlaps(network):
                 raise LackError(
-                    f"testbed.network: {wanted} overlaps {other} on {route.get('dev')} of this machine: destroy the"
+                    f"testbed.network: {network} overlaps {subnet} on {route.get('dev')} of this machine: destroy the"
                     " cloud that has it ('mrkolla status' lists them) or choose another part of 198.18.0.0/15"
                 )
 
@@ -173,10 +176,10 @@ def remove(conf: LocalConf, network: NetworkConfiguration) -> None:
     router = Router.of(conf.name)
     if not router.path.exists():
         return
-    there = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
+    interfaces = {link["ifname"] for link in json.loads(router.ip("-j", "link", "show").stdout)}
     number = conf.number(network)
     for name in (bridge(number), external_bridge(number)):
-        if name in there:
+        if name in interfaces:
             router.ip("link", "del", name)
 
 
@@ -193,7 +196,7 @@ def down(name: str) -> None:
 
 
 def remove_beside(name: str) -> None:
-    """Remove the namespaces that are called as the router of the testbed ``name`` with a dot behind."""
+    """Remove the namespaces whose names begin with that of the router of the testbed ``name`` and a dot."""
     router = Router.of(name)
     if router.path.exists() and not is_ours(name):
         return

@@ -46,6 +46,7 @@ while test $# -gt 0; do
 done
 for copy in $copies; do wait $copy || exit 1; done
 """
+_COPY_S = 900
 
 
 class LocalNetwork(DefaultNetwork):
@@ -83,8 +84,7 @@ class Local(Provider):
     def init(self, force_deploy: bool = False, start_time: int | None = None, **kwargs: Any) -> tuple[Roles, Networks]:
         """Start all hosts (those that run are left alone) and wait until each answers by SSH with Docker up.
 
-        ``force_deploy`` makes them anew. Raises LackError and
-        DeployError.
+        ``force_deploy`` makes them anew. Raises LackError and DeployError.
         """
         require()
         network.refuse_other(self.provider_conf.name)
@@ -185,8 +185,8 @@ class Local(Provider):
     def copy_disks(self, target: Path) -> None:
         """Copy what hosts changed, each into ``target``/NAME, while all of them stand still (some seconds).
 
-        The copy is what a power cut would have left, of all hosts at one moment. They go on also when this process is
-        killed meanwhile. Raises LackError.
+        The copy is what a power cut would have left, of all hosts at one moment. They go on also when it takes too long
+        or is interrupted, and when this process is killed meanwhile. Raises LackError.
         """
         require()
         running = [machine for machine in self.machines() if machine.pid() is not None]
@@ -195,9 +195,18 @@ class Local(Provider):
         for machine in running:
             (target / machine.spec.name).mkdir(parents=True)
             argv += [str(machine.folder), str(target / machine.spec.name)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=900, start_new_session=True)
-        if done.returncode != 0:
-            raise LackError(f"copying the hosts' disks failed: {shell.last_words(done)}")
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+            try:
+                _, complaint = process.communicate(timeout=_COPY_S)
+            except BaseException as error:
+                # Asked to end, the script lets the hosts go on; killed, it would not.
+                shell.end_group(process)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise LackError(f"copying the hosts' disks took longer than {_COPY_S} s") from None
+                raise
+        if process.returncode != 0:
+            words = complaint.strip().splitlines() or [f"status {process.returncode}"]
+            raise LackError(f"copying the hosts' disks failed: {words[-1]}")
 
     def remove(self, network_id: str) -> None:
         """End the hosts of the network with that id, and remove them and it; all others go on undisturbed.
@@ -219,7 +228,7 @@ class Local(Provider):
             cache.remove(machine.folder)
         self._forget_keys({machine.address for machine in gone})
         conf.machines = [machine for machine in conf.machines if machine.network != network_id]
-        conf.networks = [other for other in conf.networks if other.id != network_id]
+        conf.networks = [net for net in conf.networks if net.id != network_id]
         self._save()
 
     def _forget_keys(self, addresses: set[str]) -> None:
@@ -241,8 +250,8 @@ class Local(Provider):
                 try:
                     remote.run(self.host(machine), ["systemctl", "is-active", "docker"], timeout=15)
                     return
-                except LackError as not_yet:
-                    last = str(not_yet)
+                except LackError as error:
+                    last = str(error)
                     time.sleep(0.5)
             raise LackError(f"{last}; waited {timeout:.0f} s; console: {machine.console}")
 
@@ -263,25 +272,25 @@ class Local(Provider):
     def _roles(self, machines: list[Machine]) -> Roles:
         roles = Roles()
         for machine in machines:
-            made = to_enoslib(self.host(machine))
+            host = to_enoslib(self.host(machine))
             for role in machine.spec.roles:
-                roles[role] += [made]
+                roles[role] += [host]
         return roles
 
     def _networks(self) -> Networks:
         networks = Networks()
         for net in self.provider_conf.networks:
             first, last = net.subnet[100], net.subnet[199]
-            made = LocalNetwork(net.cidr, gateway=str(net.gateway), ip_start=str(first), ip_end=str(last))
+            subnet = LocalNetwork(net.cidr, gateway=str(net.gateway), ip_start=str(first), ip_end=str(last))
             for role in net.roles:
-                networks[role] += [made]
+                networks[role] += [subnet]
         return networks
 
 
 def load(name: str, **kwargs: Any) -> Local | None:
     """The testbed ``name`` as another process left it, None when there is none."""
-    there = saved(name)
-    return None if there is None else Local(LocalConf.from_dictionary(there), **kwargs)
+    configuration = saved(name)
+    return None if configuration is None else Local(LocalConf.from_dictionary(configuration), **kwargs)
 
 
 def saved(name: str) -> dict | None:
@@ -295,17 +304,17 @@ def read(folder: Path) -> dict | None:
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
-        found = json.loads(path.read_text())
-        LocalConf.validate(found)
+        configuration = json.loads(path.read_text())
+        LocalConf.validate(configuration)
     except FileNotFoundError:
         return None
-    except (ValueError, ValidationError) as broken:
-        why = str(broken).splitlines()[0]
+    except (ValueError, ValidationError) as error:
+        why = str(error).splitlines()[0]
         raise InputError(
             f"{path} is not a testbed's configuration ({why}): restore it from a copy, or end its hosts with 'mrkolla"
             f" destroy --name {folder.name.partition('-')[2]}'"
-        ) from broken
-    return found
+        ) from error
+    return configuration
 
 
 def end(name: str) -> None:

@@ -44,8 +44,7 @@ _MASKED = (
 def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of the hosts' root, built on the first call (a minute, 0.5 GB).
 
-    Raises LackError (no mmdebstrap, no disk) or
-    DeployError (no network).
+    Raises LackError (no mmdebstrap, no disk) or DeployError (no network).
     """
     mark = cache.digest(HOST_PACKAGES, _FILES, _MASKED, debian.SUITE, debian.UNREAD)
     return cache.entry("host", debian.SUITE, mark, lambda folder: _build(folder, log, detail)) / "root"

@@ -5,7 +5,7 @@
 That router is one like the cloud's own (:mod:`mrkolla.providers.local.network`), so a WAN driver has links at it, and
 none of what it does there touches the links of the real regions. It has an address in the AR's network, so that this
 is another bridge to a driver; the cloud's router knows the way back. Addresses are the last of the cloud's network.
-All is called as the cloud's router, with a dot behind, which no cloud's name has.
+All names begin with that of the cloud's router and a dot, which no cloud's name has.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ class Plan:
 
     @property
     def router(self) -> Router:
-        """That of the synthetic regions."""
+        """The router of the synthetic regions."""
         return Router(f"{self.home.netns}.s", "")
 
     @property
     def blocks(self) -> list[IPv4Network]:
-        """The networks that hold those of all of them."""
+        """The /24 networks that hold the subnets of all synthetic regions."""
         return sorted({self.subnet(number).supernet(new_prefix=24) for number in range(len(self.names))})
 
     def subnet(self, number: int) -> IPv4Network:
-        """The network of the one of that number, from 0."""
+        """The subnet of the synthetic region of that number, from 0."""
         end = int(IPv4Network(self.conf.network).broadcast_address) + 1
         return IPv4Network((end - _EACH * (number + 1), 30))
 
     def places(self) -> list[SyntheticPlace]:
-        """Each one's place. Nothing here leads to the deployer, so no interface has the uplink's name."""
+        """The place of each region. Nothing here leads to the deployer, so no interface has the uplink's name."""
         return [
             SyntheticPlace(
                 name,
@@ -83,7 +83,7 @@ class Plan:
 def up(plan: Plan) -> None:
     """Make the networks of a plan, those that are there left as they are; the cloud's own router is there."""
     home, router = plan.home, plan.router
-    here = str(plan.admin.subnet[SYNTHETIC_ROUTER])
+    address = str(plan.admin.subnet[SYNTHETIC_ROUTER])
     bridge = network.bridge(plan.conf.number(plan.admin))
     if not router.path.exists():
         call("ip", "netns", "add", router.netns)
@@ -92,14 +92,14 @@ def up(plan: Plan) -> None:
         router.ip("link", "add", _AR, "type", "bridge")
         router.ip("link", "add", _AWAY, "type", "veth", "peer", "name", _AWAY, "netns", home.netns)
         router.ip("link", "set", _AWAY, "master", _AR, "up")
-    router.ip("addr", "replace", f"{here}/{plan.admin.subnet.prefixlen}", "dev", _AR)
+    router.ip("addr", "replace", f"{address}/{plan.admin.subnet.prefixlen}", "dev", _AR)
     router.ip("link", "set", _AR, "up")
     router.ip("route", "replace", "default", "via", str(plan.admin.gateway))
     network.plug(home, _AWAY, bridge)
-    # The AR's hosts send what is for here to their gateway, which must not tell them of the shorter way.
+    # The AR's hosts send what is for synthetic regions to their gateway. It must not tell them of the shorter way.
     home.sysctl(f"net.ipv4.conf.{bridge}.send_redirects", "0")
     for block in plan.blocks:
-        home.ip("route", "replace", str(block), "via", here)
+        home.ip("route", "replace", str(block), "via", address)
     for number, place in enumerate(plan.places()):
         if not place.namespace.exists():
             _make(router, place, plan.subnet(number))

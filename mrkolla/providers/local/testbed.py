@@ -39,15 +39,15 @@ def configuration(experiment: Experiment, images: Path | None = None) -> LocalCo
     if experiment.images.registry:
         conf.registries = [experiment.images.registry]
     names = placement.region_names(experiment)
-    kept = _subnets_in_use(conf)
+    subnets_in_use = _subnets_in_use(conf)
     subnets = list(IPv4Network(conf.network).subnets(new_prefix=24))[1:]
-    free = (subnet for subnet in subnets if subnet not in kept.values())
-    given = {name: kept.get(name) or next(free, None) for name in names}
-    for name, subnet in given.items():
+    free = (subnet for subnet in subnets if subnet not in subnets_in_use.values())
+    region_subnets = {name: subnets_in_use.get(name) or next(free, None) for name in names}
+    for name, subnet in region_subnets.items():
         conf.add_network(id=name, roles=[name], cidr=str(subnet) if subnet else None)
     bound = _bound_vips(experiment)
     for host in placement.wanted(experiment):
-        subnet = given[host.region]
+        subnet = region_subnets[host.region]
         conf.add_machine(
             name=host.name,
             roles=sorted({host.region, *host.roles}),
@@ -90,10 +90,10 @@ def _bound_vips(experiment: Experiment) -> dict[str, list[int]]:
 
 def _subnets_in_use(conf: LocalConf) -> dict[str, IPv4Network]:
     """The subnets of the regions that are there; none when there is no such cloud, or it has other addresses."""
-    there = saved(conf.name)
-    if there is None or there.get("network") != conf.network:
+    saved_configuration = saved(conf.name)
+    if saved_configuration is None or saved_configuration.get("network") != conf.network:
         return {}
-    return {net["id"]: IPv4Network(net["cidr"]) for net in there["resources"]["networks"]}
+    return {net["id"]: IPv4Network(net["cidr"]) for net in saved_configuration["resources"]["networks"]}
 
 
 def regions(experiment: Experiment) -> list[Region]:
@@ -128,8 +128,8 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     """What Kolla's run for ``region`` must know of hosts like these (containers on one machine)."""
     values = contained.kolla_globals(region) | {
         "enable_keepalived": keeps_alive(experiment, region.name),
-        # Debian reads /etc/sysctl.conf, where Kolla writes, no more when it boots: HAProxy could not bind a VIP that
-        # another host has, once its host was started again.
+        # Kolla writes to /etc/sysctl.conf, which Debian no longer reads when it boots: once its host was started again,
+        # HAProxy could not bind a VIP that another host has.
         "kolla_sysctl_conf_path": "/etc/sysctl.d/90-kolla.conf",
         "network_interface": "eth0",
         "prechecks_enable_host_os_checks": False,
@@ -195,19 +195,19 @@ def foresee(experiment: Experiment, results: Path) -> None:
     refuse_other(experiment.name)
     computes = sum(max(region.fake_computes or 0, *experiment.sweep.fake_computes, 0) for region in experiment.regions)
     kinds = ["control" in host.roles for host in placement.wanted(experiment)]
-    control, others = sum(kinds), len(kinds) - sum(kinds)
-    hosts = CONTROL_GIB * control + OTHER_GIB * others
-    need, there = hosts + computes * FAKE_MIB / 1024, total_gib()
-    if hosts > there:
+    control, rest = sum(kinds), len(kinds) - sum(kinds)
+    hosts = CONTROL_GIB * control + OTHER_GIB * rest
+    need, memory = hosts + computes * FAKE_MIB / 1024, total_gib()
+    if hosts > memory:
         raise LackError(
-            f"{control} control hosts take {control} x {CONTROL_GIB} GiB, and {others} others {others} x {OTHER_GIB}"
-            f" GiB, {hosts:g} GiB in all; this machine has {there:.1f} GiB: take fewer regions, or fewer hosts"
+            f"{control} control hosts take {control} x {CONTROL_GIB} GiB, and {rest} others {rest} x {OTHER_GIB}"
+            f" GiB, {hosts:g} GiB in all; this machine has {memory:.1f} GiB: take fewer regions, or fewer hosts"
         )
-    if need > there:
-        most = max(0, int((there - hosts) * 1024 / FAKE_MIB))
+    if need > memory:
+        most = max(0, int((memory - hosts) * 1024 / FAKE_MIB))
         raise LackError(
             f"{computes} fake computes take {computes} x {FAKE_MIB} MiB, and the hosts {hosts:g} GiB, {need:.1f} GiB in"
-            f" all; this machine has {there:.1f} GiB: at most {most} fake computes in all regions can be had"
+            f" all; this machine has {memory:.1f} GiB: at most {most} fake computes in all regions can be had"
         )
 
 
@@ -217,13 +217,13 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
     Raises InputError when a cloud of that name has other hosts.
     """
     conf = configuration(experiment, images)
-    there = load(conf.name)
-    if there is not None:
-        before = {machine.name: machine.to_dict() for machine in there.provider_conf.machines}
+    provider = load(conf.name)
+    if provider is not None:
+        before = {machine.name: machine.to_dict() for machine in provider.provider_conf.machines}
         now = {machine.name: machine.to_dict() for machine in conf.machines}
-        if other := sorted(name for name in before if now.get(name) != before[name]):
+        if names := sorted(name for name in before if now.get(name) != before[name]):
             raise InputError(
-                f"the cloud '{conf.name}' is there with other hosts ({', '.join(other)}): 'mrkolla destroy --name"
+                f"the cloud '{conf.name}' is there with other hosts ({', '.join(names)}): 'mrkolla destroy --name"
                 f" {conf.name}' first, or give this experiment another name"
             )
     Local(conf, log=log, say=say).init()
@@ -320,7 +320,7 @@ def fault(experiment: Experiment, host: str, do: str) -> tuple[list[list[str]], 
     provider = load(experiment.name)
     if provider is None:
         raise LackError(f"the hosts of '{experiment.name}' are gone: mrkolla up")
-    machine = next(one for one in provider.machines() if one.spec.name == host)
+    machine = next(machine for machine in provider.machines() if machine.spec.name == host)
     if do == "freeze":
         file = machine.need_group().path / "cgroup.freeze"
         # A host that was killed meanwhile has no such file, and does not stand still.
@@ -344,7 +344,7 @@ def copy_disks(experiment: Experiment, target: Path) -> None:
 
 
 def disks_need(experiment: Experiment, images: Path | None) -> list:
-    """What a copy of the hosts' disks means nothing without: digests of what lies below them (JSON)."""
+    """Digests (JSON values) of what lies below the hosts' disks: a copy of the disks is of no use without the same."""
     base = rootfs.ensure(cache.cloud(experiment.name) / "build.log")
     # Two builds of one recipe, made on different days, have other packages and layers.
     files = [base / "var/lib/dpkg/status"]
@@ -356,8 +356,8 @@ def disks_need(experiment: Experiment, images: Path | None) -> list:
 def need_room(experiment: Experiment, name: str) -> None:
     """Raise LackError or InputError when the hosts of region ``name`` cannot be had beside those that run."""
     configuration(experiment)  # addresses
-    there = running(experiment)
-    hosts = [host for host in placement.wanted(experiment) if host.region == name and not there.get(host.name)]
+    states = running(experiment)
+    hosts = [host for host in placement.wanted(experiment) if host.region == name and not states.get(host.name)]
     control = sum("control" in host.roles for host in hosts)
     need = CONTROL_GIB * control + OTHER_GIB * (len(hosts) - control)
     free = free_gib()

@@ -37,17 +37,17 @@ def image():
 def check():
     # As Kolla's modules do it: Ubuntu 24.04's first python3-docker can be imported, and reaches no Docker.
     program = "import dbus, requests, docker; docker.from_env(version='auto').version()"
-    code, said = call("/usr/bin/python3", "-c", program)
+    code, output = call("/usr/bin/python3", "-c", program)
     if code:
-        why = (said or f"status {code}").splitlines()[-1]
+        why = (output or f"status {code}").splitlines()[-1]
         return f"its Python cannot (upgrade python3-docker; Ubuntu: from its updates): {why}"
-    code, said = call("docker", "import", "-", IMAGE, input=image())
+    code, output = call("docker", "import", "-", IMAGE, input=image())
     if code:
-        return said
+        return output
     try:
         options = ["--rm", "--privileged", "--net=host", "--pid=host", "-v", "/run:/run:shared"]
-        code, said = call("docker", "run", *options, IMAGE, "/usr/bin/true")
-        return said or f"status {code}" if code else None
+        code, output = call("docker", "run", *options, IMAGE, "/usr/bin/true")
+        return output or f"status {code}" if code else None
     finally:
         call("docker", "rmi", "-f", IMAGE)
 

@@ -46,9 +46,9 @@ def read(path):
 
 
 def os_release():
-    found = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', read("/etc/os-release") or "", re.M))
+    values = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', read("/etc/os-release") or "", re.M))
     names = {"id": "ID", "version": "VERSION_ID", "codename": "VERSION_CODENAME", "title": "PRETTY_NAME"}
-    return {name: found.get(key, "") for name, key in names.items()}
+    return {name: values.get(key, "") for name, key in names.items()}
 
 
 def active(*units):
@@ -102,9 +102,9 @@ def docker():
         return None
     text = read("/etc/docker/daemon.json")
     # Stopped and empty: as an earlier cloud left it. What it would say then differs from version to version.
-    found = re.search(r'"data-root"\s*:\s*"([^"]+)"', text or "")
-    kept = glob.glob(os.path.join(found.group(1) if found else "/var/lib/docker", "containers", "*"))
-    stopped = active("docker.service") is None and not kept
+    match = re.search(r'"data-root"\s*:\s*"([^"]+)"', text or "")
+    containers = glob.glob(os.path.join(match.group(1) if match else "/var/lib/docker", "containers", "*"))
+    stopped = active("docker.service") is None and not containers
     info = None if stopped else call("docker", "info", "--format", "{{json .}}", timeout=30)
     info = json.loads(info) if info else {}
     names = "" if stopped else call("docker", "ps", "-a", "--format", '{{.Names}} {{.Label "kolla_version"}}') or ""
@@ -124,12 +124,14 @@ def docker():
 
 def addresses():
     """Interface -> its IPv4 addresses with their prefix."""
-    found = {}
+    interfaces = {}
     for link in json.loads(call("ip", "-4", "-j", "address", "show") or "[]"):
-        found[link["ifname"]] = [f"{one['local']}/{one['prefixlen']}" for one in link.get("addr_info", [])]
+        interfaces[link["ifname"]] = [
+            f"{address['local']}/{address['prefixlen']}" for address in link.get("addr_info", [])
+        ]
     for link in json.loads(call("ip", "-j", "link", "show") or "[]"):
-        found.setdefault(link["ifname"], [])
-    return found
+        interfaces.setdefault(link["ifname"], [])
+    return interfaces
 
 
 def limits():
@@ -207,7 +209,7 @@ def look(asked):
         "addresses": addresses(),
         "sysctl": sysctl,
         "hosts_file": read("/etc/hosts") or "",
-        "taken": [one for one in asked["free"] if root and taken(one)],
+        "taken": [address for address in asked["free"] if root and taken(address)],
     }
 
 

@@ -55,19 +55,19 @@ def docker_is_needed():
 
 def empty_docker():
     """Remove Kolla's containers, their volumes and images."""
-    mine = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
-    facts = json.loads(said("docker", "inspect", *mine) or "[]") if mine else []
-    drop("containers", mine, "docker", "rm", "-f")
-    volumes.update(mount["Name"] for one in facts for mount in one["Mounts"] if mount["Type"] == "volume")
-    there = set(call("docker", "volume", "ls", "-q"))
-    drop("volumes", volumes & there - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
-    images.update(one["Image"] for one in facts)
-    there = set()
+    containers = [name for name in call("docker", "ps", "-aq", "--filter", "label=kolla_version") if name]
+    facts = json.loads(said("docker", "inspect", *containers) or "[]") if containers else []
+    drop("containers", containers, "docker", "rm", "-f")
+    volumes.update(mount["Name"] for container in facts for mount in container["Mounts"] if mount["Type"] == "volume")
+    inventory = set(call("docker", "volume", "ls", "-q"))
+    drop("volumes", volumes & inventory - set(before.get("volumes", [])), "docker", "volume", "rm", "-f")
+    images.update(container["Image"] for container in facts)
+    inventory = set()
     for line in call("docker", "images", "-a", "--no-trunc", "--format", "{{.ID}}={{.Repository}}"):
-        there.add(line.partition("=")[0])
+        inventory.add(line.partition("=")[0])
         if "/openstack.kolla" in line:  # pulled, by a run that did not get as far as its container
             images.add(line.partition("=")[0])
-    drop("images", images & there - set(before.get("images", [])), "docker", "rmi", "-f")
+    drop("images", images & inventory - set(before.get("images", [])), "docker", "rmi", "-f")
 
 
 if shutil.which("docker") and docker_is_needed():
@@ -81,7 +81,7 @@ if shutil.which("docker") and docker_is_needed():
     images = set()  # type: set[str]
     before_docker = list(failed)
     for attempt in range(4):
-        # Docker 20.10 was seen to call a container gone whose image it then called in use by it.
+        # Docker 20.10 was seen to say that a container is gone, and then that its image is in use by it.
         time.sleep(3 * attempt)
         failed[:] = before_docker
         empty_docker()

@@ -43,17 +43,17 @@ def main(port):
         }
         json.dump(settings, config)  # JSON is YAML
         config.flush()
-        with tempfile.TemporaryFile() as said:
+        with tempfile.TemporaryFile() as output:
             line = ["docker-registry", "serve", config.name]
-            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+            process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
             try:
                 end = time.monotonic() + WAIT_S
                 while process.poll() is None and not answers(port) and time.monotonic() < end:
                     time.sleep(0.1)
                 time.sleep(0.2)  # one that could not have the port ends at once
                 if process.poll() is not None or not answers(port):
-                    said.seek(0)
-                    words = said.read().decode(errors="replace").strip().splitlines() or ["no word"]
+                    output.seek(0)
+                    words = output.read().decode(errors="replace").strip().splitlines() or ["no word"]
                     say(error=f"the registry did not start: {words[-1][:300]}")
                     return 1
                 say(ready=True)

@@ -20,12 +20,12 @@ def pin(hosts: Sequence[Host], target: Path, *, trusted: Path | None, scan: bool
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lines, unknown = [], []
     for host in hosts:
-        found = _lookup(host, target) or (_lookup(host, trusted) if trusted else [])
-        if not found and scan:
-            found = _ask(host)
-        if not found:
+        keys = _lookup(host, target) or (_lookup(host, trusted) if trusted else [])
+        if not keys and scan:
+            keys = _ask(host)
+        if not keys:
             unknown.append(host)
-        lines += found
+        lines += keys
     if unknown:
         names = ", ".join(f"{host.name} ({host.address})" for host in unknown)
         where = f"in {trusted}" if trusted else "anywhere"

@@ -34,30 +34,29 @@ Say = Callable[[str], None]
 DAEMON = "/etc/docker/daemon.json"
 BOUNDED = "/usr/local/sbin/runc-bounded"
 _DROPIN = "/etc/systemd/system/{}.service.d/mrkolla.conf"
-_ANSIBLE = threading.Lock()  # Ansible's run inside this process is for one thread
+_ANSIBLE = threading.Lock()  # one thread at a time may run Ansible inside this process
 
 
 def prepare(hosts: Sequence[Host], needs: Needs, record: Path, say: Say = lambda text: None) -> dict[str, dict]:
     """Give ``hosts`` what they lack, see that their Docker works, and return the facts of before (by host).
 
     May be repeated; changes nothing that is as it must be. ``record`` is a JSON file that says for each host what it
-    was like before and what was done to it, and when: :func:`undo` goes by it. Raises
-    LackError for what a person must mend, before anything is done;
-    DeployError for what fails while it is done.
+    was like before and what was done to it, and when: :func:`undo` goes by it. Raises LackError for what a person must
+    mend, before anything is done; DeployError for what fails while it is done.
     """
     say("looking at hosts")
-    found = facts(hosts, needs)
-    if wrong := lacking(judge(found, needs)):
-        raise wrong
+    all_facts = facts(hosts, needs)
+    if error := lacking(judge(all_facts, needs)):
+        raise error
     kept = _load(record)
-    for name, seen in found.items():
-        kept["hosts"].setdefault(name, {"before": _before(seen), "done": []})
-    todo = {name: plan(seen, needs, name, kept["hosts"][name]["before"]) for name, seen in found.items()}
+    for name, facts_ in all_facts.items():
+        kept["hosts"].setdefault(name, {"before": _before(facts_), "done": []})
+    todo = {name: plan(facts_, needs, name, kept["hosts"][name]["before"]) for name, facts_ in all_facts.items()}
     _save(record, kept)  # what was there before must not be lost in a crash
     say("preparing hosts")
     _play("prepare.yml", hosts, needs, todo, kept, record)
     _docker_works(hosts, needs, todo, kept, record, say)
-    return found
+    return all_facts
 
 
 def plan(seen: Mapping, needs: Needs, name: str, before: Mapping) -> dict:
@@ -74,9 +73,9 @@ def plan(seen: Mapping, needs: Needs, name: str, before: Mapping) -> dict:
     if before.get("bounded"):
         files[BOUNDED] = {"text": (HERE / "runc_bounded.py").read_text(encoding="utf-8"), "mode": "0755"}
     low = {
-        key: wanted
-        for key, wanted in SYSCTL.items()
-        if seen["sysctl"][key]["writable"] and (seen["sysctl"][key]["value"] or 0) < wanted
+        key: minimum
+        for key, minimum in SYSCTL.items()
+        if seen["sysctl"][key]["writable"] and (seen["sysctl"][key]["value"] or 0) < minimum
     }
     wall = seen["firewall"]
     return {
@@ -88,16 +87,16 @@ def plan(seen: Mapping, needs: Needs, name: str, before: Mapping) -> dict:
         "interface": needs.interface.get(name),
         "wire": _wire(needs, name),
         "firewall": "ufw" if wall["ufw"] else ("firewalld" if wall["firewalld"] else None),
-        "let_in": sorted({address for other, address in needs.names.items() if other != name}),
+        "let_in": sorted({address for peer, address in needs.names.items() if peer != name}),
     }
 
 
 def _wire(needs: Needs, name: str) -> dict | None:
     if name not in needs.wires:
         return None
-    number, others = needs.wires[name]
-    own = {"address": needs.names[name], "interface": needs.interface[name], "others": list(others)}
-    return {"name": WIRE, "mtu": WIRE_MTU, "port": WIRE_PORT, "number": number, **own}
+    number, peers = needs.wires[name]
+    endpoint = {"address": needs.names[name], "interface": needs.interface[name], "others": list(peers)}
+    return {"name": WIRE, "mtu": WIRE_MTU, "port": WIRE_PORT, "number": number, **endpoint}
 
 
 def _files(seen: Mapping, needs: Needs, before: Mapping) -> dict[str, str]:
@@ -120,8 +119,8 @@ def daemon(there: str | None, needs: Needs, before: Mapping) -> dict:
     """
     try:
         settings = json.loads(there) if there and there.strip() else {}
-    except ValueError as broken:
-        raise LackError(f"{DAEMON} of a host is not JSON ({broken}): mend it") from broken
+    except ValueError as error:
+        raise LackError(f"{DAEMON} of a host is not JSON ({error}): mend it") from error
     if not before["docker"]:
         settings |= {"bridge": "none", "iptables": False, "ip-forward": False}
         # Docker 29 would keep images with containerd: not below data-root, and by other identities than Kolla compares.
@@ -143,68 +142,71 @@ def _docker_works(hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict, r
 
     def one(host: Host) -> str:
         done = remote.run(host, ["python3", "-IB", "-"], input=program, timeout=300)
-        said = json.loads(done.stdout)
-        return "" if said["ok"] else " ".join(said["said"])
+        answer = json.loads(done.stdout)
+        return "" if answer["ok"] else " ".join(answer["said"])
 
     def failing(some: Sequence[Host]) -> dict[str, str]:
         with ThreadPoolExecutor(16) as pool:
-            said = dict(zip([host.name for host in some], pool.map(one, some), strict=True))
-        return {name: why for name, why in said.items() if why}
+            answers = dict(zip([host.name for host in some], pool.map(one, some), strict=True))
+        return {name: why for name, why in answers.items() if why}
 
     say("trying Docker")
-    bad = failing(hosts)
-    bound = [host for host in hosts if "unable to apply caps" in bad.get(host.name, "")]
+    problems = failing(hosts)
+    bound = [host for host in hosts if "unable to apply caps" in problems.get(host.name, "")]
     if bound:
         say(f"limiting Docker's runc on {', '.join(host.name for host in bound)}")
         for host in bound:
-            mine = kept["hosts"][host.name]["before"]
-            mine["bounded"] = True
-            settings = json.dumps(daemon(mine["daemon_json"], needs, mine), indent=1, sort_keys=True) + "\n"
+            before = kept["hosts"][host.name]["before"]
+            before["bounded"] = True
+            settings = json.dumps(daemon(before["daemon_json"], needs, before), indent=1, sort_keys=True) + "\n"
             runtime = (HERE / "runc_bounded.py").read_text(encoding="utf-8")
             todo[host.name] |= {"packages": [], "docker_is_there": True}
             todo[host.name]["files"][DAEMON]["text"] = settings
             todo[host.name]["files"][BOUNDED] = {"text": runtime, "mode": "0755"}
         _play("prepare.yml", bound, needs, todo, kept, record)
-        bad = {**{name: why for name, why in bad.items() if name not in {h.name for h in bound}}, **failing(bound)}
-    if bad:
-        name, why = sorted(bad.items())[0]
+        problems = {
+            **{name: why for name, why in problems.items() if name not in {h.name for h in bound}},
+            **failing(bound),
+        }
+    if problems:
+        name, why = sorted(problems.items())[0]
         raise DeployError(f"{name}: its Docker cannot do what Kolla asks of it: {why}")
 
 
 def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> list[str]:
     """Leave ``hosts`` as they were: Kolla's containers, volumes and images go, and what :func:`prepare` did.
 
-    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed. Hosts that
-    were left go off the record, which is removed with the last one: it may be called again for the others.
+    Packages stay. Returns what could not be done, a line for each host out of reach or step that failed. A host whose
+    undoing succeeded goes off the record, and the record goes with the last one. May be called again for the others.
     """
     kept = _load(record)
-    known = [host for host in hosts if host.name in kept["hosts"]]
+    recorded_hosts = [host for host in hosts if host.name in kept["hosts"]]
     program = (HERE / "host_leave.py").read_text(encoding="utf-8")
 
     def one(host: Host) -> tuple[bool, list[str]]:
         before = json.dumps(kept["hosts"][host.name]["before"])
         try:
             done = remote.run(host, ["python3", "-IB", "-", before], input=program, timeout=900)
-        except LackError as gone:
-            return False, [str(gone)]
+        except LackError as error:
+            return False, [str(error)]
         return True, [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
 
     say("containers go")
     with ThreadPoolExecutor(16) as pool:
-        found = list(zip(known, pool.map(one, known), strict=True))
-    reached = [host for host, (there, _) in found if there]
-    left = [host.name for host, (there, failed) in found if there and not failed]
-    problems = [line for _, (_, failed) in found for line in failed]
+        outcomes = list(zip(recorded_hosts, pool.map(one, recorded_hosts), strict=True))
+    reached = [host for host, (reachable, _) in outcomes if reachable]
+    clean_names = [host.name for host, (reachable, failed) in outcomes if reachable and not failed]
+    problems = [line for _, (_, failed) in outcomes for line in failed]
     if reached:
         todo = {host.name: _todo_undo(kept["hosts"][host.name]) for host in reached}
         needs = Needs(kept.get("cloud", ""), {host.name: host.address for host in reached})
         try:
             _play("undo.yml", reached, needs, todo, kept, record)
-            for name in left:
+            for name in clean_names:
                 del kept["hosts"][name]
             _save(record, kept)
-        except DeployError as stuck:
-            problems.append(str(stuck))
+        except DeployError as error:
+            problems.append(str(error))
     if not problems:
         record.unlink(missing_ok=True)
     return problems
@@ -229,20 +231,20 @@ def sweep(hosts: Sequence[Host], say: Say = lambda text: None) -> list[str]:
 
     say("looking for what an earlier job left")
     with ThreadPoolExecutor(16) as pool:
-        found = dict(zip([host.name for host in hosts], pool.map(one, hosts), strict=True))
-    return sorted(name for name, prepared in found.items() if prepared)
+        states = dict(zip([host.name for host in hosts], pool.map(one, hosts), strict=True))
+    return sorted(name for name, prepared in states.items() if prepared)
 
 
 def _todo_undo(kept: Mapping) -> dict:
-    before, done = kept["before"], kept["todo"]
+    before, todo = kept["before"], kept["todo"]
     back = {DAEMON: before["daemon_json"]} if before["daemon_json"] is not None else {}
     return {
         "docker_is_there": before["docker"],
-        "gone": sorted(set(done["files"]) - set(back)),
+        "gone": sorted(set(todo["files"]) - set(back)),
         "back": back,
-        "sysctl": {name: before["sysctl"][name] for name in done["sysctl"]},
-        "firewall": done["firewall"],
-        "let_in": done["let_in"],
+        "sysctl": {name: before["sysctl"][name] for name in todo["sysctl"]},
+        "firewall": todo["firewall"],
+        "let_in": todo["let_in"],
     }
 
 
@@ -252,16 +254,16 @@ def _docker_runs(seen: Mapping) -> bool:
 
 
 def _before(seen: Mapping) -> dict:
-    there = seen["docker"] or {}
+    docker = seen["docker"] or {}
     return {
         "docker": _docker_runs(seen),
-        "daemon_json": there.get("daemon_json"),
-        "containers": there.get("containers", []),
-        "volumes": there.get("volumes", []),
-        "images": there.get("images", []),
-        "folders": there.get("folders", []),
+        "daemon_json": docker.get("daemon_json"),
+        "containers": docker.get("containers", []),
+        "volumes": docker.get("volumes", []),
+        "images": docker.get("images", []),
+        "folders": docker.get("folders", []),
         "packages": sorted({*PROGRAMS.values(), *MODULES.values(), "chrony"} & set(seen["packages"])),
-        "sysctl": {name: one["value"] for name, one in seen["sysctl"].items()},
+        "sysctl": {name: setting["value"] for name, setting in seen["sysctl"].items()},
         "system": seen["os"]["title"],
         "kernel": seen["release"],
     }
@@ -273,10 +275,10 @@ def _play(book: str, hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict
     kept["cloud"] = needs.cloud
     if book == "prepare.yml":
         for host in hosts:
-            mine, new = kept["hosts"][host.name], todo[host.name]
-            old = mine.get("todo") or {"files": [], "sysctl": [], "let_in": [], "firewall": None, "packages": []}
-            mine["todo"] = {key: sorted({*old[key], *new[key]}) for key in ("files", "sysctl", "let_in", "packages")}
-            mine["todo"]["firewall"] = new["firewall"] or old["firewall"]
+            entry, new = kept["hosts"][host.name], todo[host.name]
+            old = entry.get("todo") or {"files": [], "sysctl": [], "let_in": [], "firewall": None, "packages": []}
+            entry["todo"] = {key: sorted({*old[key], *new[key]}) for key in ("files", "sysctl", "let_in", "packages")}
+            entry["todo"]["firewall"] = new["firewall"] or old["firewall"]
         _save(record, kept)
     play(book, hosts, variables, record)
     kept.update(_load(record))
@@ -295,8 +297,8 @@ def play(book: str, hosts: Sequence[Host], variables: dict, record: Path) -> Non
     for result in results:
         payload = result.payload if isinstance(result.payload, dict) else {}
         if result.status in ("FAILED", "UNREACHABLE") and payload.get("failed_when_result") is not False:
-            said = str(payload.get("msg") or payload.get("stderr") or payload)
-            failed.append(f"{result.host}: {result.task}: {' '.join(said.split())[:300]}")
+            reason = str(payload.get("msg") or payload.get("stderr") or payload)
+            failed.append(f"{result.host}: {result.task}: {' '.join(reason.split())[:300]}")
         elif payload.get("changed"):
             entry = kept["hosts"].setdefault(result.host, {"done": []})
             entry["done"].append({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "what": result.task})

@@ -52,7 +52,7 @@ def of_regions(experiment: Experiment, regions: Sequence[Region]) -> dict[str, s
 
 
 def kolla_globals(experiment: Experiment, region: Region) -> dict:
-    """Kolla's variables for where the hosts of ``region`` pull the images that were built here from."""
+    """Kolla's variables for the registry from which the hosts of ``region`` pull the images that were built here."""
     if experiment.images.source != "build":
         return {}
     return {"docker_registry": of_regions(experiment, [region])[region.name], "docker_registry_insecure": True}
@@ -99,12 +99,12 @@ def writable(host: Host, port: int) -> Iterator[str]:
     process = remote.popen(host, ["python3", "-IB", "-c", program, str(port)])
     assert process.stdin and process.stdout and process.stderr, "pipes"
     try:
-        said = process.stdout.readline()
-        answer = json.loads(said) if said.startswith("{") else {}
+        line = process.stdout.readline()
+        answer = json.loads(line) if line.startswith("{") else {}
         if not answer.get("ready"):
-            if not said:
+            if not line:
                 process.kill()
-            why = answer.get("error") or said.strip() or process.stderr.read().strip() or "no answer"
+            why = answer.get("error") or line.strip() or process.stderr.read().strip() or "no answer"
             raise DeployError(f"{host.name}: its registry takes no images: {why.splitlines()[-1]}")
         yield f"127.0.0.1:{port}"
     finally:
@@ -126,8 +126,8 @@ def _wait(host: Host, port: int, timeout: float = 30) -> None:
             if answer.ok:
                 return
             last = f"status {answer.status_code}"
-        except requests.RequestException as silent:
-            last = str(silent)
+        except requests.RequestException as error:
+            last = str(error)
         time.sleep(0.5)
     raise DeployError(f"{host.name}: the registry at {host.address}:{port} does not answer: {last}")
 

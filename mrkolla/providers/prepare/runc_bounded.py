@@ -36,11 +36,11 @@ def limit(path, process):
     with open(path, encoding="utf-8") as file:
         settings = json.load(file)
     sets = (process(settings) or {}).get("capabilities") or {}
-    mine, changed = bounding(), False
+    capabilities, changed = bounding(), False
     for kind, names in sets.items():
-        kept = [name for name in names if name in mine]
-        changed = changed or kept != names
-        sets[kind] = kept
+        allowed = [name for name in names if name in capabilities]
+        changed = changed or allowed != names
+        sets[kind] = allowed
     if changed:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(settings, file)

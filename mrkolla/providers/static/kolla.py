@@ -13,12 +13,12 @@ def kolla_globals(experiment: Experiment, region: Region) -> dict:
     testbed = experiment.testbed_as(StaticTestbed)
     section = testbed.regions[region.name]
     external = section.external_interface or testbed.external_interface
-    own: dict = {}
+    values: dict = {}
     if testbed.keepalived:
-        own["enable_keepalived"] = True
+        values["enable_keepalived"] = True
     if testbed.containers:
-        own |= _contained(region)
-    return plain.kolla_globals(experiment, testbed, region, section.interface or testbed.interface, external, own)
+        values |= _contained(region)
+    return plain.kolla_globals(experiment, testbed, region, section.interface or testbed.interface, external, values)
 
 
 def _contained(region: Region) -> dict:

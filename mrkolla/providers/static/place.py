@@ -37,15 +37,15 @@ def placed_hosts(experiment: Experiment) -> Iterator[tuple[str, StaticRegion, li
 def regions(experiment: Experiment) -> list[Region]:
     """The regions with their hosts, in the order of the file: control hosts, then network, then compute."""
     testbed = experiment.testbed_as(StaticTestbed)
-    found = []
+    placed_regions = []
     for name, section, pairs in placed_hosts(experiment):
         hosts = tuple(
             PlacedHost(remote_host(testbed, host, known_hosts(experiment.name)), wanted.roles) for wanted, host in pairs
         )
         kind = AR if name == experiment.admin_region.name else OSR
         subnet = ", ".join(section.networks) or ", ".join(f"{placed.host.address}/32" for placed in hosts)
-        found.append(Region(name, kind, section.vip, subnet, hosts))
-    return found
+        placed_regions.append(Region(name, kind, section.vip, subnet, hosts))
+    return placed_regions
 
 
 def needs(experiment: Experiment) -> Needs:
@@ -55,10 +55,12 @@ def needs(experiment: Experiment) -> Needs:
     for _, section, pairs in placed_hosts(experiment):
         for _, host in pairs:
             interface[host.name] = section.interface or testbed.interface
-            if given := section.external_interface or testbed.external_interface:
-                external[host.name] = given
+            if device := section.external_interface or testbed.external_interface:
+                external[host.name] = device
     placed = regions(experiment)
-    outward = {one.host.name for region in placed for one in region.hosts if _outward(region, one)}
+    outward = {
+        placed_host.host.name for region in placed for placed_host in region.hosts if _outward(region, placed_host)
+    }
     return plain.needs(
         experiment,
         testbed,

@@ -36,13 +36,13 @@ FEEDS = True
 
 def foresee(experiment: Experiment, results: Path) -> None:
     """Look at all hosts; raises one clear error for all that stops the experiment, before anything is changed."""
-    wanted = needs(experiment)
+    requirements = needs(experiment)
     hosts = _pinned(experiment)
-    found = hosts_of.facts(hosts, wanted)
-    if wrong := hosts_of.lacking(hosts_of.judge(found, wanted)):
-        raise wrong
+    all_facts = hosts_of.facts(hosts, requirements)
+    if error := hosts_of.lacking(hosts_of.judge(all_facts, requirements)):
+        raise error
     # Without iptables, which preparing brings, nothing can be said of NFQUEUE yet.
-    if all(facts["kernel"]["nfqueue"] is not None for facts in found.values()):
+    if all(facts["kernel"]["nfqueue"] is not None for facts in all_facts.values()):
         need_driver(_plain(experiment), experiment.wan.driver)
 
 
@@ -52,7 +52,7 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
     interface: dict[str, str] = {}
     vips: dict[str, str] = {}
     features: dict[str, frozenset[str]] = {}
-    # Which region is the AR stands in the experiment; the first one is, in a file that is written as people do.
+    # The experiment says which region is the AR. Without it the first one is taken: people write that first.
     for number, region in enumerate(testbed.regions.values()):
         vips[region.hosts[0].name] = region.vip
         for host in region.hosts:
@@ -63,7 +63,7 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
                 testbed.openvswitch, testbed.keepalived, roles, "qemu" if number else None
             )
     names = {host.name: host.address for host in hosts}
-    wanted = Needs(
+    needs = Needs(
         cloud="doctor",
         names=names,
         interface=interface,
@@ -74,18 +74,18 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
         docker_data=testbed.docker_data,
         disk_gb=testbed.disk_gb,
     )
-    found: dict[str, dict] = {}
-    seen = []
-    known = testbed.path(testbed.known_hosts)
+    all_facts: dict[str, dict] = {}
+    findings = []
+    trusted = testbed.path(testbed.known_hosts)
     for host in hosts:
         # Nothing is pinned by looking: the person's own file is what counts.
-        reached = remote_host(testbed, host, known)
+        reached = remote_host(testbed, host, trusted)
         try:
             hosts_of.refuse_open_key(testbed.path(host.key or testbed.key))
-            found |= hosts_of.facts([reached], wanted)
-        except MrkollaError as wrong:
-            seen.append(Seen(host.name, "SSH", False, str(wrong), "see docs/static.md"))
-    return [*seen, *hosts_of.judge(found, wanted)]
+            all_facts |= hosts_of.facts([reached], needs)
+        except MrkollaError as error:
+            findings.append(Seen(host.name, "SSH", False, str(error), "see docs/static.md"))
+    return [*findings, *hosts_of.judge(all_facts, needs)]
 
 
 # -- hosts, from first to last -----------------------------------------------------------------------------------------

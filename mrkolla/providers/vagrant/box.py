@@ -67,7 +67,7 @@ def mark() -> str:
 
 
 def name() -> str:
-    """What the box is called at Vagrant's."""
+    """The name that the box has in Vagrant."""
     return f"mrkolla/{debian.SUITE}-{mark()}"
 
 
@@ -161,10 +161,10 @@ def _disk(folder: Path, root: Path, disk: Path, log: Path) -> None:
 
 
 def _newest(root: Path, pattern: str) -> Path:
-    found = sorted((root / "boot").glob(pattern))
-    if not found:
+    paths = sorted((root / "boot").glob(pattern))
+    if not paths:
         raise DeployError(f"the box's kernel package left no /boot/{pattern}")
-    return found[-1]
+    return paths[-1]
 
 
 def vagrant_public_key(env: dict[str, str], home: Path) -> str:

@@ -32,9 +32,9 @@ def home() -> Path:
 
 def environment(backend: str) -> dict[str, str]:
     """The environment for Vagrant: the wanted backend, no questions to the network, no other folder than it is told."""
-    ours = {"VAGRANT_DEFAULT_PROVIDER": backend, "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
+    settings = {"VAGRANT_DEFAULT_PROVIDER": backend, "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
     drop = ("VAGRANT_CWD", "VAGRANT_DOTFILE_PATH", "VAGRANT_VAGRANTFILE", "VAGRANT_FORCE_COLOR")
-    return {key: value for key, value in os.environ.items() if key not in drop} | ours
+    return {key: value for key, value in os.environ.items() if key not in drop} | settings
 
 
 def vagrant(*argv: str, backend: str = "libvirt") -> str:
@@ -62,13 +62,13 @@ def lacking(backend: str) -> list[str]:
     """Debian packages that are missing."""
     if backend != "libvirt":
         return [] if shutil.which("vagrant") else ["vagrant"]
-    found = []
+    missing = []
     for package, program, _ in packages():
         # Vagrant's plugin is no program: Vagrant itself is asked for it, where there is one.
-        known = "vagrant" if program == "-" else program
-        there = Path(known).exists() if known.startswith("/") else shutil.which(known)
-        found += [] if there else [package]
-    return found
+        name = "vagrant" if program == "-" else program
+        installed = Path(name).exists() if name.startswith("/") else shutil.which(name)
+        missing += [] if installed else [package]
+    return missing
 
 
 def need() -> None:
@@ -91,24 +91,24 @@ def emulated(testbed: VagrantTestbed) -> bool:
     """Whether libvirt's machines run without KVM. Raises LackError where KVM is asked for and is not there."""
     if testbed.backend != "libvirt" or testbed.hypervisor == "qemu":
         return testbed.backend == "libvirt"
-    refused = kvm_refused()
-    if refused and testbed.hypervisor == "kvm":
-        raise LackError(f"testbed.hypervisor: kvm: this machine has none ({refused}): take qemu, or auto")
-    return refused is not None
+    reason = kvm_refused()
+    if reason and testbed.hypervisor == "kvm":
+        raise LackError(f"testbed.hypervisor: kvm: this machine has none ({reason}): take qemu, or auto")
+    return reason is not None
 
 
 def look(testbed: VagrantTestbed, experiment: Experiment | None = None) -> list[Seen]:
     """What this machine has and lacks for ``testbed``; changes nothing. Memory is judged by ``experiment`` alone."""
     missing = lacking(testbed.backend)
-    seen = [Seen(_HERE, "packages", not missing, _words(missing), f"apt-get install {' '.join(missing)}")]
-    there = importlib.util.find_spec("vagrant") is not None
-    seen.append(Seen(_HERE, _PYTHON, there, "there" if there else "missing", f"pip install {_PYTHON}"))
+    findings = [Seen(_HERE, "packages", not missing, _words(missing), f"apt-get install {' '.join(missing)}")]
+    installed = importlib.util.find_spec("vagrant") is not None
+    findings.append(Seen(_HERE, _PYTHON, installed, "there" if installed else "missing", f"pip install {_PYTHON}"))
     if "vagrant" not in missing:
-        seen += _backend(testbed, missing)
-        seen.append(_box(testbed))
-    seen.append(_network(testbed, experiment is not None))
-    seen.append(_memory(experiment))
-    return seen
+        findings += _backend(testbed, missing)
+        findings.append(_box(testbed))
+    findings.append(_network(testbed, experiment is not None))
+    findings.append(_memory(experiment))
+    return findings
 
 
 def _words(missing: list[str]) -> str:
@@ -117,24 +117,30 @@ def _words(missing: list[str]) -> str:
 
 def _backend(testbed: VagrantTestbed, missing: list[str]) -> list[Seen]:
     if testbed.backend == "virtualbox":
-        there = shutil.which("VBoxManage") is not None
+        installed = shutil.which("VBoxManage") is not None
         return [
-            Seen(_HERE, "VirtualBox", there, "there" if there else "missing", "install VirtualBox (virtualbox.org)"),
+            Seen(
+                _HERE,
+                "VirtualBox",
+                installed,
+                "there" if installed else "missing",
+                "install VirtualBox (virtualbox.org)",
+            ),
             _virtualbox_networks(testbed),
         ]
     plugin = "vagrant-libvirt" in vagrant("plugin", "list")
     mend = "apt-get install vagrant-libvirt (with Vagrant's own package: vagrant plugin install vagrant-libvirt)"
-    seen = [Seen(_HERE, "plugin", plugin, "there" if plugin else "no vagrant-libvirt", mend)]
+    findings = [Seen(_HERE, "plugin", plugin, "there" if plugin else "no vagrant-libvirt", mend)]
     if "libvirt-clients" not in missing:
         why = libvirt.silent()
-        said = why or "answers"
-        seen.append(Seen(_HERE, "libvirt", why is None, said, "systemctl start libvirtd (and be in group libvirt)"))
+        text = why or "answers"
+        findings.append(Seen(_HERE, "libvirt", why is None, text, "systemctl start libvirtd (and be in group libvirt)"))
     try:
         how = "QEMU's emulation: slow" if emulated(testbed) else "KVM"
-        seen.append(Seen(_HERE, "hypervisor", None, how))
-    except LackError as none:
-        seen.append(Seen(_HERE, "hypervisor", False, str(none), "see there"))
-    return seen
+        findings.append(Seen(_HERE, "hypervisor", None, how))
+    except LackError as error:
+        findings.append(Seen(_HERE, "hypervisor", False, str(error), "see there"))
+    return findings
 
 
 def _virtualbox_networks(testbed: VagrantTestbed, file: Path = Path("/etc/vbox/networks.conf")) -> Seen:
@@ -147,27 +153,27 @@ def _virtualbox_networks(testbed: VagrantTestbed, file: Path = Path("/etc/vbox/n
                 allowed.append(ipaddress.ip_network(cidr, strict=False))
             except ValueError:
                 continue  # not a range: VirtualBox will say so itself
-    fits = any(testbed.lan.version == one.version and testbed.lan.subnet_of(one) for one in allowed)
-    seen = f"{testbed.lan} is {'' if fits else 'not '}allowed in {file}"
-    return Seen(_HERE, "network", fits, seen, f"echo '* {testbed.network}' >> {file}")
+    fits = any(testbed.lan.version == network.version and testbed.lan.subnet_of(network) for network in allowed)
+    message = f"{testbed.lan} is {'' if fits else 'not '}allowed in {file}"
+    return Seen(_HERE, "network", fits, message, f"echo '* {testbed.network}' >> {file}")
 
 
 def _box(testbed: VagrantTestbed) -> Seen:
     if testbed.box != BUILD:
-        there = testbed.box in boxes(testbed.backend)
+        present = testbed.box in boxes(testbed.backend)
         mend = f"vagrant box add {testbed.box} --provider {testbed.backend}, or set testbed.box: build (libvirt)"
-        said = f"{testbed.box} is {'' if there else 'not '}there for {testbed.backend}"
-        return Seen(_HERE, "box", there, said, mend)
+        text = f"{testbed.box} is {'' if present else 'not '}there for {testbed.backend}"
+        return Seen(_HERE, "box", present, text, mend)
     try:
         box.need()
-    except LackError as wrong:
-        what, _, mend = str(wrong).partition(": apt-get")
+    except LackError as error:
+        what, _, mend = str(error).partition(": apt-get")
         return Seen(_HERE, "box", False, what, f"apt-get{mend}" if mend else "see there")
     return Seen(_HERE, "box", True, "built here, when machines are started")
 
 
 def _network(testbed: VagrantTestbed, judge: bool) -> Seen:
-    own = ipaddress.IPv4Network(testbed.network)
+    network = ipaddress.IPv4Network(testbed.network)
     if not shutil.which("ip"):
         return Seen(_HERE, "addresses", False, "ip is not installed", "apt-get install iproute2")
     done = shell.call(["ip", "-j", "-4", "route"])
@@ -177,19 +183,19 @@ def _network(testbed: VagrantTestbed, judge: bool) -> Seen:
         # VirtualBox keeps its interfaces, and uses them again.
         if route["dst"] == "default" or device.startswith("vboxnet"):
             continue
-        if own.overlaps(ipaddress.IPv4Network(route["dst"])):
+        if network.overlaps(ipaddress.IPv4Network(route["dst"], strict=False)):
             taken.append((device, f"{route['dst']} ({device})"))
     # libvirt's may be those of a cloud that is up: whoever starts one knows.
-    wrong = [text for device, text in taken if judge or not device.startswith("virbr")]
-    said = f"{own} is in use already: {', '.join(text for _, text in taken)}" if taken else f"{own} is free"
-    ok = False if wrong else (None if taken else True)
-    return Seen(_HERE, "addresses", ok, said, "set testbed.network to another part of 198.18.0.0/15")
+    conflicts = [text for device, text in taken if judge or not device.startswith("virbr")]
+    message = f"{network} is in use already: {', '.join(text for _, text in taken)}" if taken else f"{network} is free"
+    ok = False if conflicts else (None if taken else True)
+    return Seen(_HERE, "addresses", ok, message, "set testbed.network to another part of 198.18.0.0/15")
 
 
 def _memory(experiment: Experiment | None) -> Seen:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
     if experiment is None:
         return Seen(_HERE, "memory", None, f"{total / 1000:.0f} GB")
-    wanted = sum(one.memory_mb for one in machines(experiment))
-    said = f"{wanted / 1000:.1f} GB wanted by {len(machines(experiment))} machines, {total / 1000:.1f} GB there"
-    return Seen(_HERE, "memory", wanted <= total, said, "set smaller testbed.sizes, or ask for fewer hosts")
+    wanted = sum(machine.memory_mb for machine in machines(experiment))
+    text = f"{wanted / 1000:.1f} GB wanted by {len(machines(experiment))} machines, {total / 1000:.1f} GB there"
+    return Seen(_HERE, "memory", wanted <= total, text, "set smaller testbed.sizes, or ask for fewer hosts")

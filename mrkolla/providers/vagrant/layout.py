@@ -47,18 +47,20 @@ def folder(cloud: str) -> Path:
 def machines(experiment: Experiment) -> list[Machine]:
     """The machines of ``experiment``, the AR's first. Raises InputError for more than a region has addresses for."""
     testbed = experiment.testbed_as(VagrantTestbed)
-    found = []
+    all_machines = []
     for index, region in enumerate(placement.region_names(experiment)):
         subnet = testbed.subnet(index)
-        own = [host for host in placement.wanted(experiment) if host.region == region]
+        hosts = [host for host in placement.wanted(experiment) if host.region == region]
         room = subnet.num_addresses - FIRST_HOST - 1
-        if len(own) > room:
-            raise InputError(f"region {region} has {len(own)} hosts, and addresses for {room}: ask for fewer")
-        for number, host in enumerate(own):
+        if len(hosts) > room:
+            raise InputError(f"region {region} has {len(hosts)} hosts, and addresses for {room}: ask for fewer")
+        for number, host in enumerate(hosts):
             size = size_of(experiment, host)
             address = str(subnet[FIRST_HOST + number])
-            found.append(Machine(host.name, region, tuple(sorted(host.roles)), address, size.cpus, size.memory_mb))
-    return found
+            all_machines.append(
+                Machine(host.name, region, tuple(sorted(host.roles)), address, size.cpus, size.memory_mb)
+            )
+    return all_machines
 
 
 def size_of(experiment: Experiment, host: HostWanted) -> VagrantSize:
@@ -79,22 +81,26 @@ def host(experiment: Experiment, machine: Machine, key: Path | None = None) -> H
 
 def regions(experiment: Experiment, keys: Mapping[str, Path] | None = None) -> list[Region]:
     """The regions with their machines; ``keys`` maps a machine's name to its SSH key, where it is known."""
-    every = machines(experiment)
+    all_machines = machines(experiment)
     placed = []
     for index, name in enumerate(placement.region_names(experiment)):
         subnet = experiment.testbed_as(VagrantTestbed).subnet(index)
-        own = tuple(
-            PlacedHost(host(experiment, one, (keys or {}).get(one.name)), frozenset(one.roles))
-            for one in every
-            if one.region == name
+        hosts = tuple(
+            PlacedHost(host(experiment, machine, (keys or {}).get(machine.name)), frozenset(machine.roles))
+            for machine in all_machines
+            if machine.region == name
         )
         kind = AR if name == experiment.admin_region.name else OSR
-        placed.append(Region(name, kind, str(subnet[VIP]), str(subnet), own))
+        placed.append(Region(name, kind, str(subnet[VIP]), str(subnet), hosts))
     return placed
 
 
 def needs(experiment: Experiment, interface: Mapping[str, str]) -> Needs:
     """What preparing must make of the machines; ``interface``: name -> the one with its address."""
     placed = regions(experiment)
-    names = {one.host.name: interface.get(one.host.name, INTERFACE) for region in placed for one in region.hosts}
+    names = {
+        placed_host.host.name: interface.get(placed_host.host.name, INTERFACE)
+        for region in placed
+        for placed_host in region.hosts
+    }
     return plain.needs(experiment, experiment.testbed_as(VagrantTestbed), placed, names)

@@ -62,17 +62,17 @@ def volumes() -> dict[str, str]:
 
 
 def box_volumes(box: str) -> set[str]:
-    """The volumes of Vagrant's pool that hold the disk of ``box``; a machine's disk lies over such."""
+    """The volumes of Vagrant's pool that hold the disk of ``box``; a machine's disk lies over one of them."""
     first = f"{box.replace('/', '-VAGRANTSLASH-')}_vagrant_box_image_"
     return {name for name in volumes() if name.startswith(first)}
 
 
 def in_use(volume: str) -> bool:
     """Whether another volume lies over ``volume``."""
-    every = volumes()
-    for name in every:
+    paths = volumes()
+    for name in paths:
         xml = virsh("vol-dumpxml", "--pool", POOL, name)
-        if (over := re.search(r"<backingStore>.*?<path>(.*?)</path>", xml, re.S)) and over[1] == every[volume]:
+        if (over := re.search(r"<backingStore>.*?<path>(.*?)</path>", xml, re.S)) and over[1] == paths[volume]:
             return True
     return False
 
@@ -80,11 +80,11 @@ def in_use(volume: str) -> bool:
 def remains(cloud: str, machines: Sequence[str]) -> list[str]:
     """What there is of a cloud, in words."""
     domains = {domain(cloud, machine) for machine in machines}
-    found = [f"machine {name}" for name in sorted(domains & set(virsh("list", "--all", "--name").split()))]
-    there = set(virsh("net-list", "--all", "--name").split())
-    found += [f"network {name}" for name in networks(cloud) if name in there]
-    return found + [
-        f"volume {name}" for name in sorted(volumes()) if any(name.startswith(f"{one}.") for one in _disks(domains))
+    leftovers = [f"machine {name}" for name in sorted(domains & set(virsh("list", "--all", "--name").split()))]
+    names = set(virsh("net-list", "--all", "--name").split())
+    leftovers += [f"network {name}" for name in networks(cloud) if name in names]
+    return leftovers + [
+        f"volume {name}" for name in sorted(volumes()) if any(name.startswith(f"{disk}.") for disk in _disks(domains))
     ]
 
 
@@ -108,8 +108,8 @@ def clear(cloud: str, machines: Sequence[str]) -> None:
             _virsh("net-undefine", name)
         else:
             _virsh("vol-delete", "--pool", POOL, name)
-    if left := remains(cloud, machines):
-        raise LackError(f"libvirt still has {', '.join(left)}: remove them with virsh, then run this again")
+    if leftovers := remains(cloud, machines):
+        raise LackError(f"libvirt still has {', '.join(leftovers)}: remove them with virsh, then run this again")
 
 
 def drop_volume(name: str) -> None:

@@ -12,7 +12,7 @@ from mrkolla.config import Experiment
 from mrkolla.config.vagrant import VagrantTestbed
 from mrkolla.providers.vagrant.layout import Machine, machines
 
-#: What a cloud's machines and networks are called at libvirt's begins so. A cloud's name has no dot.
+#: What the names of a cloud's machines and networks in libvirt begin with. A cloud's name has no dot.
 PREFIX = "mrk."
 
 
@@ -31,13 +31,13 @@ def dictionary(experiment: Experiment, box: str, emulated: bool) -> dict:
     testbed = experiment.testbed_as(VagrantTestbed)
     rows = [
         {
-            "roles": [one.region, *one.roles],
-            "name_prefix": one.name,
+            "roles": [machine.region, *machine.roles],
+            "name_prefix": machine.name,
             "number": 1,
-            "flavour_desc": {"core": one.cpus, "mem": one.memory_mb},
-            "config_extra_vm": _network(experiment, one),
+            "flavour_desc": {"core": machine.cpus, "mem": machine.memory_mb},
+            "config_extra_vm": _network(experiment, machine),
         }
-        for one in machines(experiment)
+        for machine in machines(experiment)
     ]
     return {
         "backend": testbed.backend,

@@ -61,8 +61,8 @@ def foresee(experiment: Experiment, results: Path) -> None:
         _refuse_other_hosts(experiment, state)
         return
     _refuse_unrecorded(experiment)
-    if wrong := hosts_of.lacking(checks.look(experiment.testbed_as(VagrantTestbed), experiment)):
-        raise wrong
+    if error := hosts_of.lacking(checks.look(experiment.testbed_as(VagrantTestbed), experiment)):
+        raise error
 
 
 def doctor(testbed: VagrantTestbed) -> list[Seen]:
@@ -94,10 +94,12 @@ def seen(name: str) -> dict[str, bool] | None:
 
 
 def _reached(cloud: str, state: Mapping) -> list[Host]:
-    """The machines on record that Vagrant has made a key for; a start that was cut off leaves others."""
+    """The machines on record that have a key made by Vagrant: a start that was cut off leaves some without."""
     rows, keys = state["machines"], {name: Path(key) for name, key in state["keys"].items()}
-    known = plain.known_hosts(cloud)
-    return [Host(r["name"], r["address"], key=keys[r["name"]], known_hosts=known) for r in rows if r["name"] in keys]
+    known_hosts = plain.known_hosts(cloud)
+    return [
+        Host(r["name"], r["address"], key=keys[r["name"]], known_hosts=known_hosts) for r in rows if r["name"] in keys
+    ]
 
 
 # -- machines, from first to last --------------------------------------------------------------------------------------
@@ -114,9 +116,9 @@ def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) ->
     if fresh or not all(running(experiment).values()):
         try:
             _start(experiment, log, say)
-        except BaseException as failed:
+        except BaseException as error:
             if fresh:
-                _undo(experiment.name, failed)
+                _undo(experiment.name, error)
             raise
     hosts = _hosts(experiment)
     record = cache.cloud(experiment.name) / "prepared.json"
@@ -128,30 +130,30 @@ def _undo(cloud: str, failed: BaseException) -> None:
     """Remove what a first start left; what cannot be removed is told beside why the start failed."""
     try:
         destroy(cloud)
-    except MrkollaError as left:
-        raise LackError(f"{failed}; and then: {left}") from failed
+    except MrkollaError as error:
+        raise LackError(f"{failed}; and then: {error}") from failed
 
 
 def _start(experiment: Experiment, log: Path, say: Say) -> None:
     """Have all machines up, reached by their own keys, with their host keys pinned; and record all that."""
     testbed = experiment.testbed_as(VagrantTestbed)
     emulated = checks.emulated(testbed)
-    known = _load(experiment.name)
-    state = known or _begin(experiment, emulated)
+    record = _load(experiment.name)
+    state = record or _begin(experiment, emulated)
     if state["box"] == box.name():
         _have_box(log, say)
-    if known is None:
+    if record is None:
         _refuse_unrecorded(experiment)  # once more: a box takes minutes
     # A region may have joined. On record before anything is started: a crash must not lose who they are.
-    state["machines"] = [one.as_dict() for one in layout.machines(experiment)]
+    state["machines"] = [machine.as_dict() for machine in layout.machines(experiment)]
     plain.save(_file(experiment.name), state)
     folder = layout.folder(experiment.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     plain.save(folder / "conf.json", provider.dictionary(experiment, state["box"], state["emulated"]))
     say(f"starting {len(state['machines'])} machines{' in emulation' if emulated else ''}")
     _call("up", experiment.name, len(state["machines"]) * (testbed.boot_s + _EACH_S), testbed.backend, log, say)
-    said = json.loads((folder / "hosts.json").read_text())
-    state["keys"] = {name: row["key"] for name, row in said.items()}
+    rows = json.loads((folder / "hosts.json").read_text())
+    state["keys"] = {name: row["key"] for name, row in rows.items()}
     plain.save(_file(experiment.name), state)
     hosts = _hosts(experiment)
     _wait(hosts, say)
@@ -178,7 +180,7 @@ def _begin(experiment: Experiment, emulated: bool) -> dict:
         "machines": [],
         "keys": {},
         "interfaces": {},
-        # What Vagrant makes at libvirt's and does not remove: its pool, volumes of the box. These were there before.
+        # Vagrant makes a pool and volumes of the box in libvirt, and does not remove them. These were there before.
         "before": {
             "pool": libvirts and libvirt.POOL in libvirt.pools(),
             "volumes": sorted(libvirt.box_volumes(name)) if libvirts else [],
@@ -222,7 +224,7 @@ def words(lines: deque[str]) -> str:
 
 
 def _wait(hosts: list[Host], say: Say, patience_s: float = 120.0) -> None:
-    """Until every machine's SSH answers at its own address; raises LackError naming those that do not."""
+    """Wait until every machine's SSH answers at its own address; raises LackError naming those that do not."""
     end = time.monotonic() + patience_s
     silent = list(hosts)
     while silent:
@@ -245,7 +247,7 @@ def _answers(host: Host) -> bool:
 
 def _interface(host: Host) -> str:
     for link in json.loads(remote.run(host, ["ip", "-j", "-4", "addr", "show"]).stdout):
-        if host.address in [one["local"] for one in link["addr_info"]]:
+        if host.address in [address["local"] for address in link["addr_info"]]:
             return link["ifname"]
     raise LackError(
         f"{host.name}: no interface has its address {host.address}: its box does not take Vagrant's networks"
@@ -295,8 +297,8 @@ def destroy(name: str) -> None:
         log = cache.cloud(name) / "vagrant-destroy.log"
         try:
             _call("destroy", name, len(state["machines"]) * _EACH_S, backend, log, lambda text: None)
-        except DeployError as wrong:
-            failed = wrong
+        except DeployError as error:
+            failed = error
     if backend == "libvirt":
         # What Vagrant did not know of, or could not do.
         libvirt.clear(name, [row["name"] for row in state["machines"]])
@@ -307,10 +309,17 @@ def destroy(name: str) -> None:
     _file(name).unlink(missing_ok=True)
 
 
+def _uses(record: Path, box: str) -> bool:
+    """Whether the cloud with that record has hosts of ``box``; one whose record cannot be read may have."""
+    try:
+        return json.loads(record.read_text()).get("box") == box
+    except (OSError, ValueError):
+        return True
+
+
 def _drop_box(name: str, state: Mapping) -> None:
     """Remove what of the box was not there before, unless another cloud of mrkolla's uses it."""
-    others = [json.loads(path.read_text()) for path in cache.root().glob("cloud-*/vagrant.json")]
-    if sum(one.get("box") == state["box"] for one in others) <= 1:
+    if sum(_uses(path, state["box"]) for path in cache.root().glob("cloud-*/vagrant.json")) <= 1:
         for volume in libvirt.box_volumes(state["box"]) - set(state["before"]["volumes"]):
             libvirt.drop_volume(volume)
         if state["box"].startswith("mrkolla/") and state["box"] in checks.boxes("libvirt"):
@@ -356,29 +365,31 @@ def _load(name: str) -> dict | None:
         state = json.loads(file.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as broken:
+    except ValueError as error:
         where = layout.folder(name)
-        raise InputError(f"{file} is not readable ({broken}): 'vagrant destroy' in {where}, then remove it") from broken
+        raise InputError(f"{file} is not readable ({error}): 'vagrant destroy' in {where}, then remove it") from error
     if state.get("version") != _VERSION:
         raise InputError(f"{file} was written by another version: destroy the cloud with that version")
     return state
 
 
 def _refuse_unrecorded(experiment: Experiment) -> None:
-    """Raise LackError when libvirt has what this cloud's would be called: it is another's, and stays as it is."""
+    """Raise LackError when libvirt has something by a name of this cloud's: it is another's, and stays as it is."""
     if experiment.testbed_as(VagrantTestbed).backend != "libvirt":
         return  # VirtualBox gets a name of its own for each machine
     try:
-        there = libvirt.remains(experiment.name, [one.name for one in layout.machines(experiment)])
+        leftovers = libvirt.remains(experiment.name, [machine.name for machine in layout.machines(experiment)])
     except LackError:
         return  # of what is wrong with libvirt itself, doctor's look tells more
-    if there:
+    if leftovers:
         raise LackError(
-            f"libvirt has {', '.join(there)}, and this cache has no record of such a cloud: give this experiment"
+            f"libvirt has {', '.join(leftovers)}, and this cache has no record of such a cloud: give this experiment"
             " another name, or destroy that cloud with the cache that it was made with (MRKOLLA_CACHE)"
         )
 
 
 def _refuse_other_hosts(experiment: Experiment, state: Mapping) -> None:
     before = {row["name"]: row for row in state["machines"]}
-    plain.refuse_other_hosts(experiment.name, before, {one.name: one.as_dict() for one in layout.machines(experiment)})
+    plain.refuse_other_hosts(
+        experiment.name, before, {machine.name: machine.as_dict() for machine in layout.machines(experiment)}
+    )

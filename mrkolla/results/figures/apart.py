@@ -46,12 +46,12 @@ def drawing(folder: RunFolder, analysis: Analysis, found: pd.DataFrame) -> Itera
         yield
         return
     top = str(Path(__file__).parents[3])
-    with tempfile.TemporaryFile() as given:
-        pickle.dump((folder.path, _thin(analysis), found, splitted), given, protocol=pickle.HIGHEST_PROTOCOL)
-        given.seek(0)
+    with tempfile.TemporaryFile() as file:
+        pickle.dump((folder.path, _thin(analysis), found, splitted), file, protocol=pickle.HIGHEST_PROTOCOL)
+        file.seek(0)
         child = subprocess.Popen(
-            [sys.executable, "-m", __name__], start_new_session=True,  # of a Ctrl-C it hears once, from here
-            stdin=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [sys.executable, "-m", __name__], start_new_session=True,  # Ctrl-C reaches it once, from here
+            stdin=file, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join([top, *filter(None, [os.environ.get("PYTHONPATH")])])},
         )  # fmt: skip
     try:

@@ -97,10 +97,10 @@ def heat_table(analysis: Analysis) -> pd.DataFrame:
     several = levels["origin_region"].nunique() > MOST_DASHED
     levels["region"] = "all" if several else levels["origin_region"]
     by = ["operation", "tool", "region", "level"]
-    found = levels.groupby(by, observed=True, sort=False)["median_ms"].median().reset_index()
-    first = found.sort_values("level", kind="stable").groupby(by[:3], observed=True)["median_ms"].transform("first")
-    found["ratio"] = found["median_ms"] / first.where(first > 0)
-    return found
+    table = levels.groupby(by, observed=True, sort=False)["median_ms"].median().reset_index()
+    first = table.sort_values("level", kind="stable").groupby(by[:3], observed=True)["median_ms"].transform("first")
+    table["ratio"] = table["median_ms"] / first.where(first > 0)
+    return table
 
 
 def heat(ratio: float) -> tuple[str, str]:
@@ -118,16 +118,16 @@ def heat_figure(analysis: Analysis) -> Figure:
     Raises:
         InputError: there is no whole iteration.
     """
-    found = heat_table(analysis)
-    if not len(found):
+    table = heat_table(analysis)
+    if not len(table):
         raise InputError("no operation to draw: the samples have no whole iteration")
-    operations = list(found["operation"].unique())
+    operations = list(table["operation"].unique())
     if len(operations) > MOST_ROWS:
-        worst = found.groupby("operation", sort=False)["ratio"].max().nlargest(MOST_ROWS).index
+        worst = table.groupby("operation", sort=False)["ratio"].max().nlargest(MOST_ROWS).index
         operations = [name for name in operations if name in set(worst)]
-    regions, rtts = sorted(found["region"].unique()), sorted(found["level"].unique())
+    regions, rtts = sorted(table["region"].unique()), sorted(table["level"].unique())
     columns = [(region, rtt) for region in regions for rtt in rtts]
-    cells = {(row.operation, row.region, row.level): row for row in found.itertuples()}
+    cells = {(row.operation, row.region, row.level): row for row in table.itertuples()}
     widest = min(max(map(len, operations)), 64)
     left = 0.068 * widest + 0.15
     with matplotlib.rc_context(STYLE):
@@ -169,11 +169,11 @@ def heat_figure(analysis: Analysis) -> Figure:
 
 def throughput_panels(analysis: Analysis, most: int = PAGE) -> list[Panel]:
     """(operation, its rows of :func:`~mrkolla.results.attribution.throughput`), of many the ``most`` fastest."""
-    found = throughput(analysis)
-    found = found[found["per_second"].notna()]
-    found = found.assign(operation=labels(found.assign(action=np.nan, concurrency=1)))
-    fastest = set(found.groupby("operation", sort=False)["per_second"].max().nlargest(most).index)
-    return [(str(name), own) for name, own in found.groupby("operation", sort=False) if name in fastest]
+    speeds = throughput(analysis)
+    speeds = speeds[speeds["per_second"].notna()]
+    speeds = speeds.assign(operation=labels(speeds.assign(action=np.nan, concurrency=1)))
+    fastest = set(speeds.groupby("operation", sort=False)["per_second"].max().nlargest(most).index)
+    return [(str(name), rows) for name, rows in speeds.groupby("operation", sort=False) if name in fastest]
 
 
 def draw_throughput(axes: Axes, analysis: Analysis, title: str, speeds: pd.DataFrame, regions: Sequence[str]) -> None:

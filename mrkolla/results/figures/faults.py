@@ -40,13 +40,13 @@ def survival_figure(fault: Mapping[str, Any], own: pd.DataFrame) -> Figure:
         for row, operation in enumerate(operations):
             for column, region in enumerate(regions):
                 axes = grid[row][column]
-                some = shares[(shares["operation"] == operation) & (shares["origin_region"] == region)]
+                steps = shares[(shares["operation"] == operation) & (shares["origin_region"] == region)]
                 _band(axes, fault)
-                below = pd.Series(0.0, index=some.index)
+                below = pd.Series(0.0, index=steps.index)
                 for outcome in OUTCOMES:
-                    axes.bar(some["at_s"], some[outcome], STEP_S, bottom=below, color=_COLOURS[outcome], linewidth=0)
-                    below = below + some[outcome]
-                if not len(some):
+                    axes.bar(steps["at_s"], steps[outcome], STEP_S, bottom=below, color=_COLOURS[outcome], linewidth=0)
+                    below = below + steps[outcome]
+                if not len(steps):
                     axes.text(0.5, 0.5, "not asked here", transform=axes.transAxes, ha="center", fontsize=7)
                 axes.set_ylim(0, 1)
                 axes.set_yticks([0, 1], ["0", "1"])
@@ -78,8 +78,8 @@ def timeline_figure(folder: RunFolder, fault: Mapping[str, Any], own: pd.DataFra
         for axes, region in zip(grid, regions, strict=False):
             _band(axes, fault)
             for outcome in OUTCOMES:
-                some = own[(own["origin_region"] == region) & (own["outcome"] == outcome)]
-                _marks(axes, some["at_s"], [operations.index(name) for name in some["scenario"]], outcome)
+                of_outcome = own[(own["origin_region"] == region) & (own["outcome"] == outcome)]
+                _marks(axes, of_outcome["at_s"], [operations.index(name) for name in of_outcome["scenario"]], outcome)
             axes.set_yticks(range(len(operations)), [name.replace("_", " ") for name in operations], fontsize=6)
             axes.set_ylim(len(operations) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)

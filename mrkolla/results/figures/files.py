@@ -89,10 +89,10 @@ def write_figures(folder: RunFolder, analysis: Analysis, found: pd.DataFrame, sp
 
 def _of_phases(folder: RunFolder) -> Iterator[tuple[str, Callable[[], Figure], pd.DataFrame | None]]:
     """(name, what draws it, its numbers) of the figure of a region that was watched, if one was."""
-    if known := folder.read_json(phase_table.FILE, []):
+    if phases := folder.read_json(phase_table.FILE, []):
         series = phase_table.series(folder)
         if len(series):
-            yield "phases", partial(watched.phases_figure, known, series), series
+            yield "phases", partial(watched.phases_figure, phases, series), series
 
 
 def _of_faults(folder: RunFolder) -> Iterator[tuple[str, Callable[[], Figure], pd.DataFrame | None]]:
@@ -100,11 +100,15 @@ def _of_faults(folder: RunFolder) -> Iterator[tuple[str, Callable[[], Figure], p
     every = faults.faults_of(folder)
     samples = faults.samples_of(folder) if every else None
     for number, fault in enumerate(every, 1):
-        own = faults.during(fault, samples, every)
-        if len(own):
+        operations = faults.during(fault, samples, every)
+        if len(operations):
             of = "" if number == 1 else f"_{number}"
-            yield f"faults_survival{of}", partial(faulty.survival_figure, fault, own), faults.survival(own)
-            yield f"faults_timeline{of}", partial(faulty.timeline_figure, folder, fault, own), None
+            yield (
+                f"faults_survival{of}",
+                partial(faulty.survival_figure, fault, operations),
+                faults.survival(operations),
+            )
+            yield f"faults_timeline{of}", partial(faulty.timeline_figure, folder, fault, operations), None
 
 
 def _steps(analysis: Analysis) -> pd.DataFrame:

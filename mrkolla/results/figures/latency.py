@@ -33,10 +33,10 @@ def panels(analysis: Analysis, *, actions: bool = False) -> list[Panel]:
     """
     whole = analysis.fits["action"].isna()
     shown = fewer(analysis.fits[~whole if actions else whole])
-    found = [of_panel for _, of_panel in shown.groupby(_PANEL, dropna=False, sort=False)]
-    if not found:
+    groups = [of_panel for _, of_panel in shown.groupby(_PANEL, dropna=False, sort=False)]
+    if not groups:
         return []
-    return list(zip(labels(pd.concat([one.iloc[:1] for one in found])), found, strict=True))
+    return list(zip(labels(pd.concat([group.iloc[:1] for group in groups])), groups, strict=True))
 
 
 def fewer(rows: pd.DataFrame) -> pd.DataFrame:
@@ -55,16 +55,16 @@ def top(found: Sequence[Panel], most: int = PAGE) -> list[Panel]:
         k = panel[1]["k"].dropna()
         return -(k.max() if len(k) else -math.inf)
 
-    kept = {title for title, _ in sorted(found, key=rank)[:most]}
-    return [panel for panel in found if panel[0] in kept]
+    titles = {title for title, _ in sorted(found, key=rank)[:most]}
+    return [panel for panel in found if panel[0] in titles]
 
 
 def pages(found: Sequence[Panel], size: int = PAGE) -> Iterator[list[Panel]]:
     """The panels a tool at a time, at most ``size`` a page."""
     for tool in dict.fromkeys(fits["tool"].iloc[0] for _, fits in found):
-        own = [panel for panel in found if panel[1]["tool"].iloc[0] == tool]
-        for first in range(0, len(own), size):
-            yield own[first : first + size]
+        of_tool = [panel for panel in found if panel[1]["tool"].iloc[0] == tool]
+        for first in range(0, len(of_tool), size):
+            yield of_tool[first : first + size]
 
 
 def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, regions: list[str]) -> None:
@@ -115,10 +115,6 @@ def draw_panel(axes: Axes, analysis: Analysis, title: str, fits: pd.DataFrame, r
         axes.legend(loc="upper left", borderaxespad=0.2, labelspacing=0.3).set_in_layout(False)
 
 
-def _regions(analysis: Analysis) -> list[str]:
-    return sorted(analysis.fits["origin_region"].unique())
-
-
 def latency_figure(
     analysis: Analysis, *, actions: bool = False, columns: int = 3, shown: Sequence[Panel] | None = None
 ) -> Figure:
@@ -129,20 +125,20 @@ def latency_figure(
     Raises:
         InputError: nothing to draw (no whole iteration, or with ``actions`` no part of one).
     """
-    found = panels(analysis, actions=actions)
-    if not found:
+    all_panels = panels(analysis, actions=actions)
+    if not all_panels:
         raise InputError("no operation to draw: the samples have none of this kind")
-    shown = list(top(found) if shown is None else shown)
+    shown = list(top(all_panels) if shown is None else shown)
     regions = regions_of(analysis)
     with matplotlib.rc_context(STYLE):
         above = 0.17 * key_lines(3.35 * min(columns, len(shown)), regions)
         lines = max(wrapped(title).count("\n") + 1 for title, _ in shown) + (len(regions) > MOST_IN_LEGEND)
         percent = f"{100 * analysis.confidence:g} %"
         shown_wire = analysis.fits["k_wire"].notna().any()
-        more = f" Shown: {len(shown)} of {len(found)} operations." if len(shown) < len(found) else ""
+        selection = f" Shown: {len(shown)} of {len(all_panels)} operations." if len(shown) < len(all_panels) else ""
         note = textwrap.wrap(
             f"Marker: median, bar: its {percent} bootstrap interval, band: middle half of the samples, "
-            f"line: Theil-Sen fit with k and its {percent} interval.{WIRE if shown_wire else ''}{more}",
+            f"line: Theil-Sen fit with k and its {percent} interval.{WIRE if shown_wire else ''}{selection}",
             width=60 * min(columns, len(shown)),
         )
         figure, grid = style.panels(len(shown), columns, 2.65, above=above, lines=lines, note=len(note))

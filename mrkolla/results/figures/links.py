@@ -44,7 +44,7 @@ def topology_figure(regions: Sequence[Mapping[str, Any]], links: pd.DataFrame) -
     """The admin region, each OpenStack region and the link between them with its round trips.
 
     ``regions`` are dicts with name, kind (AR, OSR) and what is known of vip, hosts and driver (see
-    :func:`mrkolla.results.topology.regions`); ``links`` is :func:`mrkolla.results.round_trips.link_table`.
+    :func:`mrkolla.results.topology.regions_of_run`); ``links`` is :func:`mrkolla.results.round_trips.link_table`.
 
     Raises:
         InputError: there is no region to draw.
@@ -70,10 +70,10 @@ def topology_figure(regions: Sequence[Mapping[str, Any]], links: pd.DataFrame) -
             _box(axes, right, y, box, "#dcecf7", [region["name"], *region["lines"]])
             of_link = links[(links["region"] == region["name"]) & (links["status"] == "done")]
             at = (left + 0.3 + right) / 2
-            asked = of_link.dropna(subset="rtt_asked_ms").groupby("rtt_asked_ms")["median_ms"].median().dropna()
-            if len(asked):
-                axes.text(at, y + 0.07, f"RTT asked {_rtts(list(asked.index), 1)} ms", ha="center", fontsize=7.7)
-                axes.text(at, y - 0.19, f"measured {_rtts(list(asked), 1)} ms", ha="center", fontsize=7.7)
+            medians = of_link.dropna(subset="rtt_asked_ms").groupby("rtt_asked_ms")["median_ms"].median().dropna()
+            if len(medians):
+                axes.text(at, y + 0.07, f"RTT asked {_rtts(list(medians.index), 1)} ms", ha="center", fontsize=7.7)
+                axes.text(at, y - 0.19, f"measured {_rtts(list(medians), 1)} ms", ha="center", fontsize=7.7)
             elif of_link["median_ms"].notna().any():
                 low, high = of_link["median_ms"].min(), of_link["median_ms"].max()
                 span = number(low, 1) if high - low < 0.05 else f"{number(low, 1)} to {number(high, 1)}"
@@ -94,14 +94,14 @@ def wan_figure(links: pd.DataFrame) -> Figure:
     links = links[links["rtt_asked_ms"].notna() & links["median_ms"].notna()]
     if not len(links):
         raise InputError("no link to draw: no round trip was both asked and measured")
-    regions, asked = sorted(links["region"].unique()), sorted(links["rtt_asked_ms"].unique())
+    regions, rtts = sorted(links["region"].unique()), sorted(links["rtt_asked_ms"].unique())
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.1), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
-        widest = max(asked[-1], 1.0)
+        widest = max(rtts[-1], 1.0)
         left.plot([0, widest], [0, widest], color="#999999", linewidth=0.8, zorder=1)
-        half = list(links.groupby("rtt_asked_ms")["tolerance_ms"].max().loc[asked])
-        right.bar(range(len(asked)), [2 * h for h in half], bottom=[-h for h in half], width=0.92, color="#ededed",
+        half = list(links.groupby("rtt_asked_ms")["tolerance_ms"].max().loc[rtts])
+        right.bar(range(len(rtts)), [2 * h for h in half], bottom=[-h for h in half], width=0.92, color="#ededed",
                   zorder=1)  # fmt: skip
         right.axhline(0, color="#999999", linewidth=0.8, zorder=2)
         step = 0.8 / (len(regions) * 4 - 1)  # a region's phases side by side, then a gap: none hides another
@@ -113,7 +113,7 @@ def wan_figure(links: pd.DataFrame) -> Figure:
                       markerfacecolor="none", markersize=size, label=region, zorder=3)  # fmt: skip
             for place, (phase, marker) in enumerate(_PHASES.items()):
                 rows = of_region[of_region["phase"] == phase]
-                x = rows["rtt_asked_ms"].map(asked.index) - 0.4 + (number_ * 4 + place) * step
+                x = rows["rtt_asked_ms"].map(rtts.index) - 0.4 + (number_ * 4 + place) * step
                 late = (rows["p99_ms"] - rows["median_ms"]).clip(lower=0).fillna(0)
                 right.errorbar(x, rows["median_ms"] - rows["rtt_asked_ms"], yerr=[late * 0, late], fmt=marker,
                                color=colour, markersize=3.6, elinewidth=0.8, zorder=3)  # fmt: skip
@@ -122,7 +122,7 @@ def wan_figure(links: pd.DataFrame) -> Figure:
         left.set_ylabel("measured RTT, median (ms)")
         left.legend(loc="upper left", ncols=math.ceil(len(regions) / 8))
         right.set_title("Difference")
-        right.set_xticks(range(len(asked)), [f"{value:g}" for value in asked])
+        right.set_xticks(range(len(rtts)), [f"{value:g}" for value in rtts])
         right.grid(visible=False, axis="x")
         right.set_xlabel("asked RTT (ms)")
         right.set_ylabel("measured − asked (ms)")

@@ -41,9 +41,9 @@ def load_figure(load: pd.DataFrame, latencies: pd.DataFrame) -> Figure:
         figure.subplots_adjust(left=0.75 / size[0], right=1 - 0.1 / size[0], bottom=0.45 / size[1],
                                top=1 - above / size[1], hspace=0.22)  # fmt: skip
         top: Axes = grid[0]
-        for region, own in latencies.groupby("region"):
+        for region, dots in latencies.groupby("region"):
             # Thousands of dots are a picture in the file, not a shape each.
-            top.plot(minutes(own["time"], begin), own["ms"], ".", color=colours[region], markersize=2, alpha=0.5,
+            top.plot(minutes(dots["time"], begin), dots["ms"], ".", color=colours[region], markersize=2, alpha=0.5,
                      rasterized=True)  # fmt: skip
         top.set_yscale("log")
         top.yaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0)))
@@ -75,7 +75,7 @@ def minutes(times: pd.Series, begin: int) -> np.ndarray:
 def draw_load(axes: Axes, rows: pd.DataFrame, colours: dict[str, str], begin: int, gap_ns: float) -> None:
     """One metric: a line a region in its colour; a gap where nothing was recorded."""
     for region, of_region in rows.groupby("region"):
-        own = of_region.sort_values("time")
-        values = own["value"].to_numpy(float).copy()
-        values[np.diff(own["time"].to_numpy(), prepend=own["time"].iloc[0]) > gap_ns] = np.nan
-        axes.plot(minutes(own["time"], begin), values, color=colours[region], linewidth=0.8)
+        line = of_region.sort_values("time")
+        values = line["value"].to_numpy(float).copy()
+        values[np.diff(line["time"].to_numpy(), prepend=line["time"].iloc[0]) > gap_ns] = np.nan
+        axes.plot(minutes(line["time"], begin), values, color=colours[region], linewidth=0.8)

@@ -22,15 +22,15 @@ def parts_figure(analysis: Analysis) -> Figure:
     Raises:
         InputError: the samples have no parts of iterations (actions).
     """
-    found = shares(analysis)
-    if not len(found):
+    table = shares(analysis)
+    if not len(table):
         raise InputError("no parts to draw: the samples have no actions with a slope")
-    found = found[found["concurrency"] == found.groupby("scenario")["concurrency"].transform("min")]
-    given = zip(found["token_cache"], found["settings"], strict=True)
-    states = ["".join(f" ({one})" for one in both if not pd.isna(one)) for both in given]
-    found = found.assign(operation=[name + state for name, state in zip(found["scenario"], states, strict=True)])
-    dearest = found.groupby("operation")["whole"].mean().nlargest(MOST)
-    bars = {operation: _bar(found[found["operation"] == operation]) for operation in dearest.index}
+    table = table[table["concurrency"] == table.groupby("scenario")["concurrency"].transform("min")]
+    pairs = zip(table["token_cache"], table["settings"], strict=True)
+    states = ["".join(f" ({state})" for state in pair if not pd.isna(state)) for pair in pairs]
+    table = table.assign(operation=[name + state for name, state in zip(table["scenario"], states, strict=True)])
+    dearest = table.groupby("operation")["whole"].mean().nlargest(MOST)
+    bars = {operation: _bar(table[table["operation"] == operation]) for operation in dearest.index}
     longest = 1.02 * max(bar.sum() for bar in bars.values()) or 1.0
     widest = min(max(map(len, bars)), 48)
     with matplotlib.rc_context(STYLE):
@@ -64,5 +64,5 @@ def parts_figure(analysis: Analysis) -> Figure:
 
 def _bar(rows: pd.DataFrame) -> pd.Series:
     """Round trips of the parts of one operation in the order given, the rest last; none is negative."""
-    found = rows.groupby("action", sort=False)["round_trips"].mean().clip(lower=0).dropna()
-    return found.loc[[*(name for name in found.index if name != REST), *(n for n in found.index if n == REST)]]
+    trips = rows.groupby("action", sort=False)["round_trips"].mean().clip(lower=0).dropna()
+    return trips.loc[[*(name for name in trips.index if name != REST), *(n for n in trips.index if n == REST)]]

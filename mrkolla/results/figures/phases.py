@@ -40,12 +40,12 @@ def phases_figure(known: Sequence[Mapping[str, Any]], series: pd.DataFrame) -> F
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(len(operations), len(points), squeeze=False, sharex="col", sharey="row")
         for row, operation in enumerate(operations):
-            own = series[series["scenario"] == operation]
-            top = 1.08 * float(np.nanquantile(own["ms"], 0.99)) if own["ms"].notna().any() else 1.0
+            of_operation = series[series["scenario"] == operation]
+            top = 1.08 * float(np.nanquantile(of_operation["ms"], 0.99)) if of_operation["ms"].notna().any() else 1.0
             for column, of in enumerate(points):
                 axes = grid[row][column]
                 _bands(axes, [phase for phase in known if phase["of"] == of], named=row == 0)
-                _draw(axes, own[own["of"] == of], top)
+                _draw(axes, of_operation[of_operation["of"] == of], top)
                 axes.set_ylim(0, top)
                 if row == 0:
                     first = next(phase for phase in known if phase["of"] == of)
@@ -58,8 +58,8 @@ def phases_figure(known: Sequence[Mapping[str, Any]], series: pd.DataFrame) -> F
 
 def _bands(axes: Axes, phases: Sequence[Mapping[str, Any]], named: bool) -> None:
     begin = phases[0]["begin"]
-    whole = phases[-1]["end"] - begin
-    axes.set_xlim(0, whole / 60e9)
+    duration = phases[-1]["end"] - begin
+    axes.set_xlim(0, duration / 60e9)
     axes.grid(axis="x", visible=False)
     for number, phase in enumerate(phases):
         low, high = ((phase[edge] - begin) / 60e9 for edge in ("begin", "end"))
@@ -67,7 +67,7 @@ def _bands(axes: Axes, phases: Sequence[Mapping[str, Any]], named: bool) -> None
         if number:
             axes.axvline(low, color="#999999", linewidth=0.5, zorder=1)
         if named:
-            up = 0.09 if (phase["end"] - phase["begin"]) / whole < _NARROW else 0.0  # above its neighbours' names
+            up = 0.09 if (phase["end"] - phase["begin"]) / duration < _NARROW else 0.0  # above its neighbours' names
             place = axes.get_xaxis_transform()
             axes.text((low + high) / 2, 1.02 + up, phase["phase"], transform=place, ha="center", fontsize=7)
 

@@ -39,8 +39,8 @@ def k_by_regions(runs: Sequence[RunFolder | Path | str]) -> pd.DataFrame:
         InputError: a run has no usable sample, or says nothing of its endpoints.
     """
     tables = []
-    for one in runs:
-        run = one if isinstance(one, RunFolder) else RunFolder.open(one)
+    for folder in runs:
+        run = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
         tables.append(k_by_number(analyse(run).of_services, _served(run)).assign(run=run.run))
         if tables[-1]["regions"].isna().any():
             raise InputError(f"{run.path}: endpoints.json names no region's services: how many there were is not known")
@@ -51,8 +51,8 @@ def k_by_regions(runs: Sequence[RunFolder | Path | str]) -> pd.DataFrame:
 def _served(run: RunFolder) -> int | None:
     """How many regions of ``endpoints.json`` have more than Keystone; None: it does not say."""
     entries = run.read_json("endpoints.json", []) or []
-    return len({str(one.get("region")) for one in entries
-                if (one.get("type") or one.get("service_type")) != "identity"}) or None  # fmt: skip
+    return len({str(entry.get("region")) for entry in entries
+                if (entry.get("type") or entry.get("service_type")) != "identity"}) or None  # fmt: skip
 
 
 def k_by_number(analysis: Analysis, own: int | None = None) -> pd.DataFrame:
@@ -60,9 +60,9 @@ def k_by_number(analysis: Analysis, own: int | None = None) -> pd.DataFrame:
     fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["k_wire"].notna()]
     words = fits["settings"].str.extract(_SETTING)
     number = pd.to_numeric(words["number"]).fillna(math.nan if own is None else own)
-    # What is left of the settings; none is none.
-    left = (words["before"] + words["after"]).str.removesuffix(", ")
-    settings = left.where(left != "", None).where(left.notna(), fits["settings"])
+    # The settings without that number (None: it was the only one); as they are where they have no such number.
+    rest = (words["before"] + words["after"]).str.removesuffix(", ")
+    settings = rest.where(rest != "", None).where(rest.notna(), fits["settings"])
     table = fits.assign(predicted=predicted(fits), regions=number, settings=settings)
     return table[["regions", *GROUP, *_OF]]
 
@@ -75,7 +75,7 @@ def regions_panels(table: pd.DataFrame, most: int = PAGE) -> list[Panel]:
     # With all regions as its categories, so that a region looks the same where another is missing.
     table = table.assign(operation=labels(table), origin_region=pd.Categorical(table["origin_region"]))
     spread = table.groupby("operation", sort=False)["k_wire"].agg(lambda k: k.max() - k.min()).nlargest(most)
-    return [(str(name), own) for name, own in table.groupby("operation", sort=False) if name in spread.index]
+    return [(str(name), rows) for name, rows in table.groupby("operation", sort=False) if name in spread.index]
 
 
 def places(rows: pd.DataFrame) -> dict[str, float]:
@@ -90,9 +90,12 @@ def draw_regions(axes: Axes, title: str, rows: pd.DataFrame) -> None:
     steps = rows.groupby("regions")["predicted"].mean()
     axes.step(steps.index, steps, where="mid", color="#999999", linewidth=1, zorder=1)
     for place, (region, beside) in enumerate(places(rows).items()):
-        own = rows[rows["origin_region"] == region].sort_values("regions")
-        bars = [(own["k_wire"] - own["k_wire_low"]).fillna(0), (own["k_wire_high"] - own["k_wire"]).fillna(0)]
-        axes.errorbar(own["regions"] + beside, own["k_wire"], yerr=bars, capsize=2, elinewidth=0.8,
+        of_region = rows[rows["origin_region"] == region].sort_values("regions")
+        bars = [
+            (of_region["k_wire"] - of_region["k_wire_low"]).fillna(0),
+            (of_region["k_wire_high"] - of_region["k_wire"]).fillna(0),
+        ]
+        axes.errorbar(of_region["regions"] + beside, of_region["k_wire"], yerr=bars, capsize=2, elinewidth=0.8,
                       **{**look(place), "linestyle": "none"})  # fmt: skip
     low = min(rows["k_wire"].min(), rows["predicted"].min())
     high = max(rows["k_wire"].max(), rows["predicted"].max())

@@ -34,7 +34,7 @@ def residual_panels(analysis: Analysis, most: int = PAGE) -> list[Panel]:
     worst = (
         table.groupby("operation", sort=False)["not_predicted_ms"].agg(lambda of: of.abs().max()).nlargest(most).index
     )
-    return [(str(name), own) for name, own in table.groupby("operation", sort=False) if name in set(worst)]
+    return [(str(name), rows) for name, rows in table.groupby("operation", sort=False) if name in set(worst)]
 
 
 def _mark(place: int) -> dict[str, Any]:

@@ -21,11 +21,11 @@ def _draw(axes: Axes, title: str, rows: pd.DataFrame, runs: Sequence[str], regio
     """One operation: a marker a run and region, a line of the regions' colour at their mean over the runs."""
     apart = 0.5 / len(regions)
     for number, region in enumerate(regions):
-        own = rows[rows["origin_region"] == region]
-        x = own["run"].map(list(runs).index) + apart * (number - (len(regions) - 1) / 2)
-        bars = [(own[of] - own[f"{of}_low"]).fillna(0), (own[f"{of}_high"] - own[of]).fillna(0)]
-        axes.errorbar(x, own[of], yerr=bars, capsize=2, elinewidth=0.8, **{**look(number), "linestyle": "none"})
-        for _, alike in own.groupby("alike"):
+        of_region = rows[rows["origin_region"] == region]
+        x = of_region["run"].map(list(runs).index) + apart * (number - (len(regions) - 1) / 2)
+        bars = [(of_region[of] - of_region[f"{of}_low"]).fillna(0), (of_region[f"{of}_high"] - of_region[of]).fillna(0)]
+        axes.errorbar(x, of_region[of], yerr=bars, capsize=2, elinewidth=0.8, **{**look(number), "linestyle": "none"})
+        for _, alike in of_region.groupby("alike"):
             if len(alike) > 1:
                 ends = [x[alike.index].min() - 0.2, x[alike.index].max() + 0.2]
                 axes.plot(ends, [alike[of].mean()] * 2, color=look(number)["color"], linewidth=0.8, zorder=1)
@@ -48,11 +48,14 @@ def runs_figure(fits: pd.DataFrame, runs: Sequence[str], *, columns: int = 3) ->
         InputError: no k is known.
     """
     of = "k_wire" if fits["k_wire"].notna().any() else "k"
-    known = fewer(fits[fits["action"].isna() & fits[of].notna()])
-    if not len(known):
+    slopes = fewer(fits[fits["action"].isna() & fits[of].notna()])
+    if not len(slopes):
         raise InputError("nothing to draw: no operation of these runs has a slope")
-    panels = [(str(name), own) for name, own in known.assign(operation=labels(known)).groupby("operation", sort=False)]
-    shown, regions = top(panels, PAGE), sorted(known["origin_region"].unique())
+    panels = [
+        (str(name), of_operation)
+        for name, of_operation in slopes.assign(operation=labels(slopes)).groupby("operation", sort=False)
+    ]
+    shown, regions = top(panels, PAGE), sorted(slopes["origin_region"].unique())
     with matplotlib.rc_context(STYLE):
         lines = max(wrapped(title).count("\n") + 1 for title, _ in shown)
         figure, grid = style.panels(len(shown), columns, 2.3, above=0.25, lines=lines, note=0)

@@ -42,9 +42,9 @@ def split_panels(table: pd.DataFrame, most: int = PAGE) -> list[Panel]:
         return []
     table = by_part(fewer(table))
     table = table.assign(operation=labels(table))
-    whole = table.groupby(["operation", "origin_region", "level"], sort=False)["ms"].sum()
-    slowest = set(whole.groupby("operation", sort=False).max().nlargest(most).index)
-    return [(str(name), own) for name, own in table.groupby("operation", sort=False) if name in slowest]
+    totals = table.groupby(["operation", "origin_region", "level"], sort=False)["ms"].sum()
+    slowest = set(totals.groupby("operation", sort=False).max().nlargest(most).index)
+    return [(str(name), rows) for name, rows in table.groupby("operation", sort=False) if name in slowest]
 
 
 def part_colours(table: pd.DataFrame) -> dict[str, str]:
@@ -57,10 +57,10 @@ def draw_split(axes: Axes, title: str, rows: pd.DataFrame, colours: dict[str, st
     levels = sorted(rows["level"].unique())
     width = 0.8 / len(regions)
     for number, region in enumerate(regions):
-        own = rows[rows["origin_region"] == region]
+        of_region = rows[rows["origin_region"] == region]
         for place, level in enumerate(levels):
             up = down = 0.0
-            parts = own[own["level"] == level].groupby("part", sort=False)["ms"].sum()
+            parts = of_region[of_region["level"] == level].groupby("part", sort=False)["ms"].sum()
             x = place - 0.4 + width * (number + 0.5)
             for part, value in parts.items():
                 bottom = up if value >= 0 else down

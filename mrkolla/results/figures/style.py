@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
 }
 MOST_IN_LEGEND = 4
-# How a format is told to leave out when and by what it was made: the same figure gives the same bytes.
+# Metadata that leaves out when and by what a file was made: the same figure gives the same bytes.
 _UNDATED = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
