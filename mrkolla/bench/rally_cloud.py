@@ -39,7 +39,12 @@ def ensure(platform: Mapping[str, Any], wanted: Sequence[str], disk: Path, ca: P
             api_timeout=API_TIMEOUT_S,
         ) as cloud:
             images: Any = cloud.image
-            if "image_name" in wanted and images.find_image(NAME) is None:
+            image = images.find_image(NAME) if "image_name" in wanted else None
+            if image is not None and image.status != "active":
+                # Whoever made it was ended before all of it was uploaded: nothing can be booted from it.
+                images.delete_image(image)
+                image = None
+            if "image_name" in wanted and image is None:
                 with disk.open("rb") as data:
                     images.create_image(
                         name=NAME, data=data, disk_format="raw", container_format="bare", visibility="public"

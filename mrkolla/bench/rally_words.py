@@ -22,28 +22,34 @@ def unpacked(text: str) -> str:
 def workloads(said: str) -> list[tuple[str, int]]:
     """(scenario, iterations; 0: as many as there is time for) of the task that Rally printed when it read it.
 
-    Both of Rally's formats are known; what Rally itself refuses gives [].
+    Both of Rally's formats are known; what Rally itself refuses gives []. It prints this before it looks at what the
+    task consists of, so a part of another form is left out: Rally says what is wrong with it.
     """
     match = re.search(r"^Task is:\n(.*?)\n\nTask syntax is correct", said, re.S | re.M)
     task = yamltext.read(match[1]) if match else None
     if not isinstance(task, dict):
         return []
     if task.get("version") != 2:
-        return [(name, _times(workload.get("runner"))) for name, many in task.items() for workload in many]
+        return [(str(name), _times(workload.get("runner"))) for name, many in task.items() for workload in _maps(many)]
     pairs = []
-    for subtask in task.get("subtasks") or []:
-        for workload in subtask.get("workloads") or [subtask]:
+    for subtask in _maps(task.get("subtasks")):
+        for workload in _maps(subtask.get("workloads") or [subtask]):
             scenario = workload.get("scenario")
-            name = next(iter(scenario)) if isinstance(scenario, dict) else str(scenario)
-            pairs.append((name, _times(workload.get("runner"))))
+            name = next(iter(scenario)) if isinstance(scenario, dict) and scenario else scenario
+            pairs.append((str(name), _times(workload.get("runner"))))
     return pairs
+
+
+def _maps(parts: Any) -> list[dict[Any, Any]]:
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
 
 
 def _times(runner: Any) -> int:
     if not isinstance(runner, dict) or not runner:
         return 1
     settings = runner if "type" in runner else next(iter(runner.values()))
-    return int(settings.get("times", 0)) if isinstance(settings, dict) else 0
+    times = settings.get("times") if isinstance(settings, dict) else None
+    return times if isinstance(times, int) else 0
 
 
 def no_answer(logged: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from jinja2 import Environment
 
 from mrkolla import config
 from mrkolla.base.errors import InputError
-from mrkolla.bench import make_tool, rally_agent, rally_sweep
+from mrkolla.bench import make_tool, rally_agent, rally_cloud, rally_sweep
 from mrkolla.bench.base import BenchContext
 from mrkolla.bench.rally import _cleaner, _lacking, _platform
 from mrkolla.bench.rally_tasks import is_keystone, jobs, open_names, rally_alone, service_of
@@ -131,6 +132,39 @@ def test_workloads_of_both_formats():
     assert workloads(f"{HEAD}Task is:\n{old}{end}") == [("A.b", 2), ("A.b", 1)]
     assert workloads(f"{HEAD}Task is:\njust text{end}") == []
     assert workloads(f"{HEAD}Invalid task file passed:\n\n\t no") == []
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "A.b: {runner: {constant: {times: 2}}}",  # a map, where Rally wants a list
+        "title: mine\nsubtasks:\n- {scenario: {A.b: {}}}",  # the version is missing
+        "A.b:\n- one\n- {runner: {constant: {times: many}}}",
+        "version: 2\nsubtasks: one",
+        "version: 2\nsubtasks:\n- one\n- {scenario: {}, runner: {constant: {times: null}}}",
+        "version: 2\nsubtasks:\n- {workloads: {scenario: A.b}}",
+    ],
+)
+def test_a_task_of_another_form_is_left_to_rally(task):
+    text = f"Task is:\n{task}\n\nTask syntax is correct :)\n"
+    assert all(isinstance(name, str) and times in (0, 1) for name, times in workloads(text))
+
+
+@pytest.mark.parametrize("status", ["queued", "active"])
+def test_an_image_whose_upload_was_cut_off_is_made_anew(monkeypatch, tmp_path, status):
+    there, made = [SimpleNamespace(name=rally_cloud.NAME, status=status)], []
+    images = SimpleNamespace(
+        find_image=lambda name: there[0] if there else None,
+        delete_image=there.remove,
+        create_image=lambda **given: made.append(given["data"].read()),
+    )
+    connection = contextlib.nullcontext(SimpleNamespace(image=images))
+    monkeypatch.setattr(openstack, "connect", lambda **given: connection)
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(b"disk")
+    platform = {"region_name": "OSR1", "auth_url": "http://192.0.2.1:5000/v3", "admin": {}, "endpoint_type": "public"}
+    assert rally_cloud.ensure(platform, ["image_name"], disk) == {"image_name": rally_cloud.NAME}
+    assert (made, len(there)) == (([b"disk"], 0) if status == "queued" else ([], 1))
 
 
 def test_why_rally_refused_is_one_line():
