@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mrkolla.base import files
 from mrkolla.base.errors import BenchError, InputError
 from mrkolla.bench import middleware_agent
 from mrkolla.bench.accesslog import AccessLog, control_hosts
@@ -115,12 +116,17 @@ class Middleware(Tool):
         counted = fill(samples, log, ctx.admin_region, regions, (middleware_agent.AGENT,), tokens, own=False)
         self.warnings += counted.warnings
         self._compare(ctx, point, regions, samples, heard, log, counted)
+        if ctx.tools_folder is not None:
+            self.collect(ctx, ctx.tools_folder / self.name)  # at once: this process may not come to the sweep's end
         yield from samples
         if counted.warnings:
             raise BenchError(f"middleware: {counted.warnings[0]}")
 
     def collect(self, ctx: BenchContext, folder: Path) -> list[Path]:
-        """Write counts.json (both counts by point, region, operation and state; background) and agents.json."""
+        """Write counts.json (both counts by point, region, operation and state; background) and agents.json.
+
+        What an earlier process left in ``folder`` of other points is in both, too.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         settings = {
             "operations": self._operations(),
@@ -131,9 +137,13 @@ class Middleware(Tool):
             "timeout_s": self.timeout_s,
             "seed": ctx.seed,
         }
-        contents = {"counts.json": self._counts, "agents.json": {"asked": settings, "versions": self._hello}}
+        counts, versions = _read(folder / "counts.json"), _read(folder / "agents.json").get("versions", {})
+        contents = {
+            "counts.json": counts | self._counts,
+            "agents.json": {"asked": settings, "versions": versions | self._hello},
+        }
         for name, content in contents.items():
-            (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+            files.write(folder / name, json.dumps(content, indent=2, sort_keys=True) + "\n")
         return [folder / name for name in contents]
 
     def _operations(self) -> list[str]:
@@ -267,6 +277,15 @@ class Middleware(Tool):
                 "background_requests_per_s": counted.background_per_s.get(region.name),
                 "operations": rows,
             }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What is kept in ``path``; nothing where there is no such file, or none that can be read."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass

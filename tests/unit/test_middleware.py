@@ -199,6 +199,19 @@ def test_each_round_makes_each_call_in_each_state(services, memcached, tmp_path)
     assert not any(secret in path.read_text() for path in files for secret in (PASSWORD, "token-"))
 
 
+def test_a_run_that_goes_on_keeps_the_counts_of_its_earlier_points(services, memcached, tmp_path):
+    ctx = context(services, FakeLog([logged("nobody's", 1)]))
+    ctx.tools_folder = tmp_path
+    options = {"samples": 1, "warmup": 0, "idle_s": 0, "memcached_port": memcached.port, "states": ["warm"]}
+    for point in ("p", "q"):  # each in a process of its own, the first of which was killed
+        tool = Middleware(**options)
+        list(tool.run(ctx, BenchPoint(point), ctx.regions))
+    # The third has no point left.
+    Middleware(**options).collect(ctx, tmp_path / "middleware")
+    assert list(json.loads((tmp_path / "middleware" / "counts.json").read_text())) == ["p", "q"]
+    assert list(json.loads((tmp_path / "middleware" / "agents.json").read_text())["versions"]) == ["OSR1"]
+
+
 def test_a_call_that_fails_is_a_sample_without_its_token(services, memcached):
     services.broken = "/glance"
     tool = Middleware(samples=1, warmup=0, idle_s=0, memcached_port=memcached.port)
