@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,13 +115,14 @@ class Shaker(Tool):
         plays = self._plays(ctx, regions)
         total = {name: sum(play.lead.region == name for play in plays) for name in {p.lead.region for p in plays}}
         counts = dict.fromkeys(total, 0)
+        names = _names(plays)
         for group in self._groups(plays):
             broken: BaseException | None = None
             for play, outcome in _side_by_side(group, lambda play, stop: self._play(ctx, play, stop)):
                 if isinstance(outcome, BaseException):
                     broken = broken or outcome
                     continue
-                record = self._record(ctx, point, play, len(group), outcome)
+                record = self._record(ctx, point, play, names[id(play)], len(group), outcome)
                 self._keep(ctx, record)
                 counts[play.lead.region] += 1
                 ctx.progress(play.lead.region, counts[play.lead.region], total[play.lead.region])
@@ -160,7 +162,8 @@ class Shaker(Tool):
         for scenario in self._read:
             if scenario.template:
                 leads = [Placed(region.name, ctx.host(region)) for region in regions]
-                plays += [Play(scenario, scenario.data, {}, lead, self.port) for lead in leads]
+                ca = ctx.trust().get("ca")
+                plays += [Play(scenario, scenario.data, {}, lead, self.port, ca=ca) for lead in leads]
             elif scenario.pairwise:
                 pairs = [pair for pair in self._placed_pairs(ctx) if pair[0].region in names]
                 plays += [self._cast(ctx, scenario, number, *pair) for number, pair in enumerate(pairs)]
@@ -204,9 +207,9 @@ class Shaker(Tool):
     # -- what is kept --------------------------------------------------------------------------------------------
 
     def _record(
-        self, ctx: BenchContext, point: BenchPoint, play: Play, concurrency: int, heard: shaker_play.Heard
+        self, ctx: BenchContext, point: BenchPoint, play: Play, name: str, concurrency: int, heard: shaker_play.Heard
     ) -> dict[str, Any]:
-        """A play as it is kept: what mrkolla knows of it, and Shaker's output."""
+        """A play as it is kept, under ``name``: what mrkolla knows of it, and Shaker's output."""
         agents = {}
         for agent in heard.output.get("agents", {}):
             origin, target = play.ends(agent)
@@ -216,13 +219,12 @@ class Shaker(Tool):
                 "rtt_asked_ms": _round_trip(point.rtt_asked_ms, origin, target),
                 "rtt_measured_ms": _round_trip(point.rtt_measured_ms, origin, target),
             }
-        ends = "-".join([play.lead.region, *(name for name in play.targets() if name != play.lead.region)])
         return {
             "run": ctx.run,
             "point": point.id,
             "repetition": point.repetition,
             "scenario": play.scenario.name,
-            "play": f"{play.scenario.name}-{ends}",
+            "play": name,
             "concurrency": concurrency,
             "asked_mbit": self.expect_mbit,
             "agents": agents,
@@ -239,8 +241,25 @@ class Shaker(Tool):
             _write(folder / self.name, record)
 
 
+def _names(plays: Sequence[Play]) -> dict[int, str]:
+    """What the files of each of ``plays`` are called, by its id: SCENARIO-REGIONS.
+
+    Pairs may be other hosts of the same regions: where two plays would have one name, the hosts' names follow.
+    """
+    names = {}
+    for play in plays:
+        ends = [play.lead.region, *(name for name in play.targets() if name != play.lead.region)]
+        names[id(play)] = "-".join([play.scenario.name, *ends])
+    often = Counter(names.values())
+    for play in plays:
+        if often[names[id(play)]] > 1:
+            hosts = dict.fromkeys([play.lead.host.name, *(placed.host.name for placed in play.hosts.values())])
+            names[id(play)] = "-".join([names[id(play)], *hosts])
+    return names
+
+
 def _write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a play as POINT/SCENARIO-REGIONS.json, .html and .log, each whole or not at all."""
+    """Write a play as POINT/NAME.json, .html and .log (:func:`_names`), each whole or not at all."""
     target = folder / record["point"]
     target.mkdir(parents=True, exist_ok=True)
     rest = {name: value for name, value in record.items() if name != "texts"}

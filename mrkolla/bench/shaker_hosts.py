@@ -100,7 +100,7 @@ def openrc(ctx: BenchContext, region: str) -> dict[str, str]:
     """The environment with which Shaker logs in to make agents by Heat in ``region``."""
     auth = ctx.auth
     return {
-        "OS_AUTH_URL": auth["auth_url"].removesuffix("/v3") + "/v3",
+        "OS_AUTH_URL": ctx.keystone(region).rstrip("/").removesuffix("/v3") + "/v3",
         "OS_USERNAME": auth["username"],
         "OS_PASSWORD": auth["password"],
         "OS_PROJECT_NAME": auth["project_name"],

@@ -28,6 +28,7 @@ JOIN_S = 45
 LOSS_S = 30
 _START_S = 60
 _SOCKET_MS = "30000"
+_CA = "ca.pem"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Shaker's own verdicts, which it keeps out of its JSON.
 _SLA = """\
@@ -59,7 +60,7 @@ class Play:
     """A scenario with its hosts. ``hosts``: agent id -> where it runs (none: Heat makes the agents in guests).
 
     ``lead`` runs Shaker; ``data`` is the scenario as Shaker gets it; Shaker listens on ``port``, iperf3's server on
-    ``iperf3_port``.
+    ``iperf3_port``. ``ca``: the certificate (PEM) by which it trusts https of what it logs in to.
     """
 
     scenario: Scenario
@@ -68,6 +69,7 @@ class Play:
     lead: Placed
     port: int
     iperf3_port: int = IPERF3_PORT
+    ca: str | None = None
 
     @property
     def label(self) -> str:
@@ -188,8 +190,9 @@ def run(
             start(host)
         _until_ready(lines, parts, play)
         commands = play.commands(folders[play.lead.host.name], expected)
-        commands[0]["env"] = dict(secrets or {})
+        commands[0]["env"] = dict(secrets or {}) | ({"OS_CACERT": _CA} if play.ca else {})
         files = {"scenario.yaml": yamltext.write(play.data, sort_keys=False), **play.scenario.files}
+        files |= {_CA: play.ca} if play.ca else {}
         names = ["output.json", "sla.json", "report.html", "shaker.log"]
         start(play.lead.host, commands=commands, files=files, results=names)
         return _follow(lines, parts[-1], play, time.monotonic() + expected + _START_S, hidden)

@@ -192,6 +192,7 @@ def _check_tests(path: Path, execution: Any) -> None:
         _need(path, f"{key}.title", titles[-1] not in titles[:-1], f"'{titles[-1]}' is there twice: results would mix")
         if kind == "shell":
             _need(path, key, ("program" in test) != ("script" in test), "give either 'program' or 'script'")
+        _need(path, f"{key}.sla", isinstance(test.get("sla") or [], list), "must be a list of expressions")
         for expression in test.get("sla") or ():
             try:
                 ast.parse(str(expression), mode="eval")
@@ -202,12 +203,19 @@ def _check_tests(path: Path, execution: Any) -> None:
 def _check_agents(path: Path, agents: Any) -> None:
     key = "deployment.agents"
     _need(path, key, isinstance(agents, list) and all(isinstance(agent, dict) for agent in agents), "a list of maps")
-    by_id = {agent.get("id"): agent for agent in agents}
-    _need(path, key, len(by_id) == len(agents) and None not in by_id, "every agent needs an 'id' of its own")
+    named = all(isinstance(agent.get("id"), str) for agent in agents)
+    by_id = {str(agent.get("id")): agent for agent in agents}
+    _need(path, key, named and len(by_id) == len(agents), "every agent needs an 'id' of its own, a text")
     for name, agent in by_id.items():
         mode = agent.get("mode")
         _need(path, f"{key} {name}", mode in ("alone", "primary", "minion"), "mode is alone, primary or minion")
-        _need(path, f"{key} {name}", bool(agent.get("node")), "give 'node': origin, target, a region or a host")
+        node = agent.get("node")
+        _need(
+            path,
+            f"{key} {name}",
+            bool(node) and isinstance(node, str),
+            "give 'node': origin, target, a region or a host",
+        )
         mate_mode = {"primary": "minion", "minion": "primary"}.get(mode)
         if mate_mode:
             mate = by_id.get(agent.get(f"{mate_mode}_id"))
@@ -223,16 +231,24 @@ def _check_agents(path: Path, agents: Any) -> None:
 def _named_files(path: Path, deployment: Mapping[str, Any]) -> dict[str, str]:
     """The texts of the templates that a Heat-based scenario names, by the names that it uses."""
     names = [deployment.get("template"), deployment.get("env_file")]
-    for support in deployment.get("support_templates") or ():
+    supports = deployment.get("support_templates") or []
+    maps = isinstance(supports, list) and all(isinstance(support, dict) for support in supports)
+    _need(path, "deployment.support_templates", maps, "a list of maps")
+    for support in supports:
         names += [support.get("template"), support.get("env_file")]
     texts = {}
     for name in filter(None, names):
-        if str(name).startswith(_OWN):
+        _need(path, f"deployment {name}", isinstance(name, str), "a template is named by a text")
+        if name.startswith(_OWN):
             continue
         _need(path, f"deployment {name}", Path(name).name == name, "put templates beside the scenario file")
         file = path.parent / name
         _need(path, f"deployment {name}", file.is_file(), f"{file} is missing")
-        texts[name] = file.read_text()
+        try:
+            texts[name] = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise InputError(f"{path}: deployment {name}: {file} cannot be read: {why}") from None
     return texts
 
 

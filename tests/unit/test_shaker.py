@@ -221,6 +221,19 @@ def test_what_is_collected(plays, tmp_path, at_once):
     assert links[0]["congestion_control"] == {"TCP": "bbr"}
 
 
+def test_pairs_of_other_hosts_of_the_same_regions_are_all_kept(plays, tmp_path):
+    ctx = context(tools_folder=tmp_path)
+    tool = Shaker(pairs=["OSR1:AR", "osr1-compute1:AR", "OSR2:AR"])
+    list(tool.run(ctx, POINT, OSRS[:2]))
+    tool.collect(ctx, tmp_path / "shaker")
+    assert {path.stem for path in (tmp_path / "shaker" / "rtt20").iterdir()} == {
+        "link-OSR1-AR-osr1-control1-ar-control1",
+        "link-OSR1-AR-osr1-compute1-ar-control1",
+        "link-OSR2-AR",
+    }
+    assert len(json.loads((tmp_path / "shaker" / "links.json").read_text())) == 3
+
+
 def test_nothing_played_is_collected_too(tmp_path):
     table, links = Shaker().collect(context(), tmp_path / "shaker")
     assert pq.read_table(table).num_rows == 0
@@ -280,7 +293,29 @@ def test_a_heat_scenario_is_handed_on_where_there_is_one(plays):
     assert play.services(play.lead.host, "/opt/x") == []
     environ = shaker_hosts.openrc(ctx, "OSR1")
     assert environ["OS_REGION_NAME"] == "OSR1"
+    assert environ["OS_AUTH_URL"] == "http://192.0.0.1:5000/v3"
     assert "p" not in play.commands("/opt/x", 60)[0]["argv"]
+
+
+def test_a_heat_scenario_asks_the_regions_own_keystone_and_trusts_the_clouds_certificate(monkeypatch, tmp_path):
+    ca = tmp_path / "ca.pem"
+    ca.write_text("CERTIFICATE")
+    ctx = context(ca=ca, identity={"OSR1": "http://192.0.1.1:5000"})
+    tool = Shaker(scenarios=["heat_l2"])
+    (play,) = tool._plays(ctx, OSRS[:1])
+    given = []
+
+    class Part:
+        def __init__(self, launcher, host, parameters, lines, secrets) -> None:
+            given.append(parameters)
+            raise BenchError("enough")
+
+    monkeypatch.setattr(shaker_play, "_Part", Part)
+    with pytest.raises(BenchError, match="enough"):
+        shaker_play.run(None, play, {"osr1-control1": "/opt/x"}, 60, shaker_hosts.openrc(ctx, "OSR1"))
+    environ = given[0]["commands"][0]["env"]
+    assert (environ["OS_AUTH_URL"], environ["OS_CACERT"]) == ("http://192.0.1.1:5000/v3", "ca.pem")
+    assert given[0]["files"]["ca.pem"] == "CERTIFICATE"
 
 
 def test_a_scenario_longer_than_its_bound_is_refused_before_any_load():

@@ -127,11 +127,18 @@ FROM, TO = PAIR["deployment"]["agents"]
         (changed(tests=[{"class": "iperf3"}, {"class": "iperf3"}]), r"tests\[1\].title: 'iperf3' is there twice"),
         (changed(tests=[{"class": "shell"}]), "give either 'program' or 'script'"),
         (changed(tests=[{"class": "iperf3", "sla": ["[type =="]}]), r"sla: '\[type ==' is no expression"),
+        (changed(tests=[{"class": "iperf3", "sla": 5}]), r"tests\[0\].sla: must be a list of expressions"),
         (changed(deployment=None), "deployment: missing"),
         (changed(deployment={}), "give either 'agents' or"),
         (changed(deployment={"agents": [FROM], "template": "x.hot"}), "give either 'agents' or"),
         (changed(deployment={"template": "../x.hot"}), "put templates beside the scenario file"),
+        (changed(deployment={"template": 5}), "deployment 5: a template is named by a text"),
+        (
+            changed(deployment={"template": "shaker/x.hot", "support_templates": ["y"]}),
+            "support_templates: a list of m",
+        ),
         (changed(agents={"id": 1}), "deployment.agents: a list of maps"),
+        (changed(agents=[FROM | {"id": ["a"]}]), "every agent needs an 'id' of its own, a text"),
         (changed(agents=[FROM, FROM]), "every agent needs an 'id' of its own"),
         (changed(agents=[FROM]), "agents from: minion_id must name a minion"),
         (
