@@ -52,6 +52,8 @@ def parse(text: str) -> dict[str, str]:
         parser.read_string(text)
     except configparser.Error as error:
         raise ValueError(str(error).splitlines()[0]) from error
+    except AttributeError as error:  # Python's parser falls over it
+        raise ValueError("an indented line is below a key without a value") from error
     if not parser.has_section(SECTION):
         return {}
     return {key: (value or "").strip() for key, value in parser.items(SECTION)}

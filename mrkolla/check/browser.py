@@ -163,9 +163,9 @@ class Browser:
                 fields[0].send_keys(domain)
             self._one("#loginBtn").click()
             self._wait(lambda: self._texts(".user-name") or self._alerts(), "the login")
-        if username not in self._texts(".user-name"):
-            self.shoot("login-refused")
-            raise BrowserError(f"login as {username} refused: {'; '.join(self._alerts()) or 'the form came back'}")
+            if username not in self._texts(".user-name"):
+                self.shoot("login-refused")
+                raise BrowserError(f"login as {username} refused: {'; '.join(self._alerts()) or 'the form came back'}")
 
     def regions(self) -> list[str]:
         """The regions that the selector in the page's header offers; none where Horizon has one region only."""
@@ -177,8 +177,8 @@ class Browser:
 
     def chosen(self) -> str | None:
         """The region that the page's header says it shows; None where Horizon has one region only."""
-        shown = self._texts(".context-region")
-        return shown[0] if shown else None
+        with self._named("the page's header"):
+            return self._shown()
 
     def choose(self, region: str) -> None:
         """Choose ``region`` in the selector, as a person does, and wait until the header shows it.
@@ -193,7 +193,7 @@ class Browser:
             if not links:
                 raise BrowserError(f"the region selector does not offer {region}")
             links[0].click()
-            self._wait(lambda: self.chosen() == region, f"{region} in the page's header")
+            self._wait(lambda: self._shown() == region, f"{region} in the page's header")
 
     def listed(self, kind: str, wanted: str | None, shot: str) -> list[str]:
         """Names in the table of the page ``kind`` (of PAGES); ``wanted`` has PAGE_S seconds to appear in it.
@@ -225,6 +225,10 @@ class Browser:
         return path
 
     # -- reading a page ------------------------------------------------------------------------------------------
+
+    def _shown(self) -> str | None:
+        shown = self._texts(".context-region")
+        return shown[0] if shown else None
 
     def _names(self) -> list[str] | None:
         """The texts of all table cells and links in them; None while the page has no finished table.
@@ -303,12 +307,13 @@ class Browser:
 
     @contextmanager
     def _named(self, what: str) -> Iterator[None]:
-        """Selenium's own errors as one line that says what was being done."""
+        """Selenium's own errors as one line that says what was being done, and so those of a driver that is gone."""
         from selenium.common.exceptions import WebDriverException
+        from urllib3.exceptions import HTTPError
 
         try:
             yield
-        except WebDriverException as error:
+        except (WebDriverException, HTTPError) as error:
             raise BrowserError(f"{what}: {_first_line(error)}") from error
 
 

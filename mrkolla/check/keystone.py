@@ -11,6 +11,7 @@ from mrkolla.check.cleanup import PREFIX
 from mrkolla.check.client import connect, one_line
 from mrkolla.check.guest import API_ERRORS
 from mrkolla.check.model import CloudView, Finding, RegionView
+from mrkolla.check.person import DOMAIN, description
 
 _PAUSE_S = 0.1
 
@@ -51,7 +52,8 @@ def _follows(
     facts: list[tuple[str, str, str]],
 ) -> list[Finding]:
     """Make a project at the AR, and wait until the region's Keystone knows it."""
-    project = admin.identity.create_project(name=f"{PREFIX}{secrets.token_hex(4)}-keystone", domain_id="default")
+    name = f"{PREFIX}{secrets.token_hex(4)}-keystone"
+    project = admin.identity.create_project(name=name, domain_id=DOMAIN, description=description())
     try:
         began = time.monotonic()
         while local.identity.find_project(project.id, ignore_missing=True) is None:

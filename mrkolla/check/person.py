@@ -26,16 +26,20 @@ class Person:
         return {"username": self.name, "password": self.password, "project_name": self.name, **domains}
 
 
+def description() -> str:
+    """What a project of a check says of itself: by its time a later check knows what a killed one left."""
+    return f"made by a mrkolla check at {int(time.time())}, removed by it"
+
+
 def make_person(identity: Any, undo: Undo, prefix: str = PREFIX) -> Person:
     """A project and a user with the role member, both of one new name, removed by ``undo``."""
     name = prefix + secrets.token_hex(4)
     password = secrets.token_urlsafe(24)
-    # The time lets a later check know what a killed one left.
-    description = f"made by a mrkolla check at {int(time.time())}, removed by it"
-    project = identity.create_project(name=name, domain_id=DOMAIN, description=description)
+    about = description()
+    project = identity.create_project(name=name, domain_id=DOMAIN, description=about)
     undo.push("identity", f"project {name}", lambda: identity.delete_project(project.id))
     user = identity.create_user(
-        name=name, password=password, domain_id=DOMAIN, default_project_id=project.id, description=description
+        name=name, password=password, domain_id=DOMAIN, default_project_id=project.id, description=about
     )
     undo.push("identity", f"user {name}", lambda: identity.delete_user(user.id))
     identity.assign_project_role_to_user(project.id, user.id, identity.find_role("member", ignore_missing=False).id)

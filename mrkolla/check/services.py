@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
 from mrkolla.check.client import one_line
@@ -68,7 +69,7 @@ def check_services(
             findings = compute_findings(region, _computes(connection)) + agent_findings(region, _agents(connection))
             listed.set()
             return findings
-        except SDKException as error:
+        except (SDKException, ClientException) as error:  # the second: nobody answers at the address, as yet
             return [Finding(region.name, "compute", "", "services cannot be listed", "a list", one_line(error))]
 
     return settled(look, settle_s, stop, say, "services")

@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from keystoneauth1.exceptions import ConnectFailure
 
 from mrkolla.base.errors import CheckError, InputError, LackError
 from mrkolla.base.remote import Host
 from mrkolla.check import CloudView, Finding, RegionView, Report, check
 from mrkolla.check.authtoken import SERVICE_FILES, authtoken_findings, check_authtoken, parse
+from mrkolla.check.cleanup import PREFIX, STALE_S, stale
 from mrkolla.check.containers import check_containers, container_findings
 from mrkolla.check.endpoints import comparable, endpoint_findings
-from mrkolla.check.services import agent_findings, compute_findings
+from mrkolla.check.keystone import _follows
+from mrkolla.check.services import agent_findings, check_services, compute_findings
 
 KEYSTONE = "http://192.0.2.10:5000"
 
@@ -165,6 +169,13 @@ def test_authtoken_is_read_as_oslo_reads_it():
     assert parse("[DEFAULT]\nauth_url = x\n") == {}
 
 
+def test_an_authtoken_that_cannot_be_read_is_a_finding():
+    text = "[DEFAULT]\nuse_journal\n    and more\n[keystone_authtoken]\nauth_url = x\n"
+    (finding,) = authtoken_findings(VIEW, OSR1, "nova", "host:/etc/nova.conf", text)
+    assert finding.what == "host:/etc/nova.conf cannot be read"
+    assert finding.found == "an indented line is below a key without a value"
+
+
 def test_a_right_authtoken_has_no_finding():
     assert authtoken_findings(VIEW, OSR1, "nova", "f", CONF) == []
     assert authtoken_findings(VIEW, OSR1, "nova", "f", CONF.replace(KEYSTONE, KEYSTONE + "/v3")) == []
@@ -269,6 +280,38 @@ def test_a_dead_agent_names_its_host():
     (dead,) = agent_findings(OSR1, [agent, agent | {"binary": "neutron-dhcp-agent", "alive": False}])
     assert dead.what == "neutron-dhcp-agent on osr1-control"
     assert len(agent_findings(OSR1, [])) == 1
+
+
+def test_services_behind_an_address_where_nobody_answers_yet_get_time():
+    answers = [ConnectFailure("refused"), [SimpleNamespace(binary="x", host="y", state="up", status="enabled")]]
+
+    def services() -> list:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    agent = SimpleNamespace(host="osr1-network", binary="neutron-dhcp-agent", is_alive=True)
+    network = SimpleNamespace(agents=lambda: [agent])
+    connection = SimpleNamespace(compute=SimpleNamespace(services=services), network=network)
+    waits, listed = [], threading.Event()
+    stop = SimpleNamespace(wait=lambda seconds: waits.append(seconds) or bool(waits[1:]))
+    (finding,) = check_services(connection, OSR1, 60, stop, lambda text: None, listed)
+    assert (finding.what, listed.is_set(), answers) == ("nova-compute", True, [])
+
+
+def test_a_project_of_a_killed_check_of_keystone_is_known_by_its_time():
+    made = []
+    project = SimpleNamespace(id="1")
+    admin = SimpleNamespace(
+        create_project=lambda **given: made.append(given) or project, delete_project=lambda number: None
+    )
+    local = SimpleNamespace(find_project=lambda number, ignore_missing: project)
+    people = (SimpleNamespace(identity=admin), SimpleNamespace(identity=local))
+    assert _follows(VIEW, OSR1, *people, threading.Event(), []) == []
+    assert made[0]["name"].startswith(PREFIX)
+    assert not stale(made[0]["description"], time.time())
+    assert stale(made[0]["description"], time.time() + STALE_S + 10)
 
 
 def test_a_keystone_that_does_not_answer_is_one_finding():

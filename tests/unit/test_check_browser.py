@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
+from urllib3.exceptions import MaxRetryError
 
 from mrkolla.base.errors import InputError, LackError
 from mrkolla.check import BROWSER, CloudView, RegionView, browser, check
@@ -141,3 +144,25 @@ def test_https_that_does_not_answer_is_one_line(tmp_path):
     (tmp_path / "root.crt").write_text("")
     with pytest.raises(BrowserError, match=r"root\.crt"):
         browser.key_pin("https://127.0.0.1:1", tmp_path / "root.crt", timeout=2)
+
+
+def test_a_driver_that_is_gone_is_one_line(tmp_path):
+    def gone(*_: object) -> None:
+        raise MaxRetryError(None, "/session/1/elements", "refused")  # type: ignore[arg-type]
+
+    page = browser.Browser("http://127.0.0.1:9", tmp_path)
+    page._driver = SimpleNamespace(find_elements=gone, get=gone)  # type: ignore[assignment]
+    for look in (page.chosen, page.regions, lambda: page.listed("images", None, "shot"), lambda: page.log_in("a", "b")):
+        with pytest.raises(BrowserError, match="Max retries exceeded"):
+            look()
+
+
+def test_a_page_that_was_replaced_meanwhile_is_one_line(tmp_path):
+    def replaced(*_: object) -> None:
+        raise StaleElementReferenceException("stale element")
+
+    page = browser.Browser("http://127.0.0.1:9", tmp_path)
+    page._driver = SimpleNamespace(find_elements=lambda *_: [1], current_url="x")  # type: ignore[assignment]
+    page._driver.find_elements = replaced  # type: ignore[method-assign]
+    with pytest.raises(BrowserError, match="the page's header: stale element"):
+        page.chosen()
