@@ -117,12 +117,15 @@ class MiddlewareOptions(ToolOptions):
 
 def _task_files(paths: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
     context = info.context or {}
-    files = []
+    files: list[str] = []
     for text in paths:
-        candidate = Path(context.get("folder") or ".", text).resolve()
-        path = candidate if candidate.is_file() or not Path(text).is_file() else Path(text).resolve()
-        if context.get("files", True) and not path.is_file():
-            raise bad(f"{path} is {'no file' if path.exists() else 'missing'}; give files, relative to this one")
+        try:
+            candidate = Path(context.get("folder") or ".", text).resolve()
+            path = candidate if candidate.is_file() or not Path(text).is_file() else Path(text).resolve()
+            if context.get("files", True) and not path.is_file():
+                raise bad(f"{path} is {'no file' if path.exists() else 'missing'}; give files, relative to this one")
+        except (OSError, RuntimeError) as error:  # a link that leads to itself, a text that is no name
+            raise bad(f"'{text[:60]}' cannot be read: {error}"[:200]) from None
         if str(path) in files:
             raise bad(f"task file '{text}' is listed twice; remove one")
         files.append(str(path))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What ends the id of a point that repeats an earlier one, to see what changed meanwhile.
 AGAIN = "-again"
+#: How often an order is drawn anew in which no combination of round trips comes twice.
+_MOST_DRAWS = 1_000
 #: What follows the number of regions in the words of a point's settings.
 IN_CATALOG, SYNTHETIC = " regions in the catalog", " synthetic regions"
 
@@ -146,9 +148,14 @@ def _pass(factors: Factors, order: random.Random) -> list[dict[str, float]]:
     if not factors.crossed:
         return rtts
     columns = {osr: [rtt[osr] for rtt in rtts] for osr in rtts[0]}
-    for osr in list(columns)[1:]:
-        order.shuffle(columns[osr])
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for _ in range(_MOST_DRAWS):
+        for osr in list(columns)[1:]:
+            order.shuffle(columns[osr])
+        rows = list(zip(*columns.values(), strict=True))
+        # Where an OSR has a round trip several times, two points could be the same one, and the second be left out.
+        if len(set(rows)) == len(rows):
+            return [dict(zip(columns, row, strict=True)) for row in rows]
+    return rtts
 
 
 def _loads(factors: Factors) -> list[tuple[str, tuple[ToolOptions, ...]]]:

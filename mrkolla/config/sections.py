@@ -173,9 +173,12 @@ def _config_folder(text: str, info: ValidationInfo) -> str:
 
 def _traffic_file(text: str, info: ValidationInfo) -> str:
     context = info.context or {}
-    path = Path(context.get("folder") or ".", text).resolve()
-    if context.get("files", True) and not path.is_file():
-        raise bad(f"{path} is no file; 'mrkolla traffic record RUN -o {text}' makes one")
+    try:
+        path = Path(context.get("folder") or ".", text).resolve()
+        if context.get("files", True) and not path.is_file():
+            raise bad(f"{path} is no file; 'mrkolla traffic record RUN -o {text}' makes one")
+    except (OSError, RuntimeError) as error:
+        raise bad(f"'{text}' cannot be read: {error}") from None
     return str(path)
 
 

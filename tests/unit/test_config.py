@@ -410,3 +410,17 @@ def test_values_cannot_be_changed():
     exp = config.load(TWO_REGIONS)
     with pytest.raises(ValueError, match="frozen"):
         exp.regions[0].compute = 5
+
+
+@pytest.mark.parametrize("name", ["loop.yaml", "x" * 300])
+@pytest.mark.parametrize("section", ["task", "traffic"])
+def test_a_file_that_cannot_be_looked_at_is_a_problem_of_its_key(write, section, name):
+    Path("loop.yaml").symlink_to("loop.yaml")
+    text = {
+        "task": changed("  - tool: probe\n    samples: 10\n", f"  - tool: rally\n    tasks: [{name}]\n"),
+        "traffic": BASE + f"synthetic: {{traffic: {name}}}\n",
+    }[section]
+    key = {"task": "bench[0].tasks", "traffic": "synthetic.traffic"}[section]
+    said = refusal(write(text))
+    assert said.count("\n") == 0
+    assert key in said and "cannot be read" in said

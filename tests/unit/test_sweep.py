@@ -85,6 +85,14 @@ def test_crossed_round_trips_are_tied_to_no_other_regions():
     assert all(len(set(point.rtt_ms.values())) == 1 for point in together)
 
 
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_crossed_round_trips_that_an_osr_has_twice_make_no_point_twice(seed):
+    rtts = [{"OSR1": 0, "OSR2": 10}, {"OSR1": 0, "OSR2": 20}, {"OSR1": 5, "OSR2": 10}]
+    sweep = {"rtt_ms": rtts, "repetitions": 4, "crossed": True, "seed": seed}
+    points = config.from_dict({**TWO, "sweep": sweep}).points()
+    assert len({point.id for point in points}) == len(points) == 12
+
+
 FAKE = {**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "fake_computes": 2}]}
 
 
