@@ -147,7 +147,10 @@ def _rows(run: RunFolder, point: str, admin: str) -> list[dict[str, Any]]:
     path = run.path / "tools" / LOGS / f"{point}.parquet"
     if not path.exists():
         return []
-    rows = pq.read_table(path, columns=_LOG).to_pylist()
+    try:
+        rows = pq.read_table(path, columns=_LOG).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}; name another --point") from None
     keystone_rows = [row for row in rows if row["region"] == admin and row["front"].startswith("keystone")]
     return sorted(keystone_rows, key=lambda one: one["start_ns"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -117,8 +118,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(f"{round(cell, 3):g}" if isinstance(cell, float) else str(cell)) for cell in row))
+        table.add_row(*(Text(_plain(cell) if isinstance(cell, float) else str(cell)) for cell in row))
     console().print(table)
+
+
+def _plain(number: float) -> str:
+    return f"{number:.3f}".rstrip("0").rstrip(".") if math.isfinite(number) else str(number)
 
 
 def console() -> Console:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+import yaml
+
 from mrkolla.base import yamltext
 from mrkolla.base.errors import InputError
 from mrkolla.cli.common import Listing, deployed, format_option, run_options, show
@@ -96,5 +98,9 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"fault {args.action}: --set {text}: write KEY=VALUE")
-        keys[key] = yamltext.read(value)
+        try:
+            keys[key] = yamltext.read(value)
+        except yaml.YAMLError as error:
+            why = getattr(error, "problem", None) or "not YAML"
+            raise InputError(f"fault {args.action}: --set {text}: the value cannot be read: {why}; quote it") from None
     return keys

@@ -49,7 +49,10 @@ def act(args: argparse.Namespace) -> int:
                 raise InputError("wan set: --rtt MS is missing")
             cloud.need_running()
             links.start()
-            for name in args.regions.split(",") if args.regions else [region.name for region in cloud.osrs]:
+            names = args.regions.split(",") if args.regions else [region.name for region in cloud.osrs]
+            for name in names:
+                links.get(name)  # raises for a link that is not there, before another one is changed
+            for name in names:
                 links.set(name, args.rtt, args.jitter, args.loss, args.bandwidth)
         faults = {record.region: record for record in cloud.faults()}
         rows, measuring = [], args.action == "measure"

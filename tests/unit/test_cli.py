@@ -24,6 +24,8 @@ from mrkolla.check import Report
 from mrkolla.check.model import Finding
 from mrkolla.cli import doctor
 from mrkolla.cli import main as cli
+from mrkolla.cli import wan as wan_verb
+from mrkolla.cli.common import print_table
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.experiment import runs, script
 from mrkolla.kolla import passwords
@@ -809,6 +811,35 @@ def test_the_regions_are_listed(call, run):
     out = call("region", "list")[1]
     assert "left" in out
     assert "198.18.3.10" not in out
+
+
+def test_a_key_of_a_fault_that_is_no_yaml_is_one_line(refused, run):
+    code, line = refused("fault", "cut", "OSR1", "--for", "5", "--set", "way=[")
+    assert code == 2
+    assert "fault cut: --set way=[: the value cannot be read" in line
+
+
+def test_no_link_is_changed_where_one_of_them_is_not_there(monkeypatch):
+    changes: list[str] = []
+
+    def get(name: str) -> None:
+        if name != "OSR1":
+            raise InputError(f"no link of '{name}'")
+
+    links = SimpleNamespace(keep=lambda: None, start=lambda: None, get=get, set=lambda name, *_: changes.append(name))
+    there = SimpleNamespace(wan=lambda: links, need_running=lambda: None)
+    monkeypatch.setattr(wan_verb, "deployed", lambda args, writes: nullcontext(there))
+    parser = argparse.ArgumentParser()
+    wan_verb.options(parser)
+    with pytest.raises(InputError, match="no link of 'OSR9'"):
+        wan_verb.act(parser.parse_args(["set", "--rtt", "50", "--regions", "OSR1,OSR9"]))
+    assert changes == []
+
+
+def test_a_number_of_a_table_has_all_digits_before_its_point(capsys):
+    print_table("numbers", ["a", "b", "c", "d"], [[12345.678, 1234567.0, 0.25, float("nan")]])
+    out = capsys.readouterr().out
+    assert [text in out for text in ("12345.678", "1234567 ", "0.25 ", "nan")] == [True] * 4
 
 
 @pytest.mark.parametrize(

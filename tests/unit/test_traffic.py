@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -103,6 +104,17 @@ def test_no_file_and_no_parquet_are_refused(tmp_path):
 def test_what_a_run_does_not_have_is_refused(region, point, wrong):
     with pytest.raises(InputError, match=re.escape(wrong)):
         traffic.record(RunFolder.open(SAMPLE), region, point)
+
+
+def test_a_damaged_log_is_one_line(tmp_path):
+    for name in (".mrkolla-run", "experiment.yaml", "provenance.json", "points.parquet", "points.json"):
+        if (SAMPLE / name).exists():
+            shutil.copy(SAMPLE / name, tmp_path)
+    log = tmp_path / "tools" / "accesslog" / f"{POINT}.parquet"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"PAR1 cut off")
+    with pytest.raises(InputError, match=f"{POINT}.parquet: cannot be read: .*; name another --point"):
+        traffic.record(RunFolder.open(tmp_path), "OSR1", POINT)
 
 
 def test_the_verb_records_and_shows(tmp_path, capsys):
