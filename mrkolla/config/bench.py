@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,8 @@ Operation = Literal[
 ]
 #: What the probe does only where it does not wait for answers (``rate``).
 OPEN_LOOP_ONLY = ("nova_fresh_token", "nova_cached_token")
+# Characters that the label of Rally's files may have in a point's id.
+_LONGEST_LABEL = 80
 
 
 class ToolOptions(Model):
@@ -183,7 +186,8 @@ class RallyOptions(ToolOptions):
         return [self.model_copy(update={"tasks": (task,)}) for task in self.tasks]
 
     def label(self) -> str:
-        return "+".join(Path(task).stem for task in self.tasks)
+        # Files of a run are called after it, so it has no other characters than these, and not too many.
+        return re.sub(r"[^A-Za-z0-9_.+-]", "_", "+".join(Path(task).stem for task in self.tasks))[:_LONGEST_LABEL]
 
     def files(self) -> tuple[str, ...]:
         return self.tasks

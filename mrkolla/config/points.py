@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,8 +163,9 @@ def _loads(factors: Factors) -> list[tuple[str, tuple[ToolOptions, ...]]]:
     entries = [part for entry in factors.bench for part in entry.parts()] if factors.apart else list(factors.bench)
     groups = [(entry,) for entry in entries] if factors.apart else [tuple(entries)]
     loads = []
+    labels: set[str] = set()
     for group in groups:
-        of_tool = f"-{group[0].label()}" if factors.apart else ""
+        of_tool = f"-{_own_label(group[0].label(), labels)}" if factors.apart else ""
         if not factors.concurrency or not any(entry.takes_concurrency for entry in group):
             loads.append((of_tool, group))
             continue
@@ -173,6 +174,14 @@ def _loads(factors: Factors) -> list[tuple[str, tuple[ToolOptions, ...]]]:
             tools = tuple(e.at_concurrency(level) for e in group if e.takes_concurrency or index == 0)
             loads.append((f"{of_tool}-c{level}", tools))
     return loads
+
+
+def _own_label(label: str, taken: set[str]) -> str:
+    """``label``, with a number behind it where another load of the sweep has it; it is ``taken`` then."""
+    candidates = (label if number == 1 else f"{label}_{number}" for number in count(1))
+    own = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(own)
+    return own
 
 
 def _number(value: float) -> str:

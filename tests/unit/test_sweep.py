@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from mrkolla import config
 from mrkolla.base.errors import InputError
 from mrkolla.config import Point
 from mrkolla.experiment.sweep import upcoming
+from mrkolla.results.names import part_name
 
 POINTS = [Point(f"p{number}", {"OSR1": 0.0}, 1) for number in range(4)]
 BASE = {"name": "x", "release": "2025.1", "testbed": {"kind": "local"}, "regions": [{"name": "OSR1"}]}
@@ -91,6 +94,21 @@ def test_crossed_round_trips_that_an_osr_has_twice_make_no_point_twice(seed):
     sweep = {"rtt_ms": rtts, "repetitions": 4, "crossed": True, "seed": seed}
     points = config.from_dict({**TWO, "sweep": sweep}).points()
     assert len({point.id for point in points}) == len(points) == 12
+
+
+def test_task_files_of_one_name_are_points_of_their_own(tmp_path):
+    names = ["a/boot.yaml", "b/boot.yaml", "a/with a space & ü.yaml", f"a/{'x' * 200}.yaml"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    bench = [{"tool": "rally", "tasks": [str(tmp_path / name) for name in names]}]
+    sweep = {"rtt_ms": [0], "repetitions": 1, "apart": True}
+    points = config.from_dict({**BASE, "bench": bench, "sweep": sweep}).points()
+    labels = {Path(point.bench[0].tasks[0]).relative_to(tmp_path).as_posix(): point.id for point in points}
+    assert labels["a/boot.yaml"] == "rtt0-boot-r1"
+    assert labels["b/boot.yaml"] == "rtt0-boot_2-r1"
+    assert labels["a/with a space & ü.yaml"] == "rtt0-with_a_space____-r1"
+    assert all(part_name(point.id) == point.id for point in points), "what is called after a point has one name"
 
 
 FAKE = {**BASE, "regions": [{"name": "OSR1", "compute_driver": "fake", "fake_computes": 2}]}
