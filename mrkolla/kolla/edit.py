@@ -52,9 +52,12 @@ class Edit:
         path = tree / self.file
         if not path.is_file():
             return "unfit: no such file"
-        content = path.read_text()
-        if self.into:
-            return self._state_of_copy(tree / self.into, content)
+        try:
+            content = path.read_text()
+            if self.into:
+                return self._state_of_copy(tree / self.into, content)
+        except UnicodeDecodeError as error:
+            return f"unfit: the file is no text in UTF-8 ({error.reason} at byte {error.start})"
         # A replacement is in place only where its anchor is gone.
         replaced = self.where != "replace" or self.anchor not in content
         if replaced and content.count(self.result()) == 1:

@@ -72,6 +72,14 @@ def test_a_tree_that_someone_changed_is_refused_with_the_place(tree, changed, sa
     assert content(folder) == before
 
 
+def test_a_file_in_another_encoding_is_refused_with_its_name(tree):
+    folder = tree(AFTER)
+    (folder / FILE).write_bytes(TEXT.encode() + "# für uns\n".encode("latin-1"))
+    for refuses in (patch.patch, lambda which, where: edits.difference(which.name, where)):
+        with pytest.raises(InputError, match=f"{FILE}: the file is no text in UTF-8"):
+            refuses(RELEASE, folder)
+
+
 def test_an_edit_that_someone_changed_after_it_was_made_is_not_made_again(tree):
     folder = tree(AFTER)
     patch.patch(RELEASE, folder)
