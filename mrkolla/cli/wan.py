@@ -54,15 +54,16 @@ def act(args: argparse.Namespace) -> int:
                 links.get(name)  # raises for a link that is not there, before another one is changed
             for name in names:
                 links.set(name, args.rtt, args.jitter, args.loss, args.bandwidth)
-        faults = {record.region: record for record in cloud.faults()}
+        faults: dict[str, list[str]] = {}
+        for record in cloud.faults():
+            words = f"{record.told}, since {record.since()}, by {record.holder()}"
+            faults.setdefault(record.region, []).append(words)
         rows, measuring = [], args.action == "measure"
         for state in links.status():
             asked = state.asked
             measured = [_measured(cloud, state.osr, asked)] if measuring else []
             in_force = state.in_force.told() if state.in_force else "not known"
-            condition = "; ".join(state.problems) or "ok"
-            if record := faults.get(state.osr):
-                condition = f"{record.told}, since {record.since()}, by {record.holder()}; {condition}"
+            condition = "; ".join([*faults.get(state.osr, []), *(state.problems or ["ok"])])
             rows.append([state.osr, state.driver, asked.told(), in_force, *measured, condition])
         down = [link for link in cloud.experiment.wan.links if link.name not in {row[0] for row in rows}]
         rows += [[link.name, "", f"{link.rtt_ms:g} ms", "nothing", *[""] * measuring, _NOT_UP] for link in down]

@@ -836,6 +836,25 @@ def test_no_link_is_changed_where_one_of_them_is_not_there(monkeypatch):
     assert changes == []
 
 
+def test_all_faults_of_a_region_are_told_of_its_link(monkeypatch, capsys):
+    def record(told: str) -> SimpleNamespace:
+        return SimpleNamespace(region="OSR1", told=told, since=lambda: "now", holder=lambda: "me")
+
+    state = SimpleNamespace(osr="OSR1", driver="x", asked=SimpleNamespace(told=str), in_force=None, problems=())
+    links = SimpleNamespace(keep=lambda: None, status=lambda: [state], watchdog=lambda: None)
+    there = SimpleNamespace(
+        wan=lambda: links,
+        faults=lambda: [record("degrade of OSR1"), record("kill of glance_api in OSR1")],
+        experiment=SimpleNamespace(wan=SimpleNamespace(links=())),
+    )
+    monkeypatch.setattr(wan_verb, "deployed", lambda args, writes: nullcontext(there))
+    parser = argparse.ArgumentParser()
+    wan_verb.options(parser)
+    assert wan_verb.act(parser.parse_args(["status", "--format", "json"])) == 0
+    ((row),) = json.loads(capsys.readouterr().out)["links"]
+    assert row["state"] == "degrade of OSR1, since now, by me; kill of glance_api in OSR1, since now, by me; ok"
+
+
 def test_a_number_of_a_table_has_all_digits_before_its_point(capsys):
     print_table("numbers", ["a", "b", "c", "d"], [[12345.678, 1234567.0, 0.25, float("nan")]])
     out = capsys.readouterr().out
