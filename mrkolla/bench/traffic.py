@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mrkolla.base import files
 from mrkolla.base.errors import InputError
 from mrkolla.bench.accesslog import comes_from
 from mrkolla.bench.observe import LOGS
@@ -192,11 +193,12 @@ def _requests(rows: Iterable[dict[str, Any]]) -> list[Request]:
 
 
 def write(traffic: Traffic, path: Path) -> None:
-    """Write ``traffic`` as a Parquet file, whose metadata says all else of it."""
+    """Write ``traffic`` as a Parquet file, whose metadata says all else of it; one that is there stays until then."""
     table = pa.Table.from_pylist([asdict(request) for request in traffic.requests], _COLUMNS)
     about = json.dumps({"version": VERSION, **traffic.about()}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({_KEY: about}), path)
+    with files.replaced(path) as new:
+        pq.write_table(table.replace_schema_metadata({_KEY: about}), new)
 
 
 def read(path: Path) -> Traffic:

@@ -106,6 +106,21 @@ def test_what_a_run_does_not_have_is_refused(region, point, wrong):
         traffic.record(RunFolder.open(SAMPLE), region, point)
 
 
+def test_a_file_stays_where_the_next_cannot_be_written_whole(recorded, tmp_path, monkeypatch):
+    file = tmp_path / "traffic.parquet"
+    traffic.write(recorded, file)
+
+    def cut_off(table: pa.Table, path: Path) -> None:
+        Path(path).write_bytes(b"PAR1")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pq, "write_table", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        traffic.write(recorded, file)
+    assert traffic.read(file) == recorded
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_a_damaged_log_is_one_line(tmp_path):
     for name in (".mrkolla-run", "experiment.yaml", "provenance.json", "points.parquet", "points.json"):
         if (SAMPLE / name).exists():
