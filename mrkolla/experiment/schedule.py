@@ -60,8 +60,10 @@ class Schedule:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         until = time.monotonic() + _LAST_S
-        for thread in self._threads:
+        for asked, thread in zip(self._asked, self._threads, strict=False):  # no thread where no load began
             thread.join(timeout=max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self.refused = f"{asked.told()}: it was not over {_LAST_S:.0f} s after the load"
         if self._asked and not self._threads:
             self.refused = "the load did not begin, and so no fault did"
 
