@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -433,6 +434,40 @@ def test_a_fault_that_went_wrong_refuses_the_point(tmp_path, error, start, said)
             schedule.start()
             time.sleep(1)
     assert schedule.refused == said
+
+
+class OneAtATime(FakeCloud):
+    """A cloud that refuses a fault while another is on the same target, as a real one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+
+    def fault(self, asked, ready):
+        context = super().fault(asked, ready)
+
+        @contextmanager
+        def alone():
+            if asked.target() in self.targets:
+                raise InputError(f"{asked.told()}: is in force: let it end first")
+            self.targets.add(asked.target())
+            with context as it:
+                yield it
+            self.targets.discard(asked.target())
+
+        return alone()
+
+
+def test_faults_on_one_link_soon_after_each_other_come_one_after_the_other(tmp_path):
+    """The second was made ready 20 s before its time, when the first was still there, and so the point was refused."""
+    cloud, folder = OneAtATime(), RunFolder.create(tmp_path, "demo")
+    asked = [CutOptions(region="OSR1", at_s=at, for_s=0.2) for at in (1.5, 0.1)]
+    with Schedule(cloud, asked, folder, "p") as schedule:
+        begin = time.monotonic()
+        schedule.start()
+        time.sleep(3)
+    assert schedule.refused is None
+    assert [at - begin for at in cloud.begun] == pytest.approx([0.1, 1.5], abs=0.3)
 
 
 def test_a_fault_that_is_not_over_long_after_the_load_refuses_the_point(tmp_path, monkeypatch):
