@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -175,13 +175,17 @@ def entry(
 
 
 def remove(path: Path) -> None:
-    """Remove a folder of the cache with all in it (``rm``: such trees hold odd modes and device nodes)."""
+    """Remove a folder of the cache with all in it (``rm``: such trees hold odd modes and device nodes).
+
+    Of a link, it removes the link alone.
+    """
     if not path.exists() and not path.is_symlink():
         return
-    if root() not in path.resolve().parents:
+    place = path.parent.resolve() / path.name if path.is_symlink() else path.resolve()
+    if root() not in place.parents:
         raise ValueError(f"{path} is not in the cache")
-    busy = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    inside = [mount for mount in busy if mount.startswith(f"{path.resolve()}/")]
+    table = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    inside = [mount for line in table.splitlines() if (mount := line.split()[4]).startswith(f"{place}/")]
     if inside:
         raise DeployError(f"{inside[0]} is mounted: 'umount' it, then remove {path}")
     done = shell.call(["rm", "-rf", "--one-file-system", str(path)], timeout=900)
@@ -239,5 +243,7 @@ def entries() -> list[Entry]:
     rows = []
     for path in sorted(root().iterdir()):
         if path.is_dir() and path.name.split("-")[0] in KINDS:
-            rows.append(Entry(path, size(path), time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
+            takes = size(path)
+            with suppress(FileNotFoundError):  # another process removed it while it was counted
+                rows.append(Entry(path, takes, time.time() - path.stat().st_mtime, (path / WHOLE).exists()))
     return rows

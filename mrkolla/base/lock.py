@@ -110,7 +110,7 @@ def writing(cloud: str, wait: float = 0.0, say: Callable[[str], None] | None = N
 
 
 def _take(path: Path, cloud: str, wait: float, say: Callable[[str], None]) -> Held:
-    begin, announced = time.monotonic(), False
+    begin, announced, taken = time.monotonic(), False, False
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         held = Held(handle)
@@ -124,6 +124,7 @@ def _take(path: Path, cloud: str, wait: float, say: Callable[[str], None]) -> He
                     began=shell.started(os.getpid()),
                     since=time.time(),
                 )
+                taken = True
                 return held
         except BlockingIOError:
             who, waited = _who(handle), time.monotonic() - begin
@@ -136,7 +137,7 @@ def _take(path: Path, cloud: str, wait: float, say: Callable[[str], None]) -> He
                 say(f"waiting for {who}, which uses the cloud '{cloud}'")
                 announced = True
         finally:
-            if not held.mark:
+            if not taken:  # where it could not be signed (a full disk), this process would lock itself out
                 os.close(handle)
         time.sleep(_LOOK_S)
 

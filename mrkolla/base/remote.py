@@ -33,6 +33,11 @@ def _sockets() -> Path:
     return folder if len(str(folder)) + 1 + _NAME <= _LONGEST else Path("/tmp") / name
 
 
+def _word(path: Path) -> str:
+    """``path`` as one word of OpenSSH's configuration, whose options are split at spaces."""
+    return f'"{path}"' if any(letter.isspace() for letter in str(path)) else str(path)
+
+
 @dataclass(frozen=True)
 class Host:
     """A machine reached by SSH.
@@ -62,7 +67,7 @@ class Host:
         """Those of :meth:`ssh_options` that hold the host to its pinned key."""
         if not self.known_hosts:
             return []
-        options = ["-o", f"UserKnownHostsFile={self.known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null"]
+        options = ["-o", f"UserKnownHostsFile={_word(self.known_hosts)}", "-o", "GlobalKnownHostsFile=/dev/null"]
         return [*options, "-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no"]
 
     def _control(self) -> list[str]:
@@ -70,7 +75,7 @@ class Host:
         # A host whose key is pinned anew must not get a connection that was made before.
         mark = f"{self.user}@{self.address}:{self.port}:{self.key}:{self.known_hosts}:{self.options}"
         name = hashlib.sha256(mark.encode()).hexdigest()[:_NAME]
-        return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={folder / name}"]
+        return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={_word(folder / name)}"]
 
     def ssh(self, *arguments: str, control: bool = True) -> list[str]:
         """The ssh command line for this host; ``arguments`` are quoted for the remote shell."""
@@ -118,6 +123,7 @@ def popen(host: Host, argv: list[str]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",  # a thread that reads a line would end at a byte that is no text
         bufsize=1,
     )
 
@@ -189,4 +195,4 @@ def put(host: Host, data: str | bytes, path: str, mode: int = 0o644, timeout: fl
     except subprocess.TimeoutExpired as error:
         raise LackError(f"{host.name}: {path} could not be written within {timeout:.0f} s") from error
     if done.returncode != 0:
-        raise LackError(f"{host.name}: {path} could not be written: {done.stderr.decode(errors='replace').strip()}")
+        raise LackError(f"{host.name}: {path} could not be written: {shell.last_words(done)}")

@@ -87,9 +87,13 @@ def stream(
             )
         except FileNotFoundError as error:
             raise DeployError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from error
-        _step_back_session(process.pid)
-        if pidfile:
-            pidfile.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
+        try:
+            _step_back_session(process.pid)
+            if pidfile:
+                pidfile.write_text(json.dumps({"pid": process.pid, "started": started(process.pid)}))
+        except BaseException:  # a full disk: without its record nobody would find the process again
+            end_group(process)
+            raise
         late, done, ended = threading.Event(), threading.Event(), threading.Event()
         before = interruptions()
 
@@ -174,7 +178,8 @@ def _group_lives(group: int) -> bool:
     """Whether a process of ``group`` runs; one that has ended and was not waited for does not count."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, of = path.read_text().rsplit(")", 1)[1].split()[:3]
+            # A name that was cut to 15 bytes may end in half a character.
+            state, _, of = path.read_text(errors="replace").rsplit(")", 1)[1].split()[:3]
         except (OSError, IndexError):
             continue
         if int(of) == group and state != "Z":
@@ -185,7 +190,7 @@ def _group_lives(group: int) -> bool:
 def started(pid: int) -> int | None:
     """When process ``pid`` began, in clock ticks since boot. Ids are used again; an id with this time is not."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # see _group_lives
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat.rsplit(")", 1)[1].split()
@@ -221,12 +226,15 @@ def end_group(process: subprocess.Popen, patience: float = 10) -> None:
 def call(argv: Sequence[str], *, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a short command, without input unless ``options`` (of subprocess.run) give some: its output, and its status.
 
-    Raises LackError when it is not installed, or takes longer than ``timeout`` seconds.
+    Bytes that are no text become U+FFFD. Raises LackError when it is not installed, or takes longer than
+    ``timeout`` seconds.
     """
     if "input" not in options:
         options["stdin"] = subprocess.DEVNULL
     try:
-        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, **options)
+        return subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=timeout, check=False, **options
+        )
     except FileNotFoundError as missing:
         raise LackError(f"{argv[0]} is not installed: 'mrkolla doctor' says how to get it") from missing
     except subprocess.TimeoutExpired as late:

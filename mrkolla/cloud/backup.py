@@ -119,7 +119,10 @@ def backup(
 @contextmanager
 def _making(target: Path, name: str) -> Iterator[Path]:
     """A new folder (mode 0700) to fill: it becomes ``target``, or is removed. What killed backups left goes first."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{target.parent}: it is no folder, or lies in a file: name another for the backup") from None
     prefix = f".tmp-backup-{name}-"
     for leftover in target.parent.glob(
         f"{prefix}????????"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mrkolla.base import files
+from mrkolla.base.errors import InputError
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config.placement import OSR
 from mrkolla.config.sections import Keystone
@@ -36,8 +37,18 @@ def _file(cloud: DeployedCloud) -> Path:
 
 
 def _read(cloud: DeployedCloud) -> dict[str, Any]:
+    """What is recorded, with ``keystone`` as models; empty where nothing is. Raises InputError for another file."""
     path = _file(cloud)
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        settings = json.loads(path.read_text())
+        return {**settings, "keystone": [Keystone(**keystone) for keystone in settings["keystone"]]}
+    except (ValueError, KeyError, TypeError) as other:
+        raise InputError(
+            f"{path}: not what this version of mrkolla writes: go on with the version that made the cloud, or"
+            " 'mrkolla destroy' removes the cloud"
+        ) from other
 
 
 def _write(cloud: DeployedCloud, in_force: Sequence[Keystone], computes: int | None) -> None:
@@ -50,7 +61,7 @@ def in_force(cloud: DeployedCloud) -> list[Keystone]:
     """What is configured: the experiment's own settings until a sweep changed them. Where changes were cut off, theirs
     follow: any part of them may be in force."""
     settings = _read(cloud)
-    return [Keystone(**keystone) for keystone in settings["keystone"]] if settings else [cloud.experiment.keystone]
+    return settings["keystone"] if settings else [cloud.experiment.keystone]
 
 
 def needed(cloud: DeployedCloud, wanted: Keystone) -> list[Reconfiguration]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -369,14 +369,18 @@ class DeployedCloud:
         report.raise_for_findings()
         return report
 
-    def need_running(self, without: str | None = None) -> None:
-        """Raise CheckError unless the cloud is deployed and its hosts run, whatever those of region ``without`` do."""
+    def need_running(self, without: str | None = None, aside: Iterable[str | None] = ()) -> None:
+        """Raise CheckError unless the cloud is deployed and its hosts run.
+
+        Whatever those of region ``without`` do, and the hosts ``aside`` (names; None is no host's).
+        """
+        aside = set(aside)
         hosts = self._running(without)
         if not hosts:
             raise CheckError(f"there is no cloud '{self.experiment.name}': 'mrkolla up' deploys it")
-        if self.testbed.paused(self.experiment.name):
+        if set(self.testbed.paused(self.experiment.name)) - aside:
             raise CheckError(f"the cloud '{self.experiment.name}' is paused: 'mrkolla resume' lets it go on")
-        if down := [name for name, runs in hosts.items() if not runs]:
+        if down := [name for name, runs in hosts.items() if not runs and name not in aside]:
             raise CheckError(f"hosts are down: {', '.join(down)}: 'mrkolla start' starts them")
 
     def wan(self, only: set[str] | None = None) -> Wan:
@@ -461,7 +465,8 @@ class DeployedCloud:
         if deadline is not None and time.time() + asked.lasts_s > deadline:
             rest_s = max(0.0, deadline - time.time())
             raise InputError(f"{asked.told()}: the hosts are taken away in {rest_s:.0f} s: make it shorter")
-        self.need_running()
+        # A host that another fault has down, or stand still, is no reason against this one.
+        self.need_running(aside=[record.host for record in self.faults() if record.lives()])
         self.settle_faults()
         with faults.held(faults.make(asked, self.scene()), self._faults, ready) as hold:
             self.progress.note(f"{asked.told()}: seen to have begun")
@@ -574,6 +579,10 @@ class DeployedCloud:
 def _answers(url: str, ca: Path | None = None) -> bool:
     """Whether a service answers at ``url``; HAProxy without a service behind it says 503, which is no answer."""
     try:
-        return requests.get(url, timeout=5, allow_redirects=False, verify=str(ca) if ca else True).status_code < 500
+        with requests.Session() as http:
+            # No proxy of the deployer stands between it and the regions.
+            http.trust_env = False
+            answer = http.get(url, timeout=5, allow_redirects=False, verify=str(ca) if ca else True)
+            return answer.status_code < 500
     except requests.RequestException:
         return False

@@ -45,7 +45,8 @@ def ran(*argv):
 def text(path):
     """A file's text, without its end; None when it cannot be read."""
     try:
-        with open(path) as file:
+        # A process's name that was cut to 15 bytes may end in half a character.
+        with open(path, errors="replace") as file:
             return file.read().strip()
     except OSError:
         return None

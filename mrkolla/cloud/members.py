@@ -10,8 +10,6 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from mrkolla.base import cache, files
 from mrkolla.base.errors import InputError
 from mrkolla.config import Experiment, Region, placement
@@ -57,14 +55,20 @@ class Members:
         except FileNotFoundError:
             return {}
         except ValueError as broken:
-            raise InputError(f"{self.path}: not readable ({broken}); restore it, or destroy the cloud") from broken
+            raise InputError(f"{self.path}: not readable ({broken}); {self._mend}") from broken
         if not isinstance(data, dict) or data.get("version") != _VERSION:
             raise InputError(f"{self.path}: written by another version of mrkolla: use that one for this cloud")
         try:
             members = [_member(values) for values in data["regions"]]
-        except (ValidationError, KeyError, TypeError) as broken:
-            raise InputError(f"{self.path}: not what mrkolla writes; restore it, or destroy the cloud") from broken
+        except (ValueError, KeyError, TypeError, AttributeError) as broken:
+            raise InputError(f"{self.path}: not what mrkolla writes; {self._mend}") from broken
         return {member.name: member for member in members}
+
+    @property
+    def _mend(self) -> str:
+        # Without a name 'destroy' asks this very file which regions there are.
+        name = self.path.parent.name.removeprefix("cloud-")
+        return f"restore it, or 'mrkolla destroy --name {name}' removes the cloud"
 
     def get(self, name: str) -> Member | None:
         """What is known of the region ``name``; None for one that is as the experiment file has it, or unknown."""

@@ -132,7 +132,7 @@ def keep(cloud: DeployedCloud) -> None:
             with cloud.progress.step("cloud", "keep a copy in the cache"):
                 _copy(cloud, entry)
                 _drop_oldest()
-        except MrkollaError as lacks:
+        except (MrkollaError, OSError) as lacks:  # a full disk is either
             cache.remove(entry)
             cloud.progress.warn(f"no copy of the cloud was kept: {lacks}")
 

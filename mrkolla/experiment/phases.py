@@ -85,9 +85,9 @@ class Watch:
             self._links = stack.enter_context(self._cloud.wan(self._cloud.experiment.wan.deploy_rtt_ms))
             if self._links.refused is not None:
                 raise WanError(self._links.refused)
+            stack.callback(self._stop.set)  # whatever keeps this from being entered ends the probe
             self._thread.start()
             if not self._first.wait(_FIRST_S):
-                self._stop.set()
                 raise BenchError(f"{self._region.name}: the probe gave no sample within {_FIRST_S:.0f} s")
             if self._failed:
                 raise BenchError(self._failed)
@@ -105,9 +105,10 @@ class Watch:
 
     def _probe(self) -> None:
         cloud, region = self._cloud, self._region
-        what = BenchPoint(self._point.id, self._links.rtt_ms, self._links.before_ms(), self._point.repetition)
-        rows = self._tool.run(cloud.context, what, [region])
+        rows: Any = None
         try:
+            what = BenchPoint(self._point.id, self._links.rtt_ms, self._links.before_ms(), self._point.repetition)
+            rows = self._tool.run(cloud.context, what, [region])
             for row in rows:
                 self._rows.append(row)
                 if not row["warmup"]:

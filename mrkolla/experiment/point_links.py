@@ -127,7 +127,7 @@ class LinkKeeper:
         #: Link -> its round trip with nothing added, ms.
         self._real: dict[str, float] = {}
         self._echoes = EchoKeeper()
-        #: Links that have a point's round trip -> what they had before, ms.
+        #: Links that a sweep changed -> the round trip that they have while there is none, ms.
         self._held: dict[str, float] = {}
 
     def ready(self) -> None:
@@ -140,6 +140,7 @@ class LinkKeeper:
             self._stand()
             ends = [(region.name, region.control, cloud.admin.public) for region in cloud.osrs]
             for name, source, address in [*ends, *self._inside()]:
+                self._held[name] = self._resting(name)
                 wan.set(name)
                 base = wan.calibrate(name, source, address)
                 self._real[name] = base.median_ms
@@ -170,10 +171,19 @@ class LinkKeeper:
         with suppress(MrkollaError):  # the cloud may be gone, and its links with it
             if self._held:
                 wan = self._cloud.wan()
-                for name, before_ms in self._held.items():
-                    wan.set(name, before_ms)
+                for name, resting_ms in self._held.items():
+                    with suppress(MrkollaError):  # a region that left, or a dead driver: the others' links stay
+                        wan.set(name, resting_ms)
         self._held.clear()
         self._echoes.close()
+
+    def _resting(self, name: str) -> float:
+        """The round trip of a link while there is no sweep, ms: that which its region was deployed or joined over."""
+        cloud = self._cloud
+        if name in {link.name for link in cloud.experiment.wan.links}:
+            return 0.0
+        member = cloud.members.get(name)
+        return member.deploy_rtt_ms if member is not None else cloud.experiment.wan.deploy_rtt_ms
 
     @contextmanager
     def hold(self, rtt_ms: dict[str, float] | float) -> Iterator[Links]:
@@ -232,7 +242,7 @@ class LinkKeeper:
 
         def settled() -> dict[str, Rtt]:
             for name in links.asked_ms:
-                self._held[name] = self._cloud.experiment.wan.deploy_rtt_ms if name in links.rtt_ms else 0.0
+                self._held[name] = self._resting(name)
                 wan.set(name, **asdict(self._asked(links, name)))
             return self._measured(links, "before")
 

@@ -38,12 +38,13 @@ def _digest_of(folder: RunFolder) -> str | None:
 
 def _unfinished(folder: RunFolder, experiment: Experiment) -> bool:
     try:
-        same = _digest_of(folder) == experiment.digest()
+        if _digest_of(folder) != experiment.digest():
+            return False
     except InputError:
         return False
     journal = folder.path / "journal.jsonl"
     steps = read_steps(journal) if journal.exists() else []
-    return same and not any(step.name == "report" and step.state == "done" for step in steps)
+    return not any(step.name == "report" and step.state == "done" for step in steps)
 
 
 def load_run(results: Path, run: str | None) -> tuple[RunFolder, Experiment]:

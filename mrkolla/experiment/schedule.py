@@ -49,10 +49,17 @@ class Schedule:
         """The load has begun: from now on ``at_s`` is counted."""
         if self._threads:
             return
-        self._begin_ns = time.time_ns()
+        self._begin_ns, begin = time.time_ns(), time.monotonic()
+        overs = [threading.Event() for _ in self._asked]
+
+        def earlier(asked: FaultOptions) -> list[threading.Event]:
+            """Those that are done before to the same link, service or host."""
+            pairs = zip(self._asked, overs, strict=True)
+            return [over for other, over in pairs if other.target() == asked.target() and other.at_s < asked.at_s]
+
         self._threads = [
-            threading.Thread(target=self._hold, args=(asked, time.monotonic() + asked.at_s), daemon=True)
-            for asked in self._asked
+            threading.Thread(target=self._hold, args=(asked, begin + asked.at_s, earlier(asked), over), daemon=True)
+            for asked, over in zip(self._asked, overs, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -60,12 +67,18 @@ class Schedule:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         until = time.monotonic() + _LAST_S
-        for thread in self._threads:
+        for asked, thread in zip(self._asked, self._threads, strict=False):  # no thread where no load began
             thread.join(timeout=max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                self.refused = f"{asked.told()}: it was not over {_LAST_S:.0f} s after the load"
         if self._asked and not self._threads:
             self.refused = "the load did not begin, and so no fault did"
 
-    def _hold(self, asked: FaultOptions, when: float) -> None:
+    def _hold(
+        self, asked: FaultOptions, when: float, earlier: Sequence[threading.Event], over: threading.Event
+    ) -> None:
+        """Have a fault at ``when``, or later, once the ``earlier`` ones are seen to be over; then ``over`` is set."""
+
         def wait(until: float) -> None:
             if self._stop.wait(max(0.0, until - time.monotonic())):
                 raise FaultError(f"{asked.told()}: the load ended before it began")
@@ -73,6 +86,9 @@ class Schedule:
         hold = None
         try:
             wait(when - _READY_S)
+            for event in earlier:  # while one is on record, another on the same target is refused
+                while not event.wait(0.1):
+                    wait(0.0)
             with self._cloud.fault(asked, lambda: wait(when)) as hold:
                 while not hold.wait(0.5) and not self._stop.is_set():
                     pass
@@ -82,6 +98,8 @@ class Schedule:
             self.refused = str(failed)
         except Exception as broken:  # noqa: BLE001 - in a thread it would be silence, and the point would count
             self.refused = f"{asked.told()}: {type(broken).__name__}: {broken}"
+        finally:
+            over.set()
         if hold is not None:
             keep(self._folder, {**hold.entry, "point": self._point, "at_s": asked.at_s, "load_begin": self._begin_ns})
 

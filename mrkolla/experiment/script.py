@@ -40,6 +40,11 @@ class Options:
     fresh: bool = False
     wait: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("file", "testbed", "results"):
+            if value := getattr(self, name):  # a script may give a path as text
+                object.__setattr__(self, name, Path(value))
+
 
 def add_options(parser: argparse.ArgumentParser, default: Path | None) -> None:
     """Add the options of :class:`Options` to ``parser``; without ``default`` the FILE must be given."""

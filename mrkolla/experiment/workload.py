@@ -59,20 +59,25 @@ class Started:
         self._processes: list[subprocess.Popen[str]] = []
         self._timers: list[threading.Timer] = []
         self._ended = False
+        #: Tools start what they need in several threads at once.
+        self._mutex = threading.Lock()
 
     def __call__(self, host: Host, argv: list[str]) -> subprocess.Popen[str]:
         """Start a command as the launcher does."""
-        self._processes = [process for process in self._processes if process.poll() is None]
         process = self._launcher(host, argv)
-        self._processes.append(process)
-        if self._ended:
+        with self._mutex:
+            self._processes = [*(one for one in self._processes if one.poll() is None), process]
+            ended = self._ended
+        if ended:
             self._hang_up(process)
         return process
 
     def end(self) -> None:
         """Hang up on all that runs and on what is started from now on; killed where it goes on for END_S."""
-        self._ended = True
-        for process in self._processes:
+        with self._mutex:
+            self._ended = True
+            processes = list(self._processes)
+        for process in processes:
             self._hang_up(process)
 
     def _hang_up(self, process: subprocess.Popen[str]) -> None:

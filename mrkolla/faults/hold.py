@@ -34,6 +34,8 @@ from mrkolla.faults.records import Record
 #: A fault ends by itself LEASE_S after it was last renewed; it is renewed every RENEW_S.
 LEASE_S, RENEW_S = 10.0, 2.0
 _BEGIN_S, _END_S = 60.0, 90.0
+#: So long the process that holds a fault may look until all works as before; the fault is on record until then.
+_SEEN_S = 330.0
 
 
 def entry(given: Mapping[str, Any]) -> FaultOptions:
@@ -68,7 +70,9 @@ def start(launcher: Callable, host: Any) -> subprocess.Popen[str]:
         return launcher(host, ["python3", "-c", BOOTSTRAP])
     pipe = subprocess.PIPE
     line = [sys.executable, "-c", BOOTSTRAP]
-    return subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1, start_new_session=True)
+    return subprocess.Popen(
+        line, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace", bufsize=1, start_new_session=True
+    )
 
 
 class Holder:
@@ -150,7 +154,10 @@ def take_back(act: Act, launcher: Callable) -> None:
 
 
 class Held:
-    """A fault that is in force, or was. ``entry`` has its times (ns since 1970, by this machine) and what was seen."""
+    """A fault that is in force, or was. ``entry`` has its times and what was seen.
+
+    The times are ns since 1970; begin and end are by the clock of the place where the fault is done.
+    """
 
     def __init__(self, fault: Fault, record: Record, acts: Sequence[Act]) -> None:
         self.fault, self.record, self._acts = fault, record, acts
@@ -249,7 +256,10 @@ def held(fault: Fault, folder: Path, ready: Callable[[], None] = lambda: None) -
 
 
 def _see(it: Held, what: str, look: Callable[[], dict[str, Any]]) -> None:
-    sighting = look()
+    try:
+        sighting = look()
+    except MrkollaError as unseen:  # a link whose driver died is told by another error than a fault's
+        raise FaultError(str(unseen)) from unseen
     it.entry[f"seen_{what}"] = _ns(sighting.pop("seen"))
     it.entry["seen"][what] = sighting
 
@@ -288,7 +298,7 @@ def end(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, regi
     for record in faults:
         if record.lives():
             record.ask_end()
-    until = time.monotonic() + _END_S
+    until = time.monotonic() + _END_S + _SEEN_S
     while in_force := [record for record in faults if record.lives() and record.path.exists()]:
         if time.monotonic() > until:
             raise FaultError(f"{in_force[0].told}: {in_force[0].holder()} does not end it")

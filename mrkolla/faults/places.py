@@ -145,7 +145,13 @@ def looked(launcher: Callable, host: remote.Host, service: str, *ports: str) -> 
     if process.returncode != 0:
         last = (errors.strip() or answer.strip() or f"status {process.returncode}").splitlines()[-1]
         raise FaultError(f"{host.name}: how the container '{service}' is cannot be told: {last}")
-    return json.loads(answer)
+    try:
+        return json.loads(answer.splitlines()[-1])  # what a shell's own files print comes before
+    except (ValueError, IndexError):
+        last = (errors.strip() or answer.strip() or "nothing").splitlines()[-1]
+        raise FaultError(
+            f"{host.name}: how the container '{service}' is cannot be told: it said {last[:200]}"
+        ) from None
 
 
 class ServiceSight(Sight):

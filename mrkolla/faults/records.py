@@ -41,6 +41,12 @@ class Record:
         """The region that it is done to."""
         return self.data["region"]
 
+    @property
+    def host(self) -> str | None:
+        """The host that is done to as a whole; None for a link or a service."""
+        kind, _, name = self.target.partition(" ")
+        return name if kind == "host" else None
+
     def lives(self) -> bool:
         """Whether the process that holds it does."""
         return shell.started(self.data["pid"]) == self.data["started"]

@@ -219,6 +219,10 @@ def test_regions_alone_and_what_cannot_be_asked_for(cloud, tmp_path):
         module.backup(cloud, tmp_path / "two", regions=["OSR9"])
     with pytest.raises(InputError, match="is there already"):
         module.backup(cloud, tmp_path / "one")
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "two", tmp_path / "file" / "deep" / "two"):
+        with pytest.raises(InputError, match=r"file.*: it is no folder, or lies in a file: name another"):
+            module.backup(cloud, target)
     cloud.testbed.paused = lambda _: ["ar-control1"]
     with pytest.raises(CheckError, match="is paused: 'mrkolla resume'"):
         module.backup(cloud, tmp_path / "two")

@@ -214,3 +214,40 @@ def test_a_removal_that_fails_without_a_word_is_one_line(own_cache, monkeypatch)
     monkeypatch.setattr(cache.shell, "call", lambda argv, **_: subprocess.CompletedProcess(argv, 1, "", ""))
     with pytest.raises(DeployError, match=r"old could not be removed: status 1$"):
         cache.remove(own_cache / "old")
+
+
+def test_of_a_link_to_another_disk_the_link_alone_is_removed(tmp_path):
+    """Who moved a large entry to another disk, and linked to it, had a traceback of 'mrkolla cache --clear'."""
+    (tmp_path / "big").mkdir()
+    link = cache.root() / "images-x-abc"
+    link.symlink_to(tmp_path / "big")
+    cache.remove(link)
+    assert not link.is_symlink() and (tmp_path / "big").is_dir()
+
+
+def test_an_entry_that_another_removes_while_it_is_counted_is_not_listed(own_cache, monkeypatch):
+    (cache.root() / "cloud-x").mkdir()
+    (cache.root() / "cloud-y").mkdir()
+
+    def counted(path: Path) -> int:
+        if path.name == "cloud-x":
+            path.rmdir()
+        return 5
+
+    monkeypatch.setattr(cache, "size", counted)
+    assert [entry.path.name for entry in cache.entries()] == ["cloud-y"]
+
+
+def test_a_mount_whose_name_is_no_text_is_no_matter(monkeypatch):
+    inside = cache.root() / "cloud-x"
+    inside.mkdir()
+    read, table = Path.read_text, b"36 35 98:0 / /media/caf\xe9 rw,noatime - vfat none rw\n"
+
+    def shown(path: Path, encoding: str | None = None, errors: str | None = None) -> str:
+        if str(path) == "/proc/self/mountinfo":
+            return table.decode("utf-8", errors or "strict")
+        return read(path, encoding, errors)
+
+    monkeypatch.setattr(Path, "read_text", shown)
+    cache.remove(inside)
+    assert not inside.exists()

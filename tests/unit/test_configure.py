@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mrkolla.base.errors import CheckError, DeployError
+from mrkolla.base.errors import CheckError, DeployError, InputError
 from mrkolla.cloud import configure as configuring
 from mrkolla.cloud.configure import MORE_COMPUTES, Changed, configure, in_force
 from mrkolla.config import Keystone
@@ -131,3 +131,11 @@ def test_computes_that_did_not_come_are_asked_for_again(experiment, tmp_path):
         configure(cloud, cloud.experiment.keystone, 4)
     cloud.broken = None
     assert configure(cloud, cloud.experiment.keystone, 4).computes == 4
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"keystone": [{"no such key": 1}]}'])
+def test_a_record_that_is_something_else_is_refused_in_one_line(cloud, text):
+    configuring._file(cloud).write_text(text)
+    with pytest.raises(InputError, match=r"settings\.json: not what this version of mrkolla writes") as refused:
+        configure(cloud, cloud.experiment.keystone)
+    assert "\n" not in str(refused.value)

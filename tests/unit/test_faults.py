@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +20,14 @@ import pandas as pd
 import pytest
 
 from mrkolla import config, results
-from mrkolla.base.errors import FaultError, InputError
+from mrkolla.base.errors import FaultError, InputError, WanError
 from mrkolla.base.plugins import FAULTS
 from mrkolla.base.remote import Host
 from mrkolla.cli import main as cli
 from mrkolla.config.faults import CutOptions, RestartOptions, disturbed
+from mrkolla.experiment import schedule as schedule_module
 from mrkolla.experiment.schedule import Schedule, keep
-from mrkolla.faults import Act, Scene, agent, hold, records
+from mrkolla.faults import Act, Scene, agent, hold, places, records
 from mrkolla.faults.hold import entry
 from mrkolla.faults.links import drops
 from mrkolla.results import RunFolder, faults
@@ -300,6 +303,46 @@ def test_a_fault_whose_process_is_gone_is_taken_back_and_one_that_lives_is_not(t
     assert not (tmp_path / "fault").exists() and list(records.read(tmp_path / "faults")) == []
 
 
+class Dead(Seen):
+    """Sees the end by a link whose driver has died."""
+
+    def ended(self, since):
+        raise WanError("link of OSR1: the driver is dead")
+
+
+def test_whatever_is_not_seen_is_a_faults_error_and_on_its_record(tmp_path):
+    """The link's own error left the record as if nothing had been refused."""
+    with (
+        pytest.raises(FaultError, match="the driver is dead"),
+        hold.held(stand_in(tmp_path, Dead()), tmp_path / "faults") as it,
+    ):
+        pass
+    assert it.entry["refused"] == "link of OSR1: the driver is dead"
+
+
+def test_a_fault_that_is_ended_from_elsewhere_may_take_long_to_be_seen_over(tmp_path, monkeypatch):
+    """A database that took two minutes to come back was told as 'does not end it'."""
+    record = records.write(tmp_path, "kill of mariadb in AR", "mariadb in AR", "AR", [])
+    monkeypatch.setattr(hold, "_END_S", 0.1)
+    threading.Timer(1.0, record.remove).start()
+    assert hold.end(tmp_path, {}, lambda *_: None) == ["kill of mariadb in AR"]
+
+
+def answering(script: str):
+    """What starts a command: a shell that runs ``script``, whatever was asked for."""
+    pipe = subprocess.PIPE
+    line = ["sh", "-c", f"cat >/dev/null; {script}"]
+    return lambda *_: subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_what_a_hosts_shell_prints_before_the_answer_is_no_matter():
+    host = Host("h", "192.0.2.1")
+    assert places.looked(answering("echo Welcome; echo '{\"state\": null}'"), host, "nova_api") == {"state": None}
+    for script, said in (("echo Welcome", "it said Welcome"), ("true", "it said nothing")):
+        with pytest.raises(FaultError, match=rf"h: how the container 'nova_api' is cannot be told: {said}$"):
+            places.looked(answering(script), host, "nova_api")
+
+
 def test_what_remains_stays_on_record(tmp_path, monkeypatch):
     act = Act(None, [], [["false"]])
     record = records.write(tmp_path, "cut of OSR1", "link of OSR1", "OSR1", [act])
@@ -391,6 +434,59 @@ def test_a_fault_that_went_wrong_refuses_the_point(tmp_path, error, start, said)
             schedule.start()
             time.sleep(1)
     assert schedule.refused == said
+
+
+class OneAtATime(FakeCloud):
+    """A cloud that refuses a fault while another is on the same target, as a real one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+
+    def fault(self, asked, ready):
+        context = super().fault(asked, ready)
+
+        @contextmanager
+        def alone():
+            if asked.target() in self.targets:
+                raise InputError(f"{asked.told()}: is in force: let it end first")
+            self.targets.add(asked.target())
+            with context as it:
+                yield it
+            self.targets.discard(asked.target())
+
+        return alone()
+
+
+def test_faults_on_one_link_soon_after_each_other_come_one_after_the_other(tmp_path):
+    """The second was made ready 20 s before its time, when the first was still there, and so the point was refused."""
+    cloud, folder = OneAtATime(), RunFolder.create(tmp_path, "demo")
+    asked = [CutOptions(region="OSR1", at_s=at, for_s=0.2) for at in (1.5, 0.1)]
+    with Schedule(cloud, asked, folder, "p") as schedule:
+        begin = time.monotonic()
+        schedule.start()
+        time.sleep(3)
+    assert schedule.refused is None
+    assert [at - begin for at in cloud.begun] == pytest.approx([0.1, 1.5], abs=0.3)
+
+
+def test_a_fault_that_is_not_over_long_after_the_load_refuses_the_point(tmp_path, monkeypatch):
+    """Its thread was left behind, and the point counted."""
+    cloud, over = FakeCloud(), threading.Event()
+    real = cloud.fault
+
+    def fault(asked, ready):
+        context = real(asked, ready)
+        type(context).__exit__ = lambda *_: over.wait(60) and None
+        return context
+
+    monkeypatch.setattr(cloud, "fault", fault)
+    monkeypatch.setattr(schedule_module, "_LAST_S", 0.5)
+    with Schedule(cloud, [CutOptions(region="OSR1", for_s=0.1)], RunFolder.create(tmp_path, "demo"), "p") as schedule:
+        schedule.start()
+        time.sleep(1)
+    over.set()
+    assert schedule.refused == "cut of OSR1, 0.1 s: it was not over 0 s after the load"
 
 
 # -- what is made of the samples -----------------------------------------------------------------------------------

@@ -235,3 +235,17 @@ def test_every_verb_is_a_writer_or_a_reader():
     others = {"doctor", "compare", "bundle", "ssh", "images", "schema", "g5k"}  # and change no cloud
     others |= {"init", "graph", "completion", "plugins", "traffic", "reproduce", "advise"}
     assert known | others == set(cli.VERBS)
+
+
+def test_a_lock_that_cannot_be_signed_is_free_again(monkeypatch):
+    """Where the disk was full for a moment, a notebook locked itself out until it was restarted."""
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(lock.os, "pwrite", full)
+        with lock.writing("demo"):
+            pytest.fail("nobody would know the holder")
+    with lock.writing("demo"):
+        pass

@@ -71,3 +71,8 @@ def test_a_host_that_cannot_be_asked_is_told(monkeypatch):
     assert module.made_of([Host("h", "192.0.2.1")]) == {
         "h": {"unknown": "h (192.0.2.1): cannot be reached by SSH: no route"}
     }
+
+
+def test_a_process_whose_name_was_cut_in_half_a_character(tmp_path):
+    (tmp_path / "stat").write_bytes(b"1 (caf\xc3) S 0\n")
+    assert made_of_agent.text(str(tmp_path / "stat")) == "1 (caf\ufffd) S 0"

@@ -108,6 +108,11 @@ def test_what_was_cut_off_is_told_with_its_mend(members, experiment):
         ('{"version": 7, "regions": []}', "another version"),
         ("[]", "another version"),
         ('{"version": 1, "regions": [{"name": "x"}]}', "not what mrkolla writes"),
+        ('{"version": 1, "regions": [["x"]]}', "not what mrkolla writes"),
+        (
+            '{"version": 1, "regions": [{"name": "x", "state": "left", "deploy_rtt_ms": "?"}]}',
+            "not what mrkolla writes",
+        ),
         (
             '{"version": 1, "regions": [{"name": "x", "state": "left", "deploy_rtt_ms": 0, "region": {"nam": 1}}]}',
             "not what mrkolla writes",
@@ -184,3 +189,9 @@ def test_removing_what_is_not_there_changes_nothing(experiment, monkeypatch):
     monkeypatch.setattr(Machine, "stop", lambda machine, patience: pytest.fail("no host of another region is ended"))
     Local(conf).remove("OSR9")
     assert json.loads((cache.root() / "cloud-demo" / "testbed.json").read_text()) == conf.to_dict()
+
+
+def test_a_file_that_is_something_else_names_the_command_that_removes_the_cloud(members):
+    members.path.write_text("{")
+    with pytest.raises(InputError, match=r"restore it, or 'mrkolla destroy --name demo' removes the cloud$"):
+        members.all()

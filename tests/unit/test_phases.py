@@ -240,6 +240,37 @@ def test_a_probe_that_does_not_start_is_told_at_once(watch):
         pytest.fail("nothing runs without a probe")
 
 
+def test_outside_of_a_sweep_it_is_told_at_once(watch, monkeypatch):
+    """The probe's thread ended with a traceback, and three minutes later the probe had 'given no sample'."""
+
+    class Idle(Cloud):
+        @property
+        def context(self):
+            raise BenchError("no sweep is under way")
+
+        @context.setter
+        def context(self, _):
+            pass
+
+    monkeypatch.setattr(watching, "_FIRST_S", 5.0)
+    watch.cloud.__class__ = Idle
+    with pytest.raises(BenchError, match="no sweep is under way"), watch.made:
+        pytest.fail("there are no tools yet")
+
+
+def test_an_interruption_before_the_first_sample_ends_the_probe(watch, monkeypatch):
+    """In a notebook, which goes on, the probe did too."""
+
+    def interrupted(_: float) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.made._first, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt), watch.made:
+        pytest.fail("nothing runs after an interruption")
+    watch.made._thread.join(5)
+    assert watch.tool.closed
+
+
 def test_a_link_that_is_off_is_told_at_once(watch):
     watch.cloud.refused = "OSR1: off"
     with pytest.raises(WanError, match="OSR1: off"), watch.made:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+import threading
 import time
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from mrkolla import providers
-from mrkolla.base.errors import BenchError, WanError
+from mrkolla.base.errors import BenchError, InputError, WanError
 from mrkolla.base.progress import Progress
 from mrkolla.base.remote import Host
 from mrkolla.experiment import cloud as experiments
@@ -169,6 +170,7 @@ def lab(experiment, tmp_path, monkeypatch, wan_section):
         foresee_faults=lambda asked: None,
         end_synthetic=lambda: None,
         testbed=providers.testbed("local"),
+        members=SimpleNamespace(get=lambda name: None),
     )
 
     def sweep() -> list[str]:
@@ -411,3 +413,88 @@ def test_a_host_that_is_killed_has_the_links_inside_its_region_not_judged_meanwh
     first, _ = lab.sweep()
     entry = next(point for point in lab.folder.points() if point["point"] == first)
     assert "during_median_ms" not in entry["links"][INSIDE] and "during_median_ms" in entry["links"]["OSR2"]
+
+
+class PlainLinks:
+    """Links that take a round trip, but for that of ``gone``."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, float] = {}
+        self.gone: str | None = None
+
+    def start(self) -> None:
+        pass
+
+    def set(self, osr: str, rtt_ms: float = 0.0) -> None:
+        if osr == self.gone:
+            raise InputError(f"there is no link of {osr!r}")
+        self.asked[osr] = rtt_ms
+
+    def calibrate(self, name: str, source, address: str) -> Rtt:
+        return Rtt([0.3], 1, 0)
+
+
+@pytest.fixture
+def keeper_of(experiment, monkeypatch):
+    """A keeper of the links of OSR1, and of OSR2, which joined over 70 ms; what it was asked for."""
+    links = PlainLinks()
+    cloud = SimpleNamespace(
+        experiment=experiment(wan={"deploy_rtt_ms": 20}),
+        osrs=[SimpleNamespace(name=name, control=None) for name in ("OSR1", "OSR2")],
+        admin=SimpleNamespace(public="AR"),
+        inside=list,
+        wan=lambda: links,
+        members=SimpleNamespace(get=lambda name: SimpleNamespace(deploy_rtt_ms=70.0) if name == "OSR2" else None),
+    )
+    monkeypatch.setattr(point_links.LinkKeeper, "_stand", lambda keeper: None)
+    return point_links.LinkKeeper(cloud, Progress(file=io.StringIO())), links
+
+
+def test_a_sweep_without_a_point_leaves_the_links_as_they_were_deployed(keeper_of):
+    """They were left with nothing added."""
+    keeper, links = keeper_of
+    keeper.ready()
+    assert links.asked == {"OSR1": 0.0, "OSR2": 0.0}
+    keeper.close()
+    assert links.asked == {"OSR1": 20.0, "OSR2": 70.0}
+
+
+def test_a_region_that_left_leaves_no_points_round_trip_on_the_others(keeper_of):
+    keeper, links = keeper_of
+    keeper.ready()
+    links.gone = "OSR1"
+    keeper.close()
+    assert links.asked["OSR2"] == 70.0
+
+
+class Running:
+    """A process that runs; ``meanwhile`` is called once, when somebody looks."""
+
+    def __init__(self) -> None:
+        self.stdin = io.StringIO()
+        self.meanwhile = lambda: None
+
+    def poll(self) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+
+    def kill(self) -> None:
+        pass
+
+
+def test_what_two_threads_start_at_once_is_ended_both():
+    started, threads = workload.Started(lambda host, argv: argv), []
+    first, second, third = (Running() for _ in range(3))
+    started(None, first)
+
+    def meanwhile() -> None:
+        threads.append(threading.Thread(target=started, args=(None, third)))
+        threads[0].start()
+        threads[0].join(0.5)
+
+    first.meanwhile = meanwhile
+    started(None, second)
+    threads[0].join(5)
+    started.end()
+    started.close()
+    assert [process.stdin.closed for process in (first, second, third)] == [True, True, True]

@@ -80,3 +80,11 @@ def test_a_run_without_its_experiment_is_named(experiment, results):
     (made.path / "experiment.yaml").unlink()
     with pytest.raises(InputError, match=r"experiment.yaml is missing|is not a run folder"):
         load_run(results, made.name)
+
+
+def test_a_damaged_journal_of_another_experiment_is_no_matter(experiment, results):
+    first = choose_run(experiment(sweep={"repetitions": 9}), results, None, new=False)
+    (first.path / "journal.jsonl").write_text("damaged\n")
+    assert choose_run(experiment(), results, None, new=False).path != first.path
+    with pytest.raises(InputError, match=r"journal\.jsonl:1: not a record of the journal"):
+        choose_run(experiment(sweep={"repetitions": 9}), results, None, new=False)

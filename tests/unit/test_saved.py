@@ -211,6 +211,16 @@ def test_a_failure_to_keep_is_a_warning(lab, said, monkeypatch):
     assert not list(saved.cache.root().glob("deployed-*"))
 
 
+def test_a_disk_that_is_full_as_the_copy_ends_is_a_warning(lab, said, monkeypatch):
+    def full(source):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saved, "_contents", full)
+    saved.keep(lab.deployed())
+    assert "no copy of the cloud was kept: [Errno 28] No space left" in said.getvalue()
+    assert not list(saved.cache.root().glob("deployed-*"))
+
+
 def test_a_cloud_saved_by_name_comes_back_but_not_with_other_code(lab):
     first = lab.deployed()
     saved.save(first, "mine")

@@ -35,6 +35,10 @@ def test_all_options():
     )
 
 
+def test_a_path_may_be_text():
+    assert Options("x.yaml", results="out", testbed="t.yaml") == Options(Path("x.yaml"), Path("t.yaml"), Path("out"))
+
+
 def test_every_script_finds_its_file():
     scripts = sorted((TOP / "experiments").glob("[a-z]*.py"))
     assert scripts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,3 +232,25 @@ def test_a_short_command_that_is_missing_or_takes_too_long_is_one_line():
         shell.call(["no-such-program", "x"])
     with pytest.raises(LackError, match="no answer to 'sleep 60' within 0 s"):
         shell.call(["sleep", "60"], timeout=0.1)
+
+
+def test_bytes_of_a_short_command_that_are_no_text_do_not_stop_it():
+    assert shell.call(["printf", r"caf\351"]).stdout == "caf\ufffd"
+
+
+def test_a_process_whose_name_was_cut_in_half_a_character(tmp_path):
+    program = tmp_path / ("ä" * 8)
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"], start_new_session=True) as process:
+        while process.pid != os.getpgid(process.pid) or not Path(f"/proc/{process.pid}/comm").read_bytes()[0] > 127:
+            time.sleep(0.01)
+        assert isinstance(shell.started(process.pid), int) and shell._group_lives(process.pid)
+        process.kill()
+
+
+def test_a_command_whose_record_cannot_be_written_is_ended(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(shell, "_step_back_session", begun.append)
+    with pytest.raises(FileNotFoundError):
+        shell.stream(["sleep", "60"], tmp_path / "log", timeout=60, pidfile=tmp_path / "none" / "x.pid")
+    assert gone(begun[0])
