@@ -132,7 +132,7 @@ def check(wanted: Submission) -> list[Experiment]:
 def submit(wanted: Submission) -> list[dict[int, str]]:
     """Submit the job, the array or the chain; returns for each link of the chain the id of each job and its cloud.
 
-    When one is refused, those before are deleted.
+    When one is refused, or this is interrupted, those before are deleted.
     """
     clouds = check(wanted)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -142,7 +142,10 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     if wanted.is_array:
         name = wanted.script.stem
         folder = output / f"{name}-{stamp}"
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise InputError(f"{folder} is there: another array was submitted this second, submit this anew") from None
         for cloud in clouds:
             (folder / f"{cloud.name}.yaml").write_text(cloud.dump())
         (folder / "clouds").write_text("".join(f"{cloud.name}\n" for cloud in clouds))
@@ -159,20 +162,38 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     job.write_text(text)
     job.chmod(job.stat().st_mode | stat.S_IXUSR)
     links: list[dict[int, str]] = []
+    submitted: list[int] = []
     try:
         for _ in range(wanted.chain):
             options = oarsub_options(wanted, clouds[0], output / name, after=list(links[-1]) if links else [])
-            links.append(dict(zip(oar.submit([*options, *array_options, str(job)]), chains, strict=True)))
-    except MrkollaError as error:
-        numbers = [number for link in links for number in link]
-        for number in numbers:
-            oar.delete(number)
-        gone = f"; deleted: {', '.join(map(str, numbers))}" if numbers else ""
-        raise type(error)(f"{error}{gone}") from error
+            # A shell reads the command on the job's node.
+            numbers = oar.submit([*options, *array_options, shlex.quote(str(job))])
+            submitted += numbers
+            if len(numbers) != len(chains):
+                raise InputError(f"OAR made {len(numbers)} jobs of {len(chains)} clouds: look at its admission rules")
+            links.append(dict(zip(numbers, chains, strict=True)))
+    except BaseException as error:
+        outcome = _delete(submitted)
+        if outcome and isinstance(error, MrkollaError):
+            raise type(error)(f"{error}; {outcome}") from error
+        raise
     for of, chain in chains.items():
         jobs = [number for link in links for number, whose in link.items() if whose == of]
         write_chain(chain, read_chain(chain) | {"jobs": jobs})
     return links
+
+
+def _delete(numbers: Sequence[int]) -> str:
+    """Delete jobs, each of them whatever becomes of the others; what became of them, in words."""
+    deleted, problems = [], []
+    for number in numbers:
+        try:
+            oar.delete(number)
+            deleted.append(str(number))
+        except MrkollaError as error:
+            problems.append(str(error))
+    words = [f"deleted: {', '.join(deleted)}"] if deleted else []
+    return "; ".join([*words, *problems])
 
 
 def oarsub_options(wanted: Submission, experiment: Experiment, output: Path, after: Sequence[int] = ()) -> list[str]:
