@@ -7,7 +7,7 @@ import shlex
 import stat
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,11 +141,7 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     name, array_options = clouds[0].name, []
     if wanted.is_array:
         name = wanted.script.stem
-        folder = output / f"{name}-{stamp}"
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            raise InputError(f"{folder} is there: another array was submitted this second, submit this anew") from None
+        folder = _new(output / f"{name}-{stamp}", Path.mkdir)
         for cloud in clouds:
             (folder / f"{cloud.name}.yaml").write_text(cloud.dump())
         (folder / "clouds").write_text("".join(f"{cloud.name}\n" for cloud in clouds))
@@ -154,7 +150,8 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
         job, chains = folder / "job.sh", {cloud.name: folder / f"{cloud.name}.json" for cloud in clouds}
         text = job_script(wanted, f'{shlex.quote(str(folder))}/"$1".yaml', f'{shlex.quote(str(folder))}/"$1".json')
     else:
-        job, chains = output / f"{name}-{stamp}.sh", {name: output / f"{name}-{stamp}.json"}
+        job = _new(output / f"{name}-{stamp}.sh", lambda path: path.touch(exist_ok=False))
+        chains = {name: job.with_suffix(".json")}
         testbed_option = f" --testbed {shlex.quote(str(wanted.testbed.resolve()))}" if wanted.testbed else ""
         text = job_script(wanted, shlex.quote(str(wanted.files[0])) + testbed_option, shlex.quote(str(chains[name])))
     for of, chain in chains.items():
@@ -181,6 +178,18 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
         jobs = [number for link in links for number, whose in link.items() if whose == of]
         write_chain(chain, read_chain(chain) | {"jobs": jobs})
     return links
+
+
+def _new(path: Path, make: Callable[[Path], None]) -> Path:
+    """What ``make`` makes at ``path``, or at one beside it: others may have submitted the same in the same second."""
+    number, place = 1, path
+    while True:
+        try:
+            make(place)
+            return place
+        except FileExistsError:
+            number += 1
+            place = path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def _delete(numbers: Sequence[int]) -> str:

@@ -352,12 +352,16 @@ def test_results_may_be_in_a_folder_with_a_space(wanted, oarsub, tmp_path):
     assert Path(command).is_file() and command.startswith(str(tmp_path / "my results"))
 
 
-def test_two_arrays_of_the_same_second_do_not_mix(wanted, oarsub, monkeypatch):
-    oarsub()
+@pytest.mark.parametrize("more", [{"copies": 2}, {}])
+def test_what_is_submitted_twice_in_a_second_does_not_mix(wanted, oarsub, monkeypatch, more):
+    log = oarsub()
     monkeypatch.setattr(submit, "datetime", SimpleNamespace(now=lambda zone: datetime(2030, 1, 1, tzinfo=UTC)))
-    submit.submit(wanted(copies=2))
-    with pytest.raises(InputError, match="another array was submitted this second"):
-        submit.submit(wanted(copies=2))
+    for _ in range(3):
+        submit.submit(wanted(**more))
+    jobs = [Path(call[-1]) for call in calls(log)]
+    assert len({str(job) for job in jobs}) == 3
+    texts = {job.read_text() for job in jobs}
+    assert len({text.split("MRKOLLA_CHAIN=")[1].split()[0] for text in texts}) == 3
 
 
 @pytest.mark.parametrize(
