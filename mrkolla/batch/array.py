@@ -33,10 +33,11 @@ def read_vary(texts: Iterable[str]) -> dict[str, str]:
 
 
 def expand(experiment: Experiment, copies: int, vary: Mapping[str, str]) -> list[Experiment]:
-    """An experiment a cloud: each combination of the values of ``vary``, so many times. Each has a seed of its own.
+    """An experiment a cloud: each combination of the values of ``vary``, so many times.
 
-    Several are named NAME_1, NAME_2, ... The copies lie outside the values, so that the first jobs have each value.
-    Raises InputError for a value that the experiment cannot have, and for too many clouds.
+    Each has a seed of its own, unless the seed is varied. Several are named NAME_1, NAME_2, ... The copies lie outside
+    the values, so that the first jobs have each value. Raises InputError for a value that the experiment cannot have,
+    and for too many clouds.
     """
     base = experiment.model_dump(mode="json")
     choices = {key: _values(base, key, text) for key, text in vary.items()}
@@ -47,19 +48,23 @@ def expand(experiment: Experiment, copies: int, vary: Mapping[str, str]) -> list
     for place, combination in enumerate(combinations * copies):
         values = experiment.model_dump(mode="json")
         words = []
-        for key, value in zip(choices, combination, strict=True):
-            _put(values, key, value)
-            words.append(f"{key}={value}")
+        # What is varied comes after what is made here: a seed that is asked for is the seed.
         values["sweep"]["seed"] += place
         if copies * len(combinations) > 1:
             values["name"] = f"{experiment.name}_{place + 1}"
+        for key, value in zip(choices, combination, strict=True):
+            _put(values, key, value)
+            words.append(f"{key}={value}")
         experiments.append(config.from_dict(values, f"--vary {' '.join(words)}" if words else f"--array {copies}"))
     return experiments
 
 
 def _steps(key: str) -> list[str | int]:
     """``regions[1].compute`` as the steps to it."""
-    return [int(step) if step.isdigit() else step for step in re.split(r"[.\[\]]+", key) if step]
+    steps = [int(step) if step.isdecimal() else step for step in re.split(r"[.\[\]]+", key) if step]
+    if not steps:
+        raise InputError(f"--vary {key}: the experiment has no such key")
+    return steps
 
 
 def _values(experiment: Mapping[str, Any], key: str, text: str) -> list[Any]:
@@ -73,7 +78,7 @@ def _values(experiment: Mapping[str, Any], key: str, text: str) -> list[Any]:
     loader = yaml.BaseLoader if isinstance(now, str) else yaml.SafeLoader
     try:
         return list(yaml.load(f"[{text}]", Loader=loader))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a day that there is not is a ValueError
         raise InputError(f"--vary {key}={text}: no values: {getattr(error, 'problem', None) or error}") from None
 
 

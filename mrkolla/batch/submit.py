@@ -7,7 +7,7 @@ import shlex
 import stat
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,7 +132,7 @@ def check(wanted: Submission) -> list[Experiment]:
 def submit(wanted: Submission) -> list[dict[int, str]]:
     """Submit the job, the array or the chain; returns for each link of the chain the id of each job and its cloud.
 
-    When one is refused, those before are deleted.
+    When one is refused, or this is interrupted, those before are deleted.
     """
     clouds = check(wanted)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -141,8 +141,7 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     name, array_options = clouds[0].name, []
     if wanted.is_array:
         name = wanted.script.stem
-        folder = output / f"{name}-{stamp}"
-        folder.mkdir()
+        folder = _new(output / f"{name}-{stamp}", Path.mkdir)
         for cloud in clouds:
             (folder / f"{cloud.name}.yaml").write_text(cloud.dump())
         (folder / "clouds").write_text("".join(f"{cloud.name}\n" for cloud in clouds))
@@ -151,7 +150,8 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
         job, chains = folder / "job.sh", {cloud.name: folder / f"{cloud.name}.json" for cloud in clouds}
         text = job_script(wanted, f'{shlex.quote(str(folder))}/"$1".yaml', f'{shlex.quote(str(folder))}/"$1".json')
     else:
-        job, chains = output / f"{name}-{stamp}.sh", {name: output / f"{name}-{stamp}.json"}
+        job = _new(output / f"{name}-{stamp}.sh", lambda path: path.touch(exist_ok=False))
+        chains = {name: job.with_suffix(".json")}
         testbed_option = f" --testbed {shlex.quote(str(wanted.testbed.resolve()))}" if wanted.testbed else ""
         text = job_script(wanted, shlex.quote(str(wanted.files[0])) + testbed_option, shlex.quote(str(chains[name])))
     for of, chain in chains.items():
@@ -159,20 +159,50 @@ def submit(wanted: Submission) -> list[dict[int, str]]:
     job.write_text(text)
     job.chmod(job.stat().st_mode | stat.S_IXUSR)
     links: list[dict[int, str]] = []
+    submitted: list[int] = []
     try:
         for _ in range(wanted.chain):
             options = oarsub_options(wanted, clouds[0], output / name, after=list(links[-1]) if links else [])
-            links.append(dict(zip(oar.submit([*options, *array_options, str(job)]), chains, strict=True)))
-    except MrkollaError as error:
-        numbers = [number for link in links for number in link]
-        for number in numbers:
-            oar.delete(number)
-        gone = f"; deleted: {', '.join(map(str, numbers))}" if numbers else ""
-        raise type(error)(f"{error}{gone}") from error
+            # A shell reads the command on the job's node.
+            numbers = oar.submit([*options, *array_options, shlex.quote(str(job))])
+            submitted += numbers
+            if len(numbers) != len(chains):
+                raise InputError(f"OAR made {len(numbers)} jobs of {len(chains)} clouds: look at its admission rules")
+            links.append(dict(zip(numbers, chains, strict=True)))
+    except BaseException as error:
+        outcome = _delete(submitted)
+        if outcome and isinstance(error, MrkollaError):
+            raise type(error)(f"{error}; {outcome}") from error
+        raise
     for of, chain in chains.items():
         jobs = [number for link in links for number, whose in link.items() if whose == of]
         write_chain(chain, read_chain(chain) | {"jobs": jobs})
     return links
+
+
+def _new(path: Path, make: Callable[[Path], None]) -> Path:
+    """What ``make`` makes at ``path``, or at one beside it: others may have submitted the same in the same second."""
+    number, place = 1, path
+    while True:
+        try:
+            make(place)
+            return place
+        except FileExistsError:
+            number += 1
+            place = path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _delete(numbers: Sequence[int]) -> str:
+    """Delete jobs, each of them whatever becomes of the others; what became of them, in words."""
+    deleted, problems = [], []
+    for number in numbers:
+        try:
+            oar.delete(number)
+            deleted.append(str(number))
+        except MrkollaError as error:
+            problems.append(str(error))
+    words = [f"deleted: {', '.join(deleted)}"] if deleted else []
+    return "; ".join([*words, *problems])
 
 
 def oarsub_options(wanted: Submission, experiment: Experiment, output: Path, after: Sequence[int] = ()) -> list[str]:

@@ -14,8 +14,10 @@ import os
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base import cache, files, remote
 from mrkolla.base.errors import DeployError, LackError
@@ -23,6 +25,7 @@ from mrkolla.base.remote import Host
 from mrkolla.base.shell import last_words
 from mrkolla.config.releases import Release
 from mrkolla.images import build, guest
+from mrkolla.images.helper import lone_host
 from mrkolla.images.recipe import IMAGES, tag
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.image_names import NAMESPACE, REGISTRY
@@ -69,8 +72,10 @@ def write(
     copy = target / disk.parent.name
     if copy.resolve() != disk.parent:  # the target may be the cache itself
         copy.mkdir(exist_ok=True)
+        # An earlier copy may be there, with the mark that it is whole: it stays so if this one is cut off.
         for source in (disk, disk.parent / cache.WHOLE):
-            shutil.copy(source, copy / source.name)
+            with files.replaced(copy / source.name, source.stat().st_mode & 0o777) as new:
+                shutil.copyfile(source, new)
     file = path(release, target)
     if not file.exists():
         _save(build.ensure(release, env, log, say), release, file, log, say)
@@ -82,20 +87,21 @@ def _save(built: Path, release: Release, file: Path, log: Path, say: Say) -> Non
     conf.add_network(id="save", roles=["save"]).add_machine(name="saver", roles=["save"], network="save")
     provider = Local(conf, log=log, say=say)
     names = [f"{REGISTRY}/{NAMESPACE}/{name}:{tag(release.name)}" for name in sorted(IMAGES)]
-    try:
-        provider.destroy()
-        provider.init()
-        host = provider.host(provider.machines()[0])
+    with lone_host(provider) as host:
         say(f"writing {len(names)} images")
         with files.replaced(file) as new, new.open("wb") as out:
             line = host.ssh("docker", "save", *names, control=False)
-            done = subprocess.run(
-                line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, timeout=_TIMEOUT, check=False
-            )
+            done = _patiently(line, "docker save", stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE)
             if done.returncode != 0:
                 raise DeployError(f"docker save failed: {last_words(done)}")
-    finally:
-        provider.destroy()
+
+
+def _patiently(argv: list[str], what: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run what reads or writes all images. Raises DeployError when it does not end."""
+    try:
+        return subprocess.run(argv, timeout=_TIMEOUT, check=False, **options)
+    except subprocess.TimeoutExpired:
+        raise DeployError(f"{what} took longer than {_TIMEOUT} s: is the connection slow?") from None
 
 
 def names_in(file: Path) -> list[str]:
@@ -108,7 +114,7 @@ def names_in(file: Path) -> list[str]:
             listed = packed.extractfile("manifest.json")
             manifest = json.load(listed) if listed else []
         return sorted(name for image in manifest for name in image["RepoTags"] or [])
-    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, TypeError, ValueError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise LackError(f"{file} is not a file of images ({why}): write it anew ('mrkolla images')") from error
 
@@ -127,7 +133,7 @@ def feed(host: Host, registry: str, file: Path, release: Release, say: Say, want
     say(f"images to {host.name} ({file.stat().st_size / 1e9:.2f} GB)")
     with file.open("rb") as packed:
         line = host.ssh("docker", "load", "-q", control=False)
-        done = subprocess.run(line, stdin=packed, capture_output=True, timeout=_TIMEOUT, check=False)
+        done = _patiently(line, f"{host.name}: docker load", stdin=packed, capture_output=True)
     if done.returncode != 0:
         raise DeployError(f"{host.name}: docker load failed: {last_words(done)}")
     for number, name in enumerate(wanted, 1):

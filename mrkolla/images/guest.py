@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from mrkolla.base import bootdisk, cache, debian
+from mrkolla.base import bootdisk, cache, debian, shell
 from mrkolla.base.errors import DeployError, LackError
 
 HERE = Path(__file__).parent
@@ -46,8 +46,7 @@ def ensure(log: Path, detail: Callable[[str], None] = lambda text: None) -> Path
 
 def _build(folder: Path, log: Path, detail: Callable[[str], None]) -> None:
     bootdisk.need()
-    if not shutil.which("cpio"):
-        raise LackError("cpio is not installed: apt-get install cpio")
+    need_cpio()
     if os.geteuid() != 0:
         raise LackError(
             f"the guest image is built by root: 'mrkolla images DIR' on a machine with root makes {folder.name};"
@@ -81,7 +80,7 @@ def _modules(tree: Path, version: str, root: Path) -> None:
     library = next(path for path in (tree / "usr/lib/modules", tree / "lib/modules") if path.is_dir()) / version
     if not (tree / "lib").exists():
         (tree / "lib").symlink_to("usr/lib")  # where depmod looks
-    done = subprocess.run(["depmod", "-b", str(tree), version], capture_output=True, text=True, timeout=60)
+    done = shell.call(["depmod", "-b", str(tree), version])
     if done.returncode != 0:
         raise DeployError(f"depmod failed: {done.stderr.strip()[-200:]}")
     needs = {}
@@ -103,8 +102,15 @@ def _modules(tree: Path, version: str, root: Path) -> None:
     (root / "modules.order").write_text("\n".join(names) + "\n")
 
 
+def need_cpio() -> None:
+    """Raise LackError without the program that packs an initrd."""
+    if not shutil.which("cpio"):
+        raise LackError("cpio is not installed: apt-get install cpio")
+
+
 def pack(root: Path, target: Path) -> None:
-    """Write what is in the folder ``root`` to ``target``, as an initrd. Raises DeployError."""
+    """Write what is in the folder ``root`` to ``target``, as an initrd. Raises LackError without cpio, DeployError."""
+    need_cpio()
     names = "\n".join(sorted(str(path.relative_to(root)) for path in root.rglob("*")))
     argv = ["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"]
     packed = subprocess.run(argv, cwd=root, input=names.encode(), capture_output=True, timeout=60)

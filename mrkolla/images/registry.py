@@ -12,6 +12,7 @@ from mrkolla.base import remote
 from mrkolla.base.errors import DeployError
 from mrkolla.base.shell import last_words
 from mrkolla.config.releases import Release
+from mrkolla.images.helper import lone_host
 from mrkolla.images.recipe import IMAGES, tag
 from mrkolla.kolla.image_names import NAMESPACE, REGISTRY
 from mrkolla.providers.local import Local, LocalConf
@@ -41,26 +42,20 @@ def feed(
     conf.add_network(id="feed", roles=["feed"]).add_machine(name="feeder", roles=["feed"], network="feed")
     provider = Local(conf, log=log, say=say)
     images = sorted(names or IMAGES)
-    try:
-        provider.destroy()
-        provider.init()
-        host = provider.host(provider.machines()[0])
-        with tempfile.TemporaryDirectory(prefix="mrk-") as private, ExitStack() as tunnels:
-            target = registry
-            if by is not None:
-                # A socket in a folder of our own: a port here would be every local user's way into that registry.
-                target = f"{private}/registry"
-                tunnels.enter_context(_Tunnel(by, "-L", f"{target}:{registry}"))
-            tunnels.enter_context(_Tunnel(host, "-R", f"{_PORT}:{target}"))
-            for number, name in enumerate(images, 1):
-                say(f"image {number} of {len(images)}: {name}")
-                full = f"{NAMESPACE}/{name}:{tag(release.name)}"
-                remote.run(host, ["docker", "tag", f"{REGISTRY}/{full}", f"localhost:{_PORT}/{full}"])
-                done = remote.run(host, ["docker", "push", "-q", f"localhost:{_PORT}/{full}"], timeout=900, check=False)
-                if done.returncode != 0:
-                    raise DeployError(f"registry {registry} did not take {name}: {last_words(done)}")
-    finally:
-        provider.destroy()
+    with lone_host(provider) as host, tempfile.TemporaryDirectory(prefix="mrk-") as private, ExitStack() as tunnels:
+        target = registry
+        if by is not None:
+            # A socket in a folder of our own: a port here would be every local user's way into that registry.
+            target = f"{private}/registry"
+            tunnels.enter_context(_Tunnel(by, "-L", f"{target}:{registry}"))
+        tunnels.enter_context(_Tunnel(host, "-R", f"{_PORT}:{target}"))
+        for number, name in enumerate(images, 1):
+            say(f"image {number} of {len(images)}: {name}")
+            full = f"{NAMESPACE}/{name}:{tag(release.name)}"
+            remote.run(host, ["docker", "tag", f"{REGISTRY}/{full}", f"localhost:{_PORT}/{full}"])
+            done = remote.run(host, ["docker", "push", "-q", f"localhost:{_PORT}/{full}"], timeout=900, check=False)
+            if done.returncode != 0:
+                raise DeployError(f"registry {registry} did not take {name}: {last_words(done)}")
     return len(images)
 
 

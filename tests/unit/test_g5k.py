@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from types import SimpleNamespace
 
 import pytest
+import requests
 import yaml
 
 from mrkolla import config, providers
@@ -14,7 +19,7 @@ from mrkolla.base.errors import InputError, LackError
 from mrkolla.base.journal import Journal
 from mrkolla.config.placement import AR
 from mrkolla.config.testbeds import G5kTestbed
-from mrkolla.providers.g5k import job_nodes, state, testbed
+from mrkolla.providers.g5k import api, job_nodes, reach, state, testbed
 from mrkolla.providers.g5k.state import Node, Reserved
 from mrkolla.wan.real import below_real, expected
 from tests.unit.conftest import TOP
@@ -348,3 +353,136 @@ def test_with_nothing_asked_the_real_round_trip_is_the_points():
     assert expected(0, 25) == 25
     assert expected(0, 0.4) == 0
     assert expected(50, 25) == 50
+
+
+# -- the API, without one ----------------------------------------------------------------------------------------------
+
+
+def job(site: str, number: int) -> SimpleNamespace:
+    return SimpleNamespace(site=site, uid=number, state="running", walltime=3600, refresh=lambda: None)
+
+
+class Driver:
+    """Jobs of that name: ``jobs`` are there, and ``more`` come when hosts are reserved."""
+
+    def __init__(self, jobs, more=()):
+        self.jobs, self.more, self.asked = list(jobs), list(more), 0
+        self.driver = self
+
+    def get_jobs(self):
+        self.asked += 1
+        return self.jobs
+
+    def async_init(self):
+        self.jobs += self.more
+
+    def init(self):
+        raise LackError("no node answers")
+
+
+@pytest.fixture
+def deleted(monkeypatch):
+    ids = []
+    monkeypatch.setattr(api, "client", lambda: None)
+    monkeypatch.setattr(api.g5k_api_utils, "job_delete", lambda job: ids.append(job.uid))
+    return ids
+
+
+def test_of_jobs_that_were_there_and_new_ones_the_new_are_deleted(monkeypatch, deleted):
+    monkeypatch.setattr(api, "Provider", lambda conf: Driver([job("nancy", 1)], [job("rennes", 2)]))
+    conf = SimpleNamespace(sites=["nancy", "rennes"], walltime="1:00:00")
+    with pytest.raises(LackError, match=r"^no node answers; deleted: job 2 at rennes$"):
+        api.reserve(conf, 60, lambda text: None)
+    assert deleted == [2]
+
+
+def test_an_api_that_fails_after_jobs_were_submitted_is_one_line(monkeypatch, deleted):
+    class Failing(Driver):
+        def get_jobs(self):
+            if self.asked == 1:
+                self.asked += 1
+                raise requests.ConnectionError
+            return super().get_jobs()
+
+    monkeypatch.setattr(api, "Provider", lambda conf: Failing([], [job("nancy", 1)]))
+    with pytest.raises(LackError, match=r"^looking for the jobs .* does not answer .*; deleted: job 1 at nancy$"):
+        api.reserve(SimpleNamespace(sites=["nancy"], walltime="1:00:00"), 60, lambda text: None)
+    assert deleted == [1]
+
+
+def test_jobs_of_one_number_at_two_sites_are_two(monkeypatch):
+    states = {"nancy": {7: SimpleNamespace(state="error")}, "rennes": {7: SimpleNamespace(state="running")}}
+    sites = {site: SimpleNamespace(jobs=jobs) for site, jobs in states.items()}
+    monkeypatch.setattr(api, "client", lambda: SimpleNamespace(sites=sites))
+    assert sorted(api.states([("nancy", 7), ("rennes", 7)]).values()) == ["error", "running"]
+
+
+def test_settings_in_another_encoding_are_one_line(monkeypatch, tmp_path):
+    (tmp_path / "settings.yaml").write_bytes("username: anné\n".encode("latin-1"))
+    monkeypatch.setattr(api, "_file", lambda: tmp_path / "settings.yaml")
+    with pytest.raises(InputError, match=r"settings.yaml: cannot be read"):
+        api.client()
+
+
+def test_a_small_network_has_an_address_for_each_region(g5k):
+    regions = [{"name": f"OSR{number}"} for number in range(1, 14)]
+    many = g5k().model_copy(update={"testbed": G5kTestbed(vips="10.1.0.0/28")})
+    many = many.model_copy(update={"regions": tuple(many.regions[0].model_copy(update=region) for region in regions)})
+    addresses = [IPv4Address(address) for address in job_nodes.vips(many, {}, {}).values()]
+    assert len(set(addresses)) == 14 and set(addresses) == set(IPv4Network("10.1.0.0/28").hosts())
+
+
+@pytest.mark.parametrize("content", ["[]", '{"version": 1}', '{"version": 1, "jobs": [], "hosts": {"a": {}}}'])
+def test_a_record_of_another_form_is_one_line(g5k, content):
+    reserve(g5k())
+    (cache.cloud(g5k().name) / "g5k.json").write_text(content)
+    with pytest.raises(InputError, match=r"g5k.json"):
+        state.load(g5k().name)
+
+
+def test_regions_that_name_their_cluster_come_first(g5k, monkeypatch):
+    """The others can go elsewhere: they must not take what there is of it."""
+    monkeypatch.setattr(api, "clusters", lambda: {"nancy": ["gris", "gros"]})
+    monkeypatch.setattr(api, "living", lambda site, cluster: {"gris": 3, "gros": 4}[cluster])
+    places = api.survey(g5k(site="nancy", regions={"OSR2": {"cluster": "gros"}}))
+    assert list(places) == ["AR", "OSR1", "OSR2"]
+    assert places["OSR2"].cluster == "gros"
+    crowded = g5k(site="nancy", regions={"OSR1": {"cluster": "gros"}, "OSR2": {"cluster": "gros"}})
+    assert {region: place.cluster for region, place in api.survey(crowded).items()} == {
+        "AR": "gris",
+        "OSR1": "gros",
+        "OSR2": "gros",
+    }
+
+
+def test_a_region_has_the_nodes_that_were_reserved_for_it(g5k):
+    nodes = [f"{name}.nancy.grid5000.fr" for name in ("a-1", "a-2", "b-1", "b-2", "b-3")]
+    clusters = {"AR": "b", "OSR1": "a", "OSR2": "b"}
+    assignment = job_nodes.assign(g5k(site="nancy"), nodes, "job 7", clusters)
+    assert [assignment[name].partition(".")[0] for name in ("osr1-control1", "osr1-compute1")] == ["a-1", "a-2"]
+    assert len(set(assignment.values())) == 5
+    assert job_nodes.assign(g5k(site="nancy"), nodes, "job 7", dict.fromkeys(clusters, "c"))
+
+
+def test_hosts_of_a_region_have_interfaces_of_one_name(g5k):
+    reserved = reserve(g5k())
+    testbed._refuse_mixed(g5k(), reserved)
+    node = reserved.hosts["osr1-compute1"]
+    reserved.hosts["osr1-compute1"] = replace(node, interface="enp1s0")
+    with pytest.raises(LackError, match=r"^region OSR1: .*n-2: eno1, n-3: enp1s0\): have hosts of one cluster"):
+        testbed._refuse_mixed(g5k(), reserved)
+
+
+@pytest.mark.parametrize("keys", ["ssh-rsa A one", "ssh-rsa A one\n", None])
+def test_a_key_is_a_line_of_its_own(tmp_path, keys):
+    home = tmp_path / ".ssh"
+    if keys:
+        home.mkdir()
+        (home / "authorized_keys").write_text(keys)
+    (tmp_path / "sudo-g5k").write_text('#!/bin/sh\nexec "$@"\n')
+    (tmp_path / "sudo-g5k").chmod(0o755)
+    script = reach._OPEN.replace("/root/.ssh", str(home))
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-ec", script], input="ssh-ed25519 B mrkolla\n", text=True, check=True, env=env, timeout=20)
+    lines = (home / "authorized_keys").read_text().splitlines()
+    assert lines == [*(["ssh-rsa A one"] if keys else []), "ssh-ed25519 B mrkolla"]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import jsonschema
 import pytest
 
 from mrkolla.base.errors import InputError, LackError
-from mrkolla.providers.local import LocalConf
+from mrkolla.providers.local import Local, LocalConf
+from mrkolla.providers.local import machine as local_machine
+from mrkolla.providers.local import provider as local_provider
 from mrkolla.providers.local import testbed as local_testbed
+from mrkolla.providers.local.command import call as local_call
+from mrkolla.providers.local.machine import Machine
+from mrkolla.providers.local.network import Router
 
 
 def conf(machines: int = 2, **settings) -> LocalConf:
@@ -241,3 +247,84 @@ def test_more_fake_computes_than_memory_bears_are_refused_with_the_arithmetic(
         LackError, match=r"this machine has 24.0 GiB: at most 352 fake computes in all regions can be had"
     ):
         local_testbed.foresee(more, tmp_path)
+
+
+# -- machines, without starting one ------------------------------------------------------------------------------------
+
+
+def machine(tmp_path) -> Machine:
+    conf = LocalConf.from_settings(name="demo")
+    conf.add_network(id="a", roles=["a"]).add_machine(name="a1", roles=["a"], network="a")
+    conf.finalize()
+    return Machine(conf, conf.machines[0], tmp_path, tmp_path)
+
+
+def test_an_earlier_starts_process_id_does_not_hide_the_host(tmp_path, monkeypatch):
+    """Whoever starts it may be killed before the new one is written: it is looked for, if there is no old one."""
+    host = machine(tmp_path)
+    (tmp_path / "pid.json").write_text(json.dumps({"pid": 1, "started": -1}))
+    monkeypatch.setattr(local_machine, "hierarchy", lambda: None)
+
+    def popen(argv, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local_machine.subprocess, "Popen", popen)
+    with pytest.raises(KeyboardInterrupt):
+        host.start(Router.of("demo"), [])
+    assert not (tmp_path / "pid.json").exists()
+
+
+def test_a_host_that_ends_while_it_is_looked_at_has_no_init(tmp_path, monkeypatch):
+    monkeypatch.setattr(Machine, "pid", lambda self: 1)
+
+    def gone(self, *_, **__):
+        raise ProcessLookupError
+
+    monkeypatch.setattr(local_machine.Path, "read_text", gone)
+    assert machine(tmp_path).leader() is None
+
+
+def test_a_host_that_ends_while_it_is_shut_down_is_shut_down(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_machine, "hierarchy", lambda: None)
+    monkeypatch.setattr(Machine, "pid", lambda self: 2**22 + 1)  # more than there are
+    monkeypatch.setattr(Machine, "leader", lambda self: 2**22 + 1)
+    assert machine(tmp_path).stop()
+
+
+def test_images_are_copied_from_a_cache_with_a_space_in_its_path(tmp_path):
+    images, target = tmp_path / "my cache", tmp_path / "docker"
+    (images / "docker" / "overlay2" / "small").mkdir(parents=True)
+    (images / "layers.json").write_text("[]")
+    target.mkdir()
+    assert local_machine.copy_docker(images, target) == []
+    assert (target / "overlay2" / "small").is_dir()
+
+
+def test_disks_are_copied_where_sh_is_bash(tmp_path):
+    """GROUPS is a variable of bash's own, which takes no value."""
+    group, folder, copy = (tmp_path / name for name in ("group", "host", "copy"))
+    for path in (group, folder / "upper", folder / "docker", copy):
+        path.mkdir(parents=True)
+    (group / "cgroup.events").write_text("frozen 1\n")
+    argv = ["bash", "-c", local_provider._COPY, "sh", str(group), str(folder), str(copy)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (group / "cgroup.freeze").read_text() == "0\n" and (copy / "upper").is_dir()
+
+
+def test_a_machine_without_a_program_says_so():
+    with pytest.raises(LackError, match="no-such-program is not installed"):
+        local_call("no-such-program")
+
+
+def test_what_is_another_caches_is_not_ended(own_cache, monkeypatch):
+    conf = machine(own_cache).conf
+    stopped = []
+    monkeypatch.setattr(local_provider, "require", lambda: None)
+    monkeypatch.setattr(Machine, "stop", lambda self, *_: stopped.append(self) or True)
+    monkeypatch.setattr(local_provider.network, "owner", lambda name: "/elsewhere")
+    monkeypatch.setattr(local_provider.network, "down", lambda name: None)
+    for end in (Local(conf).destroy, Local(conf).stop):
+        with pytest.raises(LackError, match=r"a cloud 'demo' of another cache \(/elsewhere\) runs on this machine"):
+            end()
+    assert stopped == []

@@ -9,7 +9,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
@@ -305,6 +307,63 @@ def test_when_one_of_a_chain_is_refused_none_is_left(wanted, oarsub):
     assert calls(log)[3:] == [["oardel", "1"], ["oardel", "2"]]
 
 
+def test_a_job_that_cannot_be_deleted_is_told_and_the_others_are(wanted, oarsub, monkeypatch):
+    log = oarsub(refuse=3)
+    delete = submit.oar.delete
+
+    def stubborn(number: int) -> None:
+        if number == 1:
+            raise LackError("job 1 could not be deleted: denied")
+        delete(number)
+
+    monkeypatch.setattr(submit.oar, "delete", stubborn)
+    with pytest.raises(InputError, match=r"OAR refused the job: .*; deleted: 2; job 1 could not be deleted: denied$"):
+        submit.submit(wanted(chain=4))
+    assert calls(log)[3:] == [["oardel", "2"]]
+
+
+def test_an_interruption_leaves_no_job(wanted, oarsub, monkeypatch):
+    log = oarsub()
+    call = submit.oar.submit
+
+    def interrupted(arguments: list[str]) -> list[int]:
+        if "-a" in arguments:
+            raise KeyboardInterrupt
+        return call(arguments)
+
+    monkeypatch.setattr(submit.oar, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        submit.submit(wanted(chain=2))
+    assert calls(log)[1:] == [["oardel", "1"]]
+
+
+def test_more_jobs_than_clouds_are_refused_and_deleted(wanted, oarsub, monkeypatch):
+    log = oarsub()
+    monkeypatch.setattr(submit.oar, "submit", lambda arguments: [1, 2])
+    with pytest.raises(InputError, match=r"^OAR made 2 jobs of 1 clouds: .*; deleted: 1, 2$"):
+        submit.submit(wanted())
+    assert calls(log) == [["oardel", "1"], ["oardel", "2"]]
+
+
+def test_results_may_be_in_a_folder_with_a_space(wanted, oarsub, tmp_path):
+    log = oarsub()
+    submit.submit(wanted(results=tmp_path / "my results"))
+    (command,) = shlex.split(calls(log)[0][-1])
+    assert Path(command).is_file() and command.startswith(str(tmp_path / "my results"))
+
+
+@pytest.mark.parametrize("more", [{"copies": 2}, {}])
+def test_what_is_submitted_twice_in_a_second_does_not_mix(wanted, oarsub, monkeypatch, more):
+    log = oarsub()
+    monkeypatch.setattr(submit, "datetime", SimpleNamespace(now=lambda zone: datetime(2030, 1, 1, tzinfo=UTC)))
+    for _ in range(3):
+        submit.submit(wanted(**more))
+    jobs = [Path(call[-1]) for call in calls(log)]
+    assert len({str(job) for job in jobs}) == 3
+    texts = {job.read_text() for job in jobs}
+    assert len({text.split("MRKOLLA_CHAIN=")[1].split()[0] for text in texts}) == 3
+
+
 @pytest.mark.parametrize(
     ("keys", "asked"),
     [
@@ -360,8 +419,11 @@ def test_an_arrays_job_runs_its_own_file_and_chain(wanted, oarsub, tmp_path, mon
     log = oarsub()
     monkeypatch.setattr(sys, "executable", "/bin/echo")
     submit.submit(wanted(copies=2, results=tmp_path / "with a space" / "results"))
-    job = Path(calls(log)[-1][-1])
-    done = subprocess.run([job, "two_regions_2"], capture_output=True, text=True, check=True, timeout=20)
+    # As OAR does on the job's node: a shell reads the command, with the job's line of the file behind it.
+    command = calls(log)[-1][-1]
+    job = Path(shlex.split(command)[0])
+    argv = ["sh", "-c", f"{command} two_regions_2"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=20)
     assert done.stdout.rsplit(" --results ", 1)[0].split(" ", 1) == [
         f"{TOP}/experiments/two_regions.py",
         str(job.parent / "two_regions_2.yaml"),
@@ -393,6 +455,14 @@ def test_what_is_varied_makes_a_cloud_each(wanted, oarsub):
     assert len({one.sweep.seed for one in clouds.values()}) == 8
 
 
+def test_seeds_and_names_that_are_varied_are_those_asked_for(wanted, oarsub):
+    log = oarsub()
+    submit.submit(wanted(vary=array.read_vary(["sweep.seed=11,12,13"])))
+    assert [one.sweep.seed for one in written(log).values()] == [11, 12, 13]
+    submit.submit(wanted(vary=array.read_vary(["name=one,two"])))
+    assert list(written(log)) == ["one", "two"]
+
+
 @pytest.mark.parametrize(
     ("vary", "told"),
     [
@@ -405,6 +475,9 @@ def test_what_is_varied_makes_a_cloud_each(wanted, oarsub):
         ({"name.x": "2"}, r"--vary name.x: the experiment has no such key"),
         ({"regions.control": "2"}, r"--vary regions.control: the experiment has no such key"),
         ({"release": "]["}, r"--vary release=\]\[: no values: "),
+        ({"sweep.seed": "many"}, r"--vary sweep.seed=many: sweep.seed: "),
+        ({"testbed.reservation": "2030-13-01"}, r"--vary testbed.reservation=2030-13-01: no values: month must be "),
+        ({".": "1,2"}, r"--vary .: the experiment has no such key"),
         ({"sweep.seed": ",".join(map(str, range(501)))}, r"--array: 1 x 501 clouds; give 1 to 500 in all"),
     ],
 )

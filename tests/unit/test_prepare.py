@@ -7,11 +7,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
 
-from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.errors import DeployError, InputError, LackError
 from mrkolla.base.remote import Host
 from mrkolla.providers import prepare
 from mrkolla.providers.prepare import Needs, inspection, judge, lacking, ready, registry, runc_bounded
@@ -302,3 +303,113 @@ def test_what_an_earlier_cloud_left_and_cannot_be_removed_is_told(monkeypatch):
     answers(monkeypatch, lambda host, argv: json.dumps({"removed": {}, "failed": ["docker rm: busy"]}))
     with pytest.raises(DeployError, match="node1: an earlier cloud cannot be removed: docker rm: busy"):
         prepare.sweep(HOSTS[:1])
+
+
+# -- hosts that answer in another way, and what was there before -------------------------------------------------------
+
+
+def test_a_host_whose_shell_prints_more_than_was_asked_is_named(monkeypatch, tmp_path):
+    noise = "Welcome to the lab\n"
+    answers(monkeypatch, lambda host, argv: noise + json.dumps({"removed": {}, "failed": []}))
+    with pytest.raises(LackError, match=r"node1 \(192.0.2.11\): answers 'Welcome to the lab' where .*bashrc"):
+        prepare.facts(HOSTS[:1], NEEDS)
+    with pytest.raises(LackError, match="Welcome to the lab"):
+        prepare.sweep(HOSTS[:1])
+    record = tmp_path / "prepared.json"
+    record.write_text(json.dumps({"hosts": {"node1": {"before": {}, "done": []}}}))
+    assert "Welcome to the lab" in prepare.undo(HOSTS, record)[0]
+    assert record.exists()
+
+
+def test_a_docker_that_fails_without_a_word_does_not_work(monkeypatch, tmp_path):
+    answers(monkeypatch, lambda host, argv: json.dumps({"ok": False, "said": [""]}))
+    with pytest.raises(DeployError, match="node1: its Docker cannot do what Kolla asks of it: a command failed"):
+        ready._docker_works(HOSTS[:1], NEEDS, {}, {}, tmp_path / "prepared.json", lambda text: None)
+
+
+def part_of(name: str, end: str) -> dict:
+    """The functions of a program for hosts, which is not run."""
+    text, mark, _ = (HERE / name).read_text().partition(end)
+    assert mark
+    names: dict = {}
+    exec(compile(text, name, "exec"), names)
+    return names
+
+
+def test_an_import_that_fails_without_a_word_is_a_problem():
+    program = part_of("host_docker.py", "\ntry:\n    problem")
+    program["image"] = lambda: b""
+    program["call"] = lambda *argv, **_: (-9 if argv[:2] == ("docker", "import") else 0, "")
+    assert program["check"]() == "docker import: status -9"
+
+
+@pytest.mark.parametrize("owner", [True, False])
+def test_a_neighbour_of_an_earlier_cloud_has_no_address_any_more(owner):
+    program = part_of("host_facts.py", "\nfound = look(")
+    neighbours = {"192.0.2.10": "192.0.2.10 dev eth0 lladdr 52:54:00:00:00:01 STALE"}
+
+    def call(*argv):
+        if argv[:3] == ("ip", "neigh", "flush"):
+            neighbours.pop(argv[-1], None)
+            if owner:  # it is asked for anew, and answers
+                neighbours[argv[-1]] = f"{argv[-1]} dev eth0 lladdr 52:54:00:00:00:02 REACHABLE"
+        return neighbours.get(argv[-1], "")
+
+    program |= {"call": call, "socket": MagicMock(), "select": MagicMock()}
+    program["select"].select.return_value = ([], [], [])
+    assert program["taken"]("192.0.2.10") is owner
+
+
+def test_settings_of_a_docker_that_is_not_there_come_back():
+    """As after 'apt-get remove docker.io', or where something else wrote them for a Docker to come."""
+    text = '{"data-root": "/big"}'
+    seen = facts(docker=None, daemon_json=text)
+    before = ready._before(seen)
+    made = ready.plan(seen, NEEDS, "node1", before)
+    assert json.loads(made["files"][ready.DAEMON]["text"])["data-root"] == "/big"
+    back = ready._todo_undo({"before": before, "todo": {**made, "files": sorted(made["files"])}})
+    assert back["back"] == {ready.DAEMON: text} and ready.DAEMON not in back["gone"]
+    with pytest.raises(LackError, match="is not a map of settings"):
+        ready.daemon("[]", NEEDS, before)
+
+
+def test_hosts_of_another_cloud_are_refused(monkeypatch, tmp_path):
+    record = tmp_path / "prepared.json"
+    seen = facts(docker={**DOCKER, "kolla": ["keystone", "mariadb"]})
+    monkeypatch.setattr(ready, "facts", lambda hosts, needs: {"node1": seen})
+    monkeypatch.setattr(ready, "_docker_works", lambda *_: None)
+    answers(monkeypatch, lambda host, argv: "")
+    with pytest.raises(
+        LackError, match=r"^node1: another cloud is on it \(2 containers of Kolla's, such as 'keystone'"
+    ):
+        prepare.prepare(HOSTS[:1], NEEDS, record)
+    assert not record.exists()
+    record.write_text(json.dumps({"hosts": {"node1": {"before": ready._before(seen), "done": []}}}))
+    prepare.prepare(HOSTS[:1], NEEDS, record)
+
+
+def test_preparing_that_was_killed_at_its_beginning_is_undone(monkeypatch, tmp_path):
+    record = tmp_path / "prepared.json"
+    record.write_text(json.dumps({"hosts": {"node1": {"before": ready._before(facts()), "done": []}}}))
+    answers(monkeypatch, lambda host, argv: json.dumps({"removed": {}, "failed": []}))
+    assert prepare.undo(HOSTS, record) == []
+    assert not record.exists()
+
+
+def test_a_record_that_cannot_be_read_is_one_line(tmp_path):
+    record = tmp_path / "prepared.json"
+    record.write_text("{")
+    with pytest.raises(InputError, match=r"prepared.json is not readable"):
+        prepare.undo(HOSTS, record)
+
+
+def test_debian_without_a_version_is_the_newest():
+    system = {"id": "debian", "version": "", "codename": "forky", "title": "Debian GNU/Linux forky/sid"}
+    assert "docker-cli" in ready.plan(facts(os=system), NEEDS, "node1", ready._before(facts()))["packages"]
+
+
+def test_the_firewall_in_force_forgets_the_clouds_hosts():
+    (play,) = yaml.safe_load((HERE / "undo.yml").read_text())
+    names = [task["name"] for task in play["tasks"]]
+    reload = next(task for task in play["tasks"] if "--reload" in str(task))
+    assert names.index(reload["name"]) > names.index("The firewall's (firewalld) sources go")

@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 import yaml
 
 from mrkolla.base import remote
@@ -100,3 +102,15 @@ def test_one_that_does_not_start_is_a_clear_error(here, port):
         registry.writable(HOST, port),
     ):
         pass
+
+
+@pytest.mark.parametrize(("text", "problem"), [("<html>", "gives no list of images"), (None, "does not answer")])
+def test_a_registry_that_does_not_tell_what_it_has_is_one_line(monkeypatch, text, problem):
+    def get(url, **_):
+        if text is None:
+            raise requests.ConnectionError("refused")
+        return SimpleNamespace(ok=True, text=text)
+
+    monkeypatch.setattr(registry.requests, "get", get)
+    with pytest.raises(DeployError, match=f"^lab: the registry at 192.0.2.11:4000 {problem}"):
+        registry.holds(HOST, 4000)

@@ -239,3 +239,36 @@ def test_doctor_of_hosts_says_what_to_do(tmp_path, capsys, signals):
     file.write_text("testbed: {kind: local}\n")  # that is this machine, whatever it lacks
     assert status(file) in (0, 3)
     assert "node1" not in capsys.readouterr().out
+
+
+def test_a_network_may_be_a_single_address(static, tmp_path):
+    bed = static().testbed
+    osr = bed.regions["OSR1"].model_copy(update={"networks": ("198.51.100.10/32", "198.51.100.64/31")})
+    conf = configuration(bed.model_copy(update={"regions": {"OSR1": osr}}), tmp_path / "known_hosts")
+    assert [network.cidr for network in conf.networks] == ["198.51.100.10/32", "198.51.100.64/31"]
+
+
+def test_a_record_of_hosts_that_cannot_be_read_is_one_line(static, own_cache):
+    folder = own_cache / "cloud-demo"
+    folder.mkdir(parents=True)
+    for text in ("{", "[1]"):
+        (folder / "static.json").write_text(text)
+        with pytest.raises(InputError, match=r"static.json is not readable"):
+            testbed.destroy("demo")
+
+
+def test_doctor_knows_a_vip_at_any_host_of_a_cloud_that_is_up(static, monkeypatch, tmp_path):
+    """It is at the first network host, which the file of the testbed alone does not tell."""
+    asked = []
+
+    def judge(found, needs):
+        asked.append(needs)
+        return []
+
+    monkeypatch.setattr(testbed.hosts_of, "refuse_open_key", lambda key: None)
+    monkeypatch.setattr(testbed.hosts_of, "facts", lambda hosts, needs: {})
+    monkeypatch.setattr(testbed.hosts_of, "judge", judge)
+    testbed.doctor(static().testbed)
+    taken = {name: {"addresses": {"eth0": []}, "taken": ["198.51.100.10"]} for name in ("node2", "node3")}
+    taken["node3"]["addresses"]["eth0"] = ["198.51.100.10/32"]
+    assert prepare.inspection._addresses(taken, asked[0]) == []

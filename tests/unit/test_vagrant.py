@@ -494,3 +494,23 @@ def test_what_came_while_a_box_was_built_is_not_undone(vagrant, stand_in, own_ca
     with pytest.raises(LackError, match="and this cache has no record of such a cloud"):
         testbed.reserve(vagrant(), None, tmp_path / "log", print)
     assert undone == []
+
+
+def test_volumes_with_spaces_in_their_names_are_others(monkeypatch):
+    """A person's own, in libvirt's default pool: without its whole name virsh does not know one."""
+    box_disk = "mrkolla-VAGRANTSLASH-trixie_vagrant_box_image_0_box.img"
+    rows = (
+        f" Windows 10.iso   /var/lib/libvirt/images/Windows 10.iso\n {box_disk}   /var/lib/libvirt/images/{box_disk}\n"
+    )
+    asked = []
+
+    def virsh(*argv):
+        asked.append(argv)
+        return {"pool-list": "default\n", "vol-list": rows}.get(argv[0], "<volume/>")
+
+    monkeypatch.setattr(libvirt, "virsh", virsh)
+    monkeypatch.setattr(libvirt, "_virsh", lambda *argv: None)
+    assert libvirt.volumes()["Windows 10.iso"] == "/var/lib/libvirt/images/Windows 10.iso"
+    libvirt.drop_volume(box_disk)
+    assert asked[-1] == ("vol-delete", "--pool", "default", box_disk)
+    assert ("vol-dumpxml", "--pool", "default", "Windows 10.iso") in asked

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def client() -> Any:
     if path.exists():
         try:
             values = yamltext.read(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}): correct it") from error
         if not isinstance(values, dict):
             raise InputError(f"{path}: must be a map with username and password: correct it, or remove it")
@@ -123,8 +123,11 @@ def survey(experiment: Experiment) -> dict[str, Where]:
             alive[cluster] = living(site, cluster)
         return alive[cluster]
 
-    for region in placement.region_names(experiment):
-        where = locate(experiment.testbed_as(G5kTestbed), region, site_clusters)
+    names = placement.region_names(experiment)
+    located = {region: locate(experiment.testbed_as(G5kTestbed), region, site_clusters) for region in names}
+    # Those that name their cluster first: the others can go elsewhere.
+    for region in sorted(names, key=lambda region: located[region].cluster is None):
+        where = located[region]
         cluster = where.cluster
         if cluster is None:
             fits = [c for c in site_clusters[where.site] if there(where.site, c) - taken[c] >= need[region]]
@@ -143,7 +146,7 @@ def survey(experiment: Experiment) -> dict[str, Where]:
                 " (testbed.regions)"
             )
         places[region] = Where(where.site, cluster)
-    return places
+    return {region: places[region] for region in names}
 
 
 def clusters() -> dict[str, list[str]]:
@@ -226,14 +229,19 @@ class Reservation:
     """Running jobs of an experiment: (site, id), their end (seconds since 1970), nodes and addresses to reach them.
 
     ``nodes`` maps a node to the name or address for SSH (another one in a VLAN); ``subnets`` maps a site to networks;
-    ``fresh``: the jobs were not there before.
+    ``before`` are the jobs of that name that were there already.
     """
 
     jobs: list[tuple[str, int]]
     ends: float
     nodes: dict[str, str]
     subnets: dict[str | None, list[str]]
-    fresh: bool = True
+    before: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether none of the jobs was there before."""
+        return not self.before.intersection(self.jobs)
 
 
 def reserve(conf: en.G5kConf, wait_s: float, say: Say) -> Reservation:
@@ -246,46 +254,51 @@ def reserve(conf: en.G5kConf, wait_s: float, say: Say) -> Reservation:
     provider = Provider(conf)
     began = time.time()
     with asking("looking for jobs"):
-        fresh = not provider.is_created()
-    with undone(provider, fresh):
+        before = frozenset(_names(provider.driver.get_jobs()))
+    with undone(provider, before):
         with asking("reserving"):
             provider.async_init()
-        jobs = provider.driver.get_jobs()
+        with asking("looking for the jobs that were submitted"):
+            jobs = provider.driver.get_jobs()
         _wait(jobs, len(conf.sites), wait_s, began, say)
         with asking("preparing the nodes"):
             say("nodes")
             roles, _ = provider.init()
         hosts = {host.alias: host.address for hosts in roles.values() for host in hosts}
         return Reservation(
-            jobs=[(job.site, int(job.uid)) for job in jobs],
+            jobs=_names(jobs),
             ends=min(_end(job, conf.walltime) for job in jobs),
             nodes=hosts,
             subnets={job.site: sorted(job.resources_by_type.get("subnets", [])) for job in jobs},
-            fresh=fresh,
+            before=before,
         )
 
 
+def _names(jobs: list[Any]) -> list[tuple[str, int]]:
+    return [(job.site, int(job.uid)) for job in jobs]
+
+
 @contextmanager
-def undone(provider: G5kBase, fresh: bool = True) -> Iterator[None]:
-    """Delete the provider's jobs, unless they were there before (not ``fresh``), when what happens inside fails."""
+def undone(provider: G5kBase, before: Collection[tuple[str, int]] = ()) -> Iterator[None]:
+    """When what happens inside fails, delete the provider's jobs, but for those of ``before`` (site, id)."""
     try:
         yield
     except BaseException as error:
-        if not fresh:
-            raise
         try:
-            jobs = delete(provider)
+            jobs = delete(provider, before)
         except LackError as deletion_error:
-            raise LackError(f"{error}; and its jobs could not be deleted ({deletion_error}): 'oardel' them") from error
+            raise LackError(
+                f"{error}; and jobs that were submitted for it may be left ({deletion_error}): 'oardel' them"
+            ) from error
         if jobs and isinstance(error, (LackError, InputError)):
             raise type(error)(f"{error}; deleted: job {', '.join(jobs)}") from error
         raise
 
 
-def delete(provider: G5kBase) -> list[str]:
-    """Delete the jobs of ``provider`` and return their ids, as text; those that are over are no news."""
+def delete(provider: G5kBase, keep: Collection[tuple[str, int]] = ()) -> list[str]:
+    """Delete the jobs of ``provider``, but for ``keep``, and return their ids, as text; those over are no news."""
     with asking("deleting the jobs"):
-        jobs = provider.driver.get_jobs()
+        jobs = [job for job in provider.driver.get_jobs() if (job.site, int(job.uid)) not in keep]
         for job in jobs:
             g5k_api_utils.job_delete(job)
         return [f"{job.uid} at {job.site}" for job in jobs]
@@ -301,11 +314,11 @@ def delete_jobs(jobs: list[tuple[str, int]]) -> None:
                 g5k_api_utils.job_delete(job)
 
 
-def states(jobs: list[tuple[str, int]]) -> dict[int, str]:
-    """Job id -> its state, as the API calls it."""
+def states(jobs: list[tuple[str, int]]) -> dict[tuple[str, int], str]:
+    """Job (site, id) -> its state, as the API calls it. Each site counts its jobs by itself."""
     gk = client()
     with asking("looking at the jobs"):
-        return {number: gk.sites[site].jobs[number].state for site, number in jobs}
+        return {(site, number): gk.sites[site].jobs[number].state for site, number in jobs}
 
 
 def _end(job: Any, walltime: str) -> float:

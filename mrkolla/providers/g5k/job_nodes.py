@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -39,11 +40,14 @@ def check_regions(experiment: Experiment) -> None:
             raise InputError(f"testbed.regions: unknown region '{name}'; {suggest(name, names)}")
 
 
-def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, str]:
+def assign(
+    experiment: Experiment, nodes: list[str], whose: str, clusters: Mapping[str, str | None] | None = None
+) -> dict[str, str]:
     """Host name -> node. The same nodes in any order give the same hosts.
 
     Regions that ask for a cluster choose first, then those that ask for a site, then the others. When the nodes do not
     suffice, it raises a LackError that says what is missing where; ``whose`` names the job in that message.
+    ``clusters`` maps a region to the cluster on which nodes were reserved for it: it gets those first.
     """
     check_regions(experiment)
     free = [NodeName.of(name) for name in sorted(set(nodes), key=node_order)]
@@ -58,8 +62,10 @@ def assign(experiment: Experiment, nodes: list[str], whose: str) -> dict[str, st
         ]
         if not fits:
             raise LackError(_missing(experiment, hosts, nodes, host, whose))
-        assignment[host.name] = fits[0].whole
-        free.remove(fits[0])
+        cluster = (clusters or {}).get(host.region)
+        node = next((node for node in fits if node.cluster == cluster), fits[0])
+        assignment[host.name] = node.whole
+        free.remove(node)
     return {host.name: assignment[host.name] for host in hosts}
 
 
@@ -96,12 +102,13 @@ def vips(experiment: Experiment, subnets: dict[str | None, list[str]], sites: di
         if vip := testbed.place(name).vip:
             addresses[name] = vip
         elif networks:
-            addresses[name] = str(_address(IPv4Network(networks[0]), index))
+            addresses[name] = str(_address(IPv4Network(networks[0]), index, len(names)))
     if duplicates := [address for address, count in Counter(addresses.values()).items() if count > 1]:
         raise InputError(f"testbed.regions: two regions have the address {duplicates[0]}")
     return addresses
 
 
-def _address(network: IPv4Network, index: int) -> IPv4Address:
-    small = network.num_addresses < FIRST_VIP + 2 + index
+def _address(network: IPv4Network, index: int, count: int) -> IPv4Address:
+    # The last address is that of broadcasts. All begin at the same one: else some would have one that another has.
+    small = network.num_addresses < FIRST_VIP + count + 1
     return network[(1 if small else FIRST_VIP) + index]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from mrkolla.base.errors import LackError
 from mrkolla.base.remote import Host
 from mrkolla.base.shell import last_words
 from mrkolla.providers.g5k.state import Node
+from mrkolla.providers.prepare import read_json
 
 #: Seconds until every node must answer: those that were just deployed boot first.
 ANSWER_S = 180.0
@@ -23,7 +23,10 @@ ROUTED_VIPS = "198.19.255.0/24"
 _OPEN = """
 line=$(cat)
 become() { if command -v sudo-g5k >/dev/null 2>&1; then sudo-g5k "$@"; else sudo -n "$@"; fi; }
-become sh -c 'umask 077; mkdir -p /root/.ssh; cat >>/root/.ssh/authorized_keys' <<END
+become sh -c '
+umask 077; mkdir -p /root/.ssh; file=/root/.ssh/authorized_keys
+test -z "$(tail -c 1 "$file" 2>/dev/null)" || echo >>"$file"  # its last line has no end
+cat >>"$file"' <<END
 $line
 END
 """
@@ -108,7 +111,7 @@ def open_root(hosts: list[Host], key: Path, user: str) -> None:
 def look(host: Host, node: str) -> Node:
     """What ``host`` calls itself, its interface and its subnet. Raises LackError when no interface has its address."""
     name = remote.run(host, ["uname", "-n"]).stdout.strip().partition(".")[0]
-    links = json.loads(remote.run(host, ["ip", "-j", "-4", "addr", "show"]).stdout)
+    links = read_json(host, remote.run(host, ["ip", "-j", "-4", "addr", "show"]))
     for link in links:
         for address in link["addr_info"]:
             if address["local"] == host.address:

@@ -71,11 +71,14 @@ def load(name: str) -> Reserved | None:
         return None
     except ValueError as error:
         raise InputError(f"{path} is not readable ({error}): end its jobs by hand (oardel), then remove it") from error
-    if values.pop("version", None) != _VERSION:
+    if not isinstance(values, dict) or values.pop("version", None) != _VERSION:
         raise InputError(f"{path} was written by another version: destroy the cloud with that version")
-    values["jobs"] = [(site, number) for site, number in values["jobs"]]
-    values["hosts"] = {host: Node(**node) for host, node in values["hosts"].items()}
-    return Reserved(**values)
+    try:
+        values["jobs"] = [(site, number) for site, number in values["jobs"]]
+        values["hosts"] = {host: Node(**node) for host, node in values["hosts"].items()}
+        return Reserved(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not readable ({error}): end its jobs by hand (oardel), then remove it") from error
 
 
 def save(name: str, reserved: Reserved) -> None:

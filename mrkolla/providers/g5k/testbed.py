@@ -141,11 +141,12 @@ def _use_api(experiment: Experiment, say: Say) -> None:
     conf = api.configuration(experiment, where, state.key(experiment.name).with_suffix(".pub"))
     reservation = api.reserve(conf, experiment.testbed_as(G5kTestbed).wait_s, say)
     reserved = Reserved(jobs=list(reservation.jobs), ends=reservation.ends)
-    with api.undone(api.Provider(conf), reservation.fresh):
+    with api.undone(api.Provider(conf), reservation.before):
         rest = reservation.ends - time.time()
         if rest < 60:
             raise LackError(f"the jobs end in {max(0, rest):.0f} s: run this again for new ones")
-        nodes = job_nodes.assign(experiment, list(reservation.nodes), f"job {reserved.names()}")
+        clusters = {region: place.cluster for region, place in where.items()}
+        nodes = job_nodes.assign(experiment, list(reservation.nodes), f"job {reserved.names()}", clusters)
         try:
             _settle(experiment, reserved, nodes, reservation.subnets, api.user(), say, reservation.nodes)
         except BaseException:
@@ -185,6 +186,7 @@ def _settle(
     say("root's accounts")
     reach.open_root(list(hosts.values()), state.key(cloud), user)
     reserved.hosts = {name: reach.look(host, nodes[name]) for name, host in hosts.items()}
+    _refuse_mixed(experiment, reserved)
     reserved.vips, reserved.routed = _vips(experiment, reserved, subnets)
     wanted = {h.name: h for h in placement.wanted(experiment)}
     owners = {}
@@ -207,6 +209,18 @@ def _settle(
     reach.put_vips(owners, list(hosts.values()), routed=reserved.routed)
     say("real round trips")
     refuse_below_real(experiment, regions(experiment))
+
+
+def _refuse_mixed(experiment: Experiment, reserved: Reserved) -> None:
+    """Raise LackError where hosts of a region have other interfaces: Kolla is told one name for all of a region."""
+    for name in placement.region_names(experiment):
+        nodes = [reserved.hosts[host.name] for host in placement.wanted(experiment) if host.region == name]
+        if len({node.interface for node in nodes}) > 1:
+            hosts = ", ".join(f"{node.name}: {node.interface}" for node in nodes)
+            raise LackError(
+                f"region {name}: its hosts have their addresses at interfaces of different names ({hosts}): have hosts"
+                f" of one cluster (testbed.regions.{name}.cluster)"
+            )
 
 
 def _vips(experiment: Experiment, reserved: Reserved, subnets: dict) -> tuple[dict[str, str], bool]:

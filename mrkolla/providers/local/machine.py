@@ -32,6 +32,7 @@ from mrkolla.providers.local.network import Router
 
 # systemd-nspawn forbids these to a container by default; Docker inside needs them.
 _SYSCALLS = "@keyring bpf add_key keyctl"
+_COPY_S = 300
 _POWEROFF = signal.SIGRTMIN + 4  # systemd(1): start poweroff.target
 
 
@@ -144,7 +145,7 @@ class Machine:
         try:
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             inits = [child for child in children if Path(f"/proc/{child}/comm").read_text().strip() == "systemd"]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # one of them ended meanwhile
             return None
         return int(inits[0]) if inits else None
 
@@ -207,6 +208,8 @@ class Machine:
         argv = ["nsenter", f"--net={router.path}", "unshare", "--mount", "--propagation", "slave"]
         argv += ["sh", "-c", f'{script} && exec "$@"', "sh", str(group.path) if group else "", layers]
         argv += [str(self.folder / "root"), *nspawn]
+        # That of an earlier start would hide this host, should this process be killed before it writes the new one.
+        self._pidfile.unlink(missing_ok=True)
         with self.console.open("ab") as console:
             process = subprocess.Popen(
                 argv,
@@ -247,7 +250,8 @@ class Machine:
         if pid is not None:
             if leader is not None and patience > 0:
                 self.resume()
-                os.kill(leader, _POWEROFF)
+                with suppress(ProcessLookupError):  # it went down by itself
+                    os.kill(leader, _POWEROFF)
             if not _gone(pid, patience):
                 clean = False
                 for victim in (leader, pid):
@@ -290,11 +294,15 @@ def copy_docker(images: Path, target: Path) -> list[tuple[Path, str]]:
         shutil.rmtree(half, ignore_errors=True)
         excluded = [f"--exclude=./overlay2/{name}/diff" for name in large]
         half.mkdir()
-        tar = f"tar -C {images / 'docker'} --numeric-owner --xattrs --acls"
-        writer = ["tar", "-C", str(half), "--numeric-owner", "--xattrs", "--acls", "-xpf", "-"]
+        options = ["--numeric-owner", "--xattrs", "--acls"]
+        source = ["tar", "-C", str(images / "docker"), *options, *excluded, "-cf", "-", "."]
+        writer = ["tar", "-C", str(half), *options, "-xpf", "-"]
         # At its end the pipe is closed, so that the one that writes to it ends too when the other failed.
-        with subprocess.Popen([*tar.split(), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE) as reader:
-            done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=300)
+        with subprocess.Popen(source, stdout=subprocess.PIPE) as reader:
+            try:
+                done = subprocess.run(writer, stdin=reader.stdout, capture_output=True, text=True, timeout=_COPY_S)
+            except subprocess.TimeoutExpired:
+                raise DeployError(f"copying the images to {target} took longer than {_COPY_S} s") from None
         if reader.returncode != 0 or done.returncode != 0:
             raise DeployError(f"copying the images to {target} failed: {shell.last_words(done)}")
         for name in large:

@@ -27,12 +27,13 @@ from mrkolla.providers.local.machine import Machine, copy_docker
 
 Say = Callable[[str], None]
 #: Freeze the groups in $1, copy disks (pairs: folder of a host, folder to copy to), let the groups go on whatever came.
+#: Names are in small letters: where sh is bash, GROUPS is a variable of its own, which takes no value.
 _COPY = """
-GROUPS=$1; shift
-all() { for group in $GROUPS; do echo $1 > "$group/cgroup.freeze"; done; }
+groups=$1; shift
+all() { for group in $groups; do echo $1 > "$group/cgroup.freeze"; done; }
 trap 'all 0' EXIT; trap 'exit 1' TERM INT HUP
 all 1
-for group in $GROUPS; do
+for group in $groups; do
     tries=0
     until grep -q '^frozen 1' "$group/cgroup.events"; do
         tries=$((tries + 1)); test $tries -lt 500 || { echo "$group does not stand still" >&2; exit 1; }
@@ -119,8 +120,12 @@ class Local(Provider):
         return self.folder.is_dir() and all(machine.pid() is not None for machine in self.machines())
 
     def destroy(self, wait: bool = False, **kwargs: Any) -> None:
-        """End all hosts at once and remove everything that ``init`` made, also after a crash."""
+        """End all hosts at once and remove everything that ``init`` made, also after a crash.
+
+        Raises LackError where what runs by these names is another cache's: that is not touched.
+        """
         require()
+        network.refuse_other(self.provider_conf.name)
         machines = self.machines()
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda machine: machine.stop(0), machines))
@@ -152,6 +157,7 @@ class Local(Provider):
     def stop(self) -> list[str]:
         """Shut all hosts down in good order, keep their disks; returns the names of those that had to be killed."""
         require()
+        network.refuse_other(self.provider_conf.name)
         machines = self.machines()
         with ThreadPoolExecutor(8) as pool:
             clean = list(pool.map(Machine.stop, machines))

@@ -7,7 +7,7 @@ undo(hosts, record)                           # at the end
 """
 
 from mrkolla.providers.prepare.hostkeys import pin, refuse_open_key
-from mrkolla.providers.prepare.inspection import WIRE, WIRE_MTU, Needs, Seen, facts, judge, lacking
+from mrkolla.providers.prepare.inspection import WIRE, WIRE_MTU, Needs, Seen, facts, judge, lacking, read_json
 from mrkolla.providers.prepare.ready import prepare, sweep, undo
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "lacking",
     "pin",
     "prepare",
+    "read_json",
     "refuse_open_key",
     "sweep",
     "undo",

@@ -43,7 +43,7 @@ def check():
         return f"its Python cannot (upgrade python3-docker; Ubuntu: from its updates): {why}"
     code, output = call("docker", "import", "-", IMAGE, input=image())
     if code:
-        return output
+        return output or f"docker import: status {code}"
     try:
         options = ["--rm", "--privileged", "--net=host", "--pid=host", "-v", "/run:/run:shared"]
         code, output = call("docker", "run", *options, IMAGE, "/usr/bin/true")

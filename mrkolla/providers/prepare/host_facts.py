@@ -1,4 +1,5 @@
-"""What a host is and has, as one JSON object. Changes nothing. Read on standard input by the host's Python (3.8 on).
+"""What a host is and has, as one JSON object. Changes nothing but ARP's memory. Read on standard input by the host's
+Python (3.8 on).
 
 What a kernel can do is tried in a network namespace that ends with the trial, since a list of modules says neither
 what is built in nor what may be loaded.
@@ -161,6 +162,8 @@ def firewall():
 
 def taken(address, patience=1.0):
     """Whether somebody has ``address``: it answers an ICMP echo, or at least ARP."""
+    # Who had the address in an earlier cloud stays a neighbour here for good. Asked anew, nobody answers for it.
+    call("ip", "neigh", "flush", "to", address)
     echo = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, 1)
     total = sum(struct.unpack("!4H", echo))
     total = (total & 0xFFFF) + (total >> 16)
@@ -201,6 +204,7 @@ def look(asked):
         "programs": [name for name in asked["programs"] if shutil.which(name, path=PATH)],
         "modules": [name for name in asked["modules"] if call("/usr/bin/python3", "-c", f"import {name}") is not None],
         "docker": docker() if root else None,
+        "daemon_json": read("/etc/docker/daemon.json"),
         "libvirtd": active("libvirtd", "virtqemud"),
         "time": {"service": active("chrony", "chronyd", "systemd-timesyncd", "ntp", "ntpsec")},
         "kernel": kernel() if root else {},

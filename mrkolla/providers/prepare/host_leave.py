@@ -46,7 +46,7 @@ def docker_is_needed():
     folder = "/var/lib/docker"
     if os.path.exists("/etc/docker/daemon.json"):
         with open("/etc/docker/daemon.json") as settings:
-            folder = json.load(settings).get("data-root", folder)
+            folder = json.loads(settings.read().strip() or "{}").get("data-root", folder)
     if not glob.glob(os.path.join(folder, "containers", "*")):
         return False
     call("systemctl", "start", "docker")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mrkolla.base import remote, shell
 from mrkolla.base.errors import LackError
@@ -66,6 +68,18 @@ class Seen:
     mend: str = ""
 
 
+def read_json(host: Host, done: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON that a command printed on ``host``. Raises LackError where it is not all that came."""
+    try:
+        return json.loads(done.stdout)
+    except ValueError as error:
+        words = done.stdout.strip().splitlines() or ["nothing"]
+        raise LackError(
+            f"{host.name} ({host.address}): answers '{words[0][:80]}' where JSON alone should come: what start files of"
+            " its user's shell (.bashrc) print must go, or be printed at a terminal only"
+        ) from error
+
+
 def facts(hosts: Sequence[Host], needs: Needs) -> dict[str, dict]:
     """What every host says of itself (see ``host_facts.py``), asked at the same time.
 
@@ -90,7 +104,7 @@ def facts(hosts: Sequence[Host], needs: Needs) -> dict[str, dict]:
         if done.returncode != 0:
             what = "cannot be reached by SSH" if done.returncode == 255 else "cannot be looked at"
             raise LackError(f"{host.name} ({host.address}): {what}: {shell.last_words(done)}")
-        answer = json.loads(done.stdout)
+        answer = read_json(host, done)
         answer["time"]["ahead"] = answer["time"]["now"] - time.time()  # less what the answer took to come
         if not answer["root"]:
             raise LackError(

@@ -14,7 +14,7 @@ from enoslib.config import config_context
 
 from mrkolla.base import files, remote
 from mrkolla.base.enos import to_enoslib
-from mrkolla.base.errors import DeployError, LackError
+from mrkolla.base.errors import DeployError, InputError, LackError
 from mrkolla.base.remote import Host
 from mrkolla.providers.prepare.inspection import (
     HERE,
@@ -28,12 +28,14 @@ from mrkolla.providers.prepare.inspection import (
     facts,
     judge,
     lacking,
+    read_json,
 )
 
 Say = Callable[[str], None]
 DAEMON = "/etc/docker/daemon.json"
 BOUNDED = "/usr/local/sbin/runc-bounded"
 _DROPIN = "/etc/systemd/system/{}.service.d/mrkolla.conf"
+_NOTHING: dict = {"files": [], "sysctl": [], "let_in": [], "firewall": None, "packages": []}
 _ANSIBLE = threading.Lock()  # one thread at a time may run Ansible inside this process
 
 
@@ -49,6 +51,7 @@ def prepare(hosts: Sequence[Host], needs: Needs, record: Path, say: Say = lambda
     if error := lacking(judge(all_facts, needs)):
         raise error
     kept = _load(record)
+    _refuse_others(all_facts, kept)
     for name, facts_ in all_facts.items():
         kept["hosts"].setdefault(name, {"before": _before(facts_), "done": []})
     todo = {name: plan(facts_, needs, name, kept["hosts"][name]["before"]) for name, facts_ in all_facts.items()}
@@ -59,11 +62,27 @@ def prepare(hosts: Sequence[Host], needs: Needs, record: Path, say: Say = lambda
     return all_facts
 
 
+def _refuse_others(all_facts: Mapping[str, Mapping], kept: Mapping) -> None:
+    """Raise LackError for hosts that another cloud of Kolla's is on: this one would take its containers' places.
+
+    Its own containers are on the hosts that it has on record.
+    """
+    for name, facts_ in all_facts.items():
+        containers = (facts_["docker"] or {}).get("kolla") or []
+        if containers and name not in kept["hosts"]:
+            raise LackError(
+                f"{name}: another cloud is on it ({len(containers)} containers of Kolla's, such as '{containers[0]}'):"
+                " end that cloud first ('mrkolla destroy --name NAME'), or give other hosts"
+            )
+
+
 def plan(seen: Mapping, needs: Needs, name: str, before: Mapping) -> dict:
     """What is to be done at one host (the variables of ``prepare.yml``), from its facts alone."""
     packages = {package for program, package in PROGRAMS.items() if program not in seen["programs"]}
     packages |= {package for module, package in MODULES.items() if module not in seen["modules"]}
-    if "docker.io" in packages and seen["os"]["id"] == "debian" and int(seen["os"]["version"] or 0) >= 13:
+    # Debian's testing and unstable have no version: they are newer than those that have one.
+    newest = "999"
+    if "docker.io" in packages and seen["os"]["id"] == "debian" and int(seen["os"]["version"] or newest) >= 13:
         packages.add("docker-cli")  # a package of its own since Debian 13
     if "python3-docker" in packages and seen["os"]["id"] == "ubuntu" and float(seen["os"]["version"] or 0) >= 24.04:
         packages.add("python3-setuptools")  # it imports distutils, which Python has no more
@@ -121,6 +140,8 @@ def daemon(there: str | None, needs: Needs, before: Mapping) -> dict:
         settings = json.loads(there) if there and there.strip() else {}
     except ValueError as error:
         raise LackError(f"{DAEMON} of a host is not JSON ({error}): mend it") from error
+    if not isinstance(settings, dict):
+        raise LackError(f"{DAEMON} of a host is not a map of settings: mend it")
     if not before["docker"]:
         settings |= {"bridge": "none", "iptables": False, "ip-forward": False}
         # Docker 29 would keep images with containerd: not below data-root, and by other identities than Kolla compares.
@@ -142,8 +163,9 @@ def _docker_works(hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict, r
 
     def one(host: Host) -> str:
         done = remote.run(host, ["python3", "-IB", "-"], input=program, timeout=300)
-        answer = json.loads(done.stdout)
-        return "" if answer["ok"] else " ".join(answer["said"])
+        answer = read_json(host, done)
+        # An empty text would stand for a Docker that works.
+        return "" if answer["ok"] else " ".join(answer["said"]).strip() or "a command failed without a word"
 
     def failing(some: Sequence[Host]) -> dict[str, str]:
         with ThreadPoolExecutor(16) as pool:
@@ -187,9 +209,10 @@ def undo(hosts: Sequence[Host], record: Path, say: Say = lambda text: None) -> l
         before = json.dumps(kept["hosts"][host.name]["before"])
         try:
             done = remote.run(host, ["python3", "-IB", "-", before], input=program, timeout=900)
+            answer = read_json(host, done)
         except LackError as error:
             return False, [str(error)]
-        return True, [f"{host.name}: {line}" for line in json.loads(done.stdout)["failed"]]
+        return True, [f"{host.name}: {line}" for line in answer["failed"]]
 
     say("containers go")
     with ThreadPoolExecutor(16) as pool:
@@ -225,7 +248,7 @@ def sweep(hosts: Sequence[Host], say: Say = lambda text: None) -> list[str]:
         prepared = remote.run(host, ["grep", "-q", "^# BEGIN mrkolla ", "/etc/hosts"], check=False).returncode == 0
         if prepared:
             done = remote.run(host, ["python3", "-IB", "-", nothing], input=program, timeout=900)
-            if failed := json.loads(done.stdout)["failed"]:
+            if failed := read_json(host, done)["failed"]:
                 raise DeployError(f"{host.name}: an earlier cloud cannot be removed: {failed[0]}")
         return prepared
 
@@ -236,7 +259,8 @@ def sweep(hosts: Sequence[Host], say: Say = lambda text: None) -> list[str]:
 
 
 def _todo_undo(kept: Mapping) -> dict:
-    before, todo = kept["before"], kept["todo"]
+    # Preparing that was killed at its very beginning left no such list, and did nothing.
+    before, todo = kept["before"], kept.get("todo") or _NOTHING
     back = {DAEMON: before["daemon_json"]} if before["daemon_json"] is not None else {}
     return {
         "docker_is_there": before["docker"],
@@ -257,7 +281,8 @@ def _before(seen: Mapping) -> dict:
     docker = seen["docker"] or {}
     return {
         "docker": _docker_runs(seen),
-        "daemon_json": docker.get("daemon_json"),
+        # A person's settings may be there without Docker, as after 'apt-get remove'.
+        "daemon_json": docker.get("daemon_json") if docker else seen.get("daemon_json"),
         "containers": docker.get("containers", []),
         "volumes": docker.get("volumes", []),
         "images": docker.get("images", []),
@@ -276,7 +301,7 @@ def _play(book: str, hosts: Sequence[Host], needs: Needs, todo: dict, kept: dict
     if book == "prepare.yml":
         for host in hosts:
             entry, new = kept["hosts"][host.name], todo[host.name]
-            old = entry.get("todo") or {"files": [], "sysctl": [], "let_in": [], "firewall": None, "packages": []}
+            old = entry.get("todo") or _NOTHING
             entry["todo"] = {key: sorted({*old[key], *new[key]}) for key in ("files", "sysctl", "let_in", "packages")}
             entry["todo"]["firewall"] = new["firewall"] or old["firewall"]
         _save(record, kept)
@@ -312,6 +337,10 @@ def _load(record: Path) -> dict:
         return json.loads(record.read_text())
     except FileNotFoundError:
         return {"hosts": {}}
+    except ValueError as error:
+        raise InputError(
+            f"{record} is not readable ({error}): restore it from a copy, it says how hosts were"
+        ) from error
 
 
 def _save(record: Path, kept: Mapping) -> None:

@@ -134,7 +134,13 @@ def _wait(host: Host, port: int, timeout: float = 30) -> None:
 
 def holds(host: Host, port: int) -> list[str]:
     """Names of the images that the registry at ``host`` has."""
-    answer = requests.get(f"http://{host.address}:{port}/v2/_catalog?n=1000", timeout=30)
-    if not answer.ok:
-        raise DeployError(f"{host.name}: the registry at {host.address}:{port} says {answer.status_code}")
-    return json.loads(answer.text)["repositories"]
+    where = f"{host.name}: the registry at {host.address}:{port}"
+    try:
+        answer = requests.get(f"http://{host.address}:{port}/v2/_catalog?n=1000", timeout=30)
+        if not answer.ok:
+            raise DeployError(f"{where} says {answer.status_code}")
+        return json.loads(answer.text)["repositories"] or []
+    except requests.RequestException as error:
+        raise DeployError(f"{where} does not answer: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeployError(f"{where} gives no list of images ({answer.text[:80]!r}): what listens there?") from error

@@ -47,8 +47,10 @@ def configuration(
                 extra=reached.extra,
             )
         for cidr in region.networks:
-            # enoslib wants a gateway and a DNS server, which nothing here uses: the first address stands for both.
-            first = str(IPv4Network(cidr)[1])
+            # enoslib wants a gateway and a DNS server, which nothing here uses: the first address stands for both. A
+            # network of a single address (a VIP, say) has no second one.
+            network = IPv4Network(cidr)
+            first = str(network[min(1, network.num_addresses - 1)])
             conf.add_network(roles=[name], cidr=cidr, gateway=first, dns=first)
     return conf
 

@@ -50,11 +50,11 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
     """What every host of the section ``testbed`` has and lacks; changes nothing. Hosts out of reach are told, too."""
     hosts = []
     interface: dict[str, str] = {}
-    vips: dict[str, str] = {}
+    vips: list[str] = []
     features: dict[str, frozenset[str]] = {}
     # The experiment says which region is the AR. Without it the first one is taken: people write that first.
     for number, region in enumerate(testbed.regions.values()):
-        vips[region.hosts[0].name] = region.vip
+        vips.append(region.vip)
         for host in region.hosts:
             hosts.append(host)
             interface[host.name] = region.interface or testbed.interface
@@ -67,8 +67,8 @@ def doctor(testbed: StaticTestbed) -> list[Seen]:
         cloud="doctor",
         names=names,
         interface=interface,
-        vips=vips,
-        free=tuple(vips.values()),
+        # The host that has a VIP while the cloud is up follows from the experiment: any of them may have it here.
+        free=tuple(vips),
         features=features,
         contained=testbed.containers,
         docker_data=testbed.docker_data,
@@ -193,7 +193,12 @@ def _save(name: str, hosts: list[Host]) -> None:
 
 def _load(name: str) -> list[Host]:
     """The hosts of a cloud as another process prepared them; none when there is no such cloud."""
+    file = _file(name)
     try:
-        return plain.from_rows(name, json.loads(_file(name).read_text()))
+        return plain.from_rows(name, json.loads(file.read_text()))
     except FileNotFoundError:
         return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} is not readable ({error}): restore it from a copy, it says which hosts there are"
+        ) from error

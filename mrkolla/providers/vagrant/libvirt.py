@@ -57,8 +57,9 @@ def volumes() -> dict[str, str]:
         return {}
     # Others write into the folder too.
     _virsh("pool-refresh", POOL)
-    rows = [line.split(None, 1) for line in virsh("vol-list", "--pool", POOL).splitlines() if line.strip()]
-    return {name: path.strip() for name, path in rows}
+    # Names may have spaces, as images that a person put there do; a path begins with the first slash.
+    rows = [line.partition("/") for line in virsh("vol-list", "--pool", POOL).splitlines() if "/" in line]
+    return {name.strip(): f"/{path.strip()}" for name, _, path in rows}
 
 
 def box_volumes(box: str) -> set[str]:

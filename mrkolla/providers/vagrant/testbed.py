@@ -246,7 +246,7 @@ def _answers(host: Host) -> bool:
 
 
 def _interface(host: Host) -> str:
-    for link in json.loads(remote.run(host, ["ip", "-j", "-4", "addr", "show"]).stdout):
+    for link in hosts_of.read_json(host, remote.run(host, ["ip", "-j", "-4", "addr", "show"])):
         if host.address in [address["local"] for address in link["addr_info"]]:
             return link["ifname"]
     raise LackError(
@@ -313,7 +313,7 @@ def _uses(record: Path, box: str) -> bool:
     """Whether the cloud with that record has hosts of ``box``; one whose record cannot be read may have."""
     try:
         return json.loads(record.read_text()).get("box") == box
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return True
 
 
@@ -368,7 +368,7 @@ def _load(name: str) -> dict | None:
     except ValueError as error:
         where = layout.folder(name)
         raise InputError(f"{file} is not readable ({error}): 'vagrant destroy' in {where}, then remove it") from error
-    if state.get("version") != _VERSION:
+    if not isinstance(state, dict) or state.get("version") != _VERSION:
         raise InputError(f"{file} was written by another version: destroy the cloud with that version")
     return state
 
