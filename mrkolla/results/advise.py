@@ -17,11 +17,12 @@ from scipy.stats import binomtest
 from mrkolla.config.sites import OPERATIONS as WORDS
 from mrkolla.config.sites import Sites
 from mrkolla.results.faults import faults_of
-from mrkolla.results.places import GALERA, OPERATIONS, shares, topology_of
+from mrkolla.results.places import GALERA, OPERATIONS, one_at_a_time, shares, topology_of
 from mrkolla.results.published import Interval, around
 from mrkolla.results.stats import analyse
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
+from mrkolla.results.topology import regions_of_run
 from mrkolla.results.words import number, percent
 
 TOPOLOGIES = ("central", "remote_db", "replica", GALERA)
@@ -88,35 +89,40 @@ def advise(sites: Sites, runs: Sequence[RunFolder]) -> Advice:
 
 def _where(run: RunFolder) -> str:
     machine = run.read_json("provenance.json", {}).get("machine") or {}
-    release = run.read_yaml("experiment.yaml", {}).get("release")
+    release = (run.read_yaml("experiment.yaml", {}) or {}).get("release", "?")
     return f"OpenStack {release}, {machine.get('cores_usable', '?')} cores ({machine.get('cpu_model', '?')})"
 
 
 def _lines(run: RunFolder, topology: str) -> dict[str, Line]:
-    fits, lines = analyse(run).fits, {}
+    analysis, lines = analyse(run), {}
+    fits, levels = one_at_a_time(analysis.fits), one_at_a_time(analysis.levels)
     scale = _peers(run) if topology == GALERA else 1
     for name in OPERATIONS:
-        matches = fits[(fits["scenario"] == name) & fits["action"].isna() & fits["settings"].isna() & fits["k"].notna()]
+        matches = fits[(fits["scenario"] == name) & fits["k"].notna()]
         if not len(matches) or scale is None:
             continue
         rows = matches.to_dict("records")
         service = around(Interval(row["service_ms"], row["service_low_ms"], row["service_high_ms"]) for row in rows)
         k = around(Interval(row["k"], row["k_low"], row["k_high"]) for row in rows)
-        longest = max(max(point["rtt_asked_ms"].values(), default=0) for point in run.points())
+        # A point that was refused was asked for as well, and measured nothing.
+        longest = float(levels.loc[(levels["scenario"] == name) & levels["median_ms"].notna(), "level"].max())
         seconds = float(matches["keystone_server_s"].mean())
         lines[name] = Line(service, k.times(1 / scale), longest * scale, seconds, run.run)
     return lines
 
 
 def _peers(run: RunFolder) -> int | None:
-    """How far a region's furthest peer was, in round trips of the region's link; None where a point's links differed.
+    """How far a region's furthest peer was, in round trips of the region's link.
 
-    A commit of Galera waits for the furthest one, and two OSRs are two links apart.
+    None where the links of a point differed, or no point says. A commit of Galera waits for the furthest one, and two
+    OSRs are two links apart.
     """
-    rtts = [set(point["rtt_asked_ms"].values()) for point in run.points()]
-    if any(len(of_point) != 1 for of_point in rtts):
+    regions = {region["name"] for region in regions_of_run(run)}  # links inside a region are none to a peer
+    asked = [point.get("rtt_asked_ms") or {} for point in run.points() if point.get("status", "done") == "done"]
+    rtts = [[value for name, value in of_point.items() if name in regions] for of_point in asked]
+    if not rtts or any(len(set(of_point)) != 1 for of_point in rtts):
         return None
-    return min(2, max(len(point["rtt_asked_ms"]) for point in run.points()))
+    return min(2, max(map(len, rtts)))
 
 
 def distance(sites: Sites, topology: str, region: str) -> float | None:
@@ -142,7 +148,9 @@ def predictions(advice: Advice) -> pd.DataFrame:
 
 
 def _order(topology: str, name: str) -> tuple[int, int]:
-    return TOPOLOGIES.index(topology), list(OPERATIONS).index(name)
+    # A run of a later mrkolla may have had another one: it comes last.
+    place = TOPOLOGIES.index(topology) if topology in TOPOLOGIES else len(TOPOLOGIES)
+    return place, list(OPERATIONS).index(name)
 
 
 def latency_grid(advice: Advice) -> Grid:

@@ -195,7 +195,8 @@ def _readme(run: RunFolder, taken: list[str]) -> str:
         lines += ["", f"## {hosts.FOLDER}/POINT.parquet", "", *columns.table(hosts.COLUMNS)]
     for name in taken:
         if name in ("summary.csv", "fits.csv", "faults.csv") or (name.startswith("figures/") and name.endswith(".csv")):
-            with (run.path / name).open(newline="") as file:
+            # Somebody's own table may lie beside those of the figures, in whatever encoding.
+            with (run.path / name).open(newline="", encoding="utf-8", errors="replace") as file:
                 head = next(csv.reader(file), [])
             lines += ["", f"## {name}", "", "Empty cells: not known.", "", *columns.csv_table(head)]
     return "\n".join(lines) + "\n"

@@ -64,6 +64,7 @@ _GROUP = [*GROUP, "of"]
 _KEY = [*_GROUP, "level"]
 _NUMBERS = ["repetition", "rtt_measured_ms", "n", "n_errors", "median_ms", "within", "round_trips"]
 _DRAWS = 200
+_MOST_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,8 @@ def _compare(left: Cells, right: Cells, names: Iterable[str], rule: _Rule) -> Co
         pairs = {level: (cell, right[group][level]) for level, cell in left[group].items() if level in right[group]}
         head = dict(zip(_GROUP, (None if value == "" else value for value in group), strict=True))
         whole = head["of"] == WHOLE
+        if not pairs:  # measured by both, but at no round trip in common
+            continue
         if not whole and not all((cell["median_ms"] > 0).all() for pair in pairs.values() for cell in pair):
             continue
         if whole:
@@ -344,7 +347,8 @@ def _latency(pairs: list[tuple[np.ndarray, np.ndarray]], rule: _Rule) -> dict[st
         return row
     freedom = parts.sum() ** 2 / sum(part**2 / (len(cell) - 1) for part, cell in zip(parts, flat, strict=True))
     half = student.ppf(1 - rule.alpha / 2, freedom) * error
-    row |= {"ratio_low": math.exp(away - half), "ratio_high": math.exp(away + half)}
+    # With a tiny alpha and few points an interval is wider than a float can say: it ends at a very large number then.
+    row |= {"ratio_low": math.exp(max(away - half, -_MOST_LOG)), "ratio_high": math.exp(min(away + half, _MOST_LOG))}
     row["p"] = float(
         min(1.0, student.sf((abs(away) - margin) / error, freedom) + student.sf((abs(away) + margin) / error, freedom))
     )

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mrkolla.base.errors import InputError
 from mrkolla.results.names import FAULTS as FILE
 from mrkolla.results.names import part_name
 from mrkolla.results.store import RunFolder
@@ -38,7 +37,7 @@ STEP_S = 10.0
 AROUND_S = 600.0
 COLUMNS = ["fault", "point", "origin_region", "operation", "window", "started", *OUTCOMES, "how", "median_ms"]
 COLUMNS += ["down_s", "back_after_s"]
-_READ = ["point", "origin_region", "scenario", "warmup", "start", "duration_s", "error", "outcome", "status"]
+_READ = ["point", "origin_region", "scenario", "action", "warmup", "start", "duration_s", "error", "outcome", "status"]
 
 
 def faults_of(folder: RunFolder) -> list[dict[str, Any]]:
@@ -48,12 +47,17 @@ def faults_of(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def samples_of(folder: RunFolder) -> pd.DataFrame:
-    """All samples but warm-up, refused points too, with ``outcome`` filled in where it was not told (done, refused)."""
-    try:
-        rows = folder.read_samples(_READ, refused=True)
-    except InputError:  # nothing was measured
+    """Whole operations but warm-up, refused points too; ``outcome`` is filled in where it was not told (done, refused).
+
+    The parts of an operation (Rally's actions) are none of their own: one that fails would count twice.
+
+    Raises:
+        InputError: the samples cannot be read; that there are none is no error.
+    """
+    if not folder.parts() and not (folder.path / "samples.parquet").exists():
         return pd.DataFrame(columns=[*_READ, "ns"])
-    rows = rows[~rows["warmup"].astype(bool)].copy()
+    rows = folder.read_table("samples", _READ).to_pandas()
+    rows = rows[~rows["warmup"].astype(bool) & rows["action"].isna()].copy()
     outcomes = rows["error"].isna().map({True: "done", False: "refused"})
     rows["outcome"] = rows["outcome"].astype(object).where(rows["outcome"].notna(), outcomes)
     rows["ns"] = rows["start"].astype("datetime64[ns, UTC]").astype("int64")
@@ -166,10 +170,13 @@ def grids(folder: RunFolder) -> list[Grid]:
 def _cell(row: pd.Series) -> str:
     if not row["started"]:
         return "–"
-    part = row["done"] / row["started"]
-    # With one failure among hundreds, a share is not shown as 100 %.
-    share = f"{part:.0%}" if part == 1 or part < 0.995 else f"{min(part, 0.999):.1%}"
+    share = share_text(row["done"] / row["started"])
     return f"{share} of {row['started']}" + (f" ({row['how']})" if row["how"] else "")
+
+
+def share_text(share: float) -> str:
+    """A share of operations; with one failure among hundreds it is not shown as 100 %."""
+    return f"{min(share, 0.999):.1%}" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _seconds(value: float) -> str:
@@ -189,7 +196,7 @@ def timing_grid(folder: RunFolder) -> Grid:
             f"{(fault['end'] - fault['begin']) / 1e9:.1f}" if fault["begin"] and fault["end"] else "–",
             late(fault, "seen_begin", "begin"),
             late(fault, "seen_end", "end"),
-            f"refused: {fault['refused']}" if fault["refused"] else str(fault["why"]),
+            f"refused: {fault['refused']}" if fault["refused"] else fault["why"] or "–",
         ]
         for fault in folder.read_json(FILE, [])
     ]

@@ -14,7 +14,7 @@ import pandas as pd
 from mrkolla.results.names import JOINS
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
-from mrkolla.results.words import ms
+from mrkolla.results.words import ms, number
 
 FILE, TABLE = "phases.json", "phases.csv"
 COLUMNS = ["point", "phase", "region", "rtt_ms", "repetition", "seconds", "operation", "n", "errors"]
@@ -83,7 +83,7 @@ def grid(data: pd.DataFrame) -> Grid:
         by_operation = of_phase.set_index("operation")
         total = by_operation.loc[ALL]
         cells = [
-            f"{by_operation.loc[name, 'median_ms']:.1f} / {by_operation.loc[name, 'p90_ms']:.1f}"
+            f"{number(by_operation.loc[name, 'median_ms'], 1)} / {number(by_operation.loc[name, 'p90_ms'], 1)}"
             if name in by_operation.index
             else "–"
             for name in operations

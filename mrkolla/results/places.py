@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mrkolla.base import yamltext
 from mrkolla.base.errors import InputError
-from mrkolla.results.faults import during, faults_of, samples_of
+from mrkolla.results.faults import during, faults_of, samples_of, share_text
 from mrkolla.results.figures.style import COLOURS, STYLE
 from mrkolla.results.stats import analyse
 from mrkolla.results.store import RunFolder
@@ -30,8 +29,15 @@ GALERA = "galera"
 
 def topology_of(run: RunFolder) -> str:
     """Where Keystone was in a run."""
-    keystone = yamltext.read((run.path / "experiment.yaml").read_text()).get("keystone") or {}
+    keystone = (run.read_yaml("experiment.yaml", {}) or {}).get("keystone") or {}
     return str(keystone.get("topology", "central"))
+
+
+def one_at_a_time(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an analysis' table that tell what an operation costs by itself: whole ones, as the experiment had
+    Keystone, each at its lowest concurrency."""
+    rows = table[table["action"].isna() & table["settings"].isna()]
+    return rows[rows["concurrency"] == rows.groupby(["tool", "scenario"])["concurrency"].transform("min")]
 
 
 def places(runs: Sequence[RunFolder]) -> pd.DataFrame:
@@ -39,8 +45,8 @@ def places(runs: Sequence[RunFolder]) -> pd.DataFrame:
 
     ``k`` is that of the wire (without what Keystone takes, so without its waits for a far database), ``k_total`` of
     the whole, ``median_ms`` the median at the longest round trip (``rtt_ms``): means over the OSRs, from runs without a
-    fault. ``done`` is the share that was done in the cut region while it was cut, from runs with one. NaN where no
-    run says it.
+    fault, of what one operation at a time took. ``done`` is the share that was done in the cut region while it was cut,
+    from runs with one. NaN where no run says it.
     """
     by_operation: dict[tuple[str, str], dict[str, float]] = {}
     for run in runs:
@@ -57,7 +63,7 @@ def _costs(run: RunFolder) -> dict[str, dict[str, float]]:
     analysis, costs = analyse(run), {}
     for name in OPERATIONS:
         fits, levels = (
-            table[(table["scenario"] == name) & table["action"].isna()] for table in (analysis.fits, analysis.levels)
+            rows[rows["scenario"] == name] for rows in (one_at_a_time(analysis.fits), one_at_a_time(analysis.levels))
         )
         if len(fits):
             longest = levels["level"].max()
@@ -103,7 +109,7 @@ def places_grid(table: pd.DataFrame) -> Grid:
                     f"{row.k_total:.2f}",
                     f"{row.rtt_ms:g}",
                     f"{row.median_ms:.1f}",
-                    f"{row.done:.0%}",
+                    share_text(row.done),
                 ]
                 rows.append([str(topology), words, *("–" if cell.startswith("nan") else cell for cell in cells)])
     return Grid("Keystone's place", head, rows, frozenset(range(2, 7)))

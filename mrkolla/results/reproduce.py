@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from mrkolla.base.errors import InputError
 from mrkolla.results.faults import during, faults_of, recovery, samples_of
-from mrkolla.results.places import topology_of
+from mrkolla.results.places import one_at_a_time, topology_of
 from mrkolla.results.published import Interval, around, published, read_value, sources
 from mrkolla.results.stats import Analysis, analyse, levels_of
 from mrkolla.results.store import RunFolder
@@ -89,10 +89,9 @@ class Study:
 
 def _slope(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
     """By how many round trips the ``scenarios`` together grow, over the OSRs that have all; NaN where none has."""
-    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(scenarios)]
-    slopes = []
-    for _, of_region in fits.groupby("origin_region", observed=True):
-        if set(of_region["scenario"]) == set(scenarios):
+    fits, slopes = one_at_a_time(analysis.fits), []
+    for _, of_region in fits[fits["scenario"].isin(scenarios)].groupby("origin_region", observed=True):
+        if sorted(of_region["scenario"]) == sorted(scenarios):
             half = math.sqrt((((of_region["k_high"] - of_region["k_low"]) / 2) ** 2).sum(skipna=False))
             slopes.append(Interval(of_region["k"].sum(), of_region["k"].sum() - half, of_region["k"].sum() + half))
     return around(slopes)
@@ -100,11 +99,10 @@ def _slope(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
 
 def _bend(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
     """How much steeper the far half of the curve is than the near one; 1: a straight line."""
-    bends = []
-    fits = analysis.fits[analysis.fits["action"].isna() & analysis.fits["scenario"].isin(scenarios)]
-    for _, of_region in fits.groupby("origin_region", observed=True):
+    fits, bends = one_at_a_time(analysis.fits), []
+    for _, of_region in fits[fits["scenario"].isin(scenarios)].groupby("origin_region", observed=True):
         parts = [levels_of(analysis, fit) for fit in of_region.to_dict("records")]
-        if set(of_region["scenario"]) != set(scenarios) or min(map(len, parts)) < 3:
+        if sorted(of_region["scenario"]) != sorted(scenarios) or min(map(len, parts)) < 3:
             continue
         x = parts[0]["rtt_measured_ms"].to_numpy()
         middle = int(np.abs(x[1:-1] - (x[0] + x[-1]) / 2).argmin()) + 1
@@ -275,7 +273,7 @@ def _enos(runs: Sequence[RunFolder]) -> list[Shape]:
     rates = {float(rtt): float(row["value"]) for rtt, row in rows.items() if float(rtt) >= 1}
     parts, names = [], []
     for run in runs:
-        if (run.read_yaml("experiment.yaml", {}).get("wan") or {}).get("bandwidth_mbit"):
+        if ((run.read_yaml("experiment.yaml", {}) or {}).get("wan") or {}).get("bandwidth_mbit"):
             raise InputError(f"{run.path}: wan.bandwidth_mbit limits its links: give a run whose links are not limited")
         figures = figures_of_links(run)
         figures = figures[(figures["metric"] == "throughput") & figures["test"].str.startswith("TCP")]

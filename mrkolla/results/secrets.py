@@ -22,7 +22,7 @@ from mrkolla.base.errors import CheckError, InputError
 from mrkolla.results import parquet
 
 SHORTEST = 6  # a shorter value is in any text by chance
-_CHUNK = 8 * 2**20
+_CHUNK, _TAIL = 8 * 2**20, 4096
 
 
 class Scan(NamedTuple):
@@ -88,7 +88,7 @@ def _chunks(stream: io.BufferedIOBase | gzip.GzipFile | io.BufferedReader) -> It
     tail = b""
     while chunk := stream.read(_CHUNK):
         yield tail + chunk
-        tail = chunk[-4096:]  # a secret across two chunks
+        tail = chunk[-_TAIL:]  # a secret across two chunks
 
 
 def assert_no_secrets(
@@ -259,6 +259,8 @@ def suspects(path: Path) -> list[tuple[int, str]]:
     findings = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            text = _PICTURE.sub(b"", line[:_CHUNK])
-            findings += [(number, what) for what, test in tests if test.search(text)]
+            text = _PICTURE.sub(b"", line)
+            # JSON may be one line of many MB: piece by piece, each with the end of the one before.
+            pieces = [text[max(0, at - _TAIL) : at + _CHUNK] for at in range(0, len(text), _CHUNK)]
+            findings += [(number, what) for what, test in tests if any(map(test.search, pieces))]
     return findings

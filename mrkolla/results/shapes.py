@@ -71,6 +71,8 @@ class _Region(_Shape):
 
 class _Sweep(_Shape):
     rtt_ms: list[Number | dict[Text, Number]] | None = None
+    precision: Number | None = None
+    precision_total: Number | None = None
 
 
 class _Experiment(_Shape):
@@ -104,7 +106,9 @@ class _Join(_Shape):
 
 
 class _Fault(_Shape):
+    do: Text
     told: Text
+    asked: dict[Text, Any] | None = None
     region: Text
     point: Text | None
     begin: Number | None

@@ -230,7 +230,8 @@ def _fit(
     x, y = of["rtt_measured_ms"][used], of["median_ms"][used]
     notes = []
     if not len(x):
-        notes.append("half or more failed at each RTT" if of["n"].any() else "every operation failed")
+        failed = "half or more failed at each RTT" if of["n"].any() else "every operation failed"
+        notes.append(failed if row["n_errors"] else "warm-up alone: no sample")
     elif len(x) < 2:
         notes.append("one RTT: no slope")
     elif np.ptp(x) < NARROWEST_MS:

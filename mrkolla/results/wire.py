@@ -173,9 +173,11 @@ def _precision_text(fits: pd.DataFrame, asked: float, name: str, what: str) -> s
         return f"{request}: it is not known, as the requests of no operation were counted."
     half, row = widest_fit
     column = "passes_total" if name == "k" and "passes_total" in fits else "passes"
-    passes, halves = int(fits[column].max()), half_widths(fits, name)
+    # An Analysis counts the passes of the wire alone: without one they are not known.
+    most, halves = fits[column].max(), half_widths(fits, name)
+    count = "" if np.isnan(most) else f"{int(most)} "
     where = f"widest ±{half:.3f}, {row['scenario']} from {row['origin_region']}" if np.isfinite(half) else "no interval"
     if half <= asked:
-        return f"{request}: reached by all {len(halves)} after {passes} passes ({where})."
+        return f"{request}: reached by all {len(halves)}{f' after {count}passes' if count else ''} ({where})."
     wide = (halves > asked).sum()
-    return f"{request}: not reached by {wide} of {len(halves)} in the {passes} passes there are ({where})."
+    return f"{request}: not reached by {wide} of {len(halves)} in the {count}passes there are ({where})."

@@ -81,6 +81,45 @@ def test_a_commit_of_galera_grows_with_the_furthest_region(sites, tmp_path):
     assert subject.latency_grid(part).rows[0][2:4] == ["no round trip given"] * 2
 
 
+@pytest.mark.parametrize("topology", ["central", "galera"])
+def test_a_run_without_a_list_of_its_points_advises_by_its_samples(sites, tmp_path, topology):
+    run = run_of(tmp_path, topology)
+    (run.path / "points.json").unlink()
+    found = subject.advise(sites(GOOD), [run])
+    if topology == "galera":  # how far a region's peers were is not known
+        assert not found.lines
+    else:
+        assert found.lines["central", "token_validate"].longest_ms == 100
+
+
+def test_a_round_trip_that_was_refused_was_not_measured(sites, tmp_path):
+    run = run_of(tmp_path, "central")
+    asked = {"point": "far", "rtt_asked_ms": {"OSR1": 400.0, "OSR2": 400.0}, "status": "refused", "repetition": 1}
+    run.write_json("points.json", [*run.read_json("points.json"), asked])
+    assert subject.advise(sites(GOOD), [run]).lines["central", "token_validate"].longest_ms == 100
+
+
+def test_lines_are_of_one_operation_at_a_time(sites, tmp_path):
+    run = run_of(tmp_path, "central")
+    alone = subject.advise(sites(GOOD), [run]).lines["central", "token_validate"]
+    for rtt in (0, 50, 100):
+        busy = synthetic.rows(f"busy{rtt}", rtt, operations={"token_validate": (1.0, 900.0, 1, 1, True, None)})
+        run.append_point(f"busy{rtt}", [{**row, "concurrency": 16} for row in busy])
+    assert subject.advise(sites(GOOD), [run]).lines["central", "token_validate"] == alone
+
+
+def test_a_topology_that_is_not_known_comes_last(sites, tmp_path):
+    found = subject.advise(sites(GOOD), [run_of(tmp_path, "central"), run_of(tmp_path, "ring", name="later")])
+    assert [row[0] for row in subject.latency_grid(found).rows] == ["central"] * 3 + ["ring"] * 3
+
+
+def test_a_run_whose_experiment_file_is_empty_is_advised_by(sites, tmp_path):
+    run = run_of(tmp_path, "central")
+    (run.path / "experiment.yaml").write_text("")
+    found = subject.advise(sites(GOOD), [run])
+    assert found.lines and found.where[run.run].startswith("OpenStack ?, ")
+
+
 def test_what_survives_a_cut_has_the_interval_of_its_share(sites, tmp_path):
     run = run_of(tmp_path, "replica", name="cut")
     begin = int(run.read_samples()["start"].min().value) + 10 * 10**9

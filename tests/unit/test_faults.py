@@ -586,6 +586,39 @@ def test_grids_and_findings(folder):
     assert len(faults.faults_of(folder)) == 1
 
 
+def test_parts_of_an_operation_are_none_of_their_own(folder):
+    before = faults.table(folder)
+    rows = [row for row in folder.read_table("samples").to_pylist()]
+    parts = [{**row, "action": "keystone_v3.list_users"} for row in rows[:50]]
+    folder.append_point("p", [*rows, *parts])
+    pd.testing.assert_frame_equal(faults.table(folder), before)
+
+
+def test_samples_that_cannot_be_read_are_told_and_none_are_not(folder, tmp_path):
+    file = folder.path / "parts/p/samples.parquet"
+    data = bytearray(file.read_bytes())
+    data[4:2000] = bytes(1996)  # its description, at the end, is whole
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        faults.table(folder)
+    empty = RunFolder.create(tmp_path, "empty")
+    empty.write_json(faults.FILE, [fault_entry()])
+    assert not len(faults.table(empty))
+
+
+def test_faults_that_do_not_say_what_they_are_are_named(folder):
+    entry = fault_entry()
+    del entry["do"]
+    folder.write_json(faults.FILE, [entry])
+    with pytest.raises(InputError, match=r"faults\.json: \[0\]\.do: Field required"):
+        faults.faults_of(folder)
+
+
+def test_a_fault_whose_end_was_not_seen_has_no_word_for_it(folder):
+    folder.write_json(faults.FILE, [{**fault_entry(), "end": None, "why": None}])
+    assert faults.timing_grid(folder).rows[0][-1] == "–"
+
+
 def test_a_fault_that_a_point_has_twice_is_told_twice(folder):
     folder.write_json(faults.FILE, [fault_entry(0, 200), fault_entry(220, 420, at_s=340.0)])
     first, second = faults.grids(folder)

@@ -275,3 +275,9 @@ def test_a_link_that_is_off_is_told_at_once(watch):
     watch.cloud.refused = "OSR1: off"
     with pytest.raises(WanError, match="OSR1: off"), watch.made:
         pytest.fail("nothing runs over such a link")
+
+
+def test_a_phase_in_which_all_failed_has_dashes(folder):
+    rows = [{**sample(20, error="Timeout: x"), "run": folder.name, "point": "rtt100-r1-join"}]
+    folder.append_point("rtt100-r1-join", rows)
+    assert phase_table.grid(phase_table.table(folder)).rows[1][-1] == "– / –"

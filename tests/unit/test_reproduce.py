@@ -60,6 +60,17 @@ def test_juice_is_judged_by_slopes_bends_and_orders(tmp_path):
     assert set(verdicts("juice", central).values()) == {subject.NO_RUN}
 
 
+def test_slopes_are_those_of_one_operation_at_a_time(tmp_path):
+    run = of_topology(tmp_path, "galera", token_issue_new_connection=2.0, token_validate=1.0)
+    alone = next(one.here for one in reproduce("juice", [run]) if one.what == "Galera, reading: round trips paid")
+    for rtt in (0, 50, 100):
+        operations = {name: (9.0, 20.0, 1, 0, True, None) for name in subject.READS}
+        rows = synthetic.rows(f"busy{rtt}", rtt, operations=operations)
+        run.append_point(f"busy{rtt}", [{**row, "concurrency": 16} for row in rows])
+    found = next(one.here for one in reproduce("juice", [run]) if one.what == "Galera, reading: round trips paid")
+    assert found == alone and found.value == pytest.approx(3, abs=0.1)
+
+
 def test_what_overlaps_is_as_published_and_what_may_be_none_has_no_order():
     one = Interval(10, 9, 11)
     assert Shape("x", one, Interval(12, 10.5, 13)).verdict == subject.AS_PUBLISHED

@@ -158,6 +158,19 @@ def test_what_looks_like_a_secret_is_refused_and_not_told(run, tmp_path, name, t
     assert not list(tmp_path.glob("*.tar.gz"))
 
 
+@pytest.mark.parametrize("place", [50, 995, 1500, 9000])
+def test_a_long_line_is_looked_at_to_its_end(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(secrets, "_CHUNK", 1000)
+    monkeypatch.setattr(secrets, "_TAIL", 100)
+    (tmp_path / "x.json").write_text("x " * (place // 2) + '{"admin_password": "hunter2hunter2"} ' + "x " * 3000)
+    assert set(secrets.suspects(tmp_path / "x.json")) == {(1, "a password")}
+
+
+def test_somebodys_own_table_beside_the_figures_is_packed(run, tmp_path):
+    run.write_bytes("figures/mine.csv", "größe,n\n1,2\n".encode("latin-1"))
+    assert "figures/mine.csv" in results.bundle(run, tmp_path / "x.tar.gz").files
+
+
 def test_a_run_that_goes_on_writing_makes_a_whole_bundle(run, tmp_path):
     """What a file had when it was looked at is what is packed, with its checksum."""
     results.write_all(run)

@@ -320,6 +320,28 @@ def test_what_only_one_run_has_is_told():
         results.compare(*both)
 
 
+def test_services_at_no_round_trip_in_common_have_no_row():
+    """Their rows are over all round trips, of which there were none."""
+    operations = {name: synthetic.OPERATIONS[name] for name in ("token_validate", "glance_fresh_token")}
+
+    def frame(rtts, names=tuple(operations)):
+        rows = [row for rtt in rtts for r in (1, 2)
+                for row in synthetic.rows(f"{rtt}-{r}", rtt, samples=4, repetition=r,
+                                          operations={name: operations[name] for name in names})]  # fmt: skip
+        return synthetic.with_services(pd.DataFrame(rows))
+
+    with pytest.raises(InputError, match="nothing to compare: A and B have no operation, region and RTT in common"):
+        results.compare(frame((0, 50)), frame((100, 200)))
+    second = pd.concat([frame((0, 50), ["token_validate"]), frame((200,), ["glance_fresh_token"])])
+    found = results.compare(frame((0, 50)), second)
+    assert set(found.table["scenario"]) == {"token_validate"} and len(found.only_b) == 2
+
+
+def test_an_alpha_that_asks_for_endless_intervals_has_a_verdict():
+    found = results.compare(made_up(3, 0.02, seed=1), made_up(3, 0.02, seed=2), alpha=1e-12)
+    assert set(found.table["change"]) == {""} and np.isfinite(found.table["ratio_high"].dropna()).all()
+
+
 def test_options_out_of_range_are_clear_errors():
     frame = pd.DataFrame(synthetic.rows("p", 0, operations=OPERATIONS))
     for options, message in (({"alpha": 0}, "alpha is 0"), ({"threshold": -1}, "threshold is -1"),

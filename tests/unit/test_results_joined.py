@@ -105,6 +105,14 @@ def test_operations_of_some_runs_alone_are_told(tmp_path):
     assert found.remarks == ["In one alone: probe: glance_cached_token."]
 
 
+def test_an_operation_that_a_region_does_not_have_is_drawn_for_the_others(tmp_path):
+    only = {"token_validate": OPERATIONS["token_validate"]}
+    third = synthetic.run(tmp_path, name="three", rtts=(0, 50, 100), samples=12, operations=only,
+                          regions=("OSR1", "OSR2", "OSR3"))  # fmt: skip
+    path = joined.write(joined.join([made(tmp_path, "two"), third]), tmp_path / "out")
+    assert (path.parent / "figures/k_by_run.svg").exists() and "OSR3" in path.read_text()
+
+
 def test_one_without_a_slope_has_a_report(tmp_path):
     runs = [
         synthetic.run(tmp_path, name=name, rtts=(50,), samples=12, operations=OPERATIONS) for name in ("one", "two")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import yaml
 
 from mrkolla.base.errors import InputError
-from mrkolla.results.places import OPERATIONS, places, places_figure, places_grid
+from mrkolla.results.places import COLUMNS, OPERATIONS, places, places_figure, places_grid, topology_of
 from mrkolla.results.store import RunFolder
 from tests import synthetic
 
@@ -52,3 +53,30 @@ def test_the_figure_has_reading_writing_and_what_works_while_cut_off(runs):
     assert [axis.get_title(loc="left") for axis in axes] == ["reading", "writing", "cut off from the AR"]
     with pytest.raises(InputError, match="nothing to draw of Keystone's place"):
         places_figure(places([]))
+
+
+@pytest.mark.parametrize("text", [None, "", "keystone: null\n"])
+def test_a_run_that_does_not_say_where_keystone_was_had_one(runs, text):
+    file = runs[0].path / "experiment.yaml"
+    file.unlink() if text is None else file.write_text(text)
+    assert topology_of(runs[0]) == "central"
+
+
+def test_an_experiment_file_that_cannot_be_read_is_one_line(runs):
+    (runs[0].path / "experiment.yaml").write_text("keystone: [")
+    with pytest.raises(InputError, match=r"experiment\.yaml: not YAML"):
+        topology_of(runs[0])
+
+
+def test_one_failure_among_hundreds_is_not_shown_as_all_done():
+    row = {"topology": "replica", "operation": "token_validate", "done": 209 / 210}
+    assert places_grid(pd.DataFrame([row], columns=COLUMNS)).rows[0][-1] == "99.5%"
+
+
+def test_what_was_measured_with_many_at_once_is_no_part_of_the_mean(tmp_path):
+    run = synthetic.run(tmp_path, rtts=(0, 100), name="busy", operations=COSTS, samples=20)
+    alone = places([run]).set_index("operation").loc["token_validate"]
+    for rtt in (0, 100):
+        rows = synthetic.rows(f"busy{rtt}", rtt, operations={"token_validate": (1.0, 900.0, 1, 0, True, None)})
+        run.append_point(f"busy{rtt}", [{**row, "concurrency": 16} for row in rows])
+    assert places([run]).set_index("operation").loc["token_validate", "median_ms"] == alone["median_ms"]

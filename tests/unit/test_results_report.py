@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -436,6 +437,14 @@ def test_heat_map_has_the_medians_and_their_ratio_to_the_lowest_rtt(analysis):
     assert row["median_ms"] == pytest.approx(medians[100])
     assert row["ratio"] == pytest.approx(medians[100] / medians[0])
     assert distributions.heat(1.0) == ("#ffffff", "#1b1b1b") and distributions.heat(8.0)[1] == "#ffffff"
+
+
+def test_a_median_that_is_not_known_is_a_dash_in_the_heat_map():
+    rows = pd.DataFrame(synthetic.rows("p", 50, samples=40, operations=dict(list(synthetic.OPERATIONS.items())[:2])))
+    broken = (rows["scenario"] == "token_issue_new_connection") & (rows["iteration"] % 10 < 6)
+    figure = results.heat_figure(results.analyse(rows.assign(error=np.where(broken, "HTTP 503", None))))
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert "–" in texts and "nan" not in texts
 
 
 def test_many_regions_share_one_column_of_the_heat_map(tmp_path):

@@ -280,3 +280,14 @@ def test_a_small_file_that_is_large_is_not_read(own):
                 name, lambda: toolfiles.slowest_traces(own)
             )()
         path.unlink()
+
+
+@pytest.mark.parametrize("key", ["precision", "precision_total"])
+def test_a_precision_that_is_no_number_is_named(run, key):
+    before = (run.path / "experiment.yaml").read_bytes()
+    try:
+        run.write_text("experiment.yaml", yaml.safe_dump({"name": "x", "sweep": {key: "0.05"}}))
+        with pytest.raises(InputError, match=rf"experiment\.yaml: sweep\.{key}: "):
+            run.read_yaml("experiment.yaml")
+    finally:
+        (run.path / "experiment.yaml").write_bytes(before)

@@ -259,3 +259,10 @@ def test_what_measures_links_is_no_operation_of_a_service():
     assert "at 50 ms" in findings(left)[0] and "200" not in findings(left)[0]
     only = results.analyse(pings)
     assert only.of_services is only
+
+
+def test_an_operation_with_warm_up_alone_is_not_said_to_have_failed():
+    rows = pd.DataFrame(synthetic.rows("p", 50, samples=8))
+    alone = rows["scenario"] == "token_validate"
+    fits = results.analyse(rows[~alone | rows["warmup"]]).fits.set_index("scenario")
+    assert set(fits.loc["token_validate", "note"]) == {"warm-up alone: no sample"}

@@ -209,6 +209,15 @@ def test_the_maximum_that_came_first_is_told(run):
     assert "not reached by 2 of 2 in the 8 passes there are (widest ±0." in text
 
 
+def test_the_precision_of_the_total_is_told_where_no_request_was_counted():
+    fits = results.analyse(passes(3).assign(wire_s=np.nan, keystone_s=np.nan)).fits
+    assert wire.precision_text(fits, {"precision_total": 5.0}).startswith(
+        "k of the total was asked to ±5: reached by all 1 (widest ±"
+    )
+    text = wire.precision_text(fits, {"precision_total": 1e-9})
+    assert "not reached by 1 of 1 in the passes there are (widest ±" in text
+
+
 def test_from_the_access_log_to_k_of_the_wire():
     """Kept connection and Glance with a new token: half a round trip there, Keystone (longer when near), half back."""
     rng = np.random.default_rng(5)

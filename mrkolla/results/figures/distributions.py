@@ -20,6 +20,7 @@ from mrkolla.results.figures import style
 from mrkolla.results.figures.latency import PAGE, Panel, fewer, panels, regions_of, top, wrapped
 from mrkolla.results.figures.style import DASHES, STYLE, look, ramp
 from mrkolla.results.stats import labels, levels_of
+from mrkolla.results.words import number
 
 MOST_DASHED = 3  # regions told apart by dashes in one panel
 MOST_ROWS = 40  # of a heat map that is a figure; the table in the report has all
@@ -143,7 +144,7 @@ def heat_figure(analysis: Analysis) -> Figure:
                 back, ink = heat(cell.ratio)
                 colours[row, column] = matplotlib.colors.to_rgb(back)
                 digits = 0 if cell.median_ms >= 99.95 else 1
-                axes.text(column + 0.5, row + 0.52, f"{cell.median_ms:.{digits}f}", ha="center", va="center",
+                axes.text(column + 0.5, row + 0.52, number(cell.median_ms, digits), ha="center", va="center",
                           fontsize=6.8, color=ink)  # fmt: skip
         axes.pcolormesh(colours, edgecolors="#dddddd", linewidth=0.4)
         axes.set_xlim(0, len(columns))

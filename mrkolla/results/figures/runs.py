@@ -22,6 +22,8 @@ def _draw(axes: Axes, title: str, rows: pd.DataFrame, runs: Sequence[str], regio
     apart = 0.5 / len(regions)
     for number, region in enumerate(regions):
         of_region = rows[rows["origin_region"] == region]
+        if not len(of_region):  # another operation was measured from there
+            continue
         x = of_region["run"].map(list(runs).index) + apart * (number - (len(regions) - 1) / 2)
         bars = [(of_region[of] - of_region[f"{of}_low"]).fillna(0), (of_region[f"{of}_high"] - of_region[of]).fillna(0)]
         axes.errorbar(x, of_region[of], yerr=bars, capsize=2, elinewidth=0.8, **{**look(number), "linestyle": "none"})
