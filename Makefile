@@ -36,7 +36,7 @@ test-debian-python: setup
 		else $$python -m pytest -n logical tests/unit $(ARGS); fi
 
 test-long: setup
-	$(PYTEST) -n 3 --long -m "long or ends_cloud" $(ARGS)
+	$(PYTEST) -n 2 --long -m "long or ends_cloud" $(ARGS)
 
 bench: setup
 	$(VENV)/python tests/bench/bench.py $(ARGS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # fmt: off
 #OAR -n oar_links
-#OAR -l nodes=3,walltime=0:04:00
+#OAR -l nodes=3,walltime=0:15:00
 #OAR --stdout oar_links.%jobid%.out
 #OAR --stderr oar_links.%jobid%.err
 # fmt: on

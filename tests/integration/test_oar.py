@@ -186,14 +186,14 @@ def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
 def test_an_array_is_a_cloud_a_job_with_a_run_of_its_own(cluster):
     """Two clouds that differ in their round trips: each job has all nodes, so they run one after the other."""
     write(cluster, "mrkolla/configs/oar_links.yaml", SHORT.replace("oar_links", "oar_array"))
-    argv = f"{SCRIPT} --walltime 0:04:00 --vary 'sweep.rtt_ms=[0],[20]'"
+    argv = f"{SCRIPT} --walltime 0:15:00 --vary 'sweep.rtt_ms=[0],[20]'"
     status, said = mrk(cluster, f"{PYTHON} -m mrkolla g5k submit {argv}")
     assert status == 0, said
     array = int(re.search(r"(?m)^array (\d+)$", said)[1])
     clouds = {int(number): name for number, name in re.findall(r"(?m)^job (\d+): (\S+)$", said)}
     assert list(clouds.values()) == ["oar_array_1", "oar_array_2"]
     for place, (number, name) in enumerate(clouds.items(), 1):
-        ended(cluster, number, 400)
+        ended(cluster, number, 900)
         found = job(cluster, number)
         err = (cluster.repository / f"results/jobs/oar_links.{number}.err").read_text()
         assert found["exit_code"] == 0, err
@@ -244,7 +244,7 @@ def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster)
     status, said = mrk(cluster, f"oarsub -S ./{SCRIPT}")
     assert status == 0, said
     number = int(re.search(r"OAR_JOB_ID=(\d+)", said)[1])
-    ended(cluster, number, 240)
+    ended(cluster, number, 900)
     err = (cluster.repository / f"oar_links.{number}.err").read_text()
     assert job(cluster, number)["exit_code"] == 0, err
     admin, control, compute = cluster.nodes
@@ -277,7 +277,7 @@ def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
     assert there, "an earlier test's job left nothing, so this one shows nothing"
     write(cluster, "mrkolla/configs/oar_links.yaml", SHORT.replace("oar_links", "oar_other"))
     number = int(re.search(r"OAR_JOB_ID=(\d+)", mrk(cluster, f"oarsub -S ./{SCRIPT}")[1])[1])
-    ended(cluster, number, 240)
+    ended(cluster, number, 900)
     err = (cluster.repository / f"oar_links.{number}.err").read_text()
     assert job(cluster, number)["exit_code"] == 0, err
     for node in cluster.nodes:
@@ -291,7 +291,7 @@ def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
 
 def by_api(cluster: OarCluster, testbed: str, env: str = "", timeout: float = 200) -> tuple[int, str, str]:
     """Run the script on the front end with ``testbed``; also returns the requests that it made."""
-    write(cluster, "testbed.yaml", f"testbed: {{kind: g5k, walltime: '0:05:00', {testbed}}}\n")
+    write(cluster, "testbed.yaml", f"testbed: {{kind: g5k, walltime: '0:20:00', {testbed}}}\n")
     write(cluster, "mrkolla/configs/oar_links.yaml", SHORT)
     log = cluster.home / "api/requests.log"
     log.unlink(missing_ok=True)
