@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mrkolla.base.errors import WanError
 from mrkolla.results import RunFolder
 
 HERE = Path(__file__).parent
@@ -17,11 +18,16 @@ pytestmark = pytest.mark.cloud
 
 
 def mrkolla(*argv: str, timeout: float = 1500, status: int = 0) -> str:
-    """What the command line says; it must end with ``status``."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mrkolla", *argv], capture_output=True, text=True, timeout=timeout, check=False
-    )
-    said = done.stdout + done.stderr
+    """What the command line says; it must end with ``status``.
+
+    Other tests work on the same cores: a link that was late for that reason is refused, and its point measured again.
+    """
+    command = [sys.executable, "-m", "mrkolla", *argv]
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        said = done.stdout + done.stderr
+        if done.returncode != WanError.exit_code or status == WanError.exit_code:
+            break
     assert done.returncode == status, f"exit code {done.returncode}:\n{said[-6000:]}"
     return said
 

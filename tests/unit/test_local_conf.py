@@ -324,7 +324,9 @@ def test_what_is_another_caches_is_not_ended(own_cache, monkeypatch):
     monkeypatch.setattr(Machine, "stop", lambda self, *_: stopped.append(self) or True)
     monkeypatch.setattr(local_provider.network, "owner", lambda name: "/elsewhere")
     monkeypatch.setattr(local_provider.network, "down", lambda name: None)
-    for end in (Local(conf).destroy, Local(conf).stop):
-        with pytest.raises(LackError, match=r"a cloud 'demo' of another cache \(/elsewhere\) runs on this machine"):
-            end()
-    assert stopped == []
+    provider = Local(conf)
+    with pytest.raises(LackError, match=r"a cloud 'demo' of another cache \(/elsewhere\) runs on this machine"):
+        provider.stop()
+    provider.folder.mkdir(parents=True, exist_ok=True)
+    provider.destroy()
+    assert stopped == [] and not provider.folder.exists()

@@ -87,8 +87,13 @@ def is_ours(name: str) -> bool:
     return owner(name) == _here()
 
 
+def is_others(name: str) -> bool:
+    """Whether another cache's testbed ``name`` runs on this machine: all caches share the names."""
+    return owner(name) not in (None, _here())
+
+
 def refuse_other(name: str) -> None:
-    """Raise LackError when another cache's testbed ``name`` runs on this machine: all caches share the names."""
+    """Raise LackError when :func:`is_others`."""
     whose = owner(name)
     if whose is None or whose == _here():
         return

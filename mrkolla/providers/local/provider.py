@@ -122,15 +122,16 @@ class Local(Provider):
     def destroy(self, wait: bool = False, **kwargs: Any) -> None:
         """End all hosts at once and remove everything that ``init`` made, also after a crash.
 
-        Raises LackError where what runs by these names is another cache's: that is not touched.
+        What runs by these names and is another cache's is not touched: none of this one's hosts runs beside it then.
         """
         require()
-        network.refuse_other(self.provider_conf.name)
-        machines = self.machines()
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda machine: machine.stop(0), machines))
-            list(pool.map(lambda machine: remote.forget(self.host(machine)), machines))
-        network.down(self.provider_conf.name)
+        name = self.provider_conf.name
+        if not network.is_others(name):
+            machines = self.machines()
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda machine: machine.stop(0), machines))
+                list(pool.map(lambda machine: remote.forget(self.host(machine)), machines))
+            network.down(name)
         if self.folder.exists():
             cache.remove(self.folder)
 
