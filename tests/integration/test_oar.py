@@ -108,7 +108,7 @@ def points(cluster: OarCluster, run: str) -> dict[str, dict]:
 def assert_measured(entries: dict[str, dict]) -> None:
     """All points are done, or refused for a link that was late: other tests work on the same cores."""
     for name, entry in entries.items():
-        assert entry["status"] == "done" or "but 20 ms were asked" in entry["reason"], (name, entry)
+        assert entry["status"] == "done" or "ms were asked" in entry["reason"], (name, entry)
 
 
 def runs(cluster: OarCluster) -> list[str]:
