@@ -10,8 +10,8 @@ from mrkolla.base.errors import WanError
 from mrkolla.wan import Asked, verify
 from mrkolla.wan.measure import Rtt
 
-TRIES = 4
-PAUSE_S = 3.0
+TRIES = 6
+PAUSE_S = 8.0
 Result = TypeVar("Result")
 
 
