@@ -86,6 +86,7 @@ def test_a_point_measures_its_links_by_what_was_asked_of_them(experiment, monkey
         osrs=regions,
         admin=SimpleNamespace(name="AR", public="AR"),
         inside=list,
+        members=SimpleNamespace(get=lambda name: None),
     )
 
     class Meter:
