@@ -28,14 +28,12 @@ from mrkolla.base.plugins import FAULTS
 from mrkolla.bench.far import BOOTSTRAP, Program
 from mrkolla.config.faults import MOST_S, FaultOptions
 from mrkolla.faults import agent, records
-from mrkolla.faults.kind import Act, Fault, Scene
+from mrkolla.faults.kind import BACK_S, Act, Fault, Scene
 from mrkolla.faults.records import Record
 
 #: A fault ends by itself LEASE_S after it was last renewed; it is renewed every RENEW_S.
 LEASE_S, RENEW_S = 10.0, 2.0
 _BEGIN_S, _END_S = 60.0, 90.0
-#: So long the process that holds a fault may look until all works as before; the fault is on record until then.
-_SEEN_S = 330.0
 
 
 def entry(given: Mapping[str, Any]) -> FaultOptions:
@@ -298,7 +296,7 @@ def end(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, regi
     for record in faults:
         if record.lives():
             record.ask_end()
-    until = time.monotonic() + _END_S + _SEEN_S
+    until = time.monotonic() + _END_S + BACK_S  # its holder looks so long until all works as before
     while in_force := [record for record in faults if record.lives() and record.path.exists()]:
         if time.monotonic() > until:
             raise FaultError(f"{in_force[0].told}: {in_force[0].holder()} does not end it")

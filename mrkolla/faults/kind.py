@@ -18,6 +18,8 @@ from mrkolla.config.placement import AR, Region
 from mrkolla.wan import LocalLink, PlainLink, Wan
 
 Command = Sequence[str]
+#: After the end of a fault all may take so long to work as before; it is on record until then.
+BACK_S = 300.0
 
 
 @dataclass(frozen=True)

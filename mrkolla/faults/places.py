@@ -14,10 +14,10 @@ from mrkolla.base import remote
 from mrkolla.base.errors import FaultError, InputError
 from mrkolla.config.faults import FreezeOptions, KillOptions, PlaceFaultOptions, RestartOptions
 from mrkolla.faults import container
-from mrkolla.faults.kind import Act, Command, Fault, Sight
+from mrkolla.faults.kind import BACK_S, Act, Command, Fault, Sight
 
-#: So long after the beginning a killed service's ports must be dead; so long may all take to answer after the end.
-GONE_S, BACK_S = 10.0, 300.0
+#: So long after the beginning a killed service's ports must be dead.
+GONE_S = 10.0
 _LOOK_S, _PAUSE_S = 60.0, 0.3
 
 # systemd starts a container of Kolla's again when it ends. The file written here forbids that; a boot removes it.

@@ -106,9 +106,10 @@ def points(cluster: OarCluster, run: str) -> dict[str, dict]:
 
 
 def assert_measured(entries: dict[str, dict]) -> None:
-    """All points are done, or refused for a link that was late: other tests work on the same cores."""
+    """Points are done, one at least; or refused for a link that was late: other tests work on the same cores."""
     for name, entry in entries.items():
         assert entry["status"] == "done" or "ms were asked" in entry["reason"], (name, entry)
+    assert any(entry["status"] == "done" for entry in entries.values()), entries
 
 
 def runs(cluster: OarCluster) -> list[str]:
