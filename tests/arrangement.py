@@ -3,12 +3,17 @@
 One process has the real cloud, from its images to its end. One has all that starts hosts, links or services of its own,
 which share addresses and names; that waits more than it works. Who is done first has the unit tests. Without ``-n`` the
 order is the same, one after the other.
+
+What holds round trips to milliseconds has the cores for itself (:class:`Cores`): beside another process that works,
+packets are late, and such tests would tell of the machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import PurePath
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -54,6 +59,10 @@ _INSTALLED = ("test_edits", "test_images", "test_names")
 _UNIT = ("test_results_wide", "test_results_report", "test_results_bundle", "test_results_attribution")
 _UNIT += ("test_results_compare", "test_results_stats", "test_cli")
 
+#: Files whose tests have the cores for themselves.
+_ALONE = ("test_shaker", "test_tcp", "test_links", "test_link_sabotage", "test_faults", "test_plain_links")
+_ALONE += ("test_measured_wan", "test_measured_wan_static", "test_region_hosts", "test_synthetic")
+
 Place = tuple[int, str, int, str]
 
 
@@ -70,6 +79,28 @@ def place(file: PurePath, whole: bool) -> Place:
     if whole and name in _INSTALLED:
         return 1, HOSTS, len(_HOSTS), name
     return 2 + (_UNIT.index(name) if name in _UNIT else len(_UNIT)), name, 0, name
+
+
+def alone(file: PurePath) -> bool:
+    """Whether a file's tests have the cores for themselves."""
+    return file.stem in _ALONE and not _is_unit(file)
+
+
+class Cores:
+    """Who has the cores, by locks on files in ``folder``, which all processes of a run share."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cores, self._gate = folder / "cores.lock", folder / "gate.lock"
+
+    @contextmanager
+    def had(self, alone: bool) -> Iterator[None]:
+        """Wait until the cores are free of who has them ``alone`` (or of all, to have them so), and have them."""
+        with self._cores.open("a") as cores:
+            with self._gate.open("a") as gate:
+                # Who waits to be alone holds the gate, so that no test begins before.
+                fcntl.flock(gate, fcntl.LOCK_EX)
+                fcntl.flock(cores, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
 
 
 def _is_unit(file: PurePath) -> bool:

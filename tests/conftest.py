@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -18,6 +21,7 @@ from tests.telling import Failures, Files
 PATIENCE = {"unit": 600, "integration": 1200, "e2e": 2700}
 LONG_PATIENCE = 4 * 3600
 _LIVE = pytest.StashKey[TextIO]()
+_CORES = pytest.StashKey[Path]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Failures())
     if config.getoption("numprocesses", None):
         config.pluginmanager.register(Files(config))
+        config.stash[_CORES] = folder = Path(tempfile.mkdtemp(prefix="mrkolla-tests-"))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -44,6 +50,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     config.option.loadscopereorder = False  # the order is that of tests/arrangement.py
     return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["cores"] = str(node.config.stash[_CORES])
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    """Wait for the cores, before the clock of a test's timeout begins."""
+    given = getattr(item.config, "workerinput", None)
+    if given is None or item.get_closest_marker("skip"):
+        return (yield)
+    folder = Path(given["cores"])
+    with arrangement.Cores(folder).had(arrangement.alone(item.path)):
+        return (yield)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,6 +32,7 @@ from mrkolla.config.sections import SYNTHETIC
 from mrkolla.providers.contract import Testbed
 from mrkolla.providers.local.constants import CONTROL_GIB, OTHER_GIB
 from mrkolla.wan import Rtt, Wan, verify
+from mrkolla.wan.keeper import TRIES, TRIES_AFTER, patiently
 
 #: Memory that one is taken to need: for its link's two delay lines (5.5 MiB each were seen), its namespace, its load.
 EACH_MIB = 15.0
@@ -124,12 +125,18 @@ class SyntheticRegions:
             requests = traffic.read(self._file)
             load = replay.Replay(requests, places, cloud.keystone_url, self._auth, self._experiment.sweep.seed)
             self._load = stack.enter_context(load)
-            base = self._load.measure(len(regions))
-            for name, rtt_ms in self.rtt_ms.items():
-                # The same measure says what the link takes with nothing added.
-                wan.set(name, rtt_ms=max(0.0, rtt_ms - base[name].median_ms))
+            self._calibrate(wan)
+            self._wan = wan
             self._open = stack.pop_all()
         return self
+
+    def _calibrate(self, wan: Wan) -> None:
+        """Put their round trips on the links, less what these have with nothing added (by the same measure)."""
+        for name in self.rtt_ms:
+            wan.set(name)
+        base = self._load.measure(len(self.rtt_ms))
+        for name, rtt_ms in self.rtt_ms.items():
+            wan.set(name, rtt_ms=max(0.0, rtt_ms - base[name].median_ms))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._open.close()
@@ -138,11 +145,16 @@ class SyntheticRegions:
     def load(self, number: int) -> Iterator[Load]:
         """Have ``number`` of them replay while the context lasts; each link is measured before and after, and judged.
 
-        A link that is off, or a load that is not what was recorded, is in :attr:`Load.refused`.
+        A link that is off (still, after it was measured anew with nothing added), or a load that is not what was
+        recorded, is in :attr:`Load.refused`.
         """
         load = Load(number)
+
+        def anew(off: WanError, number: int) -> None:
+            self._calibrate(self._wan)
+
         try:
-            load.before = self._measured(number, "before")
+            load.before = patiently(TRIES, lambda: self._measured(number, "before"), anew)
             self._load.start(number)
         except (WanError, BenchError) as wrong:
             load.refused = str(wrong)
@@ -156,7 +168,7 @@ class SyntheticRegions:
         try:
             found.told = self._load.stop()
             found.refused = replay.refused(found.told)
-            found.after = self._measured(found.regions, "after")
+            found.after = patiently(TRIES_AFTER, lambda: self._measured(found.regions, "after"))
         except (WanError, BenchError) as wrong:
             found.refused = found.refused or str(wrong)
 

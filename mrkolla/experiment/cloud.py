@@ -46,6 +46,10 @@ from mrkolla.results.stats import Analysis
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import endpoint_table, latency_table, render
 
+#: How many turns a point may have in all: where a link was off under the load, which happens for seconds where others
+#: use the cores too; where a tool or a fault failed.
+TURNS_OFF, TURNS_FAILED = 4, 2
+
 
 class Cloud:
     """A deployed cloud and the run folder that this execution of the experiment fills.
@@ -71,8 +75,8 @@ class Cloud:
         self._load = Load(experiment, self.deployed, folder, progress)
         self._synthetic = ExitStack()
         self._regions: SyntheticRegions | None = None
-        #: Points whose links broke under the load.
-        self._broken: set[str] = set()
+        #: Point that does not count -> how many turns it may have in all, by what came of its last.
+        self._turns: dict[str, int] = {}
         self._last_words: list[str] = []
         self._clock = batch.Clock(None)
         #: What else ends with this cloud (the display and its log).
@@ -286,7 +290,7 @@ class Cloud:
             self.progress.note(f"{done} of {len(points)} points are done already")
         precision = Precision(self.experiment.sweep, self.folder)
         most = f"{'at most ' if precision.asked else ''}{len(points)}"
-        for number, point in upcoming(points, self._is_done, self._failed, precision.needless):
+        for number, point in upcoming(points, self._is_done, self._turns_of, precision.needless):
             self._clock.begin(sum(map(self._is_done, points)), len(points))
             with self.progress.step("sweep", f"point {number} of {most}: {point.id}"):
                 names = synthetic.names(point.synthetic_regions)
@@ -332,9 +336,8 @@ class Cloud:
         result = next(step.result for step in self.journal.steps() if step.name == name)
         return all(map(self.folder.holds, (result or {}).get("parts", [])))
 
-    def _failed(self, point: Point) -> bool:
-        status = {entry["point"]: entry["status"] for entry in self.folder.points()}.get(point.id)
-        return status == "failed" or (status == "refused" and point.id in self._broken)
+    def _turns_of(self, point: Point) -> int:
+        return self._turns.get(point.id, 1)
 
     def _point_inputs(self, point: Point) -> list[Any]:
         keystone = self.experiment.with_keystone(point.keystone).keystone.model_dump(mode="json")
@@ -389,8 +392,10 @@ class Cloud:
         point = links.point
         assert point is not None, "bench was called"
         status = "refused" if links.refused else "failed" if links.failed else "done"
-        if links.refused and links.during is not None:
-            self._broken.add(point.id)
+        if links.off:
+            self._turns[point.id] = TURNS_OFF
+        elif links.failed or links.during is not None:
+            self._turns[point.id] = TURNS_FAILED
         if links.before:
             medians = {name: links.measured(name) for name in links.before}
             for row in links.samples:

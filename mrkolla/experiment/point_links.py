@@ -32,7 +32,7 @@ class Links:
 
     ``refused`` says why the point does not count (None: it does). ``rtt_ms`` is by OSR, ``inside`` has what was asked
     of the links inside regions, by their names; ``before`` and ``after`` have all of them. ``filled``: the load fills
-    the links on purpose.
+    the links on purpose. ``off``: it was refused for what a link did under the load or after it.
     """
 
     rtt_ms: dict[str, float]
@@ -45,6 +45,7 @@ class Links:
     times: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     refused: str | None = None
+    off: bool = False
     failed: str | None = None
     point: Point | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -64,9 +65,14 @@ class Links:
         finally:
             self._ends.remove(load)
 
+    def refuse(self, why: str) -> None:
+        """Refuse the point for a link, if nothing else has been a reason."""
+        self.off = self.off or self.refused is None
+        self.refused = self.refused or why
+
     def broke(self, why: str) -> None:
         """Refuse the point while its load runs, and end that."""
-        self.refused = self.refused or why
+        self.refuse(why)
         for load in list(self._ends):
             load()
 
@@ -138,13 +144,17 @@ class LinkKeeper:
             wan.start()
             step.detail("echoes")
             self._stand()
-            ends = [(region.name, region.control, cloud.admin.public) for region in cloud.osrs]
-            for name, source, address in [*ends, *self._inside()]:
-                self._held[name] = self._resting(name)
-                wan.set(name)
-                base = wan.calibrate(name, source, address)
-                self._real[name] = base.median_ms
-                step.detail(f"{name}: base round trip {base.median_ms:.3f} ms")
+            self._calibrate(wan, step.detail)
+
+    def _calibrate(self, wan: Wan, tell: Callable[[str], None]) -> None:
+        """Measure what each link has with nothing added."""
+        ends = [(region.name, region.control, self._cloud.admin.public) for region in self._cloud.osrs]
+        for name, source, address in [*ends, *self._inside()]:
+            self._held[name] = self._resting(name)
+            wan.set(name)
+            base = wan.calibrate(name, source, address)
+            self._real[name] = base.median_ms
+            tell(f"{name}: base round trip {base.median_ms:.3f} ms")
 
     def _inside(self) -> list[tuple[str, Host, str]]:
         """The links inside regions: the name, and from where to which address it is measured."""
@@ -218,13 +228,13 @@ class LinkKeeper:
         verdict = links.during.verdict(links.filled)
         links.warnings += verdict.warnings
         if verdict.wrong:
-            links.refused = links.refused or verdict.wrong[0]
+            links.refuse(verdict.wrong[0])
         if links.refused is None:
             try:
                 # Once more where it is off: the load may just have ended.
                 links.after = patiently(TRIES_AFTER, lambda: self._measured(links, "after"))
             except WanError as off:
-                links.refused = str(off)
+                links.refuse(str(off))
 
     def _linked(self, links: Links) -> list[Region]:
         """The OSRs that ``links`` are of: one that joined meanwhile is not."""
@@ -238,7 +248,11 @@ class LinkKeeper:
         return Asked(links.rtt_ms[name], of.jitter_ms, of.loss_percent, of.bandwidth_mbit)
 
     def _settle(self, wan: Wan, links: Links) -> None:
-        """Put on the links what is asked, and measure; what died meanwhile is started again before another try."""
+        """Put on the links what is asked, and measure.
+
+        Before another try, what died meanwhile is started again, and what the links have by themselves is measured
+        anew: cores that others used too while that was measured have every round trip too short from then on.
+        """
 
         def settled() -> dict[str, Rtt]:
             for name in links.asked_ms:
@@ -250,6 +264,8 @@ class LinkKeeper:
             self._progress.warn(f"{off} (try {number} of {TRIES})")
             with suppress(WanError):  # the next try says what is wrong
                 wan.start()
+                self._stand()
+                self._calibrate(wan, lambda text: None)
 
         try:
             links.before = patiently(TRIES, settled, told)

@@ -7,6 +7,7 @@ is known follows from the run folder alone, so a sweep that was cut off ends whe
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from execo_engine import ParamSweeper
@@ -22,16 +23,16 @@ from mrkolla.results.wire import ASKED, FEWEST, all_fits, enough, precision_text
 def upcoming(
     points: list[Point],
     is_done: Callable[[Point], bool],
-    failed: Callable[[Point], bool] = lambda point: False,
+    turns: Callable[[Point], int] = lambda point: 1,
     needless: Callable[[Point], bool] = lambda point: False,
 ) -> Iterator[tuple[int, Point]]:
     """(number from 1, point) of each point that is not done when its turn comes, in the order of ``points``.
 
-    A point that ``failed`` in its turn has another one at once; one that is still not done then, that was refused, or
-    that is ``needless`` when its turn comes, is skipped for this time.
+    A point that is not done in its turn has another one at once, until it had as many as ``turns`` says then; after
+    that, or when it is ``needless`` when its turn comes, it is skipped for this time.
     """
     by_id = {point.id: (number, point) for number, point in enumerate(points, 1)}
-    again: set[str] = set()
+    had: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="mrkolla-sweep-") as folder:
         sweeper = ParamSweeper(folder, list(by_id), name="points")
         while (name := sweeper.get_next(lambda left: sorted(left, key=lambda one: by_id[one][0]))) is not None:
@@ -43,10 +44,10 @@ def upcoming(
                 sweeper.skip(name)
                 continue
             yield number, point
+            had[name] += 1
             if is_done(point):
                 sweeper.done(name)
-            elif failed(point) and name not in again:
-                again.add(name)
+            elif had[name] < turns(point):
                 sweeper.cancel(name)
             else:
                 sweeper.skip(name)

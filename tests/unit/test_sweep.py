@@ -18,10 +18,10 @@ POINTS = [Point(f"p{number}", {"OSR1": 0.0}, 1) for number in range(4)]
 BASE = {"name": "x", "release": "2025.1", "testbed": {"kind": "local"}, "regions": [{"name": "OSR1"}]}
 
 
-def turns(done: set[str], failing: dict[str, int], refused: set[str] = frozenset()) -> list[str]:
+def turns(done: set[str], failing: dict[str, int], refused: set[str] = frozenset(), most: int = 2) -> list[str]:
     """Ids in the order of their turns; ``failing``: how often a point fails before it is done."""
     seen, failed = [], set()
-    for _, point in upcoming(POINTS, lambda p: p.id in done, lambda p: p.id in failed):
+    for _, point in upcoming(POINTS, lambda p: p.id in done, lambda p: most if p.id in failed else 1):
         seen.append(point.id)
         if failing.get(point.id, 0) > 0:
             failing[point.id] -= 1
@@ -40,6 +40,11 @@ def test_points_come_in_order_and_what_is_done_is_left_out():
 def test_a_point_that_fails_has_a_second_try_at_once_and_no_third():
     assert turns(set(), {"p1": 1}) == ["p0", "p1", "p1", "p2", "p3"]
     assert turns(set(), {"p1": 5}) == ["p0", "p1", "p1", "p2", "p3"]
+
+
+def test_a_point_has_no_more_turns_than_it_may_and_no_more_than_it_needs():
+    assert turns(set(), {"p1": 2}, most=4) == ["p0", "p1", "p1", "p1", "p2", "p3"]
+    assert turns(set(), {"p1": 9}, most=4) == ["p0", "p1", "p1", "p1", "p1", "p2", "p3"]
 
 
 def test_a_refused_point_is_skipped():
