@@ -33,7 +33,7 @@ def _sockets() -> Path:
     return folder if len(str(folder)) + 1 + _NAME <= _LONGEST else Path("/tmp") / name
 
 
-def _word(path: Path) -> str:
+def ssh_word(path: Path) -> str:
     """``path`` as one word of OpenSSH's configuration, whose options are split at spaces."""
     return f'"{path}"' if any(letter.isspace() for letter in str(path)) else str(path)
 
@@ -67,7 +67,7 @@ class Host:
         """Those of :meth:`ssh_options` that hold the host to its pinned key."""
         if not self.known_hosts:
             return []
-        options = ["-o", f"UserKnownHostsFile={_word(self.known_hosts)}", "-o", "GlobalKnownHostsFile=/dev/null"]
+        options = ["-o", f"UserKnownHostsFile={ssh_word(self.known_hosts)}", "-o", "GlobalKnownHostsFile=/dev/null"]
         return [*options, "-o", "StrictHostKeyChecking=yes", "-o", "UpdateHostKeys=no"]
 
     def _control(self) -> list[str]:
@@ -75,7 +75,7 @@ class Host:
         # A host whose key is pinned anew must not get a connection that was made before.
         mark = f"{self.user}@{self.address}:{self.port}:{self.key}:{self.known_hosts}:{self.options}"
         name = hashlib.sha256(mark.encode()).hexdigest()[:_NAME]
-        return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={_word(folder / name)}"]
+        return ["-o", "ControlMaster=auto", "-o", "ControlPersist=60", "-o", f"ControlPath={ssh_word(folder / name)}"]
 
     def ssh(self, *arguments: str, control: bool = True) -> list[str]:
         """The ssh command line for this host; ``arguments`` are quoted for the remote shell."""
@@ -108,8 +108,9 @@ def run(
 def forget(host: Host) -> None:
     """End the kept connection to ``host``, if there is one: it would hold on to a host that is gone."""
     line = ["ssh", *host._control(), "-O", "exit", "-p", str(host.port), f"{host.user}@{host.address}"]
-    # Where there is no connection this fails, which does no harm.
-    subprocess.run(line, capture_output=True, timeout=20, check=False)
+    # Where there is no connection this fails, and one that hangs ends with its keeper: neither does harm.
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(line, capture_output=True, timeout=20, check=False)
 
 
 def popen(host: Host, argv: list[str]) -> subprocess.Popen[str]:

@@ -106,6 +106,7 @@ def begin(cloud: DeployedCloud, env: KollaEnv, built: Path | None, *, fresh: boo
     entry = _entry(cloud, now)
     if not fresh and (entry / cache.WHOLE).exists():
         with cache.locked("deployed"), cloud.progress.step("cloud", "bring back from the cache"):
+            cache.need_disk(3, "a copy of the cloud")  # a full disk is no damage
             try:
                 _need_whole(entry)
                 _put_in_place(entry, cloud)

@@ -64,7 +64,9 @@ class _Tunnel:
 
     def __init__(self, host: remote.Host, kind: str, way: str) -> None:
         line = host.ssh(control=False)
-        self._argv = [*line[:1], "-N", "-o", "ExitOnForwardFailure=yes", kind, way, *line[1:]]
+        # A forwarding that outlives a killed mrkolla would be a way into that registry for good.
+        kept = ["setpriv", "--pdeathsig", "TERM", "--"]
+        self._argv = [*kept, *line[:1], "-N", "-o", "ExitOnForwardFailure=yes", kind, way, *line[1:]]
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

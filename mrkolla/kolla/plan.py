@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -22,6 +23,7 @@ from typing import Any
 
 from mrkolla.base import yamltext
 from mrkolla.base.errors import InputError
+from mrkolla.base.remote import Host, ssh_word
 from mrkolla.config import Experiment, Kolla
 from mrkolla.config.placement import AR, Region, region_names
 from mrkolla.config.points import folder_files
@@ -48,6 +50,11 @@ def expected_services(release_interfaces: tuple[str, ...], region: Region) -> di
     }
 
 
+def _ssh_options(host: Host) -> str:
+    pinned = [f"UserKnownHostsFile={ssh_word(host.known_hosts)}"] if host.known_hosts else []
+    return " ".join(f"-o {shlex.quote(option)}" for option in [*pinned, "StrictHostKeyChecking=yes", "BatchMode=yes"])
+
+
 def inventory(region: Region, release: str) -> dict:
     """The inventory of one region's run, as Ansible's YAML plugin reads it."""
     groups: dict[str, dict] = {}
@@ -57,9 +64,7 @@ def inventory(region: Region, release: str) -> dict:
             "ansible_user": placed.host.user,
             "ansible_port": placed.host.port,
             "ansible_ssh_private_key_file": str(placed.host.key),
-            "ansible_ssh_common_args": (
-                f"-o UserKnownHostsFile={placed.host.known_hosts} -o StrictHostKeyChecking=yes -o BatchMode=yes"
-            ),
+            "ansible_ssh_common_args": _ssh_options(placed.host),
             "ansible_python_interpreter": release_of(release).host_python,
         }
         for placed in region.hosts

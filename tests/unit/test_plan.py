@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import shutil
 import socket
 import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,6 +197,15 @@ def test_ansible_reads_an_inventory_with_the_hosts_of_that_region_alone(write, e
     assert (one["ansible_host"], one["ansible_port"], one["ansible_user"]) == ("198.18.2.11", 22, "root")
     assert one["ansible_ssh_private_key_file"] == str(cache.root() / "cloud-demo" / "ssh" / "id_ed25519")
     assert "StrictHostKeyChecking=yes" in one["ansible_ssh_common_args"]
+
+
+def test_a_cache_with_a_space_in_its_path_is_one_word_of_ssh(experiment):
+    region = DeployedCloud(experiment(), Progress(file=io.StringIO()), Path()).regions[1]
+    spaced = [replace(placed, host=replace(placed.host, known_hosts=Path("/a b/known"))) for placed in region.hosts]
+    hosts = plan.inventory(replace(region, hosts=tuple(spaced)), "2025.1")["all"]["hosts"]
+    assert {shlex.split(host["ansible_ssh_common_args"])[1] for host in hosts.values()} == {
+        'UserKnownHostsFile="/a b/known"'
+    }
 
 
 # -- what the experiment says ------------------------------------------------------------------------------------
