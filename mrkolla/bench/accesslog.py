@@ -1,4 +1,4 @@
-"""What HAProxy logged while load ran: a receiver on every control host, for as long as a point lasts.
+"""What HAProxy logged while load ran: a receiver on every host that runs it, for as long as a point lasts.
 
 The lines themselves are Kolla's business (:mod:`mrkolla.kolla.httplog`). Here they are received, on HAProxy's own hosts
 and by SSH, so that nothing of it crosses a link, and put on one clock: the offset of each host's clock to this
@@ -42,7 +42,7 @@ def control_hosts(region: RegionLike) -> list[remote.Host]:
     if hasattr(region, "with_role"):
         return list(region.with_role("control"))
     control: Sequence[Any] = region.control if isinstance(region.control, (list, tuple)) else [region.control]
-    return [getattr(one, "host", one) for one in control]
+    return [getattr(entry, "host", entry) for entry in control]
 
 
 def balancers(region: RegionLike) -> list[remote.Host]:
@@ -55,13 +55,17 @@ def comes_from(region: RegionLike, others: Iterable[RegionLike] = ()) -> Callabl
 
     A network in which one of the ``others`` has a host or its VIP (a site's, say) tells nothing.
     """
-    known = _addresses(region)
-    theirs = {address for other in others if other.name != region.name for address in _addresses(other)}
-    given = [text.strip() for text in (getattr(region, "subnet", None) or "").split(",") if text.strip()]
-    networks = [network for network in map(ip_network, given) if not any(_within(one, network) for one in theirs)]
+    own_addresses = _addresses(region)
+    other_addresses = {address for other in others if other.name != region.name for address in _addresses(other)}
+    subnets = [text.strip() for text in (getattr(region, "subnet", None) or "").split(",") if text.strip()]
+    networks = [
+        network
+        for network in map(ip_network, subnets)
+        if not any(_within(other_address, network) for other_address in other_addresses)
+    ]
 
     def check(address: str) -> bool:
-        return address in known or any(_within(address, network) for network in networks)
+        return address in own_addresses or any(_within(address, network) for network in networks)
 
     return check
 
@@ -74,10 +78,10 @@ def _within(address: str, network: IPv4Network | IPv6Network) -> bool:
 
 
 def _addresses(region: RegionLike) -> set[str]:
-    known = {host.address for host in control_hosts(region)}
-    known |= {placed.host.address for placed in getattr(region, "hosts", ())}
+    addresses = {host.address for host in control_hosts(region)}
+    addresses |= {placed.host.address for placed in getattr(region, "hosts", ())}
     vip = getattr(region, "vip", None)
-    return known | ({vip} if vip else set())
+    return addresses | ({vip} if vip else set())
 
 
 class AccessLog:
@@ -139,14 +143,14 @@ class AccessLog:
 
     def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
         """What the HAProxies of ``region`` logged, in the order of arrival; with ``keystone``, its frontends' alone."""
-        found = []
+        requests = []
         for receiver in self._receivers.get(region, ()):
             offset = receiver.offset_ns
             for request in list(receiver.requests):
                 if not keystone or request.is_keystone():
                     start, end = request.start_ns - offset, request.end_ns - offset
-                    found.append(replace(request, start_ns=start, end_ns=end))
-        return sorted(found, key=lambda request: request.start_ns)
+                    requests.append(replace(request, start_ns=start, end_ns=end))
+        return sorted(requests, key=lambda request: request.start_ns)
 
     def here_ns(self, region: str, there_ns: int) -> int:
         """A time by the clock of ``region``'s first control host, by this machine's clock."""
@@ -155,8 +159,8 @@ class AccessLog:
 
     def slack_ns(self, region: str, other: str) -> int:
         """By how much times of two regions may be wrong against each other."""
-        known = [receivers[0].slack_ns for name, receivers in self._receivers.items() if name in (region, other)]
-        return sum(known)
+        slacks = [receivers[0].slack_ns for name, receivers in self._receivers.items() if name in (region, other)]
+        return sum(slacks)
 
     def lost(self, region: str) -> list[str]:
         """What is missing from the log of ``region``, a line each; empty when it is whole."""
@@ -166,7 +170,7 @@ class AccessLog:
         """Write all requests as a Parquet table (columns: region, and those of ``Request``); returns ``path``."""
         import pandas as pd  # half a second, which reading an experiment file need not wait for
 
-        rows = [{"region": name} | asdict(one) for name in self._receivers for one in self.requests(name)]
+        rows = [{"region": name} | asdict(request) for name in self._receivers for request in self.requests(name)]
         columns = ["region", *Request.__dataclass_fields__]
         path.parent.mkdir(parents=True, exist_ok=True)
         frame = pd.DataFrame(rows, columns=columns)
@@ -177,7 +181,10 @@ class AccessLog:
 
     def clocks(self) -> dict[str, dict[str, float]]:
         """Host -> its clock's offset to this machine's and how sure that is, both in ms."""
-        return {one.host: {"offset_ms": one.offset_ns / 1e6, "uncertain_ms": one.slack_ns / 1e6} for one in self._all()}
+        return {
+            receiver.host: {"offset_ms": receiver.offset_ns / 1e6, "uncertain_ms": receiver.slack_ns / 1e6}
+            for receiver in self._all()
+        }
 
 
 class _Receiver:
@@ -199,7 +206,8 @@ class _Receiver:
         now = time.time_ns()
         if line is not None and "lines" in line:
             for text in line["lines"]:
-                # Other programs may send to the port; theirs are counted, since a cut line of ours looks like that.
+                # Other programs may send to the port. Their lines are counted too: one of HAProxy's that was cut looks
+                # the same.
                 try:
                     self.requests.append(parse(text))
                 except ValueError:
@@ -215,21 +223,21 @@ class _Receiver:
         with self._changed:
             while True:
                 for answer in self._answers:
-                    line, came = answer
+                    line, arrival_ns = answer
                     if line is None:
                         # What it wrote to its standard error may still be on its way.
                         with suppress(subprocess.TimeoutExpired):
                             self.program.process.wait(timeout=5)
-                        what = f"{self.region}: the access log's receiver on {self.host} ended"
-                        raise BenchError(f"{what}: {self.program.last_words()}")
+                        subject = f"{self.region}: the access log's receiver on {self.host} ended"
+                        raise BenchError(f"{subject}: {self.program.last_words()}")
                     if key in line:
                         self._answers.remove(answer)
-                        return line, came
-                left = end - time.monotonic()
-                if left <= 0:
-                    what = f"{self.region}: the access log's receiver on {self.host} gave no answer"
-                    raise BenchError(f"{what} within {timeout:.0f} s: {self.program.last_words()}")
-                self._changed.wait(left)
+                        return line, arrival_ns
+                remaining_s = end - time.monotonic()
+                if remaining_s <= 0:
+                    subject = f"{self.region}: the access log's receiver on {self.host} gave no answer"
+                    raise BenchError(f"{subject} within {timeout:.0f} s: {self.program.last_words()}")
+                self._changed.wait(remaining_s)
 
     def wait_hello(self) -> None:
         self._wait("hello", _HELLO_S)
@@ -242,30 +250,30 @@ class _Receiver:
             self.program.say("clock\n")
             line, after = self._wait("clock", _ANSWER_S)
             tries.append((after - before, line["clock"] - (before + after) // 2))
-        way, offset = min(tries)
+        round_trip, offset = min(tries)
         self._offsets.append(offset)
-        mean, self.slack_ns = round(statistics.fmean(self._offsets)), way // 2
-        # One clock that is asked twice must not differ from itself.
+        mean, self.slack_ns = round(statistics.fmean(self._offsets)), round_trip // 2
+        # An offset that is no more than uncertain counts as none: one clock must not differ from itself.
         self.offset_ns = mean if abs(mean) > self.slack_ns else 0
 
     def drain(self) -> None:
         self._asked += 1
-        asked = f"drain {self._asked}"
-        self.program.say(asked + "\n")
+        command = f"drain {self._asked}"
+        self.program.say(command + "\n")
         line, _ = self._wait("drained", _ANSWER_S)
-        while line["drained"] != asked:
+        while line["drained"] != command:
             line, _ = self._wait("drained", _ANSWER_S)
         self._unknown_drops = line["dropped"] is None
         self._dropped, self._over = line["dropped"] or 0, line["over"]
 
     def missing(self) -> list[str]:
-        what = {
+        counts = {
             "dropped by the kernel for want of room": self._dropped,
             "over the receiver's limit": self._over,
             "unreadable": self._garbled,
         }
-        said = [f"{self.host}: {count} lines {why}" for why, count in what.items() if count]
-        return said + ([f"{self.host}: whether lines were dropped is not known"] if self._unknown_drops else [])
+        lines = [f"{self.host}: {count} lines {why}" for why, count in counts.items() if count]
+        return lines + ([f"{self.host}: whether lines were dropped is not known"] if self._unknown_drops else [])
 
 
 __all__ = ["AccessLog", "balancers", "comes_from", "control_hosts"]

@@ -99,12 +99,12 @@ def main(parameters):
     if parameters["port"] is not None:
         try:
             receiver = Receiver(parameters["address"], parameters["port"], parameters["most"])
-        except OSError as refused:
-            where = f"{parameters['address']}:{parameters['port']}"
-            say({"fatal": f"the log's port {where} (UDP) cannot be had: {refused.strerror}"})
+        except OSError as error:
+            address = f"{parameters['address']}:{parameters['port']}"
+            say({"fatal": f"the log's port {address} (UDP) cannot be had: {error.strerror}"})
             return 1
     say({"hello": {"python": sys.version.split()[0], "room": receiver.room() if receiver is not None else 0}})
-    waiting, last = b"", time.monotonic()
+    buffer, last = b"", time.monotonic()
     sources = [0] if receiver is None else [0, receiver.socket]
     while True:
         ready, _, _ = select.select(sources, [], [], PAUSE_S if receiver is not None and receiver.lines else 60)
@@ -112,9 +112,9 @@ def main(parameters):
             data = os.read(0, 4096)
             if not data:
                 return 0
-            waiting += data
-            while b"\n" in waiting:
-                line, _, waiting = waiting.partition(b"\n")
+            buffer += data
+            while b"\n" in buffer:
+                line, _, buffer = buffer.partition(b"\n")
                 answer(receiver, line.decode("ascii", "replace").strip())
         if receiver is not None:
             if receiver.socket in ready:

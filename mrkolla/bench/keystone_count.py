@@ -51,55 +51,55 @@ def caused(
     """
     groups = _Groups()
     owners: dict[str, tuple] = {token: ("token", token) for token in tokens}
-    found: dict[int, tuple] = {}
-    for index, one in enumerate(requests):
-        if one.agent.startswith(tuple(agents)):
-            found[index] = ("connection", one.connection)
-            if one.method == "POST" and one.issued:
-                owners[one.issued] = ("token", one.issued)
-    for index, one in enumerate(requests):
-        of = [owners[token] for token in (one.auth, one.subject, one.issued) if token in owners]
-        if of or index in found:
-            mine = found.setdefault(index, of[0] if of else ("alone", index))
-            for other in of:
-                groups.join(mine, other)
-    for index, cause in _prepared(requests, found, tuple(agents)).items():
-        found[index] = found[cause]
+    names: dict[int, tuple] = {}
+    for index, request in enumerate(requests):
+        if request.agent.startswith(tuple(agents)):
+            names[index] = ("connection", request.connection)
+            if request.method == "POST" and request.issued:
+                owners[request.issued] = ("token", request.issued)
+    for index, request in enumerate(requests):
+        token_owners = [owners[token] for token in (request.auth, request.subject, request.issued) if token in owners]
+        if token_owners or index in names:
+            name = names.setdefault(index, token_owners[0] if token_owners else ("alone", index))
+            for owner in token_owners:
+                groups.join(name, owner)
+    for index, cause in _prepared(requests, names, tuple(agents)).items():
+        names[index] = names[cause]
     numbers: dict[tuple, int] = {}
-    return {index: numbers.setdefault(groups.of(name), len(numbers)) for index, name in sorted(found.items())}
+    return {index: numbers.setdefault(groups.of(name), len(numbers)) for index, name in sorted(names.items())}
 
 
 def _prepared(requests: Sequence[Request], found: Mapping[int, tuple], agents: tuple[str, ...]) -> dict[int, int]:
     """What services asked on the way to requests in ``found``: index of each -> index of the one it was made for."""
     logins: dict[str, int] = {}
     first_use: dict[str, int] = {}
-    before: dict[int, int] = {}
+    previous: dict[int, int] = {}
     last: dict[tuple[str, int], int] = {}
-    for index, one in enumerate(requests):
-        if one.method == "POST" and one.issued:
-            logins.setdefault(one.issued, index)
-        if one.auth:
-            first_use.setdefault(one.auth, index)
-        if one.connection in last and not one.new:
-            before[index] = last[one.connection]
-        last[one.connection] = index
-    made: dict[int, int] = {}
+    for index, request in enumerate(requests):
+        if request.method == "POST" and request.issued:
+            logins.setdefault(request.issued, index)
+        if request.auth:
+            first_use.setdefault(request.auth, index)
+        if request.connection in last and not request.new:
+            previous[index] = last[request.connection]
+        last[request.connection] = index
+    causes: dict[int, int] = {}
     # A load generator's own requests carry its name already.
     waiting = [(index, index) for index in found if not requests[index].agent.startswith(agents)]
     while waiting:
         index, cause = waiting.pop()
-        one = requests[index]
+        request = requests[index]
         steps = []
-        if one.auth in logins and first_use[one.auth] == index:
-            steps.append(logins[one.auth])
-        if index in before and not requests[before[index]].auth and requests[before[index]].method == "GET":
-            steps.append(before[index])
+        if request.auth in logins and first_use[request.auth] == index:
+            steps.append(logins[request.auth])
+        if index in previous and not requests[previous[index]].auth and requests[previous[index]].method == "GET":
+            steps.append(previous[index])
         for step in steps:
-            near = 0 <= one.start_ns - requests[step].start_ns <= _BEFORE_NS
-            if near and step not in found and step not in made:
-                made[step] = cause
+            near = 0 <= request.start_ns - requests[step].start_ns <= _BEFORE_NS
+            if near and step not in found and step not in causes:
+                causes[step] = cause
                 waiting.append((step, cause))
-    return made
+    return causes
 
 
 class _Groups:
@@ -130,16 +130,16 @@ def assign(
     common: dict[int, set[int]] = {}
     for index, candidates in fits.items():
         if candidates:
-            known = common.setdefault(clients[index], set(candidates))
-            known &= set(candidates)
+            intersection = common.setdefault(clients[index], set(candidates))
+            intersection &= set(candidates)
     tallies = [Tally() for _ in windows]
     outside = []
     for index, candidates in fits.items():
         if not candidates:
             outside.append(index)
             continue
-        agreed = common[clients[index]]
-        takers = list(agreed) if len(candidates) > 1 and agreed else candidates
+        common_windows = common[clients[index]]
+        takers = list(common_windows) if len(candidates) > 1 and common_windows else candidates
         for taker in takers:
             tally = tallies[taker]
             tally.requests += 1 / len(takers)
@@ -153,24 +153,27 @@ def _candidates(
 ) -> dict[int, list[int]]:
     """Which windows each of the ``chosen`` requests fits: by its middle; at a window's edge, within the slack."""
     order = sorted(range(len(windows)), key=lambda number: windows[number][0])
-    middle = {index: (requests[index].start_ns + requests[index].end_ns) // 2 for index in chosen}
-    found: dict[int, list[int]] = {}
+    middles = {index: (requests[index].start_ns + requests[index].end_ns) // 2 for index in chosen}
+    fits: dict[int, list[int]] = {}
     open_windows: list[int] = []
-    following = 0
-    for index in sorted(chosen, key=middle.__getitem__):
-        at = middle[index]
-        while following < len(order) and windows[order[following]][0] - slack_ns <= at:
-            open_windows.append(order[following])
-            following += 1
-        open_windows = [number for number in open_windows if windows[number][1] + slack_ns >= at]
-        inside = [number for number in open_windows if windows[number][0] <= at <= windows[number][1]]
-        found[index] = inside or list(open_windows)
-    return found
+    position = 0
+    for index in sorted(chosen, key=middles.__getitem__):
+        middle = middles[index]
+        while position < len(order) and windows[order[position]][0] - slack_ns <= middle:
+            open_windows.append(order[position])
+            position += 1
+        open_windows = [number for number in open_windows if windows[number][1] + slack_ns >= middle]
+        inside = [number for number in open_windows if windows[number][0] <= middle <= windows[number][1]]
+        fits[index] = inside or list(open_windows)
+    return fits
 
 
 @dataclass
 class Counted:
-    """What :func:`fill` did. ``background_per_s`` is by region: requests that no load caused, over the time asked."""
+    """What :func:`fill` did.
+
+    ``background_per_s`` is by region: requests a second that no load caused, from the first operation to the last.
+    """
 
     filled: int = 0
     compared: int = 0
@@ -182,7 +185,7 @@ class Counted:
 def from_region(log: AccessLog, admin: str, region: RegionLike) -> list[Request]:
     """Requests to the Keystone of the AR called ``admin`` that came from ``region``, by start."""
     comes = comes_from(region, log.regions)
-    return [one for one in log.requests(admin, keystone=True) if comes(one.source)]
+    return [request for request in log.requests(admin, keystone=True) if comes(request.source)]
 
 
 def window(log: AccessLog, sample: Mapping[str, Any]) -> tuple[int, int]:
@@ -228,17 +231,17 @@ def fill(
 
 
 def _split(sample: dict[str, Any], tally: Tally, requests: Sequence[Request]) -> None:
-    """Write the parts of one operation's duration, unless the log has not all that the tool itself counted."""
-    mine = [requests[index] for index in tally.members]
-    known = sample["keystone_requests"] in (None, tally.requests)
-    keystone_s = residence_ns([(one.start_ns, one.end_ns) for one in mine]) / 1e9
-    # Longer at Keystone than it took at all: some request is not its own.
-    if known and sample["duration_s"] is not None and keystone_s <= sample["duration_s"]:
+    """Write the parts of one operation's duration, unless the tool itself counted another number of requests."""
+    members = [requests[index] for index in tally.members]
+    complete = sample["keystone_requests"] in (None, tally.requests)
+    keystone_s = residence_ns([(request.start_ns, request.end_ns) for request in members]) / 1e9
+    # Where it was longer at Keystone than it took in all, some request is not its own.
+    if complete and sample["duration_s"] is not None and keystone_s <= sample["duration_s"]:
         sample |= {
             "keystone_s": keystone_s,
             "wire_s": sample["duration_s"] - keystone_s,
-            "keystone_server_s": sum(one.service_ms or 0 for one in mine) / 1e3,
-            "keystone_wait_s": sum((one.queue_ms or 0) + (one.connect_ms or 0) for one in mine) / 1e3,
+            "keystone_server_s": sum(request.service_ms or 0 for request in members) / 1e3,
+            "keystone_wait_s": sum((request.queue_ms or 0) + (request.connect_ms or 0) for request in members) / 1e3,
         }
 
 
@@ -247,9 +250,11 @@ def _windows(requests: Sequence[Request], sender: Any, rtt_ms: float | None) -> 
     if sender is None or rtt_ms is None:
         return None
     responses = []
-    for one in requests:
-        waited_ms = (one.queue_ms or 0) + (one.connect_ms or 0) + (one.service_ms or 0)
-        responses.append(Response(one.connection, one.new, one.start_ns / 1e9 + waited_ms / 1e3, one.bytes))
+    for request in requests:
+        waited_ms = (request.queue_ms or 0) + (request.connect_ms or 0) + (request.service_ms or 0)
+        responses.append(
+            Response(request.connection, request.new, request.start_ns / 1e9 + waited_ms / 1e3, request.bytes)
+        )
     return sender.waits(responses, rtt_ms / 1e3)
 
 
@@ -258,7 +263,7 @@ def _region_parts(
     local: Sequence[Request],
     rules: tuple[Sequence[str], Collection[str]],
 ) -> list[int | None]:
-    """For how long (ns) each operation had a request at its own region's HAProxy; None: not to be told."""
+    """For how long (ns) each operation had a request at its own region's HAProxy; None: it shares a request."""
     tallies, _ = assign(windows, local, caused(local, *rules))
     takers = Counter(index for tally in tallies for index in tally.members)
     return [
@@ -271,11 +276,11 @@ def _region_parts(
 
 def residence_ns(spans: Iterable[tuple[int, int]]) -> int:
     """For how long at least one of these spans (from, to; ns) lasted: their union."""
-    whole, covered = 0, 0
+    total, latest_end = 0, 0
     for begin, end in sorted(spans):
-        whole += max(0, end - max(begin, covered))
-        covered = max(covered, end)
-    return whole
+        total += max(0, end - max(begin, latest_end))
+        latest_end = max(latest_end, end)
+    return total
 
 
 def _fill_region(
@@ -283,10 +288,12 @@ def _fill_region(
 ) -> None:
     agents, tokens, own = rules
     requests = from_region(log, admin, region)
-    found = caused(requests, agents, tokens)
-    clients = {index: name for index, name in found.items() if own or not requests[index].agent.startswith(agents)}
+    load = caused(requests, agents, tokens)
+    clients = {index: client for index, client in load.items() if own or not requests[index].agent.startswith(agents)}
     waits = _windows(requests, getattr(log, "sender", None), mine[0].get("rtt_measured_ms"))
-    issued = {one.issued for one in requests if one.issued and one.agent.startswith(agents)} | set(tokens)
+    issued = {request.issued for request in requests if request.issued and request.agent.startswith(agents)} | set(
+        tokens
+    )
     local = [] if log.lost(region.name) else log.requests(region.name)
     slack = log.slack_ns(region.name, admin)
     layers: dict[bool, list[dict[str, Any]]] = defaultdict(list)
@@ -300,14 +307,14 @@ def _fill_region(
             counted.outside[region.name] = len(outside)
             span = (max(w[1] for w in windows) - min(w[0] for w in windows)) / 1e9
             background = [
-                one
-                for index, one in enumerate(requests)
-                if index not in found and min(w[0] for w in windows) <= one.start_ns <= max(w[1] for w in windows)
+                request
+                for index, request in enumerate(requests)
+                if index not in load and min(w[0] for w in windows) <= request.start_ns <= max(w[1] for w in windows)
             ]
             counted.background_per_s[region.name] = len(background) / span if span else 0.0
         takers = Counter(index for tally in tallies for index in tally.members)
-        at_home = _region_parts(windows, local, (agents, issued)) if local else [None] * len(layer)
-        for sample, tally, home_ns in zip(layer, tallies, at_home, strict=True):
+        home_times = _region_parts(windows, local, (agents, issued)) if local else [None] * len(layer)
+        for sample, tally, home_ns in zip(layer, tallies, home_times, strict=True):
             if sample.get("wire_s") is None and all(takers[index] == 1 for index in tally.members):
                 _split(sample, tally, requests)
                 if sample.get("wire_s") is not None and home_ns is not None:
@@ -321,19 +328,19 @@ def _fill_region(
             else:
                 differences[sample["scenario"]].append(tally.requests - sample["keystone_requests"])
                 counted.compared += 1
-    for scenario, off in differences.items():
-        mean = sum(off) / len(off)
+    for scenario, deltas in differences.items():
+        mean = sum(deltas) / len(deltas)
         if abs(mean) > _FAR_OFF:
             counted.warnings.append(
                 f"{region.name}: {scenario}: {admin}'s HAProxy counted {mean:+.2f} requests an operation against the"
-                f" tool's own count, over {len(off)} operations"
+                f" tool's own count, over {len(deltas)} operations"
             )
 
 
 def _own_part(sample: dict[str, Any], home_ns: int, mine: Sequence[Request], agents: tuple[str, ...]) -> None:
     """Write ``region_s``: the time at the region's own HAProxy, less what its services waited for the AR."""
-    asked = [one for one in mine if not one.agent.startswith(agents)]
-    trips = len(asked) + sum(one.new for one in asked)
-    away_s = residence_ns([(one.start_ns, one.end_ns) for one in asked]) / 1e9
+    service_requests = [request for request in mine if not request.agent.startswith(agents)]
+    trips = len(service_requests) + sum(request.new for request in service_requests)
+    away_s = residence_ns([(request.start_ns, request.end_ns) for request in service_requests]) / 1e9
     away_s += trips * (sample.get("rtt_measured_ms") or 0.0) / 1e3
     sample["region_s"] = max(0.0, home_ns / 1e9 - away_s)

@@ -248,26 +248,26 @@ class Middleware(Tool):
                 begin, end = (log.here_ns(region.name, at) for at in idle)
                 idle_count, idle_s = sum(begin <= at < end for at in other_starts), (end - begin) / 1e9
             rate = idle_count / idle_s if idle_s else 0.0
-            of_kind: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+            groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
             for row in samples:
                 good = row["origin_region"] == region.name and not row["warmup"] and row["error"] is None
                 if good and row["keystone_requests"] is not None:
-                    of_kind[row["scenario"], row["token_cache"]].append(row)
+                    groups[row["scenario"], row["token_cache"]].append(row)
             rows = []
-            for (scenario, state), kind in sorted(of_kind.items()):
-                windows = [window(log, sample) for sample in kind]
-                during = sum(any(start <= at <= end for start, end in windows) for at in other_starts)
-                lasted = sum(end - start for start, end in windows) / 1e9
-                trail = fmean(sample["keystone_requests"] for sample in kind)
-                less_idle = (during - rate * lasted) / len(kind)
+            for (scenario, state), group in sorted(groups.items()):
+                windows = [window(log, sample) for sample in group]
+                count = sum(any(start <= at <= end for start, end in windows) for at in other_starts)
+                duration_s = sum(end - start for start, end in windows) / 1e9
+                trail = fmean(sample["keystone_requests"] for sample in group)
+                less_idle = (count - rate * duration_s) / len(group)
                 rows.append(
                     {
                         "scenario": scenario,
                         "token_cache": state,
-                        "operations": len(kind),
+                        "operations": len(group),
                         "requests_by_trail": trail,
                         "requests_less_idle": less_idle,
-                        "connections": fmean(sample["keystone_connections"] for sample in kind),
+                        "connections": fmean(sample["keystone_connections"] for sample in group),
                         "agree": abs(trail - less_idle) <= AGREE,
                     }
                 )

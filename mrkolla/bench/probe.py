@@ -27,7 +27,7 @@ TOKEN_CACHE = {name: "fresh" if fresh else "cached" for name, (_, fresh) in prob
 class Probe(Tool):
     """Times token issue and validation, and Glance and Neutron calls with a fresh and a cached token.
 
-    A region that is done goes on, unrecorded, until all are: each has the same beside it from first to last.
+    A region that is done goes on, unrecorded, until all are done: so each has the same load beside it throughout.
 
     ``samples``: measured rounds a point and region, each doing every operation once; ``warmup``: rounds before them,
     marked in the samples; ``operations``: those to record, None for all (what they need is done too, unrecorded);
@@ -61,8 +61,8 @@ class Probe(Tool):
                 raise InputError(f"bench: probe: {key} must be a number of at least {least}, not {value!r}")
         unknown = [name for name in self.operations or () if name not in self._known()]
         if unknown or (self.operations is not None and not self.operations):
-            known = ", ".join(self._known())
-            raise InputError(f"bench: probe: operations must be some of {known}, not {', '.join(unknown) or 'none'}")
+            names = ", ".join(self._known())
+            raise InputError(f"bench: probe: operations must be some of {names}, not {', '.join(unknown) or 'none'}")
 
     def prepare(self, ctx: BenchContext) -> None:
         """Check endpoints and that the agent's Python has what it needs on every region's host (BenchError)."""
@@ -96,7 +96,7 @@ class Probe(Tool):
         """Write agents.json: the versions that took part in each region, and what was asked of the agents."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "agents.json"
-        asked = {
+        settings = {
             "operations": self._operations(),
             "samples": self.samples,
             "warmup": self.warmup,
@@ -104,7 +104,7 @@ class Probe(Tool):
             "seed": ctx.seed,
             "rate": self.rate,
         }
-        path.write_text(json.dumps({"asked": asked, "versions": self._hello}, indent=2, sort_keys=True) + "\n")
+        path.write_text(json.dumps({"asked": settings, "versions": self._hello}, indent=2, sort_keys=True) + "\n")
         return [path]
 
     def _known(self) -> tuple[str, ...]:
@@ -156,9 +156,9 @@ class Probe(Tool):
             self._need_words(running, waiting)
             if agent is None:
                 continue
-            if all(one.ending for one in running):  # they go on until the last of them is done
-                for one in running:
-                    one.hang_up()
+            if all(peer.ending for peer in running):  # they go on until the last of them is done
+                for peer in running:
+                    peer.hang_up()
             if line is None:
                 running.discard(agent)
                 agent.end()
@@ -177,11 +177,11 @@ class Probe(Tool):
 
     def _need_words(self, running: set[_Agent], waiting: set[_Agent]) -> None:
         """Raise BenchError when one is silent for too long; those that wait make their tokens first."""
-        for one in running:
+        for agent in running:
             # Three requests (the tries for a first token) may time out before the first sample.
-            patience_s = self.max_s if self.rate and one in waiting else 3 * self.timeout_s + 30
-            if not one.ending and one.silent_s() > patience_s:
-                raise BenchError(f"{one.region}: the probe fell silent: {one.last_words()}")
+            patience_s = self.max_s if self.rate and agent in waiting else 3 * self.timeout_s + 30
+            if not agent.ending and agent.silent_s() > patience_s:
+                raise BenchError(f"{agent.region}: the probe fell silent: {agent.last_words()}")
 
     def _why(self, agent: _Agent, total: int) -> str:
         if agent.ending == "deadline":

@@ -2,8 +2,9 @@
 
 This one file is sent over standard input to a Python that has keystoneauth1, so it imports nothing of mrkolla. It
 prints a JSON line for each operation at once, so that a run that is killed keeps what it had, and one line at its end.
-It ends when its standard input does: a dead parent leaves no load behind. When its rounds are done it says so and, with
-``others`` that run beside it, goes on unrecorded until then: each is to have the same beside it from first to last.
+It ends when its standard input does: a dead parent leaves no load behind. When its rounds are done it says so. Where
+``others`` run beside it, it then goes on, unrecorded, until its standard input ends: so each has the same load beside
+it throughout.
 
 One round does each operation of OPERATIONS once, in a seeded random order in which a token is issued before it is
 used. The Glance call and the Neutron call of a round use different tokens: both services share one token cache (same
@@ -68,13 +69,13 @@ def plan_round(rng, wanted=OPERATIONS):
         NEUTRON_FRESH: sources[1],
         NEUTRON_CACHED: NEUTRON_FRESH,
     }
-    taking = set()
+    operations = set()
     for name in wanted:
-        needed = name
-        while needed is not None:
-            taking.add(needed)
-            needed = needs.get(needed)
-    waiting, order = [name for name in OPERATIONS if name in taking], []
+        operation = name
+        while operation is not None:
+            operations.add(operation)
+            operation = needs.get(operation)
+    waiting, order = [name for name in OPERATIONS if name in operations], []
     while waiting:
         ready = [name for name in waiting if needs.get(name) not in waiting]
         name = rng.choice(ready)
@@ -164,8 +165,8 @@ class Client:
     def operation(self, name, glance_source, neutron_source):
         """The call to time for ``name``, or None when the token that it needs was not issued."""
         if name == ISSUE_NEW:
-            fresh = self._session(self._password())
-            return lambda: self._issued(ISSUE_NEW, fresh)
+            session = self._session(self._password())
+            return lambda: self._issued(ISSUE_NEW, session)
         if name == ISSUE_KEPT:
             self.kept.invalidate()
             return lambda: self._issued(ISSUE_KEPT, self.kept)
@@ -217,7 +218,7 @@ def outcome_of(error):
     status = getattr(error, "http_status", None)
     if isinstance(status, int):
         return REFUSED, status
-    # keystoneauth says a connection that was not made in time, and an answer that did not come, by a class of its own.
+    # For a connection that was not made in time and for an answer that did not come, keystoneauth has these classes.
     hung = type(error).__name__ in ("ConnectTimeout", "ReadTimeout", "Timeout", "RequestTimeout")
     return (HUNG if hung else REFUSED), None
 
@@ -233,22 +234,22 @@ def describe(error, secrets):
 def measure(client, counter, name, call):
     """Run ``call`` and return its sample; an exception is the sample's error, and its duration counts too."""
     if call is None:
-        error = "NoToken: the token that this operation needs was not issued"
-        nothing = {"op": name, "start_ns": time.time_ns(), "duration_s": None, "error": error, "req": 0, "conn": 0}
-        return dict(nothing, outcome=REFUSED, status=None)
-    error, raised = None, None
+        description = "NoToken: the token that this operation needs was not issued"
+        base = {"op": name, "start_ns": time.time_ns(), "duration_s": None, "error": description, "req": 0, "conn": 0}
+        return dict(base, outcome=REFUSED, status=None)
+    description, failure = None, None
     connections, requests = counter.connections, counter.requests
     start = time.time_ns()
     before = time.perf_counter()
     try:
         call()
-    except Exception as failed:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong in an operation is what is measured here
         duration = time.perf_counter() - before
-        error, raised = describe(failed, client.secrets()), failed
+        description, failure = describe(error, client.secrets()), error
     else:
         duration = time.perf_counter() - before
-    sample = {"op": name, "start_ns": start, "duration_s": duration, "error": error}
-    sample["outcome"], sample["status"] = outcome_of(raised)
+    sample = {"op": name, "start_ns": start, "duration_s": duration, "error": description}
+    sample["outcome"], sample["status"] = outcome_of(failure)
     sample["req"] = counter.requests - requests
     sample["conn"] = counter.connections - connections
     return sample
@@ -256,35 +257,35 @@ def measure(client, counter, name, call):
 
 def first_token(client, stop):
     """Connect the kept session, with two more tries; returns None, or the last error's description."""
-    error = None
+    description = None
     for _ in range(3):
         try:
             client.connect()
             return None
-        except Exception as failed:  # noqa: BLE001 - told to the caller, who decides
-            error = describe(failed, client.secrets())
+        except Exception as error:  # noqa: BLE001 - told to the caller, who decides
+            description = describe(error, client.secrets())
         if stop.wait(1):
             break
-    return error
+    return description
 
 
 def versions():
     """Versions of what takes part in each operation."""
     from importlib import metadata
 
-    found = {"python": sys.version.split()[0]}
+    numbers = {"python": sys.version.split()[0]}
     for name in ("keystoneauth1", "requests", "urllib3", "openstacksdk"):
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            numbers[name] = None
+    return numbers
 
 
 def watch_parent(stop, done):
-    """Stop when standard input ends, at the latest 10 s after the request that is under way could be left.
+    """When standard input ends, set ``stop``; what still runs 10 s later is ended in the midst of its request.
 
-    At once when all that was asked is ``done``.
+    Once ``done`` is set (all that was asked for is done), the process ends at once.
     """
     # Not sys.stdin: a thread that waits in its lock makes Python abort at its end.
     while os.read(0, 4096):
@@ -362,8 +363,8 @@ class OpenClient:
 
     def prepare(self, operations, count):
         """Make the tokens of ``count`` operations of each kind, and have the services know the one that they cache."""
-        fresh = sum(READS.get(name, ("", False))[1] for name in operations) * count
-        while len(self.stock) < min(fresh, MOST_TOKENS):
+        fresh_count = sum(READS.get(name, ("", False))[1] for name in operations) * count
+        while len(self.stock) < min(fresh_count, MOST_TOKENS):
             self.stock.append(self._another())
         self.made = {self.token, *self.stock}
         for service in sorted({READS[name][0] for name in operations if name in READS}):
@@ -396,23 +397,23 @@ class OpenClient:
 
 def open_loop(client, counter, parameters, stop):
     """Start the operations at their times, and say what became of each; returns the exit status."""
-    wanted, rate = parameters["operations"], parameters["rate"]
+    operations, rate = parameters["operations"], parameters["rate"]
     count, deadline = parameters["warmup"] + parameters["samples"], parameters["timeout_s"]
     try:
-        client.prepare(wanted, count)
-    except Exception as failed:  # noqa: BLE001 - told to the caller, who decides
-        say({"fatal": "no tokens for the load: " + describe(failed, client.secrets())})
+        client.prepare(operations, count)
+    except Exception as error:  # noqa: BLE001 - told to the caller, who decides
+        say({"fatal": "no tokens for the load: " + describe(error, client.secrets())})
         return 1
     rng, starts = random.Random(parameters["seed"]), []
-    for number, name in enumerate(wanted):
-        # A random moment of its turn, in seconds from the beginning: they come together no more than chance has it.
+    for number, name in enumerate(operations):
+        # A random moment of each turn, in seconds from the beginning: operations coincide only by chance.
         starts += [((turn + rng.random()) / rate, number, turn, name) for turn in range(count)]
     heapq.heapify(starts)
-    done, pending, begin, rounds = queue.Queue(), {}, time.monotonic(), 0
+    results, pending, begin, rounds = queue.Queue(), {}, time.monotonic(), 0
     say({"begun": time.time_ns()})
 
     def work(key, name, call):
-        done.put((key, measure(client, counter, name, call)))
+        results.put((key, measure(client, counter, name, call)))
 
     while starts or pending:
         if stop.is_set():
@@ -426,24 +427,24 @@ def open_loop(client, counter, parameters, stop):
                 say({"fatal": f"more than {MOST_AT_ONCE} operations are under way: a lower rate, or deadline_s"})
                 return 1
             base = {"iteration": turn, "warmup": turn < parameters["warmup"]}
-            base["in_flight"] = 1 + sum(known["op"] == name for known in pending.values())
+            base["in_flight"] = 1 + sum(record["op"] == name for record in pending.values())
             pending[key] = dict(base, op=name, start_ns=time.time_ns(), until=time.monotonic() + deadline)
             threading.Thread(target=work, args=(key, name, client.operation(name)), daemon=True).start()
-        for key in [key for key, known in pending.items() if known["until"] <= time.monotonic()]:
-            known = pending.pop(key)
-            known.pop("until")
-            error = f"Hung: no answer within {deadline:g} s"
-            say(dict(known, duration_s=deadline, error=error, outcome=HUNG, status=None, req=None, conn=None))
+        for key in [key for key, record in pending.items() if record["until"] <= time.monotonic()]:
+            record = pending.pop(key)
+            record.pop("until")
+            description = f"Hung: no answer within {deadline:g} s"
+            say(dict(record, duration_s=deadline, error=description, outcome=HUNG, status=None, req=None, conn=None))
         until = min([begin + starts[0][0]] if starts else [now + 1.0])
-        until = min([until, now + 1.0, *(known["until"] for known in pending.values())])
+        until = min([until, now + 1.0, *(record["until"] for record in pending.values())])
         try:
-            key, sample = done.get(timeout=max(0.0, until - time.monotonic()))
+            key, sample = results.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
             continue
-        known = pending.pop(key, None)
-        if known is not None:  # else it was told already that it hung
-            known.pop("until")
-            say(dict(known, **sample))
+        record = pending.pop(key, None)
+        if record is not None:  # else it was told already that it hung
+            record.pop("until")
+            say(dict(record, **sample))
     say({"end": "complete", "rounds": count})
     return 0
 
@@ -466,7 +467,7 @@ def main(parameters):
     if parameters.get("rate"):
         return open_loop(client, counter, parameters, stop)
     rng = random.Random(parameters["seed"])
-    total, wanted = parameters["warmup"] + parameters["samples"], parameters["operations"]
+    total, operations = parameters["warmup"] + parameters["samples"], parameters["operations"]
     for iteration in itertools.count():
         if iteration == total:
             say({"end": "complete", "rounds": total})
@@ -474,7 +475,7 @@ def main(parameters):
         if complete.is_set() and not parameters["others"]:
             return 0
         client.start_round()
-        order, glance_source, neutron_source = plan_round(rng, wanted)
+        order, glance_source, neutron_source = plan_round(rng, operations)
         for name in order:
             if stop.is_set() or time.monotonic() > deadline:
                 if complete.is_set():
@@ -484,6 +485,6 @@ def main(parameters):
             sample = measure(client, counter, name, client.operation(name, glance_source, neutron_source))
             sample["iteration"] = iteration
             sample["warmup"] = iteration < parameters["warmup"]
-            if name in wanted and not complete.is_set():
+            if name in operations and not complete.is_set():
                 say(sample)
     return 0

@@ -260,9 +260,9 @@ def _platform(ctx: BenchContext, region: RegionLike) -> dict[str, Any]:
 
 def _lacking(ctx: BenchContext, region: str, scenarios: Sequence[str]) -> list[str]:
     """What ``scenarios`` call and ``region`` has no endpoint of, in words."""
-    needed = {rally_tasks.service_of(name): name for name in reversed(scenarios)}
+    needs = {rally_tasks.service_of(name): name for name in reversed(scenarios)}
     services = ctx.endpoints.get(region, {})
-    lacking = {kind: name for kind, name in needed.items() if kind is not None and not catalog.has(services, kind)}
+    lacking = {kind: name for kind, name in needs.items() if kind is not None and not catalog.has(services, kind)}
     return [f"{name} needs a service of type '{kind}', which {region} lacks" for kind, name in lacking.items()]
 
 

@@ -68,10 +68,10 @@ class Agent:
 
     def listen(self):
         """Until standard input ends: a line "sweep" says that no other region runs load any more."""
-        heard = b""
+        data = b""
         while part := os.read(0, 4096):
-            heard += part
-            if b"sweep\n" in heard:
+            data += part
+            if b"sweep\n" in data:
                 self.sweep.set()
         self.hung_up.set()
 
@@ -91,7 +91,7 @@ class Agent:
         """
         out, err = os.path.join(self.home, "out"), os.path.join(self.home, "err")
         argv = [f"{self.asked['path']}/bin/rally", "--config-file", "rally.conf", *arguments]
-        late = time.monotonic() + bound if bound else None
+        deadline = time.monotonic() + bound if bound else None
         with open(out, "wb") as output, open(err, "wb") as log:
             process = subprocess.Popen(
                 argv,
@@ -112,7 +112,7 @@ class Agent:
                     if abort:
                         abort(process)
                     raise Ended(why)
-                if late and time.monotonic() > late:
+                if deadline and time.monotonic() > deadline:
                     raise TimeoutError(f"'rally {' '.join(arguments[:2])}' took more than {bound} s")
                 if watch and time.monotonic() - last_watch > 1:
                     last_watch = time.monotonic()
@@ -124,8 +124,8 @@ class Agent:
         return process.returncode, _text(out), _text(err)
 
     def _environment(self):
-        keep = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
-        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **keep, "HOME": self.home, "LANG": "C.UTF-8"}
+        variables = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
+        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **variables, "HOME": self.home, "LANG": "C.UTF-8"}
 
     def prepare(self):
         """Rally's configuration, its database (copied from an empty one, made once), the platform, an image file."""
@@ -140,9 +140,9 @@ class Agent:
         empty = f"{self.asked['path']}/rally.db"
         if not os.path.exists(empty):
             self._must("db", "create")
-            half = f"{empty}.{os.getpid()}"
-            shutil.copyfile(database, half)
-            os.replace(half, empty)
+            copy = f"{empty}.{os.getpid()}"
+            shutil.copyfile(database, copy)
+            os.replace(copy, empty)
         shutil.copyfile(empty, database)
         self._must("env", "create", "--name", TAG, "--spec", "platform.json", "--no-use")
 
@@ -172,11 +172,11 @@ class Agent:
             self.say(job=job["name"], iterations=len(re.findall(r"\| ITER: \d+ END", logged)))
 
         arguments = ("task", "start", *self._files(job), "--no-use", "--tag", TAG)
-        ended = None
+        ending = None
         try:
             _, output, log = self.rally(*arguments, watch=watch, abort=self.abort)
         except Ended as error:
-            ended = error
+            ending = error
             output, log = (_text(os.path.join(self.home, name)) for name in ("out", "err"))
         match = _UUID.search(output)
         uuid = match[1] if match else None
@@ -184,8 +184,8 @@ class Agent:
         has_report = state in ("finished", "aborted")
         report = self._report([uuid], "--json", "report.json") if has_report and not self.hung_up.is_set() else None
         self.say(job=job["name"], state=state, said=packed(output), log=packed(log), report=report)
-        if ended:
-            raise ended
+        if ending:
+            raise ending
         return uuid if report else None
 
     def load(self):
@@ -199,7 +199,7 @@ class Agent:
 
     def abort(self, process):
         """Ask Rally to abort what it runs, and wait until it has cleaned up; ``grace_s`` seconds in all."""
-        patience = time.monotonic() + self.asked["grace_s"]
+        deadline = time.monotonic() + self.asked["grace_s"]
         uuid = _UUID.search(_text(os.path.join(self.home, "out")))
         if uuid:
             argv = [f"{self.asked['path']}/bin/rally", "--config-file", "rally.conf", "task", "abort", uuid[1]]
@@ -212,7 +212,7 @@ class Agent:
                 stderr=subprocess.DEVNULL,
             )
             try:
-                while process.poll() is None and time.monotonic() < patience:
+                while process.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.2)
             finally:
                 asker.kill()
@@ -244,7 +244,7 @@ class Agent:
         request = json.dumps({"platform": self.asked["platform"], "owners": owners})
         argv = [f"{self.asked['path']}/bin/python", "-c", self.asked["sweeper"]]
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 argv,
                 input=request,
                 capture_output=True,
@@ -253,8 +253,8 @@ class Agent:
                 env=self._environment(),
                 check=False,
             )
-            summary = json.loads(done.stdout) if done.returncode == 0 else None
-            lines = done.stderr.strip().splitlines()
+            summary = json.loads(result.stdout) if result.returncode == 0 else None
+            lines = result.stderr.strip().splitlines()
         except (subprocess.TimeoutExpired, ValueError) as error:
             summary, lines = None, [str(error)]
         self.say(swept=summary or {"removed": {}, "left": [lines[-1][:300] if lines else "the sweep failed"]})
@@ -294,7 +294,7 @@ def end_group(pid, since, reap=lambda: None):
 
 
 def clear_dead(base):
-    """Remove homes that agents left which were killed, and end what still runs of theirs."""
+    """Remove the homes that killed agents left, and end what they started that still runs."""
     for name in os.listdir(base):
         if not (match := re.match(rf"{PREFIX}(\d+)-(\d+)-", name)) or started(match[1]) == int(match[2]):
             continue

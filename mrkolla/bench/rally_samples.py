@@ -61,14 +61,14 @@ def samples(
             }
             yield row
             for action, part in _actions(entry["atomic_actions"]):
-                took = float(part["finished_at"]) - float(part["started_at"])
-                failed = (error or "failed") if part.get("failed") else None
+                duration_s = float(part["finished_at"]) - float(part["started_at"])
+                failure = (error or "failed") if part.get("failed") else None
                 yield row | {
                     "action": action,
                     "start": _ns(part["started_at"]),
                     # Rally times actions by the wall clock, which may be set back.
-                    "duration_s": max(took, 0.0),
-                    "error": failed,
+                    "duration_s": max(duration_s, 0.0),
+                    "error": failure,
                 }
 
 

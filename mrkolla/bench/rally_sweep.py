@@ -65,12 +65,12 @@ class Sweep:
 
     def servers(self):
         compute = self.cloud.compute
-        everyone = {"all_projects": True} if self.admin else {}
-        servers = self.each("server", compute.servers(**everyone), compute.delete_server)
+        query = {"all_projects": True} if self.admin else {}
+        servers = self.each("server", compute.servers(**query), compute.delete_server)
         end = time.monotonic() + GONE_S
         while servers and time.monotonic() < end:
             time.sleep(2)
-            ids = {server.id for server in compute.servers(**everyone)}
+            ids = {server.id for server in compute.servers(**query)}
             servers = [server for server in servers if server.id in ids]
         if servers:
             self.removed["server"] -= len(servers)

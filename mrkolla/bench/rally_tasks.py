@@ -50,8 +50,8 @@ _KEYSTONE = ("Keystone", "Authenticate.keystone")
 
 def service_of(scenario: str) -> str | None:
     """The service type that ``scenario`` calls in its region; None where that is not known or it is Keystone."""
-    fitting = [prefix for prefix in _SERVICES if scenario.startswith(prefix)]
-    return _SERVICES[max(fitting, key=len)] if fitting else None
+    prefixes = [prefix for prefix in _SERVICES if scenario.startswith(prefix)]
+    return _SERVICES[max(prefixes, key=len)] if prefixes else None
 
 
 def is_keystone(scenario: str) -> bool:
@@ -109,7 +109,7 @@ def jobs(files: Sequence[str | Path], args: Mapping[str, Any], concurrency: Sequ
 def _own_name(stem: str, taken: set[str]) -> str:
     name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem) or "task"
     number, candidate = 2, name
-    while any(other == candidate or other.startswith(f"{candidate}-c") for other in taken):
+    while any(taken_name == candidate or taken_name.startswith(f"{candidate}-c") for taken_name in taken):
         candidate, number = f"{name}_{number}", number + 1
     return candidate
 

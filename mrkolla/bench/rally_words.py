@@ -30,7 +30,9 @@ def workloads(said: str) -> list[tuple[str, int]]:
     if not isinstance(task, dict):
         return []
     if task.get("version") != 2:
-        return [(str(name), _times(workload.get("runner"))) for name, many in task.items() for workload in _maps(many)]
+        return [
+            (str(name), _times(workload.get("runner"))) for name, entries in task.items() for workload in _maps(entries)
+        ]
     pairs = []
     for subtask in _maps(task.get("subtasks")):
         for workload in _maps(subtask.get("workloads") or [subtask]):
@@ -73,6 +75,6 @@ def reason(said: str, logged: str) -> str:
     text = " ".join(lines[: _MARKS[mark] if mark else 1])
     if "Traceback" in text:
         # A validator that broke: the last line of its traceback says why.
-        raised = [line for line in lines[1:] if re.match(r"[\w.]+(Error|Exception|NotFound|\w+): \S", line)]
-        text = text.replace("Traceback (most recent call last):", raised[0] if raised else "")
+        errors = [line for line in lines[1:] if re.match(r"[\w.]+(Error|Exception|NotFound|\w+): \S", line)]
+        text = text.replace("Traceback (most recent call last):", errors[0] if errors else "")
     return " ".join(text.split())[:600]

@@ -56,14 +56,14 @@ _FIELDS = {
 def frontend_lines(*, keep_alive: bool = True) -> list[str]:
     """The lines of each HTTP frontend. Without ``keep_alive`` HAProxy closes a connection after each response."""
     lines = [
-        # Kolla's own two, which a value of the variable replaces: its log line is replaced by ours.
+        # A value of the variable replaces Kolla's own two lines. One is kept; its log line gives way to the one below.
         "option forwardfor",
         f"log 127.0.0.1:{PORT} len 2048 format raw local1 info",
     ]
     for name, (rule, sample, condition) in _KEPT.items():
         lines.append(f"{rule} set-var(txn.mrk_{name}) {sample}{condition}")
-    written = " ".join(f"{name}={what}" for name, what in _FIELDS.items())
-    lines.append(f'log-format "{MARK} {written}"')
+    fields = " ".join(f"{name}={expression}" for name, expression in _FIELDS.items())
+    lines.append(f'log-format "{MARK} {fields}"')
     if not keep_alive:
         lines.append(CLOSE)
     return lines
@@ -129,38 +129,38 @@ def parse(line: str) -> Request:
     words = line.strip().split(" ")
     if words[0] != MARK:
         raise ValueError(f"not a line of the access log: {line[:80]!r}")
-    got = dict(word.partition("=")[::2] for word in words[1:])
-    if missing := [name for name in _FIELDS if name not in got]:
+    values = dict(word.partition("=")[::2] for word in words[1:])
+    if missing := [name for name in _FIELDS if name not in values]:
         raise ValueError(f"a line of the access log without {', '.join(missing)}: {line[:80]!r}")
-    given = {name: "" if value == "-" else value for name, value in got.items()}
-    source, _, port = given["src"].rpartition(":")
+    fields = {name: "" if value == "-" else value for name, value in values.items()}
+    source, _, port = fields["src"].rpartition(":")
     # Before its rules are reached (a request that cannot be read) there is no time but that of the end.
-    end = int(given["end"]) * 1000
-    at = int(given["at"] or given["end"]) * 1000
+    end = int(fields["end"]) * 1000
+    at = int(fields["at"] or fields["end"]) * 1000
     return Request(
-        start_ns=at - 1_000_000 * max(0, int(given["receive"] or 0)),
+        start_ns=at - 1_000_000 * max(0, int(fields["receive"] or 0)),
         end_ns=end,
         source=source,
         port=int(port or 0),
-        new=given["new"] == "1",
-        tls=given["tls"] == "1",
-        front=given["front"].rstrip("~"),
-        server=given["server"],
-        status=int(given["status"]),
-        state=given["state"],
-        handshake_ms=_ms(given["handshake"]),
-        service_ms=_ms(given["service"]),
-        bytes=int(given["bytes"].lstrip("+") or 0),
-        agent=unquote(given["agent"]),
-        auth=given["auth"],
-        subject=given["subject"],
-        issued=given["issued"],
-        asked=unquote(given["asked"]),
-        id=unquote(given["id"]),
-        method=given["method"],
-        path=given["path"],
-        queue_ms=_ms(given["queue"]),
-        connect_ms=_ms(given["connect"]),
+        new=fields["new"] == "1",
+        tls=fields["tls"] == "1",
+        front=fields["front"].rstrip("~"),
+        server=fields["server"],
+        status=int(fields["status"]),
+        state=fields["state"],
+        handshake_ms=_ms(fields["handshake"]),
+        service_ms=_ms(fields["service"]),
+        bytes=int(fields["bytes"].lstrip("+") or 0),
+        agent=unquote(fields["agent"]),
+        auth=fields["auth"],
+        subject=fields["subject"],
+        issued=fields["issued"],
+        asked=unquote(fields["asked"]),
+        id=unquote(fields["id"]),
+        method=fields["method"],
+        path=fields["path"],
+        queue_ms=_ms(fields["queue"]),
+        connect_ms=_ms(fields["connect"]),
     )
 
 

@@ -56,7 +56,7 @@ _COPY_RANGE = 8  # of a packet, its first bytes alone are copied: enough for the
 
 
 def start_time(pid):
-    """When a process began, in clock ticks since boot: with the pid, its identity. None: there is no such process."""
+    """When a process began, in clock ticks since boot; this and the pid identify it. None: there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
@@ -128,8 +128,8 @@ class Queue:
             message = self.socket.recv(4096, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return None
-        except OSError as lost:
-            if lost.errno != errno.ENOBUFS:
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
                 raise
             self.errors += 1
             return (None, 0)
@@ -278,8 +278,8 @@ class Control:
             while b"\n" in self.buffers[ready]:
                 request, _, self.buffers[ready] = self.buffers[ready].partition(b"\n")
                 ready.sendall(json.dumps(self.answer(request)).encode() + b"\n")
-        except OSError as gone:
-            print(f"control: {gone}", flush=True)
+        except OSError as error:
+            print(f"control: {error}", flush=True)
             if ready is self.listener:
                 return
             data = b""
@@ -298,8 +298,8 @@ class Control:
                 return {"ok": True, "settings": self.line.settings}
             if do != "get":
                 raise ValueError(f"there is no request {do!r}")
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as bad:
-            return {"ok": False, "error": f"{type(bad).__name__}: {bad}"}
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            return {"ok": False, "error": f"{type(error).__name__}: {error}"}
         stats = {**self.line.stats(time.monotonic()), **kernel_counters(self.queue.number)}
         stats.update(errors=self.queue.errors, priority=self.priority)
         return {"ok": True, "settings": self.line.settings, "stats": stats}
@@ -331,15 +331,15 @@ def loop(queue, control, line, over):
             break
         if wire in ready:
             for _ in range(_BATCH):
-                got = queue.receive()
-                if got is None:
+                packet = queue.receive()
+                if packet is None:
                     break
-                if got[0] is not None:
-                    line.take(monotonic(), *got)
+                if packet[0] is not None:
+                    line.take(monotonic(), *packet)
         line.release(monotonic(), queue.verdict)
-        for other in ready:
-            if other is not wire:
-                control.serve(other)
+        for source in ready:
+            if source is not wire:
+                control.serve(source)
     line.release(math.inf, queue.verdict)
 
 
@@ -353,16 +353,16 @@ def main(argv):
     line = Line()
     try:
         queue = Queue(number)
-    except OSError as refused:
-        print(f"cannot bind {refused.strerror}", file=sys.stderr)
+    except OSError as error:
+        print(f"cannot bind {error.strerror}", file=sys.stderr)
         return 1
     queue.resize(line.settings["queue_packets"], together=True)
     # A unix address is at most 107 bytes long; the folder's may be longer.
-    here = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(f"/proc/self/fd/{here}/{name}.sock")
+    listener.bind(f"/proc/self/fd/{descriptor}/{name}.sock")
     listener.listen(16)
-    listener.setblocking(False)  # who asked may have gone before he is let in
+    listener.setblocking(False)  # a client may have gone before it is accepted
     child = os.fork()
     if child:
         print(json.dumps({"pid": child, "start": start_time(child)}), flush=True)
@@ -372,7 +372,7 @@ def main(argv):
     null = os.open("/dev/null", os.O_RDONLY)
     for old, new in ((null, 0), (log, 1), (log, 2)):
         os.dup2(old, new)
-    for spare in (null, log, here):
+    for spare in (null, log, descriptor):
         os.close(spare)
     over, woken = socket.socketpair()
     woken.setblocking(False)

@@ -16,11 +16,11 @@ from mrkolla.wan.link import Direction, LocalLink, OneWay
 class Driver(Plugin, ABC):
     """Delays the packets of links. ``store`` is the driver's own part of the state on disk: JSON values only.
 
-    ``mrkolla doctor`` says what :meth:`lack` says: a driver's other needs are none.
+    ``mrkolla doctor`` reports what :meth:`lack` returns: a driver has no other needs.
     """
 
     plugin_kind = "WAN driver"
-    #: With ``wan.driver: auto`` the first driver that can run is taken, by this number and from below.
+    #: ``wan.driver: auto`` takes the first driver that can run, from the lowest of these numbers up.
     rank: ClassVar[int] = 100
 
     def __init__(self, state_dir: Path) -> None:
@@ -73,7 +73,7 @@ def command(argv: list[str], *, netns: str | None = None, input: str | None = No
         argv = ["nsenter", f"--net={namespace(netns)}", "--", *argv]
     what = " ".join(argv[3:] if netns else argv)
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             argv,
             input=input,
             stdin=subprocess.DEVNULL if input is None else None,
@@ -83,11 +83,11 @@ def command(argv: list[str], *, netns: str | None = None, input: str | None = No
             check=False,
             env={**os.environ, "LC_ALL": "C"},
         )
-    except subprocess.TimeoutExpired as late:
-        raise WanError(f"'{what}'{where} did not end within {timeout:g} s") from late
-    except FileNotFoundError as gone:
-        raise WanError(f"'{argv[0]}' is not installed") from gone
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
-        raise WanError(f"'{what}'{where} failed: {said[-1]}")
-    return done.stdout
+    except subprocess.TimeoutExpired as timeout_error:
+        raise WanError(f"'{what}'{where} did not end within {timeout:g} s") from timeout_error
+    except FileNotFoundError as error:
+        raise WanError(f"'{argv[0]}' is not installed") from error
+    if process.returncode != 0:
+        lines = (process.stderr.strip() or process.stdout.strip() or f"status {process.returncode}").splitlines()
+        raise WanError(f"'{what}'{where} failed: {lines[-1]}")
+    return process.stdout

@@ -66,35 +66,37 @@ def server(address, port):
     wire = socket.socket(family, socket.SOCK_DGRAM)
     # Others of the same user may answer at this address too (a measurement beside a benchmark): all answer alike.
     door = socket.socket(family, socket.SOCK_STREAM)
-    for one in (wire, door):
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for endpoint in (wire, door):
+        endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         wire.bind((address, port))
         door.bind((address, port))
         door.listen(64)
-    except OSError as refused:
-        say(error=f"cannot bind {address} port {port}: {refused.strerror}")
+    except OSError as error:
+        say(error=f"cannot bind {address} port {port}: {error.strerror}")
         return 1
     door.setblocking(False)
     hurry()
     say(ready=True)
-    open_ = []
+    connections = []
     while True:
-        ready = select.select([wire, 0, *([door] if len(open_) < MOST_OPEN else []), *open_], [], [], IDLE_S)[0]
+        ready = select.select(
+            [wire, 0, *([door] if len(connections) < MOST_OPEN else []), *connections], [], [], IDLE_S
+        )[0]
         if not ready or (0 in ready and input_ended()):
             return 0
         if door in ready:
-            with contextlib.suppress(OSError):  # who knocked has gone
-                open_.append(door.accept()[0])
-                open_[-1].setblocking(False)
-        for one in [one for one in open_ if one in ready]:
+            with contextlib.suppress(OSError):  # the client has gone
+                connections.append(door.accept()[0])
+                connections[-1].setblocking(False)
+        for endpoint in [endpoint for endpoint in connections if endpoint in ready]:
             # One small request, one small response: each is one segment.
             with contextlib.suppress(OSError):
-                if one.recv(2048):
-                    one.send(_ANSWER)
-            one.close()
-            open_.remove(one)
+                if endpoint.recv(2048):
+                    endpoint.send(_ANSWER)
+            endpoint.close()
+            connections.remove(endpoint)
         if wire in ready:
             try:
                 data, peer = wire.recvfrom(2048)
@@ -144,61 +146,61 @@ class Client:
 
         With ``count`` 0 until ``ends()``, which is called when standard input is readable.
         """
-        open_ = {}  # sequence number: (when sent by the counter, by the clock), in the order sent
+        open_echoes = {}  # sequence number: (when sent by the counter, by the clock), in the order sent
         sent = lost = 0
         begin = time.perf_counter()
         inputs, closing = [self.wire, 0], False
         while True:
             now = time.perf_counter()
-            while open_ and now - next(iter(open_.values()))[0] > LOST_S:
-                number = next(iter(open_))
-                report(number, open_.pop(number)[1], None)
+            while open_echoes and now - next(iter(open_echoes.values()))[0] > LOST_S:
+                number = next(iter(open_echoes))
+                report(number, open_echoes.pop(number)[1], None)
                 lost += 1
             done = closing or (count and sent >= count)
-            if done and not open_:
+            if done and not open_echoes:
                 return sent, lost
             due = begin + sent * interval
             if not done and now >= due:
                 sent += 1
-                open_[sent] = (self.send(sent), time.time())
+                open_echoes[sent] = (self.send(sent), time.time())
                 continue
             wait = LOST_S if done else due - now
-            if open_:
-                wait = min(wait, next(iter(open_.values()))[0] + LOST_S - now + 0.001)
+            if open_echoes:
+                wait = min(wait, next(iter(open_echoes.values()))[0] + LOST_S - now + 0.001)
             ready = select.select(inputs, [], [], max(0.0, wait))[0]
             if self.wire in ready:
-                got = self.receive()
-                if got and got[0] in open_:
-                    report(got[0], open_.pop(got[0])[1], got[1])
+                answer = self.receive()
+                if answer and answer[0] in open_echoes:
+                    report(answer[0], open_echoes.pop(answer[0])[1], answer[1])
             if 0 in ready and ends():
                 inputs.remove(0)
                 if not count:
                     closing = True
-                    open_.clear()
+                    open_echoes.clear()
 
 
 def exchange(address, port):
     """One HTTP exchange on a new connection: (when it began, connecting in ms, all of it in ms); None: it failed."""
-    connect = whole = None
-    when, began = time.time(), time.perf_counter()
+    connect = total = None
+    when, begin = time.time(), time.perf_counter()
     try:
         with socket.create_connection((address, port), timeout=LOST_S) as wire:
-            connect = (time.perf_counter() - began) * 1e3
+            connect = (time.perf_counter() - begin) * 1e3
             wire.sendall(_QUESTION)
             if wire.recv(2048).startswith(b"HTTP/1.0 200"):
-                whole = (time.perf_counter() - began) * 1e3
+                total = (time.perf_counter() - begin) * 1e3
     except OSError:
         pass
-    return when, connect, whole
+    return when, connect, total
 
 
 def exchanges(address, port, interval, ended):
     """An exchange every ``interval`` seconds, a line each, until the event ``ended``."""
     due = time.perf_counter()
     while not ended.wait(max(0.0, due - time.perf_counter())):
-        when, *took = exchange(address, port)
-        connect, whole = (None if one is None else round(one, 4) for one in took)
-        say(time=round(when, 6), connect_ms=connect, exchange_ms=whole)
+        when, *durations = exchange(address, port)
+        connect, total = (None if duration is None else round(duration, 4) for duration in durations)
+        say(time=round(when, 6), connect_ms=connect, exchange_ms=total)
         due = max(due + interval, time.perf_counter())
 
 
@@ -211,18 +213,18 @@ def live(number, when, rtt):
 
 
 def client(address, port, count, interval):
-    it = Client(address, port)
+    echo_client = Client(address, port)
     hurry()
-    if not it.warm():
-        say(error=f"no echo from {it.where} within {WARM_S:g} s")
+    if not echo_client.warm():
+        say(error=f"no echo from {echo_client.where} within {WARM_S:g} s")
         return 1
-    kept = []
+    echoes = []
     if not count or interval >= 0.5:
-        sent, lost = it.run(count, interval, live)
+        sent, lost = echo_client.run(count, interval, live)
     else:
-        sent, lost = it.run(count, interval, lambda *echo: kept.append(echo))
-    for one in sorted(kept):
-        print(json.dumps(as_line(*one)))
+        sent, lost = echo_client.run(count, interval, lambda *echo: echoes.append(echo))
+    for echo in sorted(echoes):
+        print(json.dumps(as_line(*echo)))
     say(sent=sent, lost=lost)
     return 0
 
@@ -231,11 +233,11 @@ def lines():
     """The lines of standard input, as they come. Not sys.stdin: what it has read ahead, select does not see."""
     text = b""
     while select.select([0], [], [], IDLE_S)[0]:
-        got = os.read(0, 4096)
-        if not got:
+        data = os.read(0, 4096)
+        if not data:
             return
-        *whole, text = (text + got).split(b"\n")
-        yield from (line.decode() for line in whole)
+        *full_lines, text = (text + data).split(b"\n")
+        yield from (line.decode() for line in full_lines)
 
 
 def asker():
@@ -245,28 +247,34 @@ def asker():
         if line == "stop":  # what it was to stop has failed and said so
             continue
         what, address, port, *numbers = line.split()
-        it = Client(address, int(port))
+        echo_client = Client(address, int(port))
         try:
-            if not it.warm():
-                say(error=f"no echo from {it.where} within {WARM_S:g} s")
+            if not echo_client.warm():
+                say(error=f"no echo from {echo_client.where} within {WARM_S:g} s")
             elif what == "measure":
-                found = []
-                sent, lost = it.run(int(numbers[0]), float(numbers[1]), lambda *echo: found.append(echo))  # noqa: B023
-                say(rtts_ms=[as_line(*one)["rtt_ms"] for one in sorted(found)], sent=sent, lost=lost)
+                echoes = []
+                sent, lost = echo_client.run(
+                    int(numbers[0]),
+                    float(numbers[1]),
+                    lambda *echo: echoes.append(echo),  # noqa: B023
+                )
+                say(rtts_ms=[as_line(*echo)["rtt_ms"] for echo in sorted(echoes)], sent=sent, lost=lost)
             else:
                 ended = threading.Event()
-                beside = [threading.Thread(target=exchanges, args=(address, int(port), float(one), ended), daemon=True)
-                          for one in numbers[1:]]  # fmt: skip
-                for one in beside:
-                    one.start()
+                threads = [
+                    threading.Thread(target=exchanges, args=(address, int(port), float(interval), ended), daemon=True)
+                    for interval in numbers[1:]
+                ]
+                for thread in threads:
+                    thread.start()
                 # Any line ends it, and so does the end of standard input.
-                it.run(0, float(numbers[0]), live, lambda: os.read(0, 4096) is not None)
+                echo_client.run(0, float(numbers[0]), live, lambda: os.read(0, 4096) is not None)
                 ended.set()
-                for one in beside:
-                    one.join(timeout=3 * LOST_S)
+                for thread in threads:
+                    thread.join(timeout=3 * LOST_S)
                 say(stopped=True)
         finally:
-            it.wire.close()
+            echo_client.wire.close()
     return 0
 
 

@@ -2,8 +2,8 @@
 
 Load makes a way longer, never shorter, and it does so unevenly: of sixteen echoes in four seconds some are in time on
 the busiest machine. So a single value that is too small, or four seconds in which no value is small enough, is the
-link's doing; and a link whose median is off was not what the samples are averaged for. A link that is asked to be
-narrow, or that the load fills, has a queue: what is late or lost on it is told, and refuses nothing.
+link's doing; and with a median that is off, the samples are not those of the link that was asked for. A link that is
+asked to be narrow, or that the load fills, has a queue: what is late or lost on it is a warning, and refuses nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ WINDOW_S = 4.0
 ECHO_S, HTTP_S, FEWEST = 0.25, 0.5, 5
 #: Two lost echoes that are no further apart than this are no accident.
 LOST_S = 5.0
-#: What each of the few connections by TCP may take longer (ms), since a process at either end is woken for it: on cores
-#: where others run it waits for them to be off, a slice of the scheduler. A link that is late is late for echoes, too.
+#: How much longer (ms) a connection by TCP may take, since a process at either end is woken for it: on a core where
+#: others run, it waits for a slice of the scheduler. A link that is late is late for echoes, too.
 WOKEN_MS = 4.0
 
 #: (when it was sent, UTC; round trip in ms, None: lost)
@@ -65,12 +65,12 @@ def too_long(what: str, echoes: Echoes, wanted_ms: float, link: Asked, woken_ms:
 def median_off(
     what: str, echoes: Echoes, wanted_ms: float, link: Asked, tolerances: float, woken_ms: float = 0.0
 ) -> str | None:
-    """A median of all that is further off than so many tolerances of the link, in words; None: it is not."""
-    known = [rtt for _, rtt in echoes if rtt is not None]
-    if len(known) < FEWEST:
+    """The median of all values, in words, when it is off by more than so many tolerances of the link; else None."""
+    rtts = [rtt for _, rtt in echoes if rtt is not None]
+    if len(rtts) < FEWEST:
         return None
-    median = statistics.median(known)
-    most = tolerances * tolerance_ms(wanted_ms) + link.doubt_ms(len(known))
+    median = statistics.median(rtts)
+    most = tolerances * tolerance_ms(wanted_ms) + link.doubt_ms(len(rtts))
     if -most <= median - wanted_ms - link.echo_ms() <= most + woken_ms:
         return None
     return f"{what}: the median is {median:.2f} ms, but {wanted_ms:g} ms were asked"
@@ -79,10 +79,10 @@ def median_off(
 def lost_together(what: str, echoes: Echoes) -> str | None:
     """The first two lost echoes within :data:`LOST_S` seconds, in words; None: there are none."""
     lost = [when for when, rtt_ms in echoes if rtt_ms is None]
-    for one, other in pairwise(lost):
-        if (other - one).total_seconds() <= LOST_S:
+    for first, second in pairwise(lost):
+        if (second - first).total_seconds() <= LOST_S:
             share = f"{len(lost)} of {len(echoes)}"
-            return f"{what}, at {one:%H:%M:%S} UTC: {share} were lost, but no loss was asked"
+            return f"{what}, at {first:%H:%M:%S} UTC: {share} were lost, but no loss was asked"
     return None
 
 
@@ -98,7 +98,7 @@ def judge(
     if soon := too_soon(what, echoes, wanted_ms, link):
         verdict.wrong.append(soon)
     queued = filled or link.bandwidth_mbit is not None
-    # Seldom echoes take half a millisecond longer than those of a measurement: whoever answers them slept.
+    # Echoes so far apart take half a millisecond longer than those of a measurement: their server sleeps in between.
     late = too_long(what, echoes, wanted_ms, link, woken_ms) or median_off(what, echoes, wanted_ms, link, 2, woken_ms)
     if not late and (off := median_off(what, echoes, wanted_ms, link, 1)):
         verdict.warnings.append(off)
@@ -113,31 +113,31 @@ def judge(
     spread = link.jitter_ms + link.echo_ms()
     if (p99 := numbers(echoes).get("during_p99_ms", 0.0)) > spread + p99_bound_ms(wanted_ms):
         verdict.warnings.append(f"{what}: p99 is {p99:.2f} ms with {wanted_ms:g} ms asked: a loaded machine?")
-    moved = drift_ms(echoes)
-    if not math.isnan(moved) and abs(moved) > tolerance_ms(wanted_ms) and not link.jitter_ms:
-        verdict.warnings.append(f"{what}: it drifted by {moved:+.2f} ms from its first to its last {WINDOW_S:g} s")
+    drift = drift_ms(echoes)
+    if not math.isnan(drift) and abs(drift) > tolerance_ms(wanted_ms) and not link.jitter_ms:
+        verdict.warnings.append(f"{what}: it drifted by {drift:+.2f} ms from its first to its last {WINDOW_S:g} s")
     return verdict
 
 
 def drift_ms(echoes: Echoes) -> float:
     """By how much the smallest round trip of the last window differs from that of the first; NaN: too few echoes."""
-    known = [(when, rtt) for when, rtt in echoes if rtt is not None]
-    if len(known) < 2 * FEWEST:
+    samples = [(when, rtt) for when, rtt in echoes if rtt is not None]
+    if len(samples) < 2 * FEWEST:
         return math.nan
-    first = [rtt for when, rtt in known if (when - known[0][0]).total_seconds() < WINDOW_S]
-    last = [rtt for when, rtt in known if (known[-1][0] - when).total_seconds() < WINDOW_S]
+    first = [rtt for when, rtt in samples if (when - samples[0][0]).total_seconds() < WINDOW_S]
+    last = [rtt for when, rtt in samples if (samples[-1][0] - when).total_seconds() < WINDOW_S]
     return min(last) - min(first)
 
 
 def numbers(echoes: Echoes, prefix: str = "during") -> dict[str, float]:
     """Median, 99th percentile (nearest rank) and drift of what came back, in ms; nothing where too little did."""
-    known = sorted(rtt for _, rtt in echoes if rtt is not None)
-    if not known:
+    rtts = sorted(rtt for _, rtt in echoes if rtt is not None)
+    if not rtts:
         return {}
-    found = {"median": statistics.median(known), "p99": known[math.ceil(0.99 * len(known)) - 1]}
-    if not math.isnan(moved := drift_ms(echoes)):
-        found["drift"] = moved
-    return {f"{prefix}_{name}_ms": value for name, value in found.items()}
+    figures = {"median": statistics.median(rtts), "p99": rtts[math.ceil(0.99 * len(rtts)) - 1]}
+    if not math.isnan(drift := drift_ms(echoes)):
+        figures["drift"] = drift
+    return {f"{prefix}_{name}_ms": value for name, value in figures.items()}
 
 
 def _windows(known: list[tuple[datetime, float]]) -> Iterable[list[tuple[datetime, float]]]:

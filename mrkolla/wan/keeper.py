@@ -1,4 +1,4 @@
-"""Keeps what measures links on their hosts: before, during and after load, with the same echoes for whoever asks.
+"""Keeps echo servers and clients on hosts: they measure links before, during and after load, alike for all callers.
 
     keeper = EchoKeeper()
     keeper.stand([(ar_host, vip)], {osr_host.name: osr_host})
@@ -28,12 +28,12 @@ from mrkolla.wan.measure import EchoServer, Launcher, Meter, Rtt, Ticks
 from mrkolla.wan.wan import Wan
 from mrkolla.wan.watch import Watch
 
-#: So often a link that is off is set and measured before load, and measured after it, until it is refused: cores that
-#: others use too lengthen a round trip for a moment.
+#: How often a link is set and measured before load, and measured after it, until it is refused because it is off: on
+#: cores that others use too, a round trip can be longer for a moment.
 TRIES, TRIES_AFTER, PAUSE_S = 3, 2, 3.0
 _ECHOES = 200
 _AT_ONCE = 16
-# Links whose last echoes were all lost for so long carry nothing.
+# A link that has lost all echoes for so long carries nothing.
 _SILENT_S = 5.0
 # Packets that a driver may drop unasked, as a share of all, before what was measured meanwhile is refused.
 _MOST_DROPPED = 0.01
@@ -46,7 +46,7 @@ class EchoPath:
     """What is measured: from ``source`` (a host) to ``address``, whose round trip must be ``wanted_ms``.
 
     ``asked``: all that is asked of the link or links between them; ``name``: the path in messages. ``client``: the echo
-    client that measures it, which does one thing at a time ("": the one that is called as the source).
+    client that measures it, which does one thing at a time ("": the one with the name of the source).
     """
 
     name: str
@@ -78,19 +78,19 @@ class During:
         verdict = judge.Verdict([self.error] if self.error else [])
         for path in self.paths:
             ticks = self.ticks[path.name]
-            verdict.warnings += [ticking for ticking in [ticks.error] if ticking]
+            verdict.warnings += [error for error in [ticks.error] if error]
             for what, echoes, woken_ms in _ways(path, ticks):
-                found = judge.judge(what, echoes, path.wanted_ms, path.asked, filled, woken_ms)
-                verdict.wrong += found.wrong
-                verdict.warnings += found.warnings
+                path_verdict = judge.judge(what, echoes, path.wanted_ms, path.asked, filled, woken_ms)
+                verdict.wrong += path_verdict.wrong
+                verdict.warnings += path_verdict.warnings
         for osr, state in self.after.items():
-            asked, counted = state.asked, self.counted(osr)
-            if not counted.get("dropped") or asked.loss_percent:
+            asked, counts = state.asked, self.counted(osr)
+            if not counts.get("dropped") or asked.loss_percent:
                 continue
-            dropped, packets = counted["dropped"], counted["packets"]
-            said = f"link of {osr}: {dropped} of {packets} packets were dropped, but no loss was asked"
+            dropped, packets = counts["dropped"], counts["packets"]
+            text = f"link of {osr}: {dropped} of {packets} packets were dropped, but no loss was asked"
             many = dropped > _MOST_DROPPED * packets and not filled and asked.bandwidth_mbit is None
-            (verdict.wrong if many else verdict.warnings).append(said)
+            (verdict.wrong if many else verdict.warnings).append(text)
         return verdict
 
     def counted(self, osr: str) -> dict[str, int]:
@@ -99,20 +99,20 @@ class During:
         ends = [end for state in states for end in (state.out, state.back) if end]
         if len(ends) != 4:
             return {}
-        found = {
+        counts = {
             name: sum(getattr(end, name) for end in ends[2:]) - sum(getattr(end, name) for end in ends[:2])
             for name in ("packets", "dropped", "late")
         }
-        return found if min(found.values()) >= 0 else {}  # a driver that began anew counts anew
+        return counts if min(counts.values()) >= 0 else {}  # a driver that began anew counts anew
 
     def numbers(self, name: str) -> dict[str, float]:
-        """Of a path, in ms: median, 99th percentile and drift of echoes and of connecting by TCP; of HTTP exchanges."""
+        """Of a path, in ms: median and 99th percentile of echoes, TCP connecting and HTTP; drift of the first two."""
         if name not in self.ticks:
             return {}
         ticks = self.ticks[name]
-        whole = [(when, took) for when, _, took in ticks.exchanges]
+        exchanges = [(when, total) for when, _, total in ticks.exchanges]
         connecting = [(when, connect) for when, connect, _ in ticks.exchanges]
-        exchange = judge.numbers(whole, "http")
+        exchange = judge.numbers(exchanges, "http")
         return {
             **judge.numbers(ticks.samples),
             **judge.numbers(connecting, "tcp"),
@@ -120,12 +120,12 @@ class During:
         }
 
     def _look(self) -> str | None:
-        """What is wrong already, and no load's doing; None: nothing."""
+        """What is wrong by now and cannot come from load; None: nothing."""
         for path in self.paths:
             ticks = self.ticks[path.name]
             for what, echoes, _ in _ways(path, ticks):
-                if soon := judge.too_soon(what, echoes, path.wanted_ms, path.asked):
-                    return soon
+                if problem := judge.too_soon(what, echoes, path.wanted_ms, path.asked):
+                    return problem
             last = ticks.samples[-round(_SILENT_S / judge.ECHO_S) :]
             if len(last) >= _SILENT_S / judge.ECHO_S and all(rtt is None for _, rtt in last):
                 return f"{path.name}, during: no echo came back for {_SILENT_S:g} s"
@@ -143,9 +143,9 @@ def _ways(path: EchoPath, ticks: Ticks) -> list[tuple[str, judge.Echoes, float]]
         (f"{path.name}, during, echo", list(ticks.samples), 0.0),
         (f"{path.name}, during, TCP", connecting, judge.WOKEN_MS),
     ]
-    if path.asked.bandwidth_mbit is None:  # there a response takes time by its size
+    if path.asked.bandwidth_mbit is None:  # with a bandwidth, a response takes longer the larger it is
         answers = [
-            (when, took - connect) for when, connect, took in exchanges if took is not None and connect is not None
+            (when, total - connect) for when, connect, total in exchanges if total is not None and connect is not None
         ]
         ways.append((f"{path.name}, during, HTTP", answers, judge.WOKEN_MS))
     return ways
@@ -161,35 +161,34 @@ class EchoKeeper:
         self.meters: dict[str, Meter] = {}
 
     def stand(self, servers: Iterable[tuple[Any, str]], clients: Mapping[str, Any]) -> None:
-        """See that a server answers at each (host, address) and there are ``clients`` (name -> host).
+        """See that a server answers at each (host, address) and that there are ``clients`` (name -> host).
 
-        The others are let go.
-        Raises WanError when one cannot be had.
+        All others are ended. Raises WanError when one cannot be started.
         """
-        serving = {(host.name, address): host for host, address in servers}
-        standing: list[tuple[dict[Any, Any], Mapping[Any, Any]]] = [(self.servers, serving), (self.meters, clients)]
-        for known, wanted in standing:
-            for key in [key for key, one in known.items() if key not in wanted or not one.alive()]:
-                _let_go(known.pop(key))
+        server_hosts = {(host.name, address): host for host, address in servers}
+        pairs: list[tuple[dict[Any, Any], Mapping[Any, Any]]] = [(self.servers, server_hosts), (self.meters, clients)]
+        for programs, wanted in pairs:
+            for key in [key for key, program in programs.items() if key not in wanted or not program.alive()]:
+                _let_go(programs.pop(key))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            begun: list[tuple[dict[Any, Any], Any, Future[Any]]] = [
+            starts: list[tuple[dict[Any, Any], Any, Future[Any]]] = [
                 (self.servers, key, pool.submit(self._server, host, key[1]))
-                for key, host in serving.items()
+                for key, host in server_hosts.items()
                 if key not in self.servers
             ]
-            begun += [
+            starts += [
                 (self.meters, key, pool.submit(self._meter, host))
                 for key, host in clients.items()
                 if key not in self.meters
             ]
-        failed = None
-        for known, key, one in begun:
+        failure = None
+        for programs, key, future in starts:
             try:
-                known[key] = one.result()
-            except WanError as lack:
-                failed = lack
-        if failed is not None:
-            raise failed
+                programs[key] = future.result()
+            except WanError as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
     def _server(self, host: Any, address: str) -> EchoServer:
         return EchoServer(host, address, launcher=self._launcher).__enter__()
@@ -199,43 +198,43 @@ class EchoKeeper:
 
     def close(self) -> None:
         """End all of them; :meth:`stand` brings them back."""
-        kept = [*self.meters.values(), *self.servers.values()]
+        programs = [*self.meters.values(), *self.servers.values()]
         self.meters.clear()
         self.servers.clear()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(_let_go, kept))
+            list(pool.map(_let_go, programs))
 
     def measure(self, paths: Sequence[EchoPath]) -> list[Rtt]:
         """The round trip of each path: all hosts at once, each host one path after the other. Raises WanError."""
         by_host: dict[str, list[int]] = defaultdict(list)
         for number, path in enumerate(paths):
             by_host[path.source.name].append(number)
-        found: dict[int, Rtt] = {}
+        rtts: dict[int, Rtt] = {}
 
         def from_host(name: str) -> None:
             for number in by_host[name]:
                 path = paths[number]
-                found[number] = self.meters[path.meter].measure(path.address, _ECHOES, path.asked.echo_every_s())
+                rtts[number] = self.meters[path.meter].measure(path.address, _ECHOES, path.asked.echo_every_s())
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            begun = {name: pool.submit(from_host, name) for name in by_host}
-        failed = None
-        for name, one in begun.items():
+            futures = {name: pool.submit(from_host, name) for name in by_host}
+        failure = None
+        for name, future in futures.items():
             try:
-                one.result()
-            except WanError as lack:
-                failed = lack
+                future.result()
+            except WanError as error:
+                failure = error
                 for meter in {paths[number].meter for number in by_host[name]}:
-                    _let_go(self.meters.pop(meter))  # what it says next may be late
-        if failed is not None:
-            raise failed
-        return [found[number] for number in range(len(paths))]
+                    _let_go(self.meters.pop(meter))  # its next answer may be a late one
+        if failure is not None:
+            raise failure
+        return [rtts[number] for number in range(len(paths))]
 
     @contextmanager
     def during(
         self, wan: Wan, paths: Sequence[EchoPath], tell: Callable[[str], None] = lambda error: None
     ) -> Iterator[During]:
-        """Echoes and HTTP exchanges over ``paths``, one a client, and a look after the links, while the context lasts.
+        """Send echoes and HTTP exchanges over ``paths``, one a client, and watch the links, while the context lasts.
 
         ``tell`` is called, from another thread, with what makes going on useless: a driver that is dead or not as
         asked, a round trip that is too short, a link that carries nothing. Raises WanError when echoes cannot begin.
@@ -255,7 +254,7 @@ class EchoKeeper:
 
 
 def _states(wan: Wan) -> dict[str, LinkState]:
-    with suppress(MrkollaError):  # whoever watches them says it
+    with suppress(MrkollaError):  # the watch says why
         return {state.osr: state for state in wan.status()}
     return {}
 
@@ -263,12 +262,12 @@ def _states(wan: Wan) -> dict[str, LinkState]:
 def patiently(
     tries: int, work: Callable[[], _T], told: Callable[[WanError, int], None] = lambda off, number: None
 ) -> _T:
-    """What ``work`` gives; done so many times in all where it raises WanError. ``told`` hears of each but the last."""
+    """What ``work`` returns; ``tries`` times tried while it raises WanError. ``told`` gets each error but the last."""
     for number in range(1, tries):
         try:
             return work()
-        except WanError as off:
-            told(off, number)
+        except WanError as error:
+            told(error, number)
             time.sleep(PAUSE_S)
     return work()
 

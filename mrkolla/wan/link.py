@@ -13,7 +13,7 @@ from mrkolla.config.sections import MAX_MBIT, MIN_MBIT
 
 OUT, BACK = "out", "back"  # from the OSR into the network, and towards it
 DIRECTIONS = (OUT, BACK)
-_REFERENCE_MBIT = 2000.0  # what a queue must be able to hold when no bandwidth is asked for
+_REFERENCE_MBIT = 2000.0  # when no bandwidth is asked for, a queue must hold packets at this rate
 _MTU = 1500
 _MOST_RTT_MS = 10_000.0
 # An echo of mrkolla.wan.echo is an IP packet of this size; drivers differ in whether Ethernet's header counts too.
@@ -50,20 +50,20 @@ class OneWay:
     queue_bytes: int | None = None
 
     def differs(self, other: OneWay, tolerance_ms: float = 0.001) -> list[str]:
-        """Names of the fields in which ``other`` is not this."""
-        mine, theirs = asdict(self), asdict(other)
-        wrong = []
-        for name, value in mine.items():
-            there = theirs[name]
-            if value is None or there is None:
-                same = value is there
+        """Names of the fields in which ``other`` differs from this."""
+        own_values, other_values = asdict(self), asdict(other)
+        fields = []
+        for name, value in own_values.items():
+            other_value = other_values[name]
+            if value is None or other_value is None:
+                equal = value is other_value
             elif name.endswith("_ms"):
-                same = abs(value - there) <= tolerance_ms
+                equal = abs(value - other_value) <= tolerance_ms
             else:
-                same = math.isclose(value, there, rel_tol=1e-3, abs_tol=1e-4)
-            if not same:
-                wrong.append(name)
-        return wrong
+                equal = math.isclose(value, other_value, rel_tol=1e-3, abs_tol=1e-4)
+            if not equal:
+                fields.append(name)
+        return fields
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class Asked:
     def doubt_ms(self, echoes: int) -> float:
         """By how much the median of so many echoes may be off, in ms, although the link is as asked.
 
-        Two evenly spread delays make a triangle from -jitter to +jitter, of whose median the standard error is
-        jitter / (2 sqrt(n)): three of them. With a bandwidth, also what Ethernet's header takes.
+        The sum of two evenly spread delays lies in a triangle from -jitter to +jitter. The standard error of its
+        median is jitter / (2 sqrt(n)); three of them are allowed. With a bandwidth, also what Ethernet's header takes.
         """
         header = 0.0 if self.bandwidth_mbit is None else 2 * _HEADER_BITS / (self.bandwidth_mbit * 1e3)
         return 1.5 * self.jitter_ms / math.sqrt(echoes) + header
 
     def after(self, other: Asked) -> Asked:
-        """What a path over this link and ``other`` is asked for."""
+        """What is asked of a path over this link and ``other``."""
         rates = [link.bandwidth_mbit for link in (self, other) if link.bandwidth_mbit is not None]
         return Asked(
             self.rtt_ms + other.rtt_ms,
@@ -145,13 +145,13 @@ class Asked:
         mbit = self.bandwidth_mbit or _REFERENCE_MBIT
         # In front of a bottleneck as much may wait as fills the round trip: a TCP stream then uses all of it.
         waiting_s = max(self.rtt_ms, 50.0) / 1000
-        held = mbit * 1e6 / 8 * (waiting_s + (delay + self.jitter_ms) / 1000)
+        held_bytes = mbit * 1e6 / 8 * (waiting_s + (delay + self.jitter_ms) / 1000)
         return OneWay(
             delay_ms=delay,
             jitter_ms=self.jitter_ms / 2,
             loss_percent=float(self.loss_percent),
             bandwidth_mbit=None if self.bandwidth_mbit is None else float(self.bandwidth_mbit),
-            queue_packets=max(16384, math.ceil(held / _MTU)),
+            queue_packets=max(16384, math.ceil(held_bytes / _MTU)),
             queue_bytes=None
             if self.bandwidth_mbit is None
             else max(64 * 1024, math.ceil(self.bandwidth_mbit * 1e6 / 8 * waiting_s)),
@@ -199,6 +199,6 @@ class LinkState:
         if rtt_ms is None or not self.out or not self.back:
             return None
         out, back = self.out.settings, self.back.settings
-        rates = [one.bandwidth_mbit for one in (out, back) if one.bandwidth_mbit is not None]
+        rates = [settings.bandwidth_mbit for settings in (out, back) if settings.bandwidth_mbit is not None]
         loss = max(out.loss_percent, back.loss_percent)
         return Asked(rtt_ms, out.jitter_ms + back.jitter_ms, loss, min(rates, default=None))

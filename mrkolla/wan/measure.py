@@ -1,4 +1,4 @@
-"""The round trip as it is, not as it was asked: an own UDP echo between two hosts, and the verdict on it.
+"""The round trip as it is, not as it was asked: by a UDP echo of our own between two hosts; and the verdict on it.
 
 ``ping`` prints three digits and needs rights; this has microseconds and needs Python on the host. A ``launcher`` is
 whatever starts a command at a host and gives a process with text pipes: by default :func:`mrkolla.base.remote.popen`.
@@ -31,7 +31,7 @@ DEFAULT_PORT = 19817
 Launcher = Callable[[Any, list[str]], "subprocess.Popen[str]"]
 _STOP_S = 15.0
 _START_S = 30.0  # connecting and starting Python on a busy host
-# Python reads the program from its standard input, of which the rest stays open: its end ends the program.
+# Python reads the program from its standard input, which then stays open: when it ends, the program ends.
 _BOOT = "import sys; size = int(sys.argv.pop(1)); exec(compile(sys.stdin.read(size), 'echo.py', 'exec'))"
 
 
@@ -65,28 +65,28 @@ def tolerance_ms(asked_ms: float) -> float:
 
 
 def p99_bound_ms(asked_ms: float) -> float:
-    """What a 99th percentile must not exceed without a warning: 20 ms more than was asked, or twice that."""
+    """The largest 99th percentile without a warning: twice what was asked, but 5 ms more at least and 20 ms at most."""
     return min(asked_ms + 20.0, max(2 * asked_ms, asked_ms + 5.0))
 
 
 def verify(asked_ms: float, rtt: Rtt, what: str, link: Asked | None = None) -> list[str]:
     """Refuse a link that is not as asked, and return warnings about one that is.
 
-    ``what`` names the link or path, for the message; ``link``: all that was asked of it, whose jitter and bandwidth
-    echoes show too. Raises WanError with both numbers when the median is off by more than
-    :func:`tolerance_ms`, or when nothing was measured. A p99 far above (by 20 ms, or twice what was asked) and lost
-    echoes that no loss was asked for are warned of.
+    ``what`` names the link or path, for the message; ``link``: all that was asked of it, as jitter and
+    bandwidth change the round trips of echoes too. Raises WanError with both numbers when the median is off by more
+    than :func:`tolerance_ms`, or when nothing was measured. Warns of a p99 above :func:`p99_bound_ms`, and of lost
+    echoes where no loss was asked for.
     """
     link = link or Asked()
     if not rtt.samples_ms:
         raise WanError(f"{what}: RTT asked {asked_ms:g} ms, not measured: {rtt.lost} of {rtt.sent} echoes lost")
-    off = rtt.median_ms - asked_ms - link.echo_ms()
+    difference = rtt.median_ms - asked_ms - link.echo_ms()
     most = tolerance_ms(asked_ms) + link.doubt_ms(len(rtt.samples_ms))
-    if abs(off) > most:
-        own = f", of which sending them takes {link.echo_ms():.2f} ms" if link.echo_ms() else ""
+    if abs(difference) > most:
+        note = f", of which sending them takes {link.echo_ms():.2f} ms" if link.echo_ms() else ""
         raise WanError(
             f"{what}: RTT asked {asked_ms:g} ms, measured {rtt.median_ms:.2f} ms (median of {len(rtt.samples_ms)} "
-            f"echoes{own}): off by {off:+.2f} ms, more than {most:.2f} ms"
+            f"echoes{note}): off by {difference:+.2f} ms, more than {most:.2f} ms"
         )
     warnings = []
     spread = link.jitter_ms + link.echo_ms()
@@ -137,9 +137,9 @@ class EchoServer:
         what = f"echo server at {_name(self.host)}, {self.address} port {self.port}"
         self._remote = _Remote(self.host, ["server", self.address, str(self.port)], self._launcher, what)
         try:
-            said = self._remote.line(_START_S)
-            if not said or not said.get("ready"):
-                raise WanError(f"{what}: {self._remote.last_words([said] if said else [])}")
+            line = self._remote.line(_START_S)
+            if not line or not line.get("ready"):
+                raise WanError(f"{what}: {self._remote.last_words([line] if line else [])}")
         except BaseException:
             self._remote.close()
             raise
@@ -194,15 +194,15 @@ class Ticker:
         assert self._client
         last: list[dict[str, Any]] = []
         try:
-            while (said := self._client.line(_START_S + echo.WARM_S)) is not None:
-                last = [said]
-                if "rtt_ms" in said:
-                    self.samples.append((datetime.fromtimestamp(said["time"], UTC), said["rtt_ms"]))
-            why = self._client.last_words(last)
-        except WanError as silent:
-            why = str(silent)
+            while (line := self._client.line(_START_S + echo.WARM_S)) is not None:
+                last = [line]
+                if "rtt_ms" in line:
+                    self.samples.append((datetime.fromtimestamp(line["time"], UTC), line["rtt_ms"]))
+            reason = self._client.last_words(last)
+        except WanError as error:
+            reason = str(error)
         if not self._closing.is_set():
-            self.error = f"{self._what}: ended early: {why}"
+            self.error = f"{self._what}: ended early: {reason}"
 
 
 class Meter:
@@ -215,9 +215,9 @@ class Meter:
         self.what = f"echoes from {_name(src)}"
         self._remote = _Remote(src, ["asker"], launcher, self.what)
         try:
-            said = self._remote.line(_START_S)
-            if not said or not said.get("ready"):
-                raise WanError(f"{self.what}: {self._remote.last_words([said] if said else [])}")
+            line = self._remote.line(_START_S)
+            if not line or not line.get("ready"):
+                raise WanError(f"{self.what}: {self._remote.last_words([line] if line else [])}")
         except BaseException:
             self.close()
             raise
@@ -227,13 +227,13 @@ class Meter:
         return self._remote.process.poll() is None
 
     def measure(self, address: str, count: int = 200, interval_s: float = 0.005, port: int = DEFAULT_PORT) -> Rtt:
-        """See :func:`measure`. After a WanError it must be closed: what it says next may be late."""
+        """See :func:`measure`. After a WanError it must be closed: its next answer may be a late one."""
         self._remote.tell(f"measure {address} {port} {count} {interval_s}")
-        said = self._remote.line(echo.WARM_S + count * interval_s + echo.LOST_S + 10) or {}
-        if "rtts_ms" not in said:
-            raise WanError(f"{self.what} to {address} port {port}: {self._remote.last_words([said])}")
-        samples = [rtt for rtt in said["rtts_ms"] if rtt is not None]
-        return Rtt(samples, said["sent"], said["lost"], interval_s)
+        line = self._remote.line(echo.WARM_S + count * interval_s + echo.LOST_S + 10) or {}
+        if "rtts_ms" not in line:
+            raise WanError(f"{self.what} to {address} port {port}: {self._remote.last_words([line])}")
+        samples = [rtt for rtt in line["rtts_ms"] if rtt is not None]
+        return Rtt(samples, line["sent"], line["lost"], interval_s)
 
     @contextmanager
     def ticking(
@@ -255,18 +255,18 @@ class Meter:
             thread.join(timeout=_STOP_S)
 
     def _follow(self, ticks: Ticks, address: str) -> None:
-        said: dict[str, Any] = {}
+        line: dict[str, Any] = {}
         try:
-            while (said := self._remote.line(_START_S + echo.WARM_S) or {}) and "time" in said:
-                when = datetime.fromtimestamp(said["time"], UTC)
-                if "rtt_ms" in said:
-                    ticks.samples.append((when, said["rtt_ms"]))
+            while (line := self._remote.line(_START_S + echo.WARM_S) or {}) and "time" in line:
+                when = datetime.fromtimestamp(line["time"], UTC)
+                if "rtt_ms" in line:
+                    ticks.samples.append((when, line["rtt_ms"]))
                 else:
-                    ticks.exchanges.append((when, said["connect_ms"], said["exchange_ms"]))
-            if "stopped" not in said:
-                ticks.error = f"{self.what} to {address}: ended early: {self._remote.last_words([said])}"
-        except WanError as silent:
-            ticks.error = str(silent)
+                    ticks.exchanges.append((when, line["connect_ms"], line["exchange_ms"]))
+            if "stopped" not in line:
+                ticks.error = f"{self.what} to {address}: ended early: {self._remote.last_words([line])}"
+        except WanError as error:
+            ticks.error = str(error)
 
     def close(self) -> None:
         """End it."""
@@ -337,22 +337,22 @@ class _Remote:
         """The next line; None at the end. Raises WanError when it does not come in time or is no JSON."""
         try:
             text = self._out.get(timeout=timeout_s)
-        except queue.Empty as silent:
-            raise WanError(f"{self.what}: nothing heard for {timeout_s:.0f} s") from silent
+        except queue.Empty as timeout:
+            raise WanError(f"{self.what}: nothing heard for {timeout_s:.0f} s") from timeout
         if text is None:
             return None
         try:
             return json.loads(text)
-        except ValueError as strange:
-            raise WanError(f"{self.what}: said {text.strip()[:120]!r}") from strange
+        except ValueError as error:
+            raise WanError(f"{self.what}: said {text.strip()[:120]!r}") from error
 
     def lines(self, timeout_s: float) -> list[dict[str, Any]]:
         """All lines to the end, which must come within ``timeout_s``."""
         until = time.monotonic() + timeout_s
-        found = []
-        while (said := self.line(max(0.0, until - time.monotonic()))) is not None:
-            found.append(said)
-        return found
+        lines = []
+        while (line := self.line(max(0.0, until - time.monotonic()))) is not None:
+            lines.append(line)
+        return lines
 
     def last_words(self, lines: list[dict[str, Any]]) -> str:
         """Why it ended: its own error, else what stands on its standard error, else its status."""

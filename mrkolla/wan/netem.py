@@ -2,12 +2,12 @@
 
 Two intermediate devices (ifb) stand beside an OSR's bridge in the router's namespace, one a direction, each with netem
 as its queue. A packet takes the detour when its other end is in another region: filters at the bridge redirect what
-comes in for the subnet of another bridge, and what goes out from one. What goes to or comes from the uplink is
-neither, so it is never delayed.
+comes in for the subnet of another bridge, and what goes out from one. What goes to or comes from the uplink
+matches no filter, so it is never delayed.
 
-Not exercised with a real netem so far: the machine this was written on has no sch_netem. The detour was (with tbf in
-netem's place); netem's own command lines are checked as text alone. Unlike the nfqueue driver, netem reorders packets
-that jitter has overtake each other.
+So far not run with a real netem: the machine this was written on has no sch_netem. The detour was run with tbf in
+netem's place; netem's own command lines are checked as text alone. Unlike the nfqueue driver, netem with jitter lets
+packets overtake each other.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ class Netem(Driver):
         for module, trial in trials.items():
             try:
                 command(["unshare", "--net", *trial])
-            except WanError as refused:
-                return f"the kernel has no {module} ({refused}): modprobe {module}"
+            except WanError as error:
+                return f"the kernel has no {module} ({error}): modprobe {module}"
         return None
 
     def start(self, links: list[LocalLink], store: dict) -> list[str]:
         """See :meth:`Driver.start`."""
-        known = store.setdefault("links", {})
-        for gone in set(known) - {link.osr for link in links}:
-            self._down(known[gone])
-            del known[gone]
+        entries = store.setdefault("links", {})
+        for osr in set(entries) - {link.osr for link in links}:
+            self._down(entries[osr])
+            del entries[osr]
         fresh = []
         for link in links:
-            if link.osr in known and not self.problems(link, store):
-                self._complete(link, known[link.osr])
+            if link.osr in entries and not self.problems(link, store):
+                self._complete(link, entries[link.osr])
                 continue
-            taken = {entry["index"] for osr, entry in known.items() if osr != link.osr}
+            taken = {entry["index"] for osr, entry in entries.items() if osr != link.osr}
             free = next(index for index in range(len(taken) + 1) if index not in taken)
-            entry = known.setdefault(link.osr, {"index": free})
+            entry = entries.setdefault(link.osr, {"index": free})
             entry.update(netns=link.netns, interface=link.interface)
             self._down(entry)
             entry["subnets"] = self._other_subnets(link)
@@ -77,10 +77,10 @@ class Netem(Driver):
 
     def stop(self, links: list[LocalLink], store: dict) -> None:
         """See :meth:`Driver.stop`."""
-        known = store.get("links", {})
+        entries = store.get("links", {})
         for index, link in enumerate(links):
-            known.setdefault(link.osr, {"index": index, "netns": link.netns, "interface": link.interface})
-        for entry in known.values():
+            entries.setdefault(link.osr, {"index": index, "netns": link.netns, "interface": link.interface})
+        for entry in entries.values():
             self._down(entry)
         store.clear()
 
@@ -106,35 +106,35 @@ class Netem(Driver):
             raise WanError(f"link of {link.osr}, direction {direction}: not up: {_MEND}")
         device = _device(entry["index"], direction)
         try:
-            said = command(["tc", "-s", "-j", "qdisc", "show", "dev", device], netns=link.netns)
-        except WanError as gone:
-            raise WanError(f"link of {link.osr}, direction {direction}: {gone}: {_MEND}") from gone
-        found = [row for row in json.loads(said) if row.get("kind") == "netem" and row.get("root")]
-        if not found:
+            output = command(["tc", "-s", "-j", "qdisc", "show", "dev", device], netns=link.netns)
+        except WanError as error:
+            raise WanError(f"link of {link.osr}, direction {direction}: {error}: {_MEND}") from error
+        queues = [row for row in json.loads(output) if row.get("kind") == "netem" and row.get("root")]
+        if not queues:
             raise WanError(f"link of {link.osr}, direction {direction}: {device} has no netem: {_MEND}")
-        return understood(found[0])
+        return understood(queues[0])
 
     def problems(self, link: LocalLink, store: dict) -> list[str]:
         """See :meth:`Driver.problems`."""
-        found = []
+        problems = []
         for direction in DIRECTIONS:
             try:
                 self.read(link, direction, store)
-            except WanError as wrong:
-                found.append(str(wrong))
+            except WanError as error:
+                problems.append(str(error))
                 continue
             hook = "ingress" if direction == OUT else "egress"
             device = _device(store["links"][link.osr]["index"], direction)
-            said = command(["tc", "filter", "show", "dev", link.interface, hook], netns=link.netns)
-            if device not in said:
+            output = command(["tc", "filter", "show", "dev", link.interface, hook], netns=link.netns)
+            if device not in output:
                 what = f"link of {link.osr}, direction {direction}"
-                found.append(f"{what}: the redirection to {device} is gone, packets pass undelayed: {_MEND}")
-        return found
+                problems.append(f"{what}: the redirection to {device} is gone, packets pass undelayed: {_MEND}")
+        return problems
 
     def _complete(self, link: LocalLink, entry: dict) -> None:
-        """Lead the packets of regions that came since over the devices of a link that is up, which goes on."""
+        """Lead the packets of regions that are new over the devices of a link that is up, without a break in it."""
         subnets = self._other_subnets(link)
-        # Links that were brought up before this was recorded have the detour to all that were there then.
+        # A link without this record (an older version brought it up) has the detour to all subnets of that time.
         new = [subnet for subnet in subnets if subnet not in entry.get("subnets", subnets)]
         for line in filters(link, entry["index"], new):
             command(line, netns=link.netns)
@@ -143,9 +143,9 @@ class Netem(Driver):
     @staticmethod
     def _other_subnets(link: LocalLink) -> list[str]:
         """The subnets of every other bridge of the router: the other regions."""
-        said = json.loads(command(["ip", "-4", "-j", "-d", "address", "show"], netns=link.netns))
+        devices = json.loads(command(["ip", "-4", "-j", "-d", "address", "show"], netns=link.netns))
         subnets = []
-        for device in said:
+        for device in devices:
             bridge = device.get("linkinfo", {}).get("info_kind") == "bridge"
             if bridge and device["ifname"] not in (link.interface, link.uplink):
                 for address in device.get("addr_info", []):
@@ -162,12 +162,12 @@ class Netem(Driver):
         if not namespace(netns).exists():
             return
         devices = {row["ifname"] for row in json.loads(command(["ip", "-j", "link", "show"], netns=netns))}
-        ours = [device for direction in DIRECTIONS if (device := _device(entry["index"], direction)) in devices]
-        if ours and entry["interface"] in devices:
-            said = command(["tc", "-j", "qdisc", "show", "dev", entry["interface"]], netns=netns)
-            if any(row.get("kind") == "clsact" for row in json.loads(said)):
+        own_devices = [device for direction in DIRECTIONS if (device := _device(entry["index"], direction)) in devices]
+        if own_devices and entry["interface"] in devices:
+            output = command(["tc", "-j", "qdisc", "show", "dev", entry["interface"]], netns=netns)
+            if any(row.get("kind") == "clsact" for row in json.loads(output)):
                 command(["tc", "qdisc", "del", "dev", entry["interface"], "clsact"], netns=netns)
-        for device in ours:
+        for device in own_devices:
             command(["ip", "link", "delete", device], netns=netns)
 
 
@@ -205,7 +205,7 @@ def queue(device: str, settings: OneWay, verb: str) -> list[str]:
         line += [f"{settings.jitter_ms * 1000:.0f}us"]
     if settings.loss_percent:
         line += ["loss", "random", f"{settings.loss_percent:.6f}%"]
-    # Always said: a change that does not name the rate leaves the old one in force.
+    # Always named: a change that does not name the rate leaves the old one in force.
     return [*line, "rate", f"{(settings.bandwidth_mbit or 0) * 1e6:.0f}bit"]
 
 

@@ -55,37 +55,37 @@ class NfQueue(Driver):
         try:
             command(["unshare", "--net", "iptables", "-t", "mangle", "-A", "FORWARD", "-j", "NFQUEUE"])
             command(["unshare", "--net", *_python(), "--check"])
-        except WanError as refused:
-            return f"the kernel has no NFQUEUE ({refused}): modprobe -a xt_NFQUEUE nfnetlink_queue"
+        except WanError as error:
+            return f"the kernel has no NFQUEUE ({error}): modprobe -a xt_NFQUEUE nfnetlink_queue"
         return None
 
     def start(self, links: list[LocalLink], store: dict) -> list[str]:
         """See :meth:`Driver.start`. A dead, stuck or misplaced delay line is replaced."""
-        known = store.setdefault("links", {})
+        entries = store.setdefault("links", {})
         store["netns"] = sorted({*store.get("netns", []), *(link.netns for link in links)})
-        for gone in set(known) - {link.osr for link in links}:
+        for osr in set(entries) - {link.osr for link in links}:
             for direction in DIRECTIONS:
-                self._end(gone, direction, known)
-            del known[gone]
+                self._end(osr, direction, entries)
+            del entries[osr]
         fresh = []
         for link in links:
-            if link.osr not in known:
-                taken = {entry["index"] for entry in known.values()}
+            if link.osr not in entries:
+                taken = {entry["index"] for entry in entries.values()}
                 free = next(index for index in range(len(taken) + 1) if index not in taken)
-                known[link.osr] = {"index": free, "processes": {}}
+                entries[link.osr] = {"index": free, "processes": {}}
             for direction in DIRECTIONS:
-                if self._is_well(link, direction, known):
+                if self._is_well(link, direction, entries):
                     continue
-                self._end(link.osr, direction, known)
-                self._begin(link, direction, known)
+                self._end(link.osr, direction, entries)
+                self._begin(link, direction, entries)
                 if link.osr not in fresh:
                     fresh.append(link.osr)
         for netns in store["netns"]:
-            here = [link for link in links if link.netns == netns]
-            if not here:
+            netns_links = [link for link in links if link.netns == netns]
+            if not netns_links:
                 _remove_rules(netns)
             else:
-                _install_rules(netns, rules(here, known))
+                _install_rules(netns, rules(netns_links, entries))
         store["netns"] = sorted({link.netns for link in links})
         return fresh
 
@@ -95,15 +95,15 @@ class NfQueue(Driver):
         for netns in sorted({*store.get("netns", []), *(link.netns for link in links)}):
             try:
                 _remove_rules(netns)
-            except WanError as failed:
-                remains.append(str(failed))
-        known = store.get("links", {})
-        for osr in sorted({*known, *(link.osr for link in links)}):
+            except WanError as error:
+                remains.append(str(error))
+        entries = store.get("links", {})
+        for osr in sorted({*entries, *(link.osr for link in links)}):
             for direction in DIRECTIONS:
                 try:
-                    self._end(osr, direction, known)
-                except WanError as failed:
-                    remains.append(str(failed))
+                    self._end(osr, direction, entries)
+                except WanError as error:
+                    remains.append(str(error))
                 (self.state_dir / f"{_name(osr, direction)}.log").unlink(missing_ok=True)
         if remains:
             raise WanError(f"the links could not be removed whole: {'; '.join(remains)}")
@@ -111,8 +111,8 @@ class NfQueue(Driver):
 
     def apply(self, link: LocalLink, direction: str, settings: OneWay, store: dict) -> None:
         """See :meth:`Driver.apply`."""
-        wanted = {name: getattr(settings, name) for name in delayline.DEFAULTS}
-        self._request(link.osr, direction, {"do": "set", **wanted}, store)
+        values = {name: getattr(settings, name) for name in delayline.DEFAULTS}
+        self._request(link.osr, direction, {"do": "set", **values}, store)
 
     def read(self, link: LocalLink, direction: str, store: dict) -> Direction:
         """See :meth:`Driver.read`."""
@@ -129,7 +129,7 @@ class NfQueue(Driver):
 
     def problems(self, link: LocalLink, store: dict) -> list[str]:
         """See :meth:`Driver.problems`."""
-        found = []
+        problems = []
         entry = store.get("links", {}).get(link.osr)
         if not entry:
             return [f"link of {link.osr}: no delay line was started: {_MEND}"]
@@ -138,29 +138,31 @@ class NfQueue(Driver):
             process = entry["processes"].get(direction)
             if not process or not self._lives(link.osr, direction, *process):
                 log = self.state_dir / f"{_name(link.osr, direction)}.log"
-                found.append(f"{what}: its delay line is dead (log: {log}), packets are dropped: {_MEND}")
+                problems.append(f"{what}: its delay line is dead (log: {log}), packets are dropped: {_MEND}")
             elif not _is_in(process[0], link.netns):
-                found.append(f"{what}: its delay line runs in a namespace that is gone: {_MEND}")
+                problems.append(f"{what}: its delay line runs in a namespace that is gone: {_MEND}")
             else:
                 try:
                     overdue = self.read(link, direction, store).details["overdue_ms"]
-                except WanError as silent:
-                    found.append(str(silent))
+                except WanError as error:
+                    problems.append(str(error))
                     continue
                 if float(overdue) > OVERDUE_MS:
-                    found.append(f"{what}: its delay line is stuck, a packet is {overdue:.0f} ms overdue: {_MEND}")
+                    problems.append(f"{what}: its delay line is stuck, a packet is {overdue:.0f} ms overdue: {_MEND}")
         try:
             missing = _missing_rules(link.netns, rules([link], store["links"]))
-        except WanError as unseen:
-            return [*found, f"link of {link.osr}: {unseen}"]
+        except WanError as rules_error:
+            return [*problems, f"link of {link.osr}: {rules_error}"]
         for table, rule in _foreign_rules(link.netns):
-            found.append(
+            problems.append(
                 f"link of {link.osr}: rule '{rule}' of table {table} comes before the delay line, packets may pass"
                 f" undelayed: remove it, or {_MEND}"
             )
         for table, rule in missing:
-            found.append(f"link of {link.osr}: rule '{rule}' of table {table} is gone, packets pass undelayed: {_MEND}")
-        return found
+            problems.append(
+                f"link of {link.osr}: rule '{rule}' of table {table} is gone, packets pass undelayed: {_MEND}"
+            )
+        return problems
 
     # Processes
 
@@ -168,10 +170,10 @@ class NfQueue(Driver):
         number = 2 * known[link.osr]["index"] + DIRECTIONS.index(direction)
         line = [*_python(), str(number), str(self.state_dir), _name(link.osr, direction)]
         try:
-            said = command(line, netns=link.netns, timeout=15)
-        except WanError as failed:
-            raise WanError(f"link of {link.osr}, direction {direction}: delay line not started: {failed}") from failed
-        process = json.loads(said)
+            output = command(line, netns=link.netns, timeout=15)
+        except WanError as error:
+            raise WanError(f"link of {link.osr}, direction {direction}: delay line not started: {error}") from error
+        process = json.loads(output)
         known[link.osr]["processes"][direction] = [process["pid"], process["start"]]
 
     def _end(self, osr: str, direction: str, known: dict) -> None:
@@ -213,7 +215,7 @@ class NfQueue(Driver):
         return True
 
     def _request(self, osr: str, direction: str, request: dict, store: dict) -> dict:
-        """One request to a delay line and its answer. Raises WanError when it says no, or nothing in time."""
+        """One request to a delay line and its answer. Raises WanError when it refuses, or is not in time."""
         what = f"link of {osr}, direction {direction}"
         if not store.get("links", {}).get(osr, {}).get("processes", {}).get(direction):
             raise WanError(f"{what}: its delay line does not run: {_MEND}")
@@ -231,10 +233,10 @@ class NfQueue(Driver):
                     if not piece:
                         raise ConnectionError("it hung up")
                     data += piece
-        except TimeoutError as silent:
-            raise WanError(f"{what}: its delay line is stuck (no answer within {ANSWER_S:g} s): {_MEND}") from silent
-        except OSError as gone:
-            raise WanError(f"{what}: its delay line is dead ({gone}): {_MEND}") from gone
+        except TimeoutError as timeout:
+            raise WanError(f"{what}: its delay line is stuck (no answer within {ANSWER_S:g} s): {_MEND}") from timeout
+        except OSError as error:
+            raise WanError(f"{what}: its delay line is dead ({error}): {_MEND}") from error
         finally:
             os.close(folder)
         answer = json.loads(data)
@@ -260,34 +262,36 @@ def rules(links: list[LocalLink], known: dict) -> dict[str, list[str]]:
 def _missing_rules(netns: str, wanted: dict[str, list[str]]) -> list[tuple[str, str]]:
     missing = []
     for table, lines in wanted.items():
-        there = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
-        missing += [(table, line) for line in [f"-A FORWARD -j {CHAIN}", *lines] if line not in there]
+        listing = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
+        missing += [(table, line) for line in [f"-A FORWARD -j {CHAIN}", *lines] if line not in listing]
     return missing
 
 
 def _foreign_rules(netns: str) -> list[tuple[str, str]]:
-    """(table, rule) that packets of links may meet before their delay line, and that is not ours."""
-    found = []
+    """The rules, as (table, rule), that are not ours and that a link's packets may meet before their delay line."""
+    foreign_rules = []
     for table in _TABLES:
-        there = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
-        forward = [line for line in there if line.startswith("-A FORWARD ")]
+        listing = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
+        forward = [line for line in listing if line.startswith("-A FORWARD ")]
         jump = f"-A FORWARD -j {CHAIN}"
         before = forward[: forward.index(jump)] if jump in forward else []
-        inside = [line for line in there if line.startswith(f"-A {CHAIN} ")]
-        found += [(table, line) for line in [*before, *(one for one in inside if not _OURS.fullmatch(one))]]
-    return found
+        chain_rules = [line for line in listing if line.startswith(f"-A {CHAIN} ")]
+        foreign_rules += [
+            (table, line) for line in [*before, *(rule for rule in chain_rules if not _OURS.fullmatch(rule))]
+        ]
+    return foreign_rules
 
 
 def _install_rules(netns: str, wanted: dict[str, list[str]]) -> None:
-    """Make the chains of a namespace just these rules; each table changes in one step, one that is right does not."""
+    """Have the chains of a namespace hold these rules alone. A table changes in one step, and only where it differs."""
     text = []
     for table, lines in wanted.items():
-        there = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
-        jumps = f"-A FORWARD -j {CHAIN}" in there
-        if jumps and [line for line in there if line.startswith(f"-A {CHAIN} ")] == lines:
+        listing = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
+        has_jump = f"-A FORWARD -j {CHAIN}" in listing
+        if has_jump and [line for line in listing if line.startswith(f"-A {CHAIN} ")] == lines:
             continue
         # Naming the chain empties it.
-        text += [f"*{table}", f":{CHAIN} - [0:0]", *([] if jumps else [f"-I FORWARD 1 -j {CHAIN}"])]
+        text += [f"*{table}", f":{CHAIN} - [0:0]", *([] if has_jump else [f"-I FORWARD 1 -j {CHAIN}"])]
         text += [*lines, "COMMIT"]
     if not text:
         return
@@ -301,9 +305,9 @@ def _remove_rules(netns: str) -> None:
     if not namespace(netns).exists():
         return
     for table in _TABLES:
-        there = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
-        jumps = [line for line in there if line == f"-A FORWARD -j {CHAIN}"]
-        if f"-N {CHAIN}" not in there:
+        listing = command(["iptables", "-w", "-t", table, "-S"], netns=netns).splitlines()
+        jumps = [line for line in listing if line == f"-A FORWARD -j {CHAIN}"]
+        if f"-N {CHAIN}" not in listing:
             continue
         text = [f"*{table}", *(line.replace("-A", "-D", 1) for line in jumps), f"-F {CHAIN}", f"-X {CHAIN}", "COMMIT"]
         command(["iptables-restore", "-w", "--noflush"], netns=netns, input="\n".join(text) + "\n")
@@ -328,12 +332,12 @@ def _is_in(pid: int, netns: str) -> bool:
 
 def _delay_lines() -> list[tuple[int, list[str]]]:
     """Every delay line of this machine: (pid, its arguments)."""
-    found = []
+    delay_lines = []
     for entry in Path("/proc").iterdir():
         argv = _arguments(int(entry.name)) if entry.name.isdigit() else []
         if len(argv) > 3 and Path(argv[-4]).name == "delayline.py":
-            found.append((int(entry.name), argv))
-    return found
+            delay_lines.append((int(entry.name), argv))
+    return delay_lines
 
 
 def _arguments(pid: int) -> list[str]:

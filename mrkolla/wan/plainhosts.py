@@ -45,7 +45,7 @@ KEEP_S = 3600.0
 
 @dataclass(frozen=True)
 class PlainRegion:
-    """A region's hosts, by which it is known to the others.
+    """A region's hosts and networks, by which the others know it.
 
     ``networks`` are CIDRs that are wholly its own (a VIP: its address with /32): every address in them counts as the
     region's, whether some host has it or not.
@@ -91,12 +91,12 @@ def need(regions: tuple[PlainRegion, ...], driver: str = "auto") -> str:
     fleet.install()
     lacks = []
     for name in [driver] if driver != "auto" else PLAIN_DRIVERS:
-        lacking = {host: said["lack"] for host, said in fleet.call("lack", name).items() if said["lack"]}
-        if not lacking:
+        host_lacks = {host: answer["lack"] for host, answer in fleet.call("lack", name).items() if answer["lack"]}
+        if not host_lacks:
             return name
-        first = sorted(lacking)[0]
-        more = f" (and {len(lacking) - 1} more hosts)" if len(lacking) > 1 else ""
-        lacks.append(f"{name}: {first}{more}: {lacking[first]}")
+        first_host = sorted(host_lacks)[0]
+        suffix = f" (and {len(host_lacks) - 1} more hosts)" if len(host_lacks) > 1 else ""
+        lacks.append(f"{name}: {first_host}{suffix}: {host_lacks[first_host]}")
     raise LackError(f"no WAN driver can run on these hosts. {'. '.join(lacks)}")
 
 
@@ -213,7 +213,7 @@ class Keeper:
 
     @classmethod
     def of(cls, wan: PlainWan) -> Keeper:
-        """The one of these links (of their folder) in this process."""
+        """The keeper of these links (by their folder) in this process."""
         return cls._all.setdefault(wan.state_dir, cls(wan))
 
     def start(self) -> None:
@@ -240,8 +240,8 @@ class Keeper:
                 if not self.wan.renew():
                     self.wan.refresh()
                 self.problem = None
-            except MrkollaError as wrong:
-                self.problem = str(wrong)
+            except MrkollaError as error:
+                self.problem = str(error)
 
     def _at_exit(self) -> None:
         keep_s, wan = self.keep_s, self.wan
@@ -251,8 +251,8 @@ class Keeper:
                 wan.stop()
             else:
                 wan.renew(keep_s)
-        except MrkollaError as failed:
-            print(f"the links: {failed}; what is left at a host goes by itself within {LEASE_S:g} s")
+        except MrkollaError as error:
+            print(f"the links: {error}; what is left at a host goes by itself within {LEASE_S:g} s")
 
 
 def both_ways(
@@ -268,7 +268,7 @@ def both_ways(
     ``asked_ms`` and ``vips`` are by region (without a VIP: the first host's address); returns (from, to) -> round
     trips, with host names. Raises WanError for one that is not as asked.
     """
-    found = {}
+    rtts = {}
     for link in links:
         regions = {region.name: region for region in link.regions}
         admin, osr = regions[link.admin], regions[link.osr]
@@ -279,8 +279,8 @@ def both_ways(
             with EchoServer(target.hosts[0], address, launcher=launcher):
                 rtt = measure(source, address, count=count, launcher=launcher)
             verify(asked_ms[link.osr], rtt, f"{source.name} to {target.name} ({address})")
-            found[(source.name, target.name)] = rtt
-    return found
+            rtts[(source.name, target.name)] = rtt
+    return rtts
 
 
 def stars_of(links: Iterable[PlainLink]) -> list[dict]:

@@ -72,16 +72,19 @@ class Service:
             elif do != "get":
                 raise Wrong(f"there is no request {do!r}")
             return self.state()
-        except (Wrong, ValueError, KeyError, TypeError, AttributeError, OSError) as bad:
-            return {"ok": False, "error": str(bad) if isinstance(bad, Wrong) else f"{type(bad).__name__}: {bad}"}
+        except (Wrong, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            return {
+                "ok": False,
+                "error": str(error) if isinstance(error, Wrong) else f"{type(error).__name__}: {error}",
+            }
 
     def state(self):
         lines, problems = {}, []
         for region in sorted(self.wanted):
             try:
                 lines[region] = self.way.get(region)
-            except Wrong as wrong:
-                problems.append(str(wrong))
+            except Wrong as error:
+                problems.append(str(error))
         problems += self.way.problems(self.wanted, self.controllers) if self.wanted else []
         state = {"ok": True, "driver": self.driver, "lines": lines, "problems": problems, "addresses": addresses()}
         return dict(state, lease_s=self.lease_s)
@@ -93,12 +96,12 @@ class Service:
             listener.bind(os.path.join(FOLDER, SOCKET))
             listener.listen(16)
             while not self.over:
-                left = self.until - time.monotonic()
-                if left <= 0:
+                remaining_s = self.until - time.monotonic()
+                if remaining_s <= 0:
                     print(f"nobody renewed the lease for {self.lease_s:g} s: the links go", flush=True)
                     break
                 notify("WATCHDOG=1")
-                listener.settimeout(min(left, 5.0))
+                listener.settimeout(min(remaining_s, 5.0))
                 try:
                     wire, _ = listener.accept()
                 except Slow:
@@ -117,27 +120,27 @@ class Service:
                     return
                 data += piece
             wire.sendall(json.dumps(self.answer(json.loads(data))).encode() + b"\n")
-        except (OSError, ValueError) as gone:
-            print(f"request: {gone}", flush=True)
+        except (OSError, ValueError) as error:
+            print(f"request: {error}", flush=True)
 
 
 def notify(text):
     """Tell systemd, which ends a service that is stuck (and has it cleaned up)."""
-    where = os.environ.get("NOTIFY_SOCKET", "")
-    if where:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
-            wire.connect("\0" + where[1:] if where.startswith("@") else where)
+            wire.connect("\0" + address[1:] if address.startswith("@") else address)
             wire.send(text.encode())
 
 
 def clean():
-    """Remove everything that any of the drivers made; what remains is said, and is an error."""
+    """Remove everything that any of the drivers made. Raises Wrong for what remains."""
     remains = []
     for driver in DRIVERS.values():
         try:
             driver.clean()
-        except Wrong as failed:
-            remains.append(str(failed))
+        except Wrong as error:
+            remains.append(str(error))
     for name in os.listdir(FOLDER):
         if name.endswith((".sock", ".log")):
             remove_file(name)
@@ -169,10 +172,10 @@ def ask(request, timeout=30.0):
 def begin(settings):
     """Start the service unless it runs; it runs apart from this command, and systemd cleans up after it."""
     hello = {"do": "get", "owner": settings["owner"], "lease_s": settings["lease_s"]}
-    there = ask(hello)
-    if there is not None and (not there["ok"] or there["driver"] == settings["driver"]):
-        return there
-    if there is not None:
+    answer = ask(hello)
+    if answer is not None and (not answer["ok"] or answer["driver"] == settings["driver"]):
+        return answer
+    if answer is not None:
         ask({"do": "end", "owner": settings["owner"]})
     call("systemctl", "stop", f"{UNIT}-*", check=False, timeout=60)
     python = f"{sys.executable} -ISB {os.path.abspath(__file__)}"
@@ -183,9 +186,9 @@ def begin(settings):
     call(*line, f"--property=ExecStopPost={python} clean", *python.split(), "serve", json.dumps(settings))
     until = time.monotonic() + 15
     while time.monotonic() < until:
-        there = ask(hello)
-        if there is not None:
-            return there
+        answer = ask(hello)
+        if answer is not None:
+            return answer
         time.sleep(0.05)
     log = call("journalctl", "-n", "3", "-o", "cat", "-u", unit, check=False).stdout.strip().splitlines()
     raise Wrong("the links' service did not start: {}".format(log[-1] if log else "it left no word"))
@@ -193,9 +196,9 @@ def begin(settings):
 
 def stop(settings):
     """End the service and see that nothing of it is left; another owner's is left alone."""
-    there = ask({"do": "get", "owner": settings["owner"]})
-    if there is not None and not there["ok"]:
-        return {"ok": True, "not_ours": there["error"]}
+    answer = ask({"do": "get", "owner": settings["owner"]})
+    if answer is not None and not answer["ok"]:
+        return {"ok": True, "not_ours": answer["error"]}
     call("systemctl", "stop", f"{UNIT}-*", check=False, timeout=60)
     clean()
     for name in os.listdir(FOLDER):
@@ -225,8 +228,8 @@ def main(argv):
         else:
             print(__doc__, file=sys.stderr)
             return 2
-    except Wrong as wrong:
-        answer = {"ok": False, "error": str(wrong)}
+    except Wrong as error:
+        answer = {"ok": False, "error": str(error)}
     # The other end of the very connection that this command came by.
     answer["controller"] = os.environ.get("SSH_CONNECTION", "").partition(" ")[0]
     print(json.dumps(answer))

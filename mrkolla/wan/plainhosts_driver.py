@@ -17,7 +17,7 @@ from mrkolla.wan.link import BACK, OUT, Direction, LocalLink, OneWay
 from mrkolla.wan.plainhosts_fleet import LEASE_S, Fleet
 
 _MEND = "restart it with `mrkolla wan start`"
-_FRESH_S = 0.5  # what hosts said so long ago still counts: one look at all links asks each host once
+_FRESH_S = 0.5  # answers no older than this still count, so that one look at all links asks each host once
 
 
 class PlainDriver(Driver):
@@ -39,7 +39,7 @@ class PlainDriver(Driver):
     # What a driver does differently
 
     def ends(self, here: str, other: str) -> tuple[str, str]:
-        """(from, to): the way of the packets that a host of region ``here`` delays on its line of region ``other``."""
+        """(from, to): the regions between which packets go that a host of ``here`` delays on its line of ``other``."""
         raise NotImplementedError
 
     def words(self, settings: OneWay) -> dict | list[str]:
@@ -59,12 +59,12 @@ class PlainDriver(Driver):
         try:
             fleet.call("begin", input={"owner": store["owner"], "driver": self.name, "lease_s": LEASE_S})
         except WanError:
-            # Half a cloud's links are none; hosts that are not ours say so, and are left alone.
+            # Links on some of the hosts alone are of no use. A host of another owner says so, and is left alone.
             fleet.try_ask({name: {"owner": store["owner"]} for name in fleet.hosts}, verb="stop")
             raise
         store.setdefault("settings", {})
-        for gone in set(store["settings"]) - {link.osr for link in links}:
-            del store["settings"][gone]
+        for osr in set(store["settings"]) - {link.osr for link in links}:
+            del store["settings"][osr]
         self.forget()
         store["peers"] = []
         self.refresh(store)
@@ -75,12 +75,13 @@ class PlainDriver(Driver):
         if "net" in store:
             fleet = Fleet.of(store["net"])
             request = {"owner": store["owner"]}
-            _, failed = fleet.try_ask(dict.fromkeys(fleet.hosts, request), verb="stop")
-            left = self._lease_until() - time.time()
-            if failed and left > 0:
-                said = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
+            _, failures = fleet.try_ask(dict.fromkeys(fleet.hosts, request), verb="stop")
+            remaining_s = self._lease_until() - time.time()
+            if failures and remaining_s > 0:
+                reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items()))
                 raise WanError(
-                    f"the links could not be removed whole: {said}. What is left goes by itself within {left:.0f} s"
+                    f"the links could not be removed whole: {reasons}. What is left goes by itself"
+                    f" within {remaining_s:.0f} s"
                 )
         (self.state_dir / "lease").unlink(missing_ok=True)
         store.clear()
@@ -89,109 +90,113 @@ class PlainDriver(Driver):
         """See :meth:`Driver.apply`."""
         store["settings"].setdefault(link.osr, {})[direction] = asdict(settings)
         requests = {}
-        for host, here, others in self._lines(store):
-            changed = [other for other in others if self._concerns(link.osr, direction, here, other)]
+        for host, region, others in self._lines(store):
+            changed = [other for other in others if self._concerns(link.osr, direction, region, other)]
             if changed:
-                lines = {other: self.words(self._wanted(here, other, store)) for other in changed}
+                lines = {other: self.words(self._wanted(region, other, store)) for other in changed}
                 requests[host] = {"do": "set", "owner": store["owner"], "lines": lines}
         Fleet.of(store["net"]).ask(requests)
         self.forget()
 
     def read(self, link: Any, direction: str, store: dict) -> Direction:
-        """See :meth:`Driver.read`: every host of the link must say the same; their counters are added."""
+        """See :meth:`Driver.read`: every host of the link must report the same settings; counters are added up."""
         ends = (link.osr, link.admin) if direction == OUT else (link.admin, link.osr)
         what = f"link of {link.osr}, direction {direction}"
-        answers, failed = self._look(store)
-        found: dict[str, Direction] = {}
-        for host, here, others in self._lines(store):
+        answers, failures = self._look(store)
+        by_host: dict[str, Direction] = {}
+        for host, region, others in self._lines(store):
             for other in others:
-                if self.ends(here, other) != ends:
+                if self.ends(region, other) != ends:
                     continue
-                if host in failed:
-                    raise WanError(f"{what}: {host}: {failed[host]}: {_MEND}")
+                if host in failures:
+                    raise WanError(f"{what}: {host}: {failures[host]}: {_MEND}")
                 line = answers[host]["lines"].get(other)
                 if line is None:
                     raise WanError(f"{what}: {host}: {'; '.join(answers[host]['problems'])}: {_MEND}")
-                found[host] = self.understood(line)
-        (first, one), *rest = found.items()
-        for name, same in rest:
-            if wrong := one.settings.differs(same.settings):
-                raise WanError(f"{what}: {first} and {name} do not agree on {', '.join(wrong)}: `mrkolla wan set`")
-        every = [one, *(direction_ for _, direction_ in rest)]
-        details = {f"{host}.{key}": value for host, seen in found.items() for key, value in seen.details.items()}
-        sums = {name: sum(getattr(seen, name) for seen in every) for name in ("packets", "dropped", "queued", "late")}
-        return replace(one, details=details, **sums)
+                by_host[host] = self.understood(line)
+        (first_host, first_report), *rest = by_host.items()
+        for name, report in rest:
+            if fields := first_report.settings.differs(report.settings):
+                raise WanError(
+                    f"{what}: {first_host} and {name} do not agree on {', '.join(fields)}: `mrkolla wan set`"
+                )
+        reports = [first_report, *(report for _, report in rest)]
+        details = {f"{host}.{key}": value for host, report in by_host.items() for key, value in report.details.items()}
+        sums = {
+            name: sum(getattr(report, name) for report in reports) for name in ("packets", "dropped", "queued", "late")
+        }
+        return replace(first_report, details=details, **sums)
 
     def problems(self, link: Any, store: dict) -> list[str]:
-        """See :meth:`Driver.problems`. A host out of reach is told by :meth:`read`."""
-        answers, failed = self._look(store)
-        found = []
-        for host, here, others in self._lines(store):
-            if host in failed or host not in answers or link.osr not in (here, *others):
+        """See :meth:`Driver.problems`. A host out of reach is reported by :meth:`read`."""
+        answers, failures = self._look(store)
+        problems = []
+        for host, region, others in self._lines(store):
+            if host in failures or host not in answers or link.osr not in (region, *others):
                 continue
-            if here in (link.osr, link.admin):
-                found += [f"link of {link.osr}: {host}: {problem}: {_MEND}" for problem in answers[host]["problems"]]
+            if region in (link.osr, link.admin):
+                problems += [f"link of {link.osr}: {host}: {problem}: {_MEND}" for problem in answers[host]["problems"]]
             for other in others:
                 line = answers[host]["lines"].get(other)
-                if line is None or link.osr not in (here, other):
+                if line is None or link.osr not in (region, other):
                     continue
-                wanted = self.rounded(self._wanted(here, other, store))
-                if wrong := wanted.differs(self.understood(line).settings):
-                    said = f"{', '.join(wrong)} between {here} and {other} is not what was asked"
-                    found.append(f"link of {link.osr}: {host}: {said}: `mrkolla wan set`")
-        return found
+                wanted = self.rounded(self._wanted(region, other, store))
+                if fields := wanted.differs(self.understood(line).settings):
+                    problem = f"{', '.join(fields)} between {region} and {other} is not what was asked"
+                    problems.append(f"link of {link.osr}: {host}: {problem}: `mrkolla wan set`")
+        return problems
 
     # Addresses and leases
 
     def reported(self, store: dict) -> dict[str, list[str]]:
-        """Host -> its addresses, as it says. Raises WanError with what each host that failed said."""
-        answers, failed = self._look(store, fresh=True)
-        if failed:
-            raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
-        return {name: [one["address"] for one in answer["addresses"]] for name, answer in answers.items()}
+        """Host -> the addresses that it reports. Raises WanError with the reason of each host that failed."""
+        answers, failures = self._look(store, fresh=True)
+        if failures:
+            raise WanError("; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())))
+        return {name: [address["address"] for address in answer["addresses"]] for name, answer in answers.items()}
 
     def refresh(self, store: dict) -> list[str]:
         """Ask all hosts for their addresses; where these changed, have all hosts delay them. Returns the new ones."""
-        answers, failed = self._look(store, fresh=True)
-        if failed:
-            raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
+        answers, failures = self._look(store, fresh=True)
+        if failures:
+            raise WanError("; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())))
         peers = _peers(store, answers)
         if peers == store.get("peers"):
             return []
-        new = _cidrs(peers) - _cidrs(store.get("peers", []))
+        new_cidrs = _cidrs(peers) - _cidrs(store.get("peers", []))
         port = {host.name: host.port for host in Fleet.of(store["net"]).hosts.values()}
         controllers = {name: answer.get("controller") for name, answer in answers.items()}
         requests: dict[str, dict] = {}
-        for star, known in zip(store["net"], peers, strict=True):
-            for host, here, others in _lines_of(star):
+        for star, cidrs in zip(store["net"], peers, strict=True):
+            for host, region, others in _lines_of(star):
                 ssh = sorted({(address, port[host]) for address in controllers.values() if address})
                 request = {"do": "peers", "owner": store["owner"], "peers": {}, "controllers": ssh}
-                between = {other: _without(known[other], known[here]) for other in others}
-                requests.setdefault(host, request)["peers"] |= between
+                peer_cidrs = {other: _without(cidrs[other], cidrs[region]) for other in others}
+                requests.setdefault(host, request)["peers"] |= peer_cidrs
         Fleet.of(store["net"]).ask(requests)
         store["peers"] = peers
         self.forget()
-        return sorted(new)
+        return sorted(new_cidrs)
 
     def renew(self, store: dict, lease_s: float) -> bool:
         """Renew the lease at all hosts; False when addresses have changed since the last refresh."""
         fleet = Fleet.of(store["net"])
-        answers, failed = fleet.try_ask(
+        answers, failures = fleet.try_ask(
             {name: {"do": "get", "owner": store["owner"], "lease_s": lease_s} for name in fleet.hosts}
         )
         self._note_lease(lease_s)
-        if failed:
-            said = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
-            raise WanError(f"links between hosts: {said}: {_MEND}")
+        if failures:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items()))
+            raise WanError(f"links between hosts: {reasons}: {_MEND}")
         return _peers(store, answers) == store.get("peers")
 
     def _note_lease(self, lease_s: float) -> None:
         file, until = self.state_dir / "lease", time.time() + lease_s
-        # A host that this request did not reach has the longer one still.
+        # A host that this request did not reach still has its earlier lease, which may end later.
         file.write_text(f"{max(until, self._lease_until() if file.exists() else 0):.0f}\n")
 
     def _lease_until(self) -> float:
-        """Until when (seconds since 1970) a host that was not reached since may have rules."""
+        """Until when (seconds since 1970) a host that could not be reached may still have rules."""
         try:
             return float((self.state_dir / "lease").read_text())
         except (FileNotFoundError, ValueError):
@@ -209,7 +214,7 @@ class PlainDriver(Driver):
         return osr == (source if direction == OUT else target)
 
     def _wanted(self, here: str, other: str, store: Mapping) -> OneWay:
-        """What a host of ``here`` does on its line of ``other``: out of one link and into the next."""
+        """What a host of ``here`` must do on its line of ``other``: out of one link, then into the next."""
         source, target = self.ends(here, other)
         parts = [(source, OUT), (target, BACK)]
         return added(
@@ -219,18 +224,18 @@ class PlainDriver(Driver):
         )
 
     def _look(self, store: Mapping, fresh: bool = False) -> tuple[dict[str, dict], dict[str, str]]:
-        """(what each host's service says, why the others said nothing), asked once for one look at all links."""
-        when, answers, failed = self._seen
+        """(each host's answer, why the others gave none); answers of a moment ago still count, unless ``fresh``."""
+        when, answers, failures = self._seen
         if fresh or time.monotonic() - when > _FRESH_S:
             fleet = Fleet.of(store["net"])
             request = {"do": "get", "owner": store["owner"]}
-            answers, failed = fleet.try_ask(dict.fromkeys(fleet.hosts, request))
+            answers, failures = fleet.try_ask(dict.fromkeys(fleet.hosts, request))
             self._note_lease(LEASE_S)
-            self._seen = (time.monotonic(), answers, failed)
-        return answers, failed
+            self._seen = (time.monotonic(), answers, failures)
+        return answers, failures
 
     def forget(self) -> None:
-        """What hosts said before does not count any more."""
+        """Have the next look ask the hosts anew."""
         self._seen = (-math.inf, {}, {})
 
 
@@ -283,29 +288,29 @@ PLAIN_DRIVERS: dict[str, type[PlainDriver]] = {driver.name: driver for driver in
 
 
 def added(parts: Iterable[OneWay]) -> OneWay:
-    """One direction that is several, one after the other: times add up, the narrowest bandwidth holds."""
+    """Several stretches, one after the other, as one direction: times add up, the narrowest bandwidth holds."""
     total = OneWay()
     for part in parts:
         mbits = [mbit for mbit in (total.bandwidth_mbit, part.bandwidth_mbit) if mbit is not None]
-        waiting = [size for size in (total.queue_bytes, part.queue_bytes) if size is not None]
-        kept = (1 - total.loss_percent / 100) * (1 - part.loss_percent / 100)
+        sizes = [size for size in (total.queue_bytes, part.queue_bytes) if size is not None]
+        delivery_ratio = (1 - total.loss_percent / 100) * (1 - part.loss_percent / 100)
         total = OneWay(
             delay_ms=total.delay_ms + part.delay_ms,
             jitter_ms=total.jitter_ms + part.jitter_ms,
-            loss_percent=part.loss_percent if not total.loss_percent else 100 * (1 - kept),
+            loss_percent=part.loss_percent if not total.loss_percent else 100 * (1 - delivery_ratio),
             bandwidth_mbit=min(mbits, default=None),
             # What is on its way adds up too: two links hold what each of them would.
             queue_packets=max(OneWay.queue_packets, total.queue_packets + part.queue_packets - OneWay.queue_packets),
-            queue_bytes=max(waiting, default=None),
+            queue_bytes=max(sizes, default=None),
         )
     return total
 
 
 def _lines_of(star: Mapping) -> Iterator[tuple[str, str, list[str]]]:
     regions = star["regions"]
-    for here, region in regions.items():
+    for name, region in regions.items():
         for host in region["hosts"]:
-            yield host["name"], here, [other for other in regions if other != here]
+            yield host["name"], name, [other for other in regions if other != name]
 
 
 def _peers(store: Mapping, answers: Mapping[str, Mapping]) -> list[dict[str, list[str]]]:
@@ -321,56 +326,56 @@ def _cidrs(peers: Iterable[Mapping[str, list[str]]]) -> set[str]:
 def addresses_of(star: Mapping, reported: Mapping[str, list[dict]]) -> dict[str, list[str]]:
     """Region -> CIDRs by which the others know it: its own networks, its hosts' addresses, its containers' networks.
 
-    ``reported``: host name -> addresses, as ``plainhosts_agent.py`` gives them. What hosts of two regions have alike
-    (the default network of their Docker) tells them not apart, and is left out. Raises WanError for a host without an
-    address.
+    ``reported``: host name -> addresses, as ``plainhosts_agent.py`` gives them. What two regions
+    have in common (such as Docker's default network) does not tell them apart, and is left out. Raises WanError for a
+    host without an address.
     """
-    found: dict[str, set[ipaddress.IPv4Network]] = {}
+    region_networks: dict[str, set[ipaddress.IPv4Network]] = {}
     for name, region in star["regions"].items():
-        found[name] = set()
+        region_networks[name] = set()
         for host in region["hosts"]:
             if not reported[host["name"]]:
                 raise WanError(f"{host['name']}: it reports no IPv4 address")
-            for one in reported[host["name"]]:
-                whole = ipaddress.IPv4Interface(f"{one['address']}/{one['prefix']}").network
-                found[name].add(ipaddress.IPv4Network(one["address"]))
+            for address in reported[host["name"]]:
+                subnet = ipaddress.IPv4Interface(f"{address['address']}/{address['prefix']}").network
+                region_networks[name].add(ipaddress.IPv4Network(address["address"]))
                 # A bridge's network is its containers', unless other hosts are on it too.
-                if one["bridge"] and not _holds_other(whole, host["name"], reported):
-                    found[name].add(whole)
+                if address["bridge"] and not _holds_other(subnet, host["name"], reported):
+                    region_networks[name].add(subnet)
     unique = {}
-    for name, networks in found.items():
-        others = set().union(*(there for other, there in found.items() if other != name))
-        kept = {one for one in networks if not _shared(one, others)}
-        kept |= {ipaddress.IPv4Network(cidr, strict=False) for cidr in star["regions"][name]["networks"]}
-        unique[name] = [str(one) for one in ipaddress.collapse_addresses(kept)]
+    for name, networks in region_networks.items():
+        others = set().union(*(other_networks for other, other_networks in region_networks.items() if other != name))
+        own_networks = {network for network in networks if not _shared(network, others)}
+        own_networks |= {ipaddress.IPv4Network(cidr, strict=False) for cidr in star["regions"][name]["networks"]}
+        unique[name] = [str(network) for network in ipaddress.collapse_addresses(own_networks)]
         if not unique[name]:
             raise WanError(f"region {name}: its hosts have no address that tells them from other regions'")
     return unique
 
 
 def _shared(one: ipaddress.IPv4Network, others: set[ipaddress.IPv4Network]) -> bool:
-    """Whether another region has the same address; of a network, whether it has anything in it."""
+    """Whether another region has this address or, of a network, anything in it."""
     return one in others if one.prefixlen == 32 else any(one.overlaps(other) for other in others)
 
 
 def _holds_other(network: ipaddress.IPv4Network, host: str, reported: Mapping[str, list[dict]]) -> bool:
     return any(
-        ipaddress.ip_address(one["address"]) in network
-        for name, there in reported.items()
+        ipaddress.ip_address(address["address"]) in network
+        for name, addresses in reported.items()
         if name != host
-        for one in there
+        for address in addresses
     )
 
 
 def _without(cidrs: list[str], own: list[str]) -> list[str]:
-    """``cidrs`` less what is this region's own: a network may hold a few hosts of another region."""
-    left = [ipaddress.IPv4Network(cidr) for cidr in cidrs]
-    for taken in map(ipaddress.IPv4Network, own):
+    """``cidrs`` without ``own``: the network of another region may hold a few hosts of this one."""
+    networks = [ipaddress.IPv4Network(cidr) for cidr in cidrs]
+    for own_network in map(ipaddress.IPv4Network, own):
         rest: list[ipaddress.IPv4Network] = []
-        for one in left:
-            if taken == one or not taken.overlaps(one):
-                rest += [] if taken == one else [one]
-            elif taken.subnet_of(one):
-                rest += one.address_exclude(taken)
-        left = rest
-    return [str(one) for one in ipaddress.collapse_addresses(left)]
+        for network in networks:
+            if own_network == network or not own_network.overlaps(network):
+                rest += [] if own_network == network else [network]
+            elif own_network.subnet_of(network):
+                rest += network.address_exclude(own_network)
+        networks = rest
+    return [str(network) for network in ipaddress.collapse_addresses(networks)]

@@ -47,9 +47,9 @@ class Fleet:
         """The hosts of all links as they are kept on disk."""
         hosts = []
         for region in (region for star in net for region in star["regions"].values()):
-            for kept in region["hosts"]:
-                paths = {name: Path(kept[name]) if kept[name] else None for name in ("key", "known_hosts")}
-                hosts.append(Host(**{**kept, **paths, "options": tuple(kept.get("options", ()))}))
+            for record in region["hosts"]:
+                paths = {name: Path(record[name]) if record[name] else None for name in ("key", "known_hosts")}
+                hosts.append(Host(**{**record, **paths, "options": tuple(record.get("options", ()))}))
         return cls(hosts)
 
     def install(self) -> None:
@@ -66,9 +66,9 @@ class Fleet:
 
     def ask(self, requests: Mapping[str, Mapping]) -> dict[str, dict]:
         """Send each named host's service its request. Raises WanError with what each host that failed said."""
-        answers, failed = self.try_ask(requests)
-        if failed:
-            raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
+        answers, failures = self.try_ask(requests)
+        if failures:
+            raise WanError("; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())))
         return answers
 
     def try_ask(self, requests: Mapping[str, Mapping], verb: str = "ask") -> tuple[dict[str, dict], dict[str, str]]:
@@ -76,49 +76,49 @@ class Fleet:
         agent = f"{FOLDER}/{PROGRAMS[0]}"
         argv = ["python3", "-IB", agent, verb]
         if verb == "stop":
-            # The programs go last when a host is left, and when it boots: where there are none, nothing else is.
+            # The programs are removed last, or by a reboot: where there are none, nothing else is left either.
             argv = ["sh", "-c", f"test -e {agent} || {{ echo '{_NOTHING}'; exit; }}; exec {shlex.join(argv)}"]
         return self._try({name: (argv, json.dumps(request)) for name, request in requests.items()}, 40)
 
     def _all(self, lines: Mapping[str, tuple[list[str], str]], timeout: float) -> dict[str, dict]:
-        answers, failed = self._try(lines, timeout)
-        if failed:
-            raise WanError("; ".join(f"{name}: {why}" for name, why in sorted(failed.items())))
+        answers, failures = self._try(lines, timeout)
+        if failures:
+            raise WanError("; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items())))
         return answers
 
     def _try(self, lines: Mapping[str, tuple[list[str], str]], timeout: float) -> tuple[dict, dict]:
         answers: dict[str, dict] = {}
-        failed: dict[str, str] = {}
+        failures: dict[str, str] = {}
         names = list(lines)
         for first in range(0, len(names), _MOST_AT_ONCE):
-            self._some({name: lines[name] for name in names[first : first + _MOST_AT_ONCE]}, timeout, answers, failed)
-        return answers, failed
+            self._some({name: lines[name] for name in names[first : first + _MOST_AT_ONCE]}, timeout, answers, failures)
+        return answers, failures
 
     def _some(self, lines: Mapping, timeout: float, answers: dict, failed: dict) -> None:
         pipe = subprocess.PIPE
-        running = {}
+        processes = {}
         try:
             for name, (argv, _) in lines.items():
                 line = self.hosts[name].ssh(*argv)
-                running[name] = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+                processes[name] = subprocess.Popen(line, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
             until = time.monotonic() + timeout
-            for name, process in running.items():
+            for name, process in processes.items():
                 try:
                     out, err = process.communicate(lines[name][1], timeout=max(0.1, until - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     failed[name] = f"no answer within {timeout:.0f} s"
                     continue
-                said = _understood(out)
-                if said is not None and said.get("ok"):
-                    answers[name] = said
-                elif said is not None:
-                    failed[name] = str(said.get("error"))
+                answer = _understood(out)
+                if answer is not None and answer.get("ok"):
+                    answers[name] = answer
+                elif answer is not None:
+                    failed[name] = str(answer.get("error"))
                 else:
                     last = (err.strip() or out.strip()).splitlines()
                     what = "cannot be reached by SSH: " if process.returncode == 255 else ""
                     failed[name] = f"{what}{last[-1] if last else f'status {process.returncode}'}"
         finally:
-            for process in running.values():
+            for process in processes.values():
                 if process.poll() is None:
                     process.kill()
                     process.communicate(timeout=10)
@@ -128,7 +128,7 @@ def _understood(out: str) -> dict | None:
     """The JSON object in the last line of what a host printed; None: there is none."""
     lines = out.strip().splitlines()
     try:
-        said = json.loads(lines[-1]) if lines else None
+        answer = json.loads(lines[-1]) if lines else None
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return answer if isinstance(answer, dict) else None

@@ -20,8 +20,8 @@ import time
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 CHAIN = "MRKOLLA-WAN"
 TABLE, HOOK = "mangle", "PREROUTING"
-FIRST_QUEUE = 4900  # of this host: far from where other programs begin to count
-PREFERENCES = (4900, 4910)  # of tc's filters: the old ones go once the new ones are there
+FIRST_QUEUE = 4900  # the first queue's number on this host: far from where other programs begin to count
+PREFERENCES = (4900, 4910)  # two sets of tc's filters take turns: the old ones go once the new ones are there
 Slow = socket.timeout
 
 
@@ -30,9 +30,9 @@ class Wrong(Exception):
 
 
 def call(*argv, check=True, input=None, timeout=15):
-    """Run a command; raises Wrong with its last words when it fails and ``check``."""
+    """Run a command; with ``check``, raises Wrong with the last line of its output when it fails."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             argv,
             input=input,
             stdin=None if input is not None else subprocess.DEVNULL,
@@ -46,14 +46,14 @@ def call(*argv, check=True, input=None, timeout=15):
         raise Wrong("'{}' did not end within {:g} s".format(" ".join(argv), timeout)) from None
     except FileNotFoundError:
         raise Wrong(f"'{argv[0]}' is not installed") from None
-    if check and done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()
-        raise Wrong("'{}' failed: {}".format(" ".join(argv), said[-1]))
-    return done
+    if check and process.returncode != 0:
+        lines = (process.stderr.strip() or process.stdout.strip() or f"status {process.returncode}").splitlines()
+        raise Wrong("'{}' failed: {}".format(" ".join(argv), lines[-1]))
+    return process
 
 
 def started(pid):
-    """When a process began (clock ticks since boot): with its number, its identity. None: there is none."""
+    """When a process began, in clock ticks since boot; this and its number identify it. None: there is none."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
             fields = stat.read().rpartition(")")[2].split()
@@ -66,8 +66,8 @@ def processes():
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
-                with open(f"/proc/{entry}/cmdline", "rb") as line:
-                    yield int(entry), line.read().decode(errors="replace").split("\0")[:-1]
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    yield int(entry), file.read().decode(errors="replace").split("\0")[:-1]
             except (FileNotFoundError, ProcessLookupError):
                 continue
 
@@ -100,15 +100,15 @@ def links():
 
 def addresses():
     """The host's own addresses: [{"address", "prefix", "device", "bridge"}], without loopback and link-local."""
-    found = []
+    rows = []
     for link in links():
         bridge = link.get("linkinfo", {}).get("info_kind") == "bridge"
-        for one in link.get("addr_info", []):
-            own = ipaddress.ip_address(one["local"])
-            if not own.is_loopback and not own.is_link_local:
-                found.append({"address": one["local"], "prefix": one["prefixlen"], "device": link["ifname"]})
-                found[-1]["bridge"] = bridge
-    return found
+        for entry in link.get("addr_info", []):
+            address = ipaddress.ip_address(entry["local"])
+            if not address.is_loopback and not address.is_link_local:
+                rows.append({"address": entry["local"], "prefix": entry["prefixlen"], "device": link["ifname"]})
+                rows[-1]["bridge"] = bridge
+    return rows
 
 
 def lines_of(table):
@@ -133,8 +133,8 @@ class NfQueue:
             trial = ["unshare", "--net", "iptables", "-t", TABLE, "-A", HOOK, "-j", "NFQUEUE"]
             call(*trial)
             call("unshare", "--net", *NfQueue.python(), "--check")
-        except Wrong as refused:
-            return f"the kernel has no NFQUEUE ({refused}): modprobe -a xt_NFQUEUE nfnetlink_queue"
+        except Wrong as error:
+            return f"the kernel has no NFQUEUE ({error}): modprobe -a xt_NFQUEUE nfnetlink_queue"
         return None
 
     @staticmethod
@@ -142,8 +142,8 @@ class NfQueue:
         return [sys.executable, "-ISB", os.path.join(FOLDER, "delayline.py")]
 
     def peers(self, peers, controllers):
-        for gone in set(self.lines) - set(peers):
-            self.end(gone)
+        for old_region in set(self.lines) - set(peers):
+            self.end(old_region)
         for region in sorted(peers):
             if region not in self.lines or not self.lives(region):
                 self.end(region)
@@ -167,24 +167,24 @@ class NfQueue:
         if not self.missing(rules):
             return
         jump = f"-A {HOOK} -j {CHAIN}"
-        there = lines_of(TABLE)
+        listing = lines_of(TABLE)
         # Naming the chain empties it; the table changes in one step.
-        text = [f"*{TABLE}", f":{CHAIN} - [0:0]", *([] if jump in there else [f"-I {HOOK} 1 -j {CHAIN}"])]
+        text = [f"*{TABLE}", f":{CHAIN} - [0:0]", *([] if jump in listing else [f"-I {HOOK} 1 -j {CHAIN}"])]
         call("iptables-restore", "-w", "--noflush", input="\n".join([*text, *rules, "COMMIT"]) + "\n")
         if self.missing(rules):
             raise Wrong(f"rules are not in force though iptables took them: {self.missing(rules)}")
 
     @staticmethod
     def missing(rules):
-        there = lines_of(TABLE)
+        listing = lines_of(TABLE)
         wanted = [f"-A {HOOK} -j {CHAIN}", *rules]
-        missing = [rule for rule in wanted if rule not in there]
-        extra = [rule for rule in there if rule.startswith(f"-A {CHAIN} ") and rule not in wanted]
+        missing = [rule for rule in wanted if rule not in listing]
+        extra = [rule for rule in listing if rule.startswith(f"-A {CHAIN} ") and rule not in wanted]
         return missing + [f"(not ours) {rule}" for rule in extra]
 
     def begin(self, region, index):
-        said = call(*self.python(), str(FIRST_QUEUE + index), FOLDER, f"line-{index}").stdout
-        self.lines[region] = dict(json.loads(said), index=index)
+        output = call(*self.python(), str(FIRST_QUEUE + index), FOLDER, f"line-{index}").stdout
+        self.lines[region] = dict(json.loads(output), index=index)
 
     def lives(self, region):
         return self.lines[region]["start"] == started(self.lines[region]["pid"])
@@ -215,8 +215,8 @@ class NfQueue:
                     data += piece
             except Slow:
                 raise Wrong(f"the delay line for region {region} is stuck") from None
-            except OSError as gone:
-                raise Wrong(f"the delay line for region {region} is dead ({gone})") from None
+            except OSError as error:
+                raise Wrong(f"the delay line for region {region} is dead ({error})") from None
         answer = json.loads(data)
         if not answer.get("ok"):
             raise Wrong(f"the delay line for region {region} refused: {answer.get('error')}")
@@ -235,9 +235,9 @@ class NfQueue:
     @staticmethod
     def clean():
         if shutil.which("iptables", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
-            there = lines_of(TABLE)
-            if f"-N {CHAIN}" in there:
-                jumps = [rule.replace("-A", "-D", 1) for rule in there if rule == f"-A {HOOK} -j {CHAIN}"]
+            listing = lines_of(TABLE)
+            if f"-N {CHAIN}" in listing:
+                jumps = [rule.replace("-A", "-D", 1) for rule in listing if rule == f"-A {HOOK} -j {CHAIN}"]
                 text = [f"*{TABLE}", *jumps, f"-F {CHAIN}", f"-X {CHAIN}", "COMMIT"]
                 call("iptables-restore", "-w", "--noflush", input="\n".join(text) + "\n")
         mark = os.path.join(FOLDER, "delayline.py")
@@ -252,7 +252,7 @@ class Netem:
     def __init__(self):
         self.lines = {}  # region -> {"index"}
         self.turn = 0
-        self.wanted = []  # (device, filter) in force
+        self.wanted = []  # (interface, network, intermediate device) of each redirection in force
 
     @staticmethod
     def device(index):
@@ -268,32 +268,32 @@ class Netem:
         for module, trial in trials.items():
             try:
                 call("unshare", "--net", *trial)
-            except Wrong as refused:
-                return f"the kernel has no {module} ({refused}): modprobe {module}"
+            except Wrong as error:
+                return f"the kernel has no {module} ({error}): modprobe {module}"
         return None
 
     def peers(self, peers, controllers):
-        for gone in set(self.lines) - set(peers):
-            self.end(gone)
-        there = {link["ifname"] for link in json.loads(call("ip", "-j", "link", "show").stdout)}
+        for old_region in set(self.lines) - set(peers):
+            self.end(old_region)
+        devices = {link["ifname"] for link in json.loads(call("ip", "-j", "link", "show").stdout)}
         for region in sorted(peers):
             if region not in self.lines:
                 taken = {line["index"] for line in self.lines.values()}
                 free = next(index for index in range(len(taken) + 1) if index not in taken)
                 self.lines[region] = {"index": free}
             device = self.device(self.lines[region]["index"])
-            if device not in there:
+            if device not in devices:
                 call("ip", "link", "add", device, "type", "ifb")
                 call("tc", "qdisc", "add", "dev", device, "root", "netem", "limit", "16384", "delay", "0us")
             call("ip", "link", "set", device, "up")
         self.filter(peers, controllers)
 
     def filter(self, peers, controllers):
-        """New filters beside the old ones, which then go: at no time is there none."""
+        """Put the new filters beside the old ones, then remove the old ones: at no time is there none."""
         old, self.turn = PREFERENCES[self.turn], 1 - self.turn
         first = PREFERENCES[self.turn]
         devices = self.ways(peers)
-        wanted = []
+        redirections = []
         for device in devices:
             kinds = {row["kind"] for row in json.loads(call("tc", "-j", "qdisc", "show", "dev", device).stdout)}
             if "clsact" not in kinds:
@@ -310,11 +310,11 @@ class Netem:
                 for network in peers[region]:
                     action = ["action", "mirred", "egress", "redirect", "dev", target]
                     call(*head, str(first + 1), "u32", "match", "ip", "dst", network, *action)
-                    wanted.append((device, network, target))
-        for device in {way for way, _, _ in self.wanted} | set(devices):
+                    redirections.append((device, network, target))
+        for device in {interface for interface, _, _ in self.wanted} | set(devices):
             for preference in (old, old + 1):
                 unfilter(device, preference)
-        self.wanted = wanted
+        self.wanted = redirections
 
     @staticmethod
     def ways(peers):
@@ -344,22 +344,25 @@ class Netem:
             raise Wrong(f"there is no line for region {region}")
         device = self.device(self.lines[region]["index"])
         rows = json.loads(call("tc", "-s", "-j", "qdisc", "show", "dev", device).stdout)
-        found = [row for row in rows if row.get("kind") == "netem" and row.get("root")]
-        if not found:
+        queues = [row for row in rows if row.get("kind") == "netem" and row.get("root")]
+        if not queues:
             raise Wrong(f"{device} (to region {region}) has no netem")
-        return {"row": found[0]}
+        return {"row": queues[0]}
 
     def problems(self, peers, controllers):
-        found = []
-        for device in sorted({way for way, _, _ in self.wanted}):
-            said = call("tc", "filter", "show", "dev", device, "egress").stdout
-            for target in sorted({target for way, _, target in self.wanted if way == device}):
-                have, want = said.count(target), len([1 for w, _, t in self.wanted if (w, t) == (device, target)])
-                if have < want:
-                    found.append(f"{want - have} of {want} redirections from {device} to {target} are gone")
-        if set(self.ways(peers)) - {way for way, _, _ in self.wanted}:
-            found.append("another region is now reached over another interface")
-        return found
+        problems = []
+        for device in sorted({interface for interface, _, _ in self.wanted}):
+            output = call("tc", "filter", "show", "dev", device, "egress").stdout
+            for target in sorted({target for interface, _, target in self.wanted if interface == device}):
+                count, total = (
+                    output.count(target),
+                    len([1 for interface, _, end in self.wanted if (interface, end) == (device, target)]),
+                )
+                if count < total:
+                    problems.append(f"{total - count} of {total} redirections from {device} to {target} are gone")
+        if set(self.ways(peers)) - {interface for interface, _, _ in self.wanted}:
+            problems.append("another region is now reached over another interface")
+        return problems
 
     @staticmethod
     def clean():
@@ -379,6 +382,6 @@ DRIVERS = {"nfqueue": NfQueue, "netem": Netem}
 
 
 def unfilter(device, preference):
-    said = call("tc", "filter", "show", "dev", device, "egress", check=False).stdout
-    if f"pref {preference} " in said:
+    output = call("tc", "filter", "show", "dev", device, "egress", check=False).stdout
+    if f"pref {preference} " in output:
         call("tc", "filter", "del", "dev", device, "egress", "pref", str(preference))

@@ -35,10 +35,10 @@ def expected(asked_ms: float, real_ms: float) -> float:
 def refuse_below_real(experiment: Experiment, regions: list[Region]) -> None:
     """Raise InputError when the sweep asks for less than some OSR's real round trip."""
     real = {name: rtt.median_ms for name, rtt in measure_real(regions).items()}
-    wrong = []
-    for name, there in real.items():
+    problems = []
+    for name, real_ms in real.items():
         asked = sorted({point.rtt_ms[name] for point in experiment.points()} | {experiment.wan.deploy_rtt_ms})
-        if low := [f"{value:g}" for value in asked if below_real(value, there)]:
-            wrong.append(f"{name}: {', '.join(low)} ms asked, {there:.2f} ms is there already")
-    if wrong:
-        raise InputError(f"sweep.rtt_ms: {'; '.join(wrong)}; ask for more, or for 0 (nothing added)")
+        if low := [f"{value:g}" for value in asked if below_real(value, real_ms)]:
+            problems.append(f"{name}: {', '.join(low)} ms asked, {real_ms:.2f} ms is there already")
+    if problems:
+        raise InputError(f"sweep.rtt_ms: {'; '.join(problems)}; ask for more, or for 0 (nothing added)")

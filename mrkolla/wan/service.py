@@ -26,7 +26,7 @@ from mrkolla.wan.measure import Rtt, verify
 from mrkolla.wan.plainhosts import PlainLink, PlainWan
 from mrkolla.wan.real import expected
 
-#: Locked for as long as a link is deployed: the lock of a process that died is free.
+#: This file is locked while a link is deployed. When a process dies, its lock is free.
 _HELD = ".held"
 
 
@@ -89,8 +89,8 @@ class MeasuredWan(Service):
             if not group:
                 raise InputError(f"group {number} of the link has no hosts: give it those of a role that has some")
         names = [host.name for host in (*self.one, *self.other)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"{twice[0]} is in the link twice: each host must be in one of its two groups, once")
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"{duplicates[0]} is in the link twice: each host must be in one of its two groups, once")
         self.networks = [network.network for network in networks or ()]
         self._name = _title(self.one)
         link = PlainLink.between(self._name, self.one, _title(self.other), self.other)
@@ -113,7 +113,7 @@ class MeasuredWan(Service):
         try:
             self._deploy()
         except BaseException:
-            with suppress(MrkollaError):  # what came first is what has to be said
+            with suppress(MrkollaError):  # the first error is the one to raise
                 self.destroy()
             raise
 
@@ -137,11 +137,11 @@ class MeasuredWan(Service):
             if self._held is not None:
                 os.close(self._held)
                 self._held = None
-            with suppress(OSError):  # a folder that somebody else keeps things in stays
+            with suppress(OSError):  # a folder in which there is anything else stays
                 self.state_dir.rmdir()
 
     def _hold(self) -> None:
-        """Have the folder to ourselves, and remove those of dead processes. Raises WanError when it is another's."""
+        """Lock the folder for this object; remove those of dead processes. Raises WanError when another has it."""
         if self._held is not None:
             return
         names = {host.name for host in (*self.one, *self.other)}
@@ -187,7 +187,7 @@ class MeasuredWan(Service):
                 raise WanError(f"{verdict.wrong[0]}: what was measured meanwhile does not count")
             link.after = patiently(TRIES_AFTER, lambda: self._measure(link, "after"))
         except BaseException:
-            with suppress(MrkollaError):  # what came first is what has to be said
+            with suppress(MrkollaError):  # the first error is the one to raise
                 self._wan.set(self._name)
             raise
         self._wan.set(self._name)
@@ -200,10 +200,10 @@ class MeasuredWan(Service):
         """Every path of the link, all at once; raises WanError for one that is not as asked."""
         self._stand()
         paths = self._paths(link.asked)
-        found = {path.name: rtt for path, rtt in zip(paths, self._echoes.measure(paths), strict=True)}
+        rtts = {path.name: rtt for path, rtt in zip(paths, self._echoes.measure(paths), strict=True)}
         for path in paths:
-            link.warnings += verify(path.wanted_ms, found[path.name], f"{path.name}, {phase}", path.asked)
-        return found
+            link.warnings += verify(path.wanted_ms, rtts[path.name], f"{path.name}, {phase}", path.asked)
+        return rtts
 
     def _paths(self, asked: Asked) -> list[EchoPath]:
         """From each host to the first one of the other group."""
@@ -215,7 +215,7 @@ class MeasuredWan(Service):
         ]
 
     def _stand(self) -> None:
-        """See that the hosts have their echoes: a server at the first of each group, a client at each."""
+        """See that the echo programs run: a server at the first host of each group, a client at every host."""
         firsts = (self.one[0], self.other[0])
         clients = {host.name: host for host in (*self.one, *self.other)}
         self._echoes.stand([(host, self._addresses[host.name]) for host in firsts], clients)
@@ -224,9 +224,9 @@ class MeasuredWan(Service):
         """The address of ``host`` that its round trip is measured at."""
         if not self.networks and host.address in reported:
             return host.address
-        inside = [one for one in reported if any(ip_address(one) in network for network in self.networks)]
-        if inside:
-            return inside[0]
+        matches = [address for address in reported if any(ip_address(address) in network for network in self.networks)]
+        if matches:
+            return matches[0]
         where = f"in {', '.join(map(str, self.networks))}" if self.networks else f"{host.address} itself"
         raise InputError(
             f"{host.name}: it has no address {where}, only {', '.join(reported)}: say by networks= over which the"
@@ -270,5 +270,5 @@ def _hosts(given: en.objects.RolesLike) -> tuple[Host, ...]:
 
 
 def _title(hosts: tuple[Host, ...]) -> str:
-    more = len(hosts) - 1
-    return hosts[0].name if not more else f"{hosts[0].name} and {more} more"
+    rest = len(hosts) - 1
+    return hosts[0].name if not rest else f"{hosts[0].name} and {rest} more"

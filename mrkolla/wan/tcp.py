@@ -1,9 +1,9 @@
 """TCP at the ends of the links: the congestion control of the hosts towards other regions is part of what a link is.
 
 It decides what a long way costs a response: BBR, which many machines have, paces a response of 4.9 kB so that it takes
-3.5 % of a round trip longer than cubic or reno. In a network namespace of its own a host takes unrestricted algorithms
-alone by sysctl, but any by its route, so the default route says it: traffic inside a region stays as it is. Where hosts
-are not mrkolla's to change, TCP is recorded and left.
+3.5 % of a round trip longer than cubic or reno. In a network namespace of its own, a host's sysctl takes
+unrestricted algorithms alone, but its route takes any. So the default route names the algorithm: traffic inside a
+region stays as it is. Where hosts are not mrkolla's to change, TCP is recorded and left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mrkolla.wan.driver import command
 
 HOST, DEFAULT = "host", "cubic"
 _SYSCTL = "/proc/sys/net/ipv4"
-# What iproute2 says of a route's state, and does not take back.
+# Words for a route's state that iproute2 prints, and does not take as input.
 _STATES = {"linkdown", "dead", "offload", "trap"}
 
 Run = Callable[[list[str]], str]
@@ -37,12 +37,12 @@ class Tcp:
 
 
 def look(run: Run) -> Tcp:
-    """What is in force at a host, of which ``run`` runs a command and returns its output."""
-    own, idle = run(["cat", f"{_SYSCTL}/tcp_congestion_control", f"{_SYSCTL}/tcp_slow_start_after_idle"]).split()
+    """What is in force at a host; ``run`` runs a command there and returns its output."""
+    algorithm, idle = run(["cat", f"{_SYSCTL}/tcp_congestion_control", f"{_SYSCTL}/tcp_slow_start_after_idle"]).split()
     route: dict = next(iter(json.loads(run(["ip", "-j", "route", "show", "default"]) or "[]")), {})
     metrics = {key: value for metric in route.get("metrics", ()) for key, value in metric.items()}
     links = json.loads(run(["ip", "-j", "link", "show", "dev", route["dev"]])) if "dev" in route else [{}]
-    return Tcp(metrics.get("congestion", own), idle == "1", metrics.get("initcwnd"), links[0].get("qdisc"))
+    return Tcp(metrics.get("congestion", algorithm), idle == "1", metrics.get("initcwnd"), links[0].get("qdisc"))
 
 
 def put(run: Run, algorithm: str | None) -> None:
@@ -53,7 +53,7 @@ def put(run: Run, algorithm: str | None) -> None:
 
 
 def _route(run: Run) -> tuple[list[str], str | None]:
-    """A host's default route in iproute2's words, without the algorithm that it says, and that. Raises WanError."""
+    """(a host's default route in iproute2's words without its algorithm, that algorithm). Raises WanError."""
     lines = run(["ip", "route", "show", "default"]).splitlines()
     if not lines:
         raise WanError("there is no default route")
@@ -96,25 +96,25 @@ class Ends:
 
     def problems(self) -> list[str]:
         """Hosts where another algorithm is in force, a line each."""
-        found: list[str] = []
+        problems: list[str] = []
 
         def check(run: Run) -> None:
             if self.algorithm != _route(run)[1]:
-                there = look(run).congestion_control
-                raise WanError(f"TCP is {there}, not {self.algorithm} by its route: `mrkolla wan start`")
+                algorithm = look(run).congestion_control
+                raise WanError(f"TCP is {algorithm}, not {self.algorithm} by its route: `mrkolla wan start`")
 
         try:
             self._each(check)
-        except WanError as wrong:
-            found.append(str(wrong))
-        return found
+        except WanError as error:
+            problems.append(str(error))
+        return problems
 
     def _each(self, work: Callable[[Run], None]) -> None:
         for name, prefix in (self._enter() if self.algorithm is not None else {}).items():
             try:
                 work(partial(_within, prefix))
-            except WanError as failed:
-                raise WanError(f"host {name}: {failed}") from failed
+            except WanError as error:
+                raise WanError(f"host {name}: {error}") from error
 
 
 def _within(prefix: Sequence[str], argv: Sequence[str]) -> str:
@@ -128,8 +128,8 @@ def recorded(hosts: Iterable[remote.Host]) -> dict[str, dict]:
     def of(host: remote.Host) -> dict:
         try:
             return asdict(look(lambda argv: remote.run(host, argv).stdout))
-        except (LackError, ValueError) as unseen:  # not reached, or tools that say it in another form
-            return {"unknown": str(unseen)}
+        except (LackError, ValueError) as error:  # not reached, or tools that say it in another form
+            return {"unknown": str(error)}
 
     hosts = list(hosts)
     with ThreadPoolExecutor(16) as pool:

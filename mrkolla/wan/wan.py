@@ -56,7 +56,7 @@ def links_up(state_dir: Path) -> set[str]:
     try:
         return set(json.loads((Path(state_dir) / "wan.json").read_text(encoding="utf-8")).get("links", {}))
     except (FileNotFoundError, ValueError):
-        return set()  # what is wrong with the file, Wan says
+        return set()  # Wan says what is wrong with the file
 
 
 class Wan:
@@ -68,7 +68,7 @@ class Wan:
     """
 
     def __init__(self, links: Sequence[Any], state_dir: Path, driver: str = "auto", ends: Ends | None = None) -> None:
-        #: By OSR: a LocalLink each, or what a class made from this one links.
+        #: OSR -> its link: a LocalLink, or what a class made from this one has instead.
         self.links: dict[str, Any] = {link.osr: link for link in links}
         if len(self.links) != len(links):
             raise InputError(f"two links of one region: {', '.join(sorted(link.osr for link in links))}")
@@ -96,12 +96,12 @@ class Wan:
                 raise WanError(f"the links run by {before}: `mrkolla wan stop` before they run by {self._asked_driver}")
             state["driver"] = before or self._choose()
             driver = self._driver(state)
-            asked = state.setdefault("links", {})
-            for gone in set(asked) - set(self.links):
-                del asked[gone]
+            entries = state.setdefault("links", {})
+            for old_osr in set(entries) - set(self.links):
+                del entries[old_osr]
             fresh = driver.start(list(self.links.values()), state.setdefault("store", {}))
             for osr in self.links:
-                entry = asked.setdefault(osr, {"asked": asdict(Asked()), "base_ms": 0.0})
+                entry = entries.setdefault(osr, {"asked": asdict(Asked()), "base_ms": 0.0})
                 if osr in fresh:
                     self._apply(osr, Asked(**entry["asked"]), entry["base_ms"], state)
             self.ends.put()
@@ -114,8 +114,8 @@ class Wan:
         with self._locked() as state:
             # Where no driver is on record, whoever brought the links up may have crashed before it was written down.
             # Then all drivers are asked to stop: each removes what it made itself, and nothing else.
-            known = [self.drivers[state["driver"]]] if "driver" in state else self.drivers.values()
-            for driver in known:
+            drivers = [self.drivers[state["driver"]]] if "driver" in state else self.drivers.values()
+            for driver in drivers:
                 driver(self.state_dir).stop(list(self.links.values()), state.setdefault("store", {}))
             state.clear()
         self.ends.take_back()
@@ -144,7 +144,7 @@ class Wan:
             return self._state(osr, state)
 
     def keep(self, seconds: float = 3600.0) -> None:
-        """Let the links outlive this process by ``seconds``. These here do in any case."""
+        """Let the links outlive this process by ``seconds``. Links at a router do in any case."""
 
     def get(self, osr: str) -> LinkState:
         """One link as it is now."""
@@ -190,7 +190,7 @@ class Wan:
             before = Asked(**entry["asked"])
             self._apply(osr, Asked(), 0.0, state)
             try:
-                # A queue that was long a moment ago must have emptied, as order is kept.
+                # Packets keep their order, so those that wait with the delay from before must have left first.
                 time.sleep((before.rtt_ms + before.jitter_ms) / 1000)
                 rtt = measure(src, dst_address, count=count, port=port, launcher=launcher)
                 entry["base_ms"] = rtt.median_ms
@@ -229,9 +229,9 @@ class Wan:
         for direction in DIRECTIONS:
             driver.apply(link, direction, wanted, state["store"])
         for direction in DIRECTIONS:
-            there = driver.read(link, direction, state["store"]).settings
-            if wrong := driver.rounded(wanted).differs(there):
-                parts = [f"{name} asked {getattr(wanted, name)}, in force {getattr(there, name)}" for name in wrong]
+            settings = driver.read(link, direction, state["store"]).settings
+            if fields := driver.rounded(wanted).differs(settings):
+                parts = [f"{name} asked {getattr(wanted, name)}, in force {getattr(settings, name)}" for name in fields]
                 raise WanError(f"link of {osr}, direction {direction}: {', '.join(parts)} (driver {driver.name})")
 
     def _states(self, state: dict) -> list[LinkState]:
@@ -245,20 +245,20 @@ class Wan:
         driver, asked = self._driver(state), Asked(**entry["asked"])
         wanted = asked.one_way(entry["base_ms"])
         problems = driver.problems(self.links[osr], state["store"])
-        found: dict[str, Direction | None] = {}
+        directions: dict[str, Direction | None] = {}
         for direction in DIRECTIONS:
             what = f"link of {osr}, direction {direction}"
-            found[direction] = None
+            directions[direction] = None
             if any(problem.startswith(what) for problem in problems):
                 continue  # it was asked already, and asking a stuck one again takes seconds
             try:
-                found[direction] = there = driver.read(self.links[osr], direction, state["store"])
-            except WanError as silent:
-                problems.append(str(silent))
+                directions[direction] = report = driver.read(self.links[osr], direction, state["store"])
+            except WanError as error:
+                problems.append(str(error))
                 continue
-            if wrong := driver.rounded(wanted).differs(there.settings):
-                problems.append(f"{what}: {', '.join(wrong)} in force is not what was asked: `mrkolla wan set`")
-        return LinkState(osr, driver.name, asked, entry["base_ms"], found[OUT], found[BACK], tuple(problems))
+            if fields := driver.rounded(wanted).differs(report.settings):
+                problems.append(f"{what}: {', '.join(fields)} in force is not what was asked: `mrkolla wan set`")
+        return LinkState(osr, driver.name, asked, entry["base_ms"], directions[OUT], directions[BACK], tuple(problems))
 
     @contextmanager
     def _locked(self, patience_s: float = 60.0) -> Iterator[dict]:
@@ -271,9 +271,9 @@ class Wan:
                 try:
                     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except BlockingIOError as held:
+                except BlockingIOError as error:
                     if time.monotonic() > until:
-                        raise WanError(f"another process holds the links ({file}) for {patience_s:.0f} s") from held
+                        raise WanError(f"another process holds the links ({file}) for {patience_s:.0f} s") from error
                     time.sleep(0.05)
             state = self._load(file)
             before = json.dumps(state)
@@ -291,8 +291,8 @@ class Wan:
             state = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except ValueError as broken:
-            raise WanError(f"{file} is not readable ({broken}): remove it, then `mrkolla wan stop`") from broken
+        except ValueError as error:
+            raise WanError(f"{file} is not readable ({error}): remove it, then `mrkolla wan stop`") from error
         if state.pop("version", None) != _STATE_VERSION:
             raise WanError(f"{file} was written by another version: stop the links with that version, or remove it")
         return state

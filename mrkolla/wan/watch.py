@@ -1,4 +1,4 @@
-"""Somebody who looks after links while load runs."""
+"""Watches the links while load runs."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Watch:
             try:
                 self._wan.watchdog()
                 self.error = self._also()
-            except MrkollaError as wrong:
-                self.error = str(wrong)
-            except Exception as broken:  # noqa: BLE001 - links that nobody looks after are not as asked
-                self.error = f"the links could not be looked after: {type(broken).__name__}: {broken}"
+            except MrkollaError as error:
+                self.error = str(error)
+            except Exception as exception:  # noqa: BLE001 - links that nobody looks after are not as asked
+                self.error = f"the links could not be looked after: {type(exception).__name__}: {exception}"
             if self.error is not None:
                 self._tell(self.error)

@@ -46,31 +46,34 @@ class Sender:
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]]) -> Sender | None:
         """From what was recorded at the hosts that send (``tcp`` of provenance.json); None: not known, or not one."""
-        found = set()
+        senders = set()
         for record in records:
             if "congestion_control" not in record:
                 return None
             window = record.get("initial_window") or FIRST_WINDOW
-            found.add(cls(record["congestion_control"], bool(record.get("slow_start_after_idle", True)), int(window)))
-        return found.pop() if len(found) == 1 else None
+            senders.add(cls(record["congestion_control"], bool(record.get("slow_start_after_idle", True)), int(window)))
+        return senders.pop() if len(senders) == 1 else None
 
     def waits(self, responses: Iterable[Response], rtt_s: float) -> list[float]:
         """The round trips that each of the ``responses``, in order, waits for, given those before on its connection."""
         windows: dict[tuple[str, int], tuple[int, float]] = {}
-        found = []
-        for one in responses:
-            segments = math.ceil(one.size / SEGMENT)
-            window, last = windows.get(one.connection, (self.first_window, one.sent_s))
-            if one.new:
-                window, last = self.first_window, one.sent_s
-            window = self._after_idle(window, one.sent_s - last, rtt_s)
+        round_trips = []
+        for response in responses:
+            segments = math.ceil(response.size / SEGMENT)
+            window, last = windows.get(response.connection, (self.first_window, response.sent_s))
+            if response.new:
+                window, last = self.first_window, response.sent_s
+            window = self._after_idle(window, response.sent_s - last, rtt_s)
             # Flights of w, 2 w, 4 w, ... segments.
             flights = math.ceil(math.log2(segments / window + 1)) - 1 if segments > window else 0
             largest = min(segments, window * 2**flights)
-            grown = max(window, min(window + segments, 2 * largest))
-            windows[one.connection] = grown, one.sent_s + flights * rtt_s  # when the last flight was sent
-            found.append(flights + (0.0 if one.new else self._paced(min(segments, window))))
-        return found
+            new_window = max(window, min(window + segments, 2 * largest))
+            windows[response.connection] = (
+                new_window,
+                response.sent_s + flights * rtt_s,
+            )  # when the last flight was sent
+            round_trips.append(flights + (0.0 if response.new else self._paced(min(segments, window))))
+        return round_trips
 
     def _after_idle(self, window: int, idle_s: float, rtt_s: float) -> int:
         if not self.slow_start_after_idle or self.congestion_control == "bbr":
