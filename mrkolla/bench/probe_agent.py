@@ -16,7 +16,6 @@ whether earlier ones were answered or not, in a thread of its own and with its o
 issued before the load begins, so that there are some while Keystone cannot be reached.
 """
 
-import atexit
 import contextlib
 import heapq
 import itertools
@@ -26,7 +25,6 @@ import queue
 import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 
@@ -114,10 +112,10 @@ def trusted(ca):
     """What keystoneauth verifies https by: the certificates ``ca`` (PEM), or with None those of the host."""
     if ca is None:
         return True
-    with tempfile.NamedTemporaryFile("w", suffix=".pem", delete=False) as file:
+    descriptor = os.memfd_create("ca")  # a file that goes with this process, however that ends
+    with open(descriptor, "w", closefd=False) as file:
         file.write(ca)
-    atexit.register(os.unlink, file.name)
-    return file.name
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 class Client:

@@ -135,6 +135,8 @@ class SyntheticRegions:
         for name in self.rtt_ms:
             wan.set(name)
         base = self._load.measure(len(self.rtt_ms))
+        if silent := sorted(name for name, rtt in base.items() if math.isnan(rtt.median_ms)):
+            raise WanError(f"no echo came back with nothing added, from {', '.join(silent[:3])}")
         for name, rtt_ms in self.rtt_ms.items():
             wan.set(name, rtt_ms=max(0.0, rtt_ms - base[name].median_ms))
 

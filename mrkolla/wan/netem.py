@@ -118,14 +118,14 @@ class Netem(Driver):
         """See :meth:`Driver.problems`."""
         problems = []
         for direction in DIRECTIONS:
+            hook = "ingress" if direction == OUT else "egress"
             try:
                 self.read(link, direction, store)
+                output = command(["tc", "filter", "show", "dev", link.interface, hook], netns=link.netns)
             except WanError as error:
                 problems.append(str(error))
                 continue
-            hook = "ingress" if direction == OUT else "egress"
             device = _device(store["links"][link.osr]["index"], direction)
-            output = command(["tc", "filter", "show", "dev", link.interface, hook], netns=link.netns)
             if device not in output:
                 what = f"link of {link.osr}, direction {direction}"
                 problems.append(f"{what}: the redirection to {device} is gone, packets pass undelayed: {_MEND}")

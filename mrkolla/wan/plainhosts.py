@@ -240,7 +240,7 @@ class Keeper:
                 if not self.wan.renew():
                     self.wan.refresh()
                 self.problem = None
-            except MrkollaError as error:
+            except (MrkollaError, OSError) as error:
                 self.problem = str(error)
 
     def _at_exit(self) -> None:
@@ -251,8 +251,9 @@ class Keeper:
                 wan.stop()
             else:
                 wan.renew(keep_s)
-        except MrkollaError as error:
-            print(f"the links: {error}; what is left at a host goes by itself within {LEASE_S:g} s")
+        except (MrkollaError, OSError) as error:
+            last_s = max(LEASE_S, keep_s or 0)
+            print(f"the links: {error}; what is left at a host goes by itself within {last_s:g} s")
 
 
 def both_ways(

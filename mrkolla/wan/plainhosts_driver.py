@@ -56,6 +56,7 @@ class PlainDriver(Driver):
         """See :meth:`Driver.start`. All links count as fresh: settings are then put in force on hosts old and new."""
         fleet = Fleet.of(store["net"])
         fleet.install()
+        self._note_lease(LEASE_S)
         try:
             fleet.call("begin", input={"owner": store["owner"], "driver": self.name, "lease_s": LEASE_S})
         except WanError:

@@ -10,6 +10,7 @@ line), ``problems`` (of the rules), ``clean`` (remove everything, whoever made i
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -354,10 +355,9 @@ class Netem:
         for device in sorted({interface for interface, _, _ in self.wanted}):
             output = call("tc", "filter", "show", "dev", device, "egress").stdout
             for target in sorted({target for interface, _, target in self.wanted if interface == device}):
-                count, total = (
-                    output.count(target),
-                    len([1 for interface, _, end in self.wanted if (interface, end) == (device, target)]),
-                )
+                # As a whole word: mrkwan1 is not in mrkwan10.
+                count = len(re.findall(rf"\b{target}\b", output))
+                total = len([1 for interface, _, end in self.wanted if (interface, end) == (device, target)])
                 if count < total:
                     problems.append(f"{total - count} of {total} redirections from {device} to {target} are gone")
         if set(self.ways(peers)) - {interface for interface, _, _ in self.wanted}:

@@ -131,14 +131,20 @@ class MeasuredWan(Service):
         self._hold()
         self._echoes.close()
         self._addresses = {}
-        self._wan.stop()
-        with cache.locked("wan"):
-            (self.state_dir / _HELD).unlink(missing_ok=True)
-            if self._held is not None:
-                os.close(self._held)
-                self._held = None
-            with suppress(OSError):  # a folder in which there is anything else stays
-                self.state_dir.rmdir()
+        removed = False
+        try:
+            self._wan.stop()
+            removed = True
+        finally:  # what a host out of reach keeps is removed by the next that needs it, which must have the folder
+            with cache.locked("wan"):
+                if removed:
+                    (self.state_dir / _HELD).unlink(missing_ok=True)
+                if self._held is not None:
+                    os.close(self._held)
+                    self._held = None
+                if removed:
+                    with suppress(OSError):  # a folder in which there is anything else stays
+                        self.state_dir.rmdir()
 
     def _hold(self) -> None:
         """Lock the folder for this object; remove those of dead processes. Raises WanError when another has it."""

@@ -47,21 +47,33 @@ def look(run: Run) -> Tcp:
 
 def put(run: Run, algorithm: str | None) -> None:
     """Have a host use ``algorithm`` for what leaves by its default route (None: the host's own again)."""
-    words, before = _route(run)
-    if algorithm != before:
-        run(["ip", "route", "replace", *words, *(["congctl", algorithm] if algorithm else [])])
+    (words, before), *others = _routes(run)
+    if algorithm == before:
+        return
+    if (words, algorithm) in others:
+        # What set up the host's network added the route once more behind ours; the kernel replaces none by its like.
+        run(["ip", "route", "del", *words, *_said(before)])
+    else:
+        run(["ip", "route", "replace", *words, *_said(algorithm)])
 
 
-def _route(run: Run) -> tuple[list[str], str | None]:
-    """(a host's default route in iproute2's words without its algorithm, that algorithm). Raises WanError."""
-    lines = run(["ip", "route", "show", "default"]).splitlines()
-    if not lines:
+def _said(algorithm: str | None) -> list[str]:
+    return ["congctl", algorithm] if algorithm else []
+
+
+def _routes(run: Run) -> list[tuple[list[str], str | None]]:
+    """(a default route in iproute2's words without its algorithm, that algorithm), the one in force first.
+
+    Raises WanError where a host has none.
+    """
+    routes: list[tuple[list[str], str | None]] = []
+    for line in run(["ip", "route", "show", "default"]).splitlines():
+        words = [word for word in line.split() if word not in _STATES]
+        place = words.index("congctl") if "congctl" in words else len(words)
+        routes.append(([*words[:place], *words[place + 2 :]], next(iter(words[place + 1 :]), None)))
+    if not routes:
         raise WanError("there is no default route")
-    words = [word for word in lines[0].split() if word not in _STATES]
-    if "congctl" not in words:
-        return words, None
-    place = words.index("congctl")
-    return [*words[:place], *words[place + 2 :]], words[place + 1]
+    return routes
 
 
 class Ends:
@@ -99,7 +111,7 @@ class Ends:
         problems: list[str] = []
 
         def check(run: Run) -> None:
-            if self.algorithm != _route(run)[1]:
+            if self.algorithm != _routes(run)[0][1]:
                 algorithm = look(run).congestion_control
                 raise WanError(f"TCP is {algorithm}, not {self.algorithm} by its route: `mrkolla wan start`")
 

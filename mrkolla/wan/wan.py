@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,7 +183,7 @@ class Wan:
         """Measure the base delay of a link: its round trip with nothing asked, from ``src`` in the OSR.
 
         An :class:`EchoServer` must answer at ``dst_address`` in the AR. The median is kept with the state and taken
-        off what is asked; what was in force before is then in force again.
+        off what is asked; what was in force before is then in force again. Raises WanError when no echo comes back.
         """
         self._known(osr)
         with self._locked() as state:
@@ -193,6 +194,8 @@ class Wan:
                 # Packets keep their order, so those that wait with the delay from before must have left first.
                 time.sleep((before.rtt_ms + before.jitter_ms) / 1000)
                 rtt = measure(src, dst_address, count=count, port=port, launcher=launcher)
+                if math.isnan(rtt.median_ms):
+                    raise WanError(f"link of {osr}: no echo came back with nothing added: is {dst_address} reached?")
                 entry["base_ms"] = rtt.median_ms
             finally:
                 self._apply(osr, before, entry["base_ms"], state)

@@ -47,6 +47,20 @@ def test_another_congestion_control_and_back(prefix, algorithm):
     assert run(["ip", "route", "show", "default"]) == route
 
 
+def test_a_default_route_that_was_added_once_more_meanwhile(prefix):
+    """The kernel replaces no route by one that is there already: it said "File exists", and the link stayed up."""
+
+    def run(argv):
+        return command([*prefix, *argv])
+
+    route = run(["ip", "route", "show", "default"])
+    ends = tcp.Ends.of(lambda: {"host": prefix}, "cubic")
+    ends.put()
+    run(["ip", "route", "append", "default", *route.split()[1:]])
+    ends.take_back()
+    assert run(["ip", "route", "show", "default"]) == route
+
+
 def test_one_that_the_kernel_has_not(prefix):
     with pytest.raises(WanError, match=r"host host: .*Unknown tcp congestion algorithm"):
         tcp.Ends(lambda: {"host": prefix}, "nosuch").put()

@@ -71,6 +71,24 @@ def test_lines_come_in_on_one_clock(port, tmp_path):
     assert set(log.clocks()) == {"ar-control1"}
 
 
+@dataclass
+class Wide(Small):
+    """A region whose HAProxy is on a host of its own."""
+
+    balancers: tuple[Host, ...] = ()
+
+
+def test_load_has_the_clock_of_its_own_host(port):
+    """It had that of the first HAProxy's host."""
+    network = Host("osr1-network1", "198.19.160.12")
+    region = Wide("OSR1", HERE, (network,))
+    with AccessLog([region], launcher=launch, python=[sys.executable], port=None) as log:
+        assert set(log.clocks()) == {network.name, HERE.name}
+        for receiver in log._all():
+            receiver.offset_ns = 7 if receiver.host == HERE.name else 1000
+        assert log.here_ns("OSR1", 100) == 93
+
+
 def test_what_is_missing_is_told(port):
     with receiving(port, most=3) as log:
         send(port, LINE, "nonsense", LINE[:200], LINE, LINE)

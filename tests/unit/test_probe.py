@@ -19,7 +19,7 @@ import pytest
 
 from mrkolla.base.errors import BenchError, InputError
 from mrkolla.base.remote import Host
-from mrkolla.bench import BenchContext, BenchPoint, make_tool, probe_agent
+from mrkolla.bench import BenchContext, BenchPoint, make_tool, middleware_agent, probe_agent
 from mrkolla.bench.probe import Probe
 
 PASSWORD = "not-on-a-command-line"
@@ -430,3 +430,12 @@ def test_closed_loop_samples_say_how_they_ended_too(keystone):
     rows = list(Probe(samples=1, warmup=0).run(ctx, POINT, ctx.regions))
     ends = {row["scenario"]: (row["outcome"], row["status"]) for row in rows}
     assert ends["glance_fresh_token"] == ("refused", 503) and ends["neutron_fresh_token"] == ("done", None)
+
+
+@pytest.mark.parametrize("agent", [probe_agent, middleware_agent])
+def test_certificates_that_are_trusted_go_with_the_program(agent):
+    path = agent.trusted("-----BEGIN CERTIFICATE-----")
+    assert os.path.exists(path), "as requests asks"
+    assert [Path(path).read_text() for _ in range(2)] == ["-----BEGIN CERTIFICATE-----"] * 2
+    assert "memfd:" in os.readlink(path), "on no disk: it stayed there where a request hung at the end"
+    assert agent.trusted(None) is True

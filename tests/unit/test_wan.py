@@ -341,6 +341,18 @@ def test_wan_keeps_its_state_for_the_next_process(fake, tmp_path):
     later.stop()
 
 
+def test_a_link_over_which_no_echo_comes_back_keeps_its_base(fake, tmp_path, monkeypatch):
+    """It was NaN from then on, and the link added nothing whatever was asked."""
+    wan = Wan([ONE], tmp_path)
+    wan.start()
+    wan.set("OSR1", rtt_ms=50)
+    monkeypatch.setattr(wan_module, "measure", lambda *_, **__: Rtt([], 200, 200))
+    with pytest.raises(WanError, match=r"link of OSR1: no echo came back with nothing added"):
+        wan.calibrate("OSR1", "here", "192.0.2.1")
+    assert wan.get("OSR1").base_ms == 0
+    assert fake.there["OSR1", "back"].delay_ms == 25
+
+
 def test_wan_refuses_what_is_not_in_force(fake, tmp_path):
     wan = Wan([ONE], tmp_path)
     wan.start()
