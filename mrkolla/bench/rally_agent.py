@@ -181,8 +181,13 @@ class Agent:
         match = _UUID.search(output)
         uuid = match[1] if match else None
         state = self._one("SELECT status FROM tasks WHERE uuid = ?", uuid) if uuid else "refused"
-        has_report = state in ("finished", "aborted")
-        report = self._report([uuid], "--json", "report.json") if has_report and not self.hung_up.is_set() else None
+        report = None
+        if state in ("finished", "aborted") and not self.hung_up.is_set():
+            try:
+                report = self._report([uuid], "--json", "report.json")
+            except (Refused, TimeoutError):
+                if ending is None:  # else why it ended is what has to be said
+                    raise
         self.say(job=job["name"], state=state, said=packed(output), log=packed(log), report=report)
         if ending:
             raise ending
