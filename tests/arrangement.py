@@ -4,8 +4,8 @@ One process has the real cloud, from its images to its end. One has all that sta
 which share addresses and names; that waits more than it works. Who is done first has the unit tests. Without ``-n`` the
 order is the same, one after the other.
 
-What holds round trips to milliseconds has the cores for itself (:class:`Cores`): beside another process that works,
-packets are late, and such tests would tell of the machine.
+What holds round trips to milliseconds comes last, when the cloud is gone, and has the cores for itself
+(:class:`Cores`): beside a process that works packets are late, and such tests would tell of the machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-CLOUD, HOSTS = "cloud", "hosts"
+CLOUD, HOSTS, LINKS = "cloud", "hosts", "links"
 
 #: The order of a cloud's life, and then those that have clouds of their own (there is memory for one at a time). Last
 #: the emulated machines: on busy cores they do not answer in time.
@@ -42,26 +42,17 @@ _HOSTS += ("test_local_pause", "test_faults_hosts", "test_images", "test_toolbox
 _HOSTS += (
     "test_registry",
     "test_oar",
-    "test_shaker",
-    "test_tcp",
-    "test_links",
-    "test_link_sabotage",
-    "test_faults",
-    "test_plain_links",
-    "test_measured_wan",
-    "test_region_hosts",
-    "test_synthetic",
+    "test_static_hosts",
+    "test_plugins",
 )
-_HOSTS += ("test_static_hosts", "test_measured_wan_static", "test_plugins")
+#: These have the cores for themselves.
+_LINKS = ("test_shaker", "test_tcp", "test_links", "test_link_sabotage", "test_faults", "test_plain_links")
+_LINKS += ("test_measured_wan", "test_measured_wan_static", "test_region_hosts", "test_synthetic")
 #: Unit tests that compare with the installed release: those before install it.
 _INSTALLED = ("test_edits", "test_images", "test_names")
 #: The longest first, so that no process has one of them alone in the end.
 _UNIT = ("test_results_wide", "test_results_report", "test_results_bundle", "test_results_attribution")
 _UNIT += ("test_results_compare", "test_results_stats", "test_cli")
-
-#: Files whose tests have the cores for themselves.
-_ALONE = ("test_shaker", "test_tcp", "test_links", "test_link_sabotage", "test_faults", "test_plain_links")
-_ALONE += ("test_measured_wan", "test_measured_wan_static", "test_region_hosts", "test_synthetic")
 
 Place = tuple[int, str, int, str]
 
@@ -74,6 +65,8 @@ def place(file: PurePath, whole: bool) -> Place:
     name = file.stem
     if name in _CLOUD:
         return 0, CLOUD, _CLOUD.index(name), name
+    if alone(file):
+        return 2 + len(_UNIT) + 1, LINKS, _LINKS.index(name), name
     if not _is_unit(file):
         return 1, HOSTS, _HOSTS.index(name) if name in _HOSTS else 0, name
     if whole and name in _INSTALLED:
@@ -83,7 +76,7 @@ def place(file: PurePath, whole: bool) -> Place:
 
 def alone(file: PurePath) -> bool:
     """Whether a file's tests have the cores for themselves."""
-    return file.stem in _ALONE and not _is_unit(file)
+    return file.stem in _LINKS and not _is_unit(file)
 
 
 class Cores:

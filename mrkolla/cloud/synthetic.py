@@ -31,7 +31,7 @@ from mrkolla.config import Experiment, placement
 from mrkolla.config.sections import SYNTHETIC
 from mrkolla.providers.contract import Testbed
 from mrkolla.providers.local.constants import CONTROL_GIB, OTHER_GIB
-from mrkolla.wan import Rtt, Wan, verify
+from mrkolla.wan import Asked, Rtt, Wan, verify
 from mrkolla.wan.keeper import TRIES, TRIES_AFTER, patiently
 
 #: Memory that one is taken to need: for its link's two delay lines (5.5 MiB each were seen), its namespace, its load.
@@ -176,8 +176,9 @@ class SyntheticRegions:
 
     def _measured(self, number: int, phase: str) -> dict[str, Rtt]:
         rtts = self._load.measure(number)
+        asked = Asked(tolerance_ms=self._experiment.wan.tolerance_ms)
         for name, rtt in rtts.items():
-            verify(self.rtt_ms[name], rtt, f"{name} to {self._cloud.admin.name}, {phase}")
+            verify(self.rtt_ms[name], rtt, f"{name} to {self._cloud.admin.name}, {phase}", asked)
         return rtts
 
 

@@ -29,6 +29,8 @@ MAX_RTT_MS = 10_000
 #: What links can do, Mbit/s: on a slower one an echo takes longer than the round trips that it is to measure; the queue
 #: that a faster one needs is more than a driver can hold.
 MIN_MBIT, MAX_MBIT = 0.1, 100_000
+#: By how much (ms) a link's median may be off, where nothing else is asked for.
+TOLERANCE_MS = 1.0
 MAX_HOSTS = 1_000
 MAX_DEPTH = 50
 
@@ -312,6 +314,12 @@ class Wan(Model):
     loss_percent: Float = Field(0.0, ge=0, lt=100, description="packets lost, percent each way")
     bandwidth_mbit: Float | None = Field(
         None, ge=MIN_MBIT, le=MAX_MBIT, description=f"Mbit/s each way, {MIN_MBIT} to {MAX_MBIT:,}; null: no cap"
+    )
+    tolerance_ms: Float = Field(
+        TOLERANCE_MS,
+        ge=0.1,
+        le=100,
+        description="by how much a median may be off, ms; 2 % of the round trip where more",
     )
     tcp: Literal["cubic", "reno", "bbr", "host"] | None = Field(
         None,

@@ -21,8 +21,9 @@ from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.config import Point
 from mrkolla.config.faults import disturbed
 from mrkolla.config.placement import Region
-from mrkolla.wan import Asked, Rtt, Wan, tolerance_ms, verify
+from mrkolla.wan import Asked, Rtt, Wan, verify
 from mrkolla.wan.keeper import TRIES, TRIES_AFTER, During, EchoKeeper, EchoPath, patiently
+from mrkolla.wan.link import TOLERANCE_MS
 from mrkolla.wan.real import expected
 
 
@@ -31,12 +32,14 @@ class Links:
     """The links at one point: what was asked, and what was measured before, during and after.
 
     ``refused`` says why the point does not count (None: it does). ``rtt_ms`` is by OSR, ``inside`` has what was asked
-    of the links inside regions, by their names; ``before`` and ``after`` have all of them. ``filled``: the load fills
-    the links on purpose. ``off``: it was refused for what a link did under the load or after it.
+    of the links inside regions, by their names; ``before`` and ``after`` have all of them. ``tolerance_ms`` is the
+    experiment's. ``filled``: the load fills the links on purpose. ``off``: it was refused for what a link did under the
+    load or after it.
     """
 
     rtt_ms: dict[str, float]
     inside: dict[str, float] = field(default_factory=dict)
+    tolerance_ms: float = TOLERANCE_MS
     before: dict[str, Rtt] = field(default_factory=dict)
     after: dict[str, Rtt] = field(default_factory=dict)
     between: dict[str, Rtt] = field(default_factory=dict)
@@ -91,7 +94,8 @@ class Links:
         Of the time of the load also the drift, what connecting by TCP and an HTTP exchange took, and what the driver
         counted meanwhile: packets, those dropped, those that it let go late.
         """
-        numbers: dict[str, float | int | str] = {"tolerance_ms": tolerance_ms(self.asked_ms[osr])}
+        may_be_off_ms = Asked(tolerance_ms=self.tolerance_ms).may_be_off_ms(self.asked_ms[osr])
+        numbers: dict[str, float | int | str] = {"tolerance_ms": may_be_off_ms}
         for phase, rtts in (("before", self.before), ("after", self.after)):
             if osr in rtts:
                 numbers[f"{phase}_median_ms"] = rtts[osr].median_ms
@@ -208,7 +212,8 @@ class LinkKeeper:
         names = [region.name for region in cloud.osrs]
         asked = dict(rtt_ms) if isinstance(rtt_ms, dict) else dict.fromkeys(names, float(rtt_ms))
         inside = cloud.experiment.wan.links
-        links = Links(asked, {link.name: link.rtt_ms for link in inside})
+        inside_ms = {link.name: link.rtt_ms for link in inside}
+        links = Links(asked, inside_ms, cloud.experiment.wan.tolerance_ms)
         aside = disturbed(cloud.experiment.faults, cloud.admin.name, names)
         aside |= {link.name for link in inside if link.region in aside}
         wan = cloud.wan()
@@ -243,9 +248,9 @@ class LinkKeeper:
     def _asked(self, links: Links, name: str) -> Asked:
         """All that is asked of a link."""
         if name in links.inside:
-            return Asked(links.inside[name])
+            return Asked(links.inside[name], tolerance_ms=links.tolerance_ms)
         of = self._cloud.experiment.wan
-        return Asked(links.rtt_ms[name], of.jitter_ms, of.loss_percent, of.bandwidth_mbit)
+        return Asked(links.rtt_ms[name], of.jitter_ms, of.loss_percent, of.bandwidth_mbit, of.tolerance_ms)
 
     def _settle(self, wan: Wan, links: Links) -> None:
         """Put on the links what is asked, and measure.

@@ -16,7 +16,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from mrkolla.wan.link import Asked
-from mrkolla.wan.measure import p99_bound_ms, tolerance_ms
+from mrkolla.wan.measure import p99_bound_ms
 
 #: What lasts five seconds fills a window of this length, wherever it begins.
 WINDOW_S = 4.0
@@ -42,7 +42,7 @@ class Verdict:
 
 def too_soon(what: str, echoes: Echoes, wanted_ms: float, link: Asked) -> str | None:
     """The first echo that came back sooner than the link allows, in words; None: there is none."""
-    least = wanted_ms - link.jitter_ms - tolerance_ms(wanted_ms)
+    least = wanted_ms - link.jitter_ms - link.may_be_off_ms(wanted_ms)
     for when, rtt_ms in echoes:
         if rtt_ms is not None and rtt_ms < least:
             return f"{what}, at {when:%H:%M:%S} UTC: it took {rtt_ms:.2f} ms, but {wanted_ms:g} ms were asked"
@@ -51,7 +51,7 @@ def too_soon(what: str, echoes: Echoes, wanted_ms: float, link: Asked) -> str | 
 
 def too_long(what: str, echoes: Echoes, wanted_ms: float, link: Asked, woken_ms: float = 0.0) -> str | None:
     """The first :data:`WINDOW_S` seconds without a value that is small enough, in words; None: there are none."""
-    most = wanted_ms + tolerance_ms(wanted_ms) + link.echo_ms() + woken_ms
+    most = wanted_ms + link.may_be_off_ms(wanted_ms) + link.echo_ms() + woken_ms
     for values in _windows([(when, rtt) for when, rtt in echoes if rtt is not None]):
         least = min(rtt for _, rtt in values)
         if least > most:
@@ -70,7 +70,7 @@ def median_off(
     if len(rtts) < FEWEST:
         return None
     median = statistics.median(rtts)
-    most = tolerances * tolerance_ms(wanted_ms) + link.doubt_ms(len(rtts))
+    most = tolerances * link.may_be_off_ms(wanted_ms) + link.doubt_ms(len(rtts))
     if -most <= median - wanted_ms - link.echo_ms() <= most + woken_ms:
         return None
     return f"{what}: the median is {median:.2f} ms, but {wanted_ms:g} ms were asked"
@@ -114,7 +114,7 @@ def judge(
     if (p99 := numbers(echoes).get("during_p99_ms", 0.0)) > spread + p99_bound_ms(wanted_ms):
         verdict.warnings.append(f"{what}: p99 is {p99:.2f} ms with {wanted_ms:g} ms asked: a loaded machine?")
     drift = drift_ms(echoes)
-    if not math.isnan(drift) and abs(drift) > tolerance_ms(wanted_ms) and not link.jitter_ms:
+    if not math.isnan(drift) and abs(drift) > link.may_be_off_ms(wanted_ms) and not link.jitter_ms:
         verdict.warnings.append(f"{what}: it drifted by {drift:+.2f} ms from its first to its last {WINDOW_S:g} s")
     return verdict
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import asdict, dataclass, field
 
 from mrkolla.base.errors import InputError
-from mrkolla.config.sections import MAX_MBIT, MIN_MBIT
+from mrkolla.config.sections import MAX_MBIT, MIN_MBIT, TOLERANCE_MS
 
 OUT, BACK = "out", "back"  # from the OSR into the network, and towards it
 DIRECTIONS = (OUT, BACK)
@@ -71,13 +71,19 @@ class Asked:
     """What a person asks of a link.
 
     ``rtt_ms``: the round trip. ``jitter_ms``: a round trip lies within rtt_ms ± jitter_ms. ``loss_percent``: of the
-    packets in each direction. ``bandwidth_mbit``: of each direction, None for no limit.
+    packets in each direction. ``bandwidth_mbit``: of each direction, None for no limit. ``tolerance_ms``: by how much
+    a median may be off, where 2 % of the round trip are less.
     """
 
     rtt_ms: float = 0.0
     jitter_ms: float = 0.0
     loss_percent: float = 0.0
     bandwidth_mbit: float | None = None
+    tolerance_ms: float = TOLERANCE_MS
+
+    def may_be_off_ms(self, wanted_ms: float) -> float:
+        """By how much the median of a path over this link may differ from ``wanted_ms``, its round trip."""
+        return max(self.tolerance_ms, 0.02 * wanted_ms)
 
     def check(self, osr: str) -> None:
         """Raise InputError, naming the region and the value, when a value makes no sense."""
@@ -137,6 +143,7 @@ class Asked:
             100 - (100 - self.loss_percent) * (100 - other.loss_percent) / 100,
             # A packet is sent twice, so it takes the time of both.
             1 / sum(1 / rate for rate in rates) if rates else None,
+            max(self.tolerance_ms, other.tolerance_ms),
         )
 
     def one_way(self, base_ms: float = 0.0) -> OneWay:

@@ -61,7 +61,7 @@ class Rtt:
 
 def tolerance_ms(asked_ms: float) -> float:
     """By how much a median may differ from what was asked: 1 ms, or 2 % of it where that is more."""
-    return max(1.0, 0.02 * asked_ms)
+    return Asked().may_be_off_ms(asked_ms)
 
 
 def p99_bound_ms(asked_ms: float) -> float:
@@ -74,14 +74,14 @@ def verify(asked_ms: float, rtt: Rtt, what: str, link: Asked | None = None) -> l
 
     ``what`` names the link or path, for the message; ``link``: all that was asked of it, as jitter and
     bandwidth change the round trips of echoes too. Raises WanError with both numbers when the median is off by more
-    than :func:`tolerance_ms`, or when nothing was measured. Warns of a p99 above :func:`p99_bound_ms`, and of lost
-    echoes where no loss was asked for.
+    than ``link`` allows (:meth:`Asked.may_be_off_ms`), or when nothing was measured. Warns of a p99 above
+    :func:`p99_bound_ms`, and of lost echoes where no loss was asked for.
     """
     link = link or Asked()
     if not rtt.samples_ms:
         raise WanError(f"{what}: RTT asked {asked_ms:g} ms, not measured: {rtt.lost} of {rtt.sent} echoes lost")
     difference = rtt.median_ms - asked_ms - link.echo_ms()
-    most = tolerance_ms(asked_ms) + link.doubt_ms(len(rtt.samples_ms))
+    most = link.may_be_off_ms(asked_ms) + link.doubt_ms(len(rtt.samples_ms))
     if abs(difference) > most:
         note = f", of which sending them takes {link.echo_ms():.2f} ms" if link.echo_ms() else ""
         raise WanError(

@@ -21,7 +21,7 @@ from mrkolla.base.enos import from_enoslib
 from mrkolla.base.errors import InputError, MrkollaError, WanError
 from mrkolla.base.remote import Host
 from mrkolla.wan.keeper import TRIES, TRIES_AFTER, EchoKeeper, EchoPath, patiently
-from mrkolla.wan.link import Asked
+from mrkolla.wan.link import TOLERANCE_MS, Asked
 from mrkolla.wan.measure import Rtt, verify
 from mrkolla.wan.plainhosts import PlainLink, PlainWan
 from mrkolla.wan.real import expected
@@ -166,7 +166,13 @@ class MeasuredWan(Service):
 
     @contextmanager
     def round_trip(
-        self, rtt_ms: float, *, jitter_ms: float = 0.0, loss_percent: float = 0.0, bandwidth_mbit: float | None = None
+        self,
+        rtt_ms: float,
+        *,
+        jitter_ms: float = 0.0,
+        loss_percent: float = 0.0,
+        bandwidth_mbit: float | None = None,
+        tolerance_ms: float = TOLERANCE_MS,
     ) -> Iterator[MeasuredLink]:
         """Have the round trip between the groups be ``rtt_ms`` while the context lasts, then add nothing again.
 
@@ -177,7 +183,7 @@ class MeasuredWan(Service):
         """
         if not self._addresses:
             raise WanError("the link is not up: deploy() comes before round_trip()")
-        asked = Asked(rtt_ms, jitter_ms, loss_percent, bandwidth_mbit)
+        asked = Asked(rtt_ms, jitter_ms, loss_percent, bandwidth_mbit, tolerance_ms)
         link = MeasuredLink(asked)
         try:
             link.before = patiently(TRIES, lambda: self._set(link))

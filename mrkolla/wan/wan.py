@@ -18,7 +18,7 @@ from mrkolla.base.errors import InputError, LackError, WanError
 from mrkolla.base.plugins import WAN_DRIVERS as DRIVERS
 from mrkolla.base.plugins import Registry
 from mrkolla.wan.driver import Driver
-from mrkolla.wan.link import BACK, DIRECTIONS, OUT, Asked, Direction, LinkState
+from mrkolla.wan.link import BACK, DIRECTIONS, OUT, TOLERANCE_MS, Asked, Direction, LinkState
 from mrkolla.wan.measure import DEFAULT_PORT, Launcher, Rtt, measure
 from mrkolla.wan.tcp import Ends
 
@@ -128,15 +128,17 @@ class Wan:
         jitter_ms: float = 0.0,
         loss_percent: float = 0.0,
         bandwidth_mbit: float | None = None,
+        tolerance_ms: float = TOLERANCE_MS,
     ) -> LinkState:
         """Change a live link and return it as its driver reads it back.
 
         ``rtt_ms`` is the round trip, of which the base delay (:meth:`calibrate`) is taken off; a round trip then lies
-        within ± ``jitter_ms``; ``loss_percent`` and ``bandwidth_mbit`` hold for each direction. What is left out is
-        taken back. Raises InputError for values without sense, WanError when what is in force is not what was asked.
+        within ± ``jitter_ms``; ``loss_percent`` and ``bandwidth_mbit`` hold for each direction; ``tolerance_ms`` is
+        kept with them for who measures the link. What is left out is taken back. Raises InputError for values without
+        sense, WanError when what is in force is not what was asked.
         """
         self._known(osr)
-        asked = Asked(rtt_ms, jitter_ms, loss_percent, bandwidth_mbit)
+        asked = Asked(rtt_ms, jitter_ms, loss_percent, bandwidth_mbit, tolerance_ms)
         asked.check(osr)
         with self._locked() as state:
             entry = self._entry(osr, state)

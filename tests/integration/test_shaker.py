@@ -174,7 +174,7 @@ def test_a_link_is_as_asked(wan, regions, short, tmp_path, rtt_ms, mbit, pair, l
     assert link["sla"] == {"TCP": {"stats.bandwidth.avg > 1": "OK"}}
     assert link["problems"] == []
     parts = link["rtt"]["TCP load"]
-    assert parts["idle"]["median_ms"] == pytest.approx(links * rtt_ms, abs=max(2, 0.05 * rtt_ms))
+    assert parts["idle"]["median_ms"] == pytest.approx(links * rtt_ms, abs=10), "cores may be busy"
     if mbit:
         # Four greedy streams fill the queue in front of the bottleneck, which holds at least 50 ms.
         assert 10 < link["bloat_ms"]["TCP load"] < 50 * links + 40

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from ipaddress import IPv4Network
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import yaml
 
@@ -22,16 +22,26 @@ def files(*folders: str) -> set[str]:
 
 
 def test_every_file_that_needs_the_machine_has_its_place():
-    assert {*arrangement._CLOUD, *arrangement._HOSTS} == files("e2e", "integration")
+    assert {*arrangement._CLOUD, *arrangement._HOSTS, *arrangement._LINKS} == files("e2e", "integration")
     assert {*arrangement._INSTALLED, *arrangement._UNIT} <= files("unit")
-    assert {*arrangement._ALONE} <= files("integration")
     assert not arrangement.alone(TESTS / "unit/test_faults.py"), "unit tests of these names are others"
 
 
 def test_the_cloud_the_hosts_and_each_file_of_unit_tests_are_a_group():
     names = ["tests/e2e/test_destroy.py::a", "tests/integration/test_oar.py::b[x::y]", "tests/unit/test_edits.py::c"]
     names += ["tests/integration/test_oar_two_regions.py::d", "tests/unit/test_cli.py::e"]
-    assert list(arrangement.groups(names).values()) == ["cloud", "hosts", "hosts", "cloud", "test_cli"]
+    names += ["tests/integration/test_links.py::f", "tests/unit/test_links.py::g"]
+    assert list(arrangement.groups(names).values()) == [
+        "cloud",
+        "hosts",
+        "hosts",
+        "cloud",
+        "test_cli",
+        "links",
+        "test_links",
+    ]
+    last = max(names, key=lambda name: arrangement.place(PurePath(name.partition("::")[0]), True))
+    assert last == "tests/integration/test_links.py::f"
     # Alone, what compares with the installed release waits for nobody.
     assert list(arrangement.groups(names[2:3]).values()) == ["test_edits"]
 

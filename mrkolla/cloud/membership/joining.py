@@ -24,7 +24,7 @@ from mrkolla.cloud.membership.shape import asked, need_fit, need_name, words
 from mrkolla.config import one_form
 from mrkolla.kolla import plan
 from mrkolla.kolla.names import need_known
-from mrkolla.wan import DEFAULT_PORT, EchoServer, Rtt, links_up, measure
+from mrkolla.wan import DEFAULT_PORT, Asked, EchoServer, Rtt, links_up, measure
 from mrkolla.wan import verify as verify_rtt
 
 #: Echoes of a join, which may run while a point's are on the usual port.
@@ -207,7 +207,8 @@ class _Join:
                 wan.set(self.name, rtt_ms=asked_ms)
                 try:
                     rtt = self._measure("before")
-                    warnings = verify_rtt(asked_ms, rtt, f"{self.name} to {cloud.admin.name}, for its join")
+                    asked = Asked(tolerance_ms=cloud.experiment.wan.tolerance_ms)
+                    warnings = verify_rtt(asked_ms, rtt, f"{self.name} to {cloud.admin.name}, for its join", asked)
                     break
                 except WanError as off:
                     if attempt == _TRIES:
