@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from mrkolla.base.errors import InputError, WanError
 from mrkolla.cli import wan as verbs
 from mrkolla.cli.common import print_table
 from mrkolla.experiment.point_links import LinkKeeper, Links
-from mrkolla.wan import Asked, Direction, EchoServer, LinkState, Rtt, measure, verify
+from mrkolla.wan import Asked, Direction, EchoServer, LinkState, Rtt, judge, measure, verify
 from mrkolla.wan.delayline import Line
 
 
@@ -78,7 +79,7 @@ def test_a_path_over_two_links_has_what_both_do():
 
 
 def test_a_point_measures_its_links_by_what_was_asked_of_them(experiment, monkeypatch):
-    settings = {"jitter_ms": 10, "bandwidth_mbit": 0.5, "loss_percent": 1}
+    settings = {"jitter_ms": 10, "bandwidth_mbit": 0.5, "loss_percent": 1, "tolerance_ms": 1}
     intervals, put = [], []
     regions = [SimpleNamespace(name=name, control=SimpleNamespace(name=name), vip=name) for name in ("OSR1", "OSR2")]
     cloud = SimpleNamespace(
@@ -102,11 +103,27 @@ def test_a_point_measures_its_links_by_what_was_asked_of_them(experiment, monkey
     keeper._echoes.meters = {"OSR1": Meter(), "OSR2": Meter()}
     keeper._settle(wan, links)
     assert links.refused is None
-    assert put[0] == ("OSR1", {"rtt_ms": 50.0, "jitter_ms": 10, "loss_percent": 1, "bandwidth_mbit": 0.5})
+    assert put[0] == ("OSR1", {"rtt_ms": 50.0, **settings})
     assert sorted(intervals) == pytest.approx([0.021, 0.021, 0.042])
     links.times["before"] = 1000.0
     times = [row["time"] for row in links.rows() if row["region"] == "OSR1"]
     assert times[1] - times[0] == pytest.approx(21e6)
+
+
+def test_a_link_may_be_off_by_as_much_as_the_experiment_says():
+    late = Rtt([24.0] * 50, 50, 0)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    echoes = [(began + timedelta(seconds=number / 4), 24.0) for number in range(40)]
+    with pytest.raises(WanError, match=r"off by \+4.00 ms, more than 1.00 ms"):
+        verify(20, late, "OSR1 to AR")
+    assert judge.judge("OSR1", echoes, 20, Asked(20)).wrong
+    wide = Asked(20, tolerance_ms=5)
+    verify(20, late, "OSR1 to AR", wide)
+    assert judge.judge("OSR1", echoes, 20, wide).wrong == []
+    assert wide.may_be_off_ms(400) == 8, "2 % where that is more"
+    assert wide.after(Asked(50)).tolerance_ms == 5
+    points = Links({"OSR1": 20.0, "OSR2": 400.0}, tolerance_ms=5)
+    assert [points.numbers(osr)["tolerance_ms"] for osr in ("OSR1", "OSR2")] == [5, 8]
 
 
 @pytest.mark.parametrize(("rtt", "where"), [([50, 5], "rtt_ms[1]"), ([{"OSR1": 50, "OSR2": 5}], "rtt_ms[0]")])
