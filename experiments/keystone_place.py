@@ -15,11 +15,14 @@ the same time, at several round trips. Then OSR1's link is cut for two minutes, 
 are, for each place, what reading and writing cost at a distance, and what still works without the AR.
 """
 
+import json
 from dataclasses import replace
 
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)
 
 import mrkolla
+from mrkolla import config
+from mrkolla.results import RunFolder
 from mrkolla.results.figures.style import data
 from mrkolla.results.places import places, places_figure, places_grid
 from mrkolla.results.tables import render
@@ -30,9 +33,15 @@ TOPOLOGIES = ("central", "remote_db", "replica", "galera")
 def main() -> None:
     options = mrkolla.options(__file__, __doc__)
     blackout = options.file.with_name(f"{options.file.stem}_blackout.yaml")
+    series = options.results / f"{options.file.stem}.json"  # runs that are done, of a series that was cut off
+    done = json.loads(series.read_text()) if series.exists() and not options.new else {}
     runs = []
     for topology in TOPOLOGIES:
         for file in (options.file, blackout):  # of one name: they share a cloud
+            key = f"{topology} {file.name} {config.load(file, options.testbed).digest()}"
+            if key in done:
+                runs.append(RunFolder.find(options.results, done[key]))
+                continue
             run_options = replace(options, file=file, destroy=file == blackout)
             with mrkolla.up(run_options, topology=topology) as cloud:
                 for point in cloud.sweep():
@@ -40,6 +49,9 @@ def main() -> None:
                         cloud.bench(point, links)
                 cloud.report()
             runs.append(cloud.folder)
+            done[key] = cloud.folder.name
+            series.write_text(json.dumps(done, indent=2) + "\n")
+    series.unlink(missing_ok=True)
     table = places(runs)
     (options.results / "keystone_place.png").write_bytes(data(places_figure(table), "png"))
     print(render(places_grid(table).rich()))
