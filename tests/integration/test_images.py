@@ -50,6 +50,7 @@ def host(provider):
     return provider.host(provider.machines()[0])
 
 
+@pytest.mark.long  # the cloud of tests/e2e starts all of them
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_start(host, name):
     for program in PROGRAMS[name]:

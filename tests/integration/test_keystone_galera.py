@@ -16,7 +16,7 @@ from tests.integration import keystone_places as made
 from tests.integration.middleware_cloud import ADMIN
 from tests.integration.test_keystone_places import login, new_user, token, until, validated
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.root, pytest.mark.long]
 NAMES = ("AR", "OSR1", "OSR2")
 
 
@@ -91,7 +91,6 @@ def test_each_keystone_takes_the_others_tokens_and_the_check_sees_it(cloud):
     assert {fact[1] for fact in report.facts} == {"a change at the admin region is seen after"}
 
 
-@pytest.mark.long
 def test_reads_are_local_and_commits_pay_the_wan(cloud):
     found = {}
     for rtt_ms in (0, FAR_MS):

@@ -383,7 +383,11 @@ def test_more_hosts_than_there_are(cluster):
     [
         ({"GET /sites": 500}, "looking for sites and clusters: Grid'5000's API answers 500"),
         pytest.param({"POST /sites/sitea/jobs": 500}, "reserving: refused: 500", marks=pytest.mark.long),
-        ({"GET /sites/sitea/clusters/feas/nodes": 500}, "preparing the nodes: Grid'5000's API answers 500"),
+        pytest.param(
+            {"GET /sites/sitea/clusters/feas/nodes": 500},
+            "preparing the nodes: Grid'5000's API answers 500",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_an_api_that_fails(cluster, faults, fault, told):
@@ -435,6 +439,7 @@ def test_a_node_that_never_answers(cluster):
     assert no_job_left(cluster)
 
 
+@pytest.mark.long
 def test_a_settings_file_that_is_broken(cluster):
     file = cluster.home / ".python-grid5000.yaml"
     before = file.read_text()
