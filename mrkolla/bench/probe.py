@@ -230,5 +230,4 @@ def _sample(ctx: BenchContext, point: BenchPoint, region: str, line: dict[str, A
         keystone_connections=line["conn"] if keystone else None,
         outcome=line["outcome"],
         status=line["status"],
-        concurrency=line.get("in_flight", 1),
     )

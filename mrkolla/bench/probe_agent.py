@@ -425,7 +425,6 @@ def open_loop(client, counter, parameters, stop):
                 say({"fatal": f"more than {MOST_AT_ONCE} operations are under way: a lower rate, or deadline_s"})
                 return 1
             base = {"iteration": turn, "warmup": turn < parameters["warmup"]}
-            base["in_flight"] = 1 + sum(record["op"] == name for record in pending.values())
             pending[key] = dict(base, op=name, start_ns=time.time_ns(), until=time.monotonic() + deadline)
             threading.Thread(target=work, args=(key, name, client.operation(name)), daemon=True).start()
         for key in [key for key, record in pending.items() if record["until"] <= time.monotonic()]:
