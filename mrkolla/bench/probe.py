@@ -148,6 +148,7 @@ class Probe(Tool):
     ) -> Iterator[dict[str, Any]]:
         running = set(agents)
         waiting = set(agents)  # those whose open loop has not begun
+        preparing = set(agents)  # those that make tokens for it
         while running:
             try:
                 agent, line = lines.get(timeout=1)
@@ -170,6 +171,11 @@ class Probe(Tool):
                 yield _sample(ctx, point, agent.region, line)
             elif "hello" in line:
                 self._hello[agent.region] = line["hello"]
+            elif "ready" in line:
+                preparing.discard(agent)
+                if not preparing:
+                    for peer in running:
+                        peer.say("go\n")
             elif "begun" in line:
                 waiting.discard(agent)
                 if not waiting:

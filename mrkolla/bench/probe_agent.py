@@ -280,14 +280,16 @@ def versions():
     return numbers
 
 
-def watch_parent(stop, done):
-    """When standard input ends, set ``stop``; what still runs 10 s later is ended in the midst of its request.
+def watch_parent(stop, done, go):
+    """Set ``go`` at the first word on standard input, and ``stop`` when that ends.
+
+    What still runs 10 s later is ended in the midst of its request.
 
     Once ``done`` is set (all that was asked for is done), the process ends at once.
     """
     # Not sys.stdin: a thread that waits in its lock makes Python abort at its end.
     while os.read(0, 4096):
-        pass
+        go.set()
     if done.is_set():
         os._exit(0)
     stop.set()
@@ -393,8 +395,11 @@ class OpenClient:
         return [self.auth["password"], *(token for token in self.made if token)]
 
 
-def open_loop(client, counter, parameters, stop):
-    """Start the operations at their times, and say what became of each; returns the exit status."""
+def open_loop(client, counter, parameters, stop, go):
+    """Start the operations at their times, and say what became of each; returns the exit status.
+
+    The load waits for ``go``, so that it begins in all regions at once, however long each made its tokens.
+    """
     operations, rate = parameters["operations"], parameters["rate"]
     count, deadline = parameters["warmup"] + parameters["samples"], parameters["timeout_s"]
     try:
@@ -402,6 +407,11 @@ def open_loop(client, counter, parameters, stop):
     except Exception as error:  # noqa: BLE001 - told to the caller, who decides
         say({"fatal": "no tokens for the load: " + describe(error, client.secrets())})
         return 1
+    say({"ready": True})
+    while not go.wait(0.1):
+        if stop.is_set():
+            say({"end": "stopped", "rounds": 0})
+            return 2
     rng, starts = random.Random(parameters["seed"]), []
     for number, name in enumerate(operations):
         # A random moment of each turn, in seconds from the beginning: operations coincide only by chance.
@@ -450,8 +460,8 @@ def main(parameters):
     """Run the rounds that ``parameters`` ask for; returns the exit status."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    complete = threading.Event()
-    threading.Thread(target=watch_parent, args=(stop, complete), daemon=True).start()
+    complete, go = threading.Event(), threading.Event()
+    threading.Thread(target=watch_parent, args=(stop, complete, go), daemon=True).start()
     counter = Counter()
     counter.install()
     client = OpenClient(parameters) if parameters.get("rate") else Client(parameters)
@@ -462,7 +472,7 @@ def main(parameters):
         say({"fatal": "no first token: " + error})
         return 1
     if parameters.get("rate"):
-        return open_loop(client, counter, parameters, stop)
+        return open_loop(client, counter, parameters, stop, go)
     rng = random.Random(parameters["seed"])
     total, operations = parameters["warmup"] + parameters["samples"], parameters["operations"]
     for iteration in itertools.count():

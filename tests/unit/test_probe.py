@@ -360,6 +360,18 @@ def open_loop(server, **more) -> list[dict]:
     return list(probe.run(ctx, POINT, ctx.regions))
 
 
+def test_the_load_begins_in_all_regions_at_once_however_long_one_makes_its_tokens(keystone):
+    """It began at the AR, which makes none beforehand, minutes before that of the regions, and ended before a fault."""
+    keystone.sleep_s = 0.5
+    ctx = context(keystone, "OSR1")
+    ctx.admin = FakeRegion("AR", Host("ar-host", "192.0.2.2"))
+    operations = ["token_validate", "glance_fresh_token"]
+    probe = Probe(rate=10, samples=20, warmup=0, deadline_s=5.0, admin=True, operations=operations)
+    rows = list(probe.run(ctx, POINT, ctx.regions))
+    first = {name: min(row["start"] for row in rows if row["origin_region"] == name) for name in ("AR", "OSR1")}
+    assert abs(first["AR"] - first["OSR1"]) < 5e9, "OSR1 makes twenty tokens of half a second before"
+
+
 def test_operations_are_started_at_their_rate_whether_earlier_ones_were_answered_or_not(keystone):
     keystone.slow["/v2/images"] = 5.0
     begun = []
