@@ -147,14 +147,13 @@ class Probe(Tool):
         self, ctx: BenchContext, point: BenchPoint, agents: list[_Agent], lines: queue.Queue, total: int
     ) -> Iterator[dict[str, Any]]:
         running = set(agents)
-        waiting = set(agents)  # those whose open loop has not begun
-        preparing = set(agents)  # those that make tokens for it
+        gate = _Gate(agents)
         while running:
             try:
                 agent, line = lines.get(timeout=1)
             except queue.Empty:
                 agent, line = None, {}
-            self._need_words(running, waiting)
+            self._need_words(running, gate.waiting)
             if agent is None:
                 continue
             if all(peer.ending for peer in running):  # they go on until the last of them is done
@@ -171,15 +170,8 @@ class Probe(Tool):
                 yield _sample(ctx, point, agent.region, line)
             elif "hello" in line:
                 self._hello[agent.region] = line["hello"]
-            elif "ready" in line:
-                preparing.discard(agent)
-                if not preparing:
-                    for peer in running:
-                        peer.say("go\n")
-            elif "begun" in line:
-                waiting.discard(agent)
-                if not waiting:
-                    ctx.begun()
+            elif gate.opened(agent, line):
+                ctx.begun()
 
     def _need_words(self, running: set[_Agent], waiting: set[_Agent]) -> None:
         """Raise BenchError when one is silent for too long; those that wait make their tokens first."""
@@ -193,6 +185,26 @@ class Probe(Tool):
         if agent.ending == "deadline":
             return f"{agent.region}: {agent.rounds} of {total} rounds in {self.max_s:.0f} s: raise the probe's max_s"
         return f"{agent.region}: the probe on {agent.host} ended early: {agent.last_words()}"
+
+
+class _Gate:
+    """Where open loops wait for each other: those that make tokens first would begin later."""
+
+    def __init__(self, agents: list[_Agent]) -> None:
+        self._agents, self._preparing = agents, set(agents)
+        #: Those whose load has not begun.
+        self.waiting = set(agents)
+
+    def opened(self, agent: _Agent, line: dict[str, Any]) -> bool:
+        """Hear what ``agent`` said; True when the load of the last one has begun."""
+        if "ready" in line:
+            self._preparing.discard(agent)
+            for peer in self._agents if not self._preparing else ():
+                peer.say("go\n")
+        elif "begun" in line:
+            self.waiting.discard(agent)
+            return not self.waiting
+        return False
 
 
 class _Agent(Program):
