@@ -30,7 +30,7 @@ def main() -> None:
     with Local(conf.finalize()) as (roles, _), MeasuredWan(roles["client"], roles["server"]) as wan:
         script = CONNECT.format(address=roles["server"][0].address)
         for rtt_ms in (0, 20, 50):
-            with wan.round_trip(rtt_ms) as link:
+            with wan.round_trip(rtt_ms, tolerance_ms=5) as link:  # others use these cores, too
                 results = en.run_command(f"python3 -c '{script}'", roles=roles["client"])
             connect_ms = statistics.median(map(float, results[0].stdout.split()))
             print(f"asked {rtt_ms} ms, measured {link.median_ms:.2f} ms: connecting took {connect_ms:.2f} ms")

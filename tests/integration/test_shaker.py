@@ -184,7 +184,7 @@ def test_a_link_is_as_asked(wan, regions, short, tmp_path, rtt_ms, mbit, pair, l
         pq.read_table(tmp_path / "shaker" / "throughput.parquet").to_pandas().query("test == 'udp' and second.isna()")
     )
     udp = figures.set_index("metric")["value"]
-    assert udp["throughput"] == pytest.approx(5, rel=0.1)
+    assert udp["throughput"] == pytest.approx(5, rel=0.2)
     assert udp["loss"] < 1
     assert (tmp_path / "shaker" / "here" / f"short-{pair.replace(':', '-')}.html").stat().st_size > 10_000
 
@@ -202,7 +202,7 @@ def test_flent_without_netperf(wan, regions, tmp_path):
     tool.collect(ctx, tmp_path / "shaker")
     (link,) = json.loads((tmp_path / "shaker" / "links.json").read_text())
     for kind in ("icmp", "udp"):
-        assert link["rtt"]["Flent ping"][f"{kind}_idle"]["median_ms"] == pytest.approx(20, abs=2)
+        assert link["rtt"]["Flent ping"][f"{kind}_idle"]["median_ms"] == pytest.approx(20, abs=10)
     # 100 Mbit/s on a link of 50: the queue is full, and holds 50 ms.
     assert 25 < link["bloat_ms"]["Flent UDP flood icmp"] < 80
     assert running(regions) == []
