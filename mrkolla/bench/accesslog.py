@@ -1,4 +1,4 @@
-"""What HAProxy logged while load ran: a receiver on every host that runs it, for as long as a point lasts.
+"""What HAProxy logged while load ran: a receiver on every host that runs it, while a point lasts.
 
 The lines themselves are Kolla's business (:mod:`mrkolla.kolla.httplog`). Here they are received, on HAProxy's own hosts
 and by SSH, so that nothing of it crosses a link, and put on one clock: the offset of each host's clock to this

@@ -75,7 +75,7 @@ class Cloud:
         self._load = Load(experiment, self.deployed, folder, progress)
         self._synthetic = ExitStack()
         self._regions: SyntheticRegions | None = None
-        #: Point that does not count -> how many turns it may have in all, by what came of its last.
+        #: Point -> how many turns it may have in all, by what came of its last.
         self._turns: dict[str, int] = {}
         self._last_words: list[str] = []
         self._clock = batch.Clock(None)
@@ -392,10 +392,8 @@ class Cloud:
         point = links.point
         assert point is not None, "bench was called"
         status = "refused" if links.refused else "failed" if links.failed else "done"
-        if links.off:
-            self._turns[point.id] = TURNS_OFF
-        elif links.failed or links.during is not None:
-            self._turns[point.id] = TURNS_FAILED
+        tried = links.failed or links.during is not None
+        self._turns[point.id] = TURNS_OFF if links.off else TURNS_FAILED if tried else 1
         if links.before:
             medians = {name: links.measured(name) for name in links.before}
             for row in links.samples:

@@ -51,11 +51,7 @@ def delay_lines(state: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def experiment():
     given = {"name": NAME, "release": "2025.1", "testbed": {"kind": "local", "network": NETWORK}}
-    given |= {
-        "regions": [{"name": "OSR1"}],
-        "synthetic": {"traffic": str(FILE), "rtt_ms": [5, 60]},
-        "wan": {"tolerance_ms": 10},
-    }
+    given |= {"regions": [{"name": "OSR1"}], "synthetic": {"traffic": str(FILE), "rtt_ms": [5, 60]}}
     return config.from_dict({**given, "sweep": {"synthetic_regions": [0, NUMBER]}})
 
 

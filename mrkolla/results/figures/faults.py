@@ -49,7 +49,7 @@ def survival_figure(fault: Mapping[str, Any], own: pd.DataFrame) -> Figure:
                 if not len(steps):
                     axes.text(0.5, 0.5, "not asked here", transform=axes.transAxes, ha="center", fontsize=7)
                 axes.set_ylim(0, 1)
-                axes.set_yticks([0, 1], ["0", "1"])
+                axes.set_yticks([0, 1], ["0 %", "100 %"])
                 axes.grid(visible=False)
                 if row == 0:
                     axes.set_title(f"from {region}", fontsize=8.5)
@@ -58,6 +58,7 @@ def survival_figure(fault: Mapping[str, Any], own: pd.DataFrame) -> Figure:
             )
             grid[row][0].yaxis.label.set_verticalalignment("center")
         figure.supxlabel("time since the fault began (s)", fontsize=8)
+        figure.supylabel(f"share of the operations that began in {STEP_S:g} s", fontsize=8)
         _legend(figure)
     return figure
 
@@ -103,7 +104,10 @@ def _marks(axes: Axes, at_s: pd.Series, rows: list[int], outcome: str) -> None:
 
 
 def _band(axes: Axes, fault: Mapping[str, Any]) -> None:
-    axes.axvspan(0, (fault["end"] - fault["begin"]) / 1e9, color=_BAND, linewidth=0, zorder=0)
+    ends = (0, (fault["end"] - fault["begin"]) / 1e9)
+    axes.axvspan(*ends, color=_BAND, linewidth=0, zorder=0)
+    for end in ends:  # what covers the band lies between them
+        axes.axvline(end, color="black", linewidth=0.6, linestyle="--", zorder=5)
 
 
 def _legend(figure: Figure) -> None:
