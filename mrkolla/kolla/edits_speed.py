@@ -31,6 +31,17 @@ except ImportError:  # a host with podman
         change="accelerated",
     ),
     Edit(
+        name="unit-state-after-its-job",
+        releases=("2025.1",),
+        file="ansible/module_utils/kolla_systemd_worker.py",
+        anchor="                return str(service[4])\n",
+        where="replace",
+        text="                return None if service[7] else str(service[4])  # it has a job yet to be done\n",
+        reason="systemd is only asked to restart a unit: looked at once, it may still run as before, and what is called"
+        " in the container next dies with it",
+        change="accelerated",
+    ),
+    Edit(
         name="new-database-not-waited-for",
         releases=("2025.1",),
         file="ansible/roles/mariadb/tasks/lookup_cluster.yml",

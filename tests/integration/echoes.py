@@ -28,6 +28,12 @@ def patiently(measured: Callable[[], Result]) -> Result:
     return measured()
 
 
+def near(measured_ms: float, asked_ms: float, within_ms: float, what: str) -> None:
+    """Raise WanError, as a link that is refused does, where ``what`` was not ``within_ms`` of what was asked."""
+    if not abs(measured_ms - asked_ms) <= within_ms:
+        raise WanError(f"{what}: {measured_ms:.2f} ms, asked {asked_ms:g} ± {within_ms:g}")
+
+
 def verified(asked_ms: float, measured: Callable[[], Rtt], what: str, link: Asked | None = None) -> Rtt:
     """The round trips of ``measured``, which are as asked (of a ``link`` with jitter or a bandwidth: all of it)."""
 

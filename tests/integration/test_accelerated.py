@@ -122,3 +122,30 @@ def test_what_tasks_register_and_print_is_the_same(kolla: KollaEnv, tmp_path: Pa
         path.write_bytes(compiled[path][:-1] + b"?")
     assert results(kolla, tmp_path / "again", True) == stock
     assert {path: path.read_bytes() for path in (tmp_path / "templates").iterdir()} == compiled
+
+
+#: Kolla's own worker, at a systemd that answers what is told of one unit: its state, and the job that it has yet to do.
+RESTARTED = """
+import sys, types
+answers = iter([("running", 7), ("stop", 7), ("running", 0)])
+class Manager:
+    def RestartUnit(self, name, mode): pass
+    def ListUnits(self):
+        self.last = state, job = next(answers)
+        return [("kolla-keystone-container.service", "", "loaded", "active", state, "", "/", job, "restart", "/")]
+manager = Manager()
+bus = types.SimpleNamespace(get_object=lambda *a: None)
+sys.modules["dbus"] = types.SimpleNamespace(SystemBus=lambda: bus, Interface=lambda *a: manager)
+sys.path.insert(0, sys.argv[1])
+from kolla_systemd_worker import SystemdWorker
+assert SystemdWorker({"name": "keystone", "restart_policy": "no"}).restart()
+print(*manager.last)
+"""
+
+
+def test_a_restart_is_over_when_systemd_has_done_it(kolla: KollaEnv):
+    """Not while the unit runs as before: what is called in its container then dies with it."""
+    modules = kolla.share / "ansible" / "module_utils"
+    argv = [str(kolla.python), "-c", RESTARTED, str(modules)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("running 0\n", "")
