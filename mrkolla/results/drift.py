@@ -26,7 +26,8 @@ def drift_table(run: RunFolder) -> pd.DataFrame:
     """A row per whole operation and region of each repeated point; empty where none was repeated.
 
     Columns: GROUP, point, repeats, n, n_again, median_ms, median_again_ms, ratio (again to first), ratio_low,
-    ratio_high (95 %; NaN with fewer than six samples on either side).
+    ratio_high (95 %; NaN with fewer than six samples on either side). Failed operations count, as slower than all
+    others: a median among them is NaN, and so are a ratio and an interval that would need it.
     """
     from mrkolla.results.stats import FEWEST, bootstrap_medians
 
@@ -40,7 +41,8 @@ def drift_table(run: RunFolder) -> pd.DataFrame:
         gathered = gather(run, where=lambda keys: keys["point"].isin(names) & keys["action"].isna(), refused=True)
         values: dict[tuple, np.ndarray] = {}
         for row, ms in zip(gathered.keys.to_dict("records"), gathered.values, strict=True):
-            values[(row["point"], *("" if pd.isna(row[name]) else row[name] for name in GROUP))] = ms
+            key = (row["point"], *("" if pd.isna(row[name]) else row[name] for name in GROUP))
+            values[key] = np.concatenate([ms, np.full(int(row["n_errors"]), np.inf)])
         rng = np.random.default_rng(0)
         tails = [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]
         for again, first in pairs:
@@ -51,8 +53,9 @@ def drift_table(run: RunFolder) -> pd.DataFrame:
                 low = high = math.nan
                 if min(len(first_ms), len(again_ms)) >= FEWEST:
                     draws = [bootstrap_medians(ms, _RESAMPLES, rng) for ms in (first_ms, again_ms)]
-                    low, high = np.quantile(draws[1] / draws[0], tails)
-                medians = float(np.median(first_ms)), float(np.median(again_ms))
+                    if np.isfinite(draws).all():
+                        low, high = np.quantile(draws[1] / draws[0], tails)
+                medians = [ms if math.isfinite(ms) else math.nan for ms in map(np.median, (first_ms, again_ms))]
                 counts = [again, first, len(first_ms), len(again_ms), *medians, medians[1] / medians[0], low, high]
                 rows.append([*(value if value != "" else None for value in key), *counts])
     return pd.DataFrame(rows, columns=columns)

@@ -6,6 +6,7 @@ import pytest
 
 from mrkolla import results
 from mrkolla.results import RunFolder
+from mrkolla.results.drift import drift_grid
 from tests import synthetic
 
 
@@ -42,6 +43,25 @@ def test_it_is_in_no_other_statistic(run):
     assert "again" not in set(run.read_samples()["point"])
     assert "again" not in set(results.analyse(run).points["point"])
     assert "again" in set(run.read_samples(refused=True)["point"])
+
+
+@pytest.mark.parametrize(("share", "known"), [(0.2, True), (0.9, False)])
+def test_what_failed_is_slower_than_all(tmp_path, share, known):
+    folder = RunFolder.create(tmp_path, "failing")
+    for point, failing in (("first", 0.0), ("again", share)):
+        rows = synthetic.rows(point, 0, samples=40, warmup=0)
+        for number, row in enumerate(rows):
+            if number % 10 < failing * 10:
+                row["error"] = "timeout"
+        folder.append_point(point, rows)
+    points = [{"point": "first", "status": "done"}, {"point": "again", "status": "done", "repeats": "first"}]
+    folder.write_json("points.json", points)
+    folder.join()
+    table = results.drift_table(folder)
+    assert (table["n"] == table["n_again"]).all()
+    assert (table["median_again_ms"].notna() == known).all()
+    assert (table["ratio"].notna() == known).all()
+    assert drift_grid(folder).rows
 
 
 def test_a_run_without_such_a_point_has_an_empty_table(tmp_path):
