@@ -23,8 +23,6 @@ HOW = "make evidence"
 RECORD = json.loads(evidence.RECORD.read_text())
 # What no run of this version is on record for yet, and why; once one is, it goes from here.
 OLD = {
-    "results/sample": "made before locals were renamed: since then the machine was too busy for k to a hundredth",
-    "docs/data/links.json": "made before locals were renamed: since then the machine was too busy",
     "docs/figures/latency_sweep.png": "its run is not kept",
     "docs/figures/timeline.png": "its run is not kept",
     "docs/figures/region_join.png": "its run is not kept",
