@@ -123,7 +123,8 @@ def test_a_point_whose_driver_is_killed_ends_and_the_next_one_has_its_link(cloud
         numbers = point.numbers("OSR1")
         print(numbers)
         assert {"during_median_ms", "tcp_median_ms", "http_median_ms", "driver", "base_ms"} <= set(numbers)
-        near(numbers["http_median_ms"], 40, 4, "an exchange by HTTP")
+        # Beside echoes of the same seconds: cores that others use too hold both up alike.
+        near(numbers["http_median_ms"], 2 * numbers["during_median_ms"], 4, "an exchange by HTTP")
 
     patiently(held)
 

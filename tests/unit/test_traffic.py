@@ -32,18 +32,24 @@ def logged() -> list[dict]:
     return sorted(mine, key=lambda one: one["start_ns"])
 
 
+def answered() -> list[dict]:
+    """Those that Keystone did not refuse: of a run, HAProxy may log half a request, of a client that had ended."""
+    return [one for one in logged() if one["status"] < 400]
+
+
 def test_each_request_of_the_region_is_there_at_its_time(recorded):
-    rows = logged()
-    assert len(recorded.requests) == len(rows) and recorded.left_out == 0
+    rows = answered()
+    assert len(recorded.requests) == len(rows) and recorded.left_out == len(logged()) - len(rows)
     for one, row in zip(recorded.requests, rows, strict=True):
         assert one.at_us == (row["start_ns"] - rows[0]["start_ns"]) // 1000
         assert one.kind == (traffic.ISSUE if row["method"] == "POST" else traffic.VALIDATE)
-    assert recorded.seconds == pytest.approx((max(row["end_ns"] for row in rows) - rows[0]["start_ns"]) / 1e9, abs=1e-3)
+    last_ns = max(row["end_ns"] for row in logged())
+    assert recorded.seconds == pytest.approx((last_ns - rows[0]["start_ns"]) / 1e9, abs=1e-3)
     assert (recorded.region, recorded.point, recorded.rtt_ms) == ("OSR1", POINT, 50.0)
 
 
 def test_who_shared_a_connection_or_a_token_shares_it_still(recorded):
-    rows, found = logged(), recorded.requests
+    rows, found = answered(), recorded.requests
     opened = sum(row["new"] for row in rows)
     assert recorded.counts()["connections"] == opened
     for name, column in (("auth", "auth"), ("subject", "subject"), ("issued", "issued")):

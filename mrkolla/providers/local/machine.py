@@ -33,6 +33,7 @@ from mrkolla.providers.local.network import Router
 # systemd-nspawn forbids these to a container by default; Docker inside needs them.
 _SYSCALLS = "@keyring bpf add_key keyctl"
 _COPY_S = 300
+_LATENCY = Path("/dev/cpu_dma_latency")
 _POWEROFF = signal.SIGRTMIN + 4  # systemd(1): start poweroff.target
 
 
@@ -198,6 +199,9 @@ class Machine:
         # With a /dev/kvm that runs no guest, libvirt would look at QEMU anew each time it is asked what QEMU can do.
         if kvm_refused() is None:
             nspawn.append("--bind=/dev/kvm")
+        # What measures keeps the machine's cores awake by it.
+        if _LATENCY.exists():
+            nspawn.append(f"--bind={_LATENCY}")
         layers = f"lowerdir={self.rootfs},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         group = self.group
         if group is not None:
