@@ -79,6 +79,11 @@ def alone(file: PurePath) -> bool:
     return file.stem in _LINKS and not _is_unit(file)
 
 
+def nice(file: PurePath) -> int:
+    """The niceness of a file's tests: the cloud's take longest, so what runs beside them leaves them the cores."""
+    return 0 if alone(file) or (file.stem in _CLOUD and not _is_unit(file)) else 5
+
+
 class Cores:
     """Who has the cores, by locks on files in ``folder``, which all processes of a run share."""
 

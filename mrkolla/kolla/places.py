@@ -33,6 +33,13 @@ MEMBER_FILE = "mrkolla-galera.cnf"
 MARK = "mrkolla_keystone"
 #: How often an OSR takes the AR's Fernet keys (s); the AR has a new key for days before it uses it.
 KEYS_EVERY_S = 300
+#: For how long a Keystone on a copy, or in the cluster, keeps what it knows (s): nobody tells its cache, the region's
+#: memcached, what was changed elsewhere.
+CACHE_S = 5
+#: Of keystone.conf: the time for all, and for the sections whose own one is longer (300 to 3600 s).
+_CACHE = f"[cache]\nexpiration_time = {CACHE_S}\n" + "".join(
+    f"\n[{section}]\ncache_time = {CACHE_S}\n" for section in ("domain_config", "identity", "receipt", "revoke")
+)
 #: The lines of HAProxy's configuration that make the AR's Keystone a server of the OSR's.
 _BACKEND = "mrkolla_admin_keystone"
 BACKEND_FILE = "haproxy/services.d/mrkolla-keystone.cfg"
@@ -169,9 +176,7 @@ def config(experiment: Experiment, region: Region, admin: Region) -> dict[str, s
         return {"galera.cnf": "[mysqld]\nwsrep_cluster_address = gcomm://0.0.0.0\n"}
     if not (has_own(experiment, region) and topology in (REPLICA, GALERA)):
         return {}
-    # Nobody tells this Keystone's cache what was changed elsewhere, so nothing is kept from request to request. It must
-    # not be off: Keystone asks its database for the same things some 700 times to validate one token then.
-    keystone = {"keystone.conf": "[cache]\nenabled = true\nbackend = dogpile.cache.null\n"}
+    keystone = {"keystone.conf": _CACHE}
     if topology == GALERA:
         return keystone | {MEMBER_FILE: member(region, admin)}
     return keystone | {

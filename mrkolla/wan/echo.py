@@ -39,7 +39,7 @@ _FORMAT = "!IId"  # nonce, sequence number (0: warming up), time
 _QUESTION = b"GET / HTTP/1.0\r\n\r\n"
 _ANSWER = b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 _saying = threading.Lock()
-_awake = []  # what is open for as long as this process lives
+_awake: list = []  # what is open for as long as this process lives
 
 
 def say(**what):

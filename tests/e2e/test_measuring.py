@@ -35,6 +35,7 @@ def mrkolla(*argv: str, timeout: float = 1500, status: int = 0) -> str:
 # Keystone as the cloud was deployed: before the sweep below has it configured anew.
 
 
+@pytest.mark.long  # a person's own task runs in the sweep below, too
 def test_a_task_file_alone_from_one_region(main, tmp_path):
     task = tmp_path / "my-task.yaml"
     task.write_text(
@@ -49,6 +50,7 @@ def test_a_task_file_alone_from_one_region(main, tmp_path):
     assert set(samples["tool"]) == {"rally"}
 
 
+@pytest.mark.long  # tests/integration/test_shaker.py has such a link without a cloud
 def test_shaker_verifies_a_links_bandwidth(main, tmp_path):
     mrkolla("bench", str(HERE / "shaker.yaml"), "--results", str(tmp_path))
     run = RunFolder.find(tmp_path)
