@@ -144,9 +144,13 @@ def member(region: Region, admin: Region) -> str:
     Its vote weighs nothing, so the AR's side of a cut is the cluster, whichever regions are on the other one, and the
     AR's MariaDB, which begins as a cluster of its own, never is a second one. A member that is cut off answers what
     reads (``wsrep_dirty_reads``). Regions are Galera's segments.
+
+    Whoever joins asks the AR first: a member that has just joined lacks what came before, and who took its data from
+    that one was refused ("IST didn't contain all write sets"). A comma at the end: if it is away, any other will do.
     """
     address = region.control.address
     peers = ",".join(f"{host.address}:{CLUSTER_PORT}" for host in admin.with_role("control"))
+    donors = "".join(f"{host.name}," for host in admin.with_role("control"))
     options = [
         f"gmcast.listen_addr=tcp://{address}:{MEMBER_CLUSTER_PORT}",
         f"ist.recv_addr={address}:{MEMBER_IST_PORT}",
@@ -162,6 +166,7 @@ def member(region: Region, admin: Region) -> str:
         f"wsrep_provider_options = {';'.join(options)}",
         f"wsrep_node_address = {address}:{MEMBER_CLUSTER_PORT}",
         f"wsrep_sst_receive_address = {address}:{MEMBER_SST_PORT}",
+        f"wsrep_sst_donor = {donors}",
         "wsrep_dirty_reads = ON",
     ]
     return "\n".join(["[mysqld]", *lines, ""])

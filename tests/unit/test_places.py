@@ -109,6 +109,8 @@ def test_a_member_of_the_ars_cluster_has_ports_a_segment_and_no_vote_of_its_own(
         assert values(made, name)["keystone_database_address"] == f"{here}:3307"
         assert "port = 3307" in lines and f"wsrep_node_address = {here}:4667" in lines
         assert f"wsrep_cluster_address = gcomm://{','.join(f'{one}:4567' for one in addresses)}" in lines
+        donors = next(line for line in lines if line.startswith("wsrep_sst_donor"))
+        assert donors == f"wsrep_sst_donor = {''.join(f'{host.name},' for host in made.admin.with_role('control'))}"
         assert kept_s(files[name]["config/keystone.conf"]) == {5}
         assert not [line for line in values(made, name)["haproxy_frontend_http_extra"] if "use_backend" in line]
     assert "gcomm" not in contents(made, "AR")["config/galera.cnf"], "of three hosts, Kolla names all"
