@@ -3,15 +3,20 @@
 The lines themselves are Kolla's business (:mod:`mrkolla.kolla.httplog`). Here they are received, on HAProxy's own hosts
 and by SSH, so that nothing of it crosses a link, and put on one clock: the offset of each host's clock to this
 machine's is measured over that connection (a few tens of microseconds on one machine, under a millisecond in a site).
+
+Hosts that ask may be watched too: when each request left them, and when the last of its response was there. What an
+operation waited for the wire is known by that alone, whatever the client and the region's own services did meanwhile.
 """
 
 from __future__ import annotations
 
+import bisect
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -89,7 +94,8 @@ class AccessLog:
 
     All times that it gives are of this machine's clock. Raises BenchError when a receiver cannot be had, or ends.
     ``python`` is the command that runs Python 3 on a host (the standard library is enough). ``sender`` is how the AR's
-    HAProxy sends to the other regions; None: not known.
+    HAProxy sends to the other regions; None: not known. ``ends``: region -> addresses and TCP ports; what the region's
+    control hosts send there is seen (:class:`mrkolla.bench.accesslog_agent.Tap`).
     """
 
     def __init__(
@@ -100,8 +106,10 @@ class AccessLog:
         port: int | None = PORT,
         most: int = MOST,
         sender: Sender | None = None,
+        ends: Mapping[str, Sequence[tuple[str, int]]] | None = None,
     ) -> None:
         self.regions = list(regions)
+        self._ends = dict(ends or {})
         self._controls = {region.name: control_hosts(region)[0] for region in self.regions}
         self.sender = sender
         self._launcher, self._python, self._port, self._most = launcher, list(python), port, most
@@ -112,9 +120,14 @@ class AccessLog:
             for region in self.regions:
                 # The first control host logs nothing where HAProxy is on hosts of its own, but load has its clock.
                 hosts = {host.name: host for host in (*balancers(region), self._controls[region.name])}
-                for host in hosts.values():
+                ends = self._ends.get(region.name, ())
+                asking = {host.name: host for host in control_hosts(region)} if ends else {}
+                for host in (hosts | asking).values():
                     process = self._launcher(host, [*self._python, "-c", BOOTSTRAP])
-                    receiver = _Receiver(region.name, host.name, process, self._port, self._most)
+                    port = self._port if host.name in hosts else None
+                    receiver = _Receiver(
+                        region.name, host.name, process, port, self._most, ends if host.name in asking else ()
+                    )
                     self._receivers.setdefault(region.name, []).append(receiver)
             for receiver in self._all():
                 receiver.wait_hello()
@@ -147,13 +160,36 @@ class AccessLog:
     def requests(self, region: str, *, keystone: bool = False) -> list[Request]:
         """What the HAProxies of ``region`` logged, in the order of arrival; with ``keystone``, its frontends' alone."""
         requests = []
+        exchanges = self._exchanges(region)
         for receiver in self._receivers.get(region, ()):
             offset = receiver.offset_ns
             for request in list(receiver.requests):
                 if not keystone or request.is_keystone():
                     start, end = request.start_ns - offset, request.end_ns - offset
-                    requests.append(replace(request, start_ns=start, end_ns=end))
+                    sent, got = _seen(exchanges.get(request.connection, ()), start, end, request.new)
+                    requests.append(replace(request, start_ns=start, end_ns=end, sent_ns=sent, got_ns=got))
         return sorted(requests, key=lambda request: request.start_ns)
+
+    def _exchanges(self, region: str) -> dict[tuple[str, int], list[_Exchange]]:
+        """What other regions' hosts were seen to exchange, with the Keystone of ``region`` if they have one there."""
+        exchanges = defaultdict(list)
+        for receiver in self._all():
+            if receiver.region != region:
+                offset = receiver.offset_ns
+                for address, port, syn, sent, got in list(receiver.exchanges):
+                    began = None if syn is None else syn - offset
+                    exchanges[address, port].append((sent - offset, got - offset, began))
+        for of_connection in exchanges.values():
+            of_connection.sort(key=lambda exchange: exchange[0])
+        return dict(exchanges)
+
+    def blind(self, region: str) -> list[str]:
+        """Why it is not wholly known when requests left ``region``, a line each; empty also where nobody looks."""
+        return [line for receiver in self._receivers.get(region, ()) for line in receiver.unseen()]
+
+    def watches(self, region: str) -> bool:
+        """Whether all that the control hosts of ``region`` asked was seen to leave and to come back."""
+        return bool(self._ends.get(region)) and region in self._receivers and not self.blind(region)
 
     def here_ns(self, region: str, there_ns: int) -> int:
         """A time by the clock of ``region``'s first control host, by this machine's clock."""
@@ -180,7 +216,7 @@ class AccessLog:
         columns = ["region", *Request.__dataclass_fields__]
         path.parent.mkdir(parents=True, exist_ok=True)
         frame = pd.DataFrame(rows, columns=columns)
-        for name in ("handshake_ms", "service_ms", "queue_ms", "connect_ms"):
+        for name in ("handshake_ms", "service_ms", "queue_ms", "connect_ms", "sent_ns", "got_ns"):
             frame[name] = frame[name].astype("Int64")
         frame.to_parquet(path, index=False)
         return path
@@ -193,19 +229,49 @@ class AccessLog:
         }
 
 
+#: When it was sent and answered, and when its connection was begun (None: before anybody looked); ns.
+_Exchange = tuple[int, int, int | None]
+
+
+def _seen(exchanges: Sequence[_Exchange], start: int, end: int, new: bool) -> tuple[int | None, int | None]:
+    """When the request that was at HAProxy from ``start`` to ``end`` was sent and answered; None: not seen.
+
+    ``exchanges`` are those of its connection, by their start: on one connection, one request is under way at a time.
+    """
+    middle = (start + end) // 2
+    place = bisect.bisect_right(exchanges, middle, key=lambda exchange: exchange[0]) - 1
+    if place < 0 or exchanges[place][1] < middle:
+        return None, None
+    sent, got, syn = exchanges[place]
+    if new:
+        return (syn, got) if syn is not None else (None, None)
+    return sent, got
+
+
 class _Receiver:
     """One receiver: its program, what it received, its clock."""
 
-    def __init__(self, region: str, host: str, process: subprocess.Popen[str], port: int | None, most: int) -> None:
+    def __init__(
+        self,
+        region: str,
+        host: str,
+        process: subprocess.Popen[str],
+        port: int | None,
+        most: int,
+        ends: Sequence[tuple[str, int]] = (),
+    ) -> None:
         self.region, self.host = region, host
         self.requests: list[Request] = []
+        self.exchanges: list[tuple[str, int, int | None, int, int]] = []
         self.offset_ns, self.slack_ns = 0, 0
         self._garbled, self._dropped, self._over, self._unknown_drops = 0, 0, 0, False
         self._answers: list[tuple[dict[str, Any] | None, int]] = []
         self._offsets: list[int] = []
         self._asked = 0
         self._changed = threading.Condition()
-        parameters = {"address": ADDRESS, "port": port, "most": most}
+        self._blind: str | None = None
+        self._unseen = 0
+        parameters = {"address": ADDRESS, "port": port, "most": most, "ends": list(ends)}
         self.program = Program(process, Path(accesslog_agent.__file__), parameters, self._hear)
 
     def _hear(self, line: dict[str, Any] | None) -> None:
@@ -218,6 +284,9 @@ class _Receiver:
                     self.requests.append(parse(text))
                 except ValueError:
                     self._garbled += 1
+            return
+        if line is not None and "exchanges" in line:
+            self.exchanges += [tuple(exchange) for exchange in line["exchanges"]]
             return
         with self._changed:
             self._answers.append((line, now))
@@ -246,7 +315,8 @@ class _Receiver:
                 self._changed.wait(remaining_s)
 
     def wait_hello(self) -> None:
-        self._wait("hello", _HELLO_S)
+        line, _ = self._wait("hello", _HELLO_S)
+        self._blind = line["hello"].get("blind")
 
     def set_clock(self) -> None:
         """Measure the host's clock against this machine's: the exchange with the shortest way there and back counts."""
@@ -270,7 +340,11 @@ class _Receiver:
         while line["drained"] != command:
             line, _ = self._wait("drained", _ANSWER_S)
         self._unknown_drops = line["dropped"] is None
-        self._dropped, self._over = line["dropped"] or 0, line["over"]
+        self._dropped, self._over, self._unseen = line["dropped"] or 0, line["over"], line["unseen"]
+
+    def unseen(self) -> list[str]:
+        lines = [f"{self.host}: {self._blind}"] if self._blind else []
+        return lines + ([f"{self.host}: {self._unseen} packets dropped for want of room"] if self._unseen else [])
 
     def missing(self) -> list[str]:
         counts = {

@@ -1,21 +1,25 @@
 """The access log's far end: receives HAProxy's lines on its host's loopback address and hands them on.
 
+Where it is told to whom the host's requests go, it also sees these leave and their responses come (:class:`Tap`).
+
 This one file is sent over standard input to the host's own Python, so it imports nothing of mrkolla and only what
-Python brings. It prints JSON lines: ``hello`` once, ``lines`` with what came, and answers to what it is asked:
-``clock`` with its time in ns, ``drain`` with what the kernel dropped for want of room and what it left out itself.
-It ends when its standard input does.
+Python brings. It prints JSON lines: ``hello`` once, ``lines`` with what came, ``exchanges`` with what it saw, and
+answers to what it is asked: ``clock`` with its time in ns, ``drain`` with what the kernel dropped for want of room and
+what it left out itself. It ends when its standard input does.
 """
 
 import json
 import os
 import select
 import socket
+import struct
 import sys
 import time
 
 BATCH = 200
 ROOM = 8 << 20
 PAUSE_S = 0.2
+_TIMESTAMP = 35  # SO_TIMESTAMPNS: seconds and nanoseconds
 
 
 def say(line):
@@ -81,7 +85,122 @@ class Receiver:
             self.lines = []
 
 
-def answer(receiver, asked):
+class Tap:
+    """Sees when requests to ``ends`` (address, TCP port) leave this host, and when the last of their responses is here.
+
+    The kernel hands a copy of each packet of these ports to a packet socket, with the time at which it had it
+    (packet(7); SO_TIMESTAMPNS of socket(7)). Only headers are read. An exchange is all that is sent on a connection
+    until something comes back, and all that comes back until something is sent again. IPv4 only.
+    """
+
+    def __init__(self, ends):
+        import ctypes  # a small Python may lack it
+
+        self.ends = {(socket.inet_aton(address), port) for address, port in ends}
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))  # ETH_P_ALL
+        try:
+            code = _filter(sorted({port for _, port in self.ends}))
+            program = ctypes.create_string_buffer(b"".join(code))
+            attached = struct.pack("HL", len(code), ctypes.addressof(program))
+            self.socket.setsockopt(socket.SOL_SOCKET, 26, attached)  # SO_ATTACH_FILTER
+            self.socket.setsockopt(socket.SOL_SOCKET, 33, ROOM)  # SO_RCVBUFFORCE
+            self.socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMP, 1)
+            self._dropped()  # of all packets of the host, before the filter was there
+        except OSError:
+            self.socket.close()
+            raise
+        self.socket.setblocking(False)
+        self.drops, self.connections, self.exchanges = 0, {}, []
+
+    def receive(self):
+        """Take all that is there."""
+        while True:
+            try:
+                data, extra, _, _ = self.socket.recvmsg(256, 64)
+            except BlockingIOError:
+                return
+            times = [value for level, kind, value in extra if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMP)]
+            # The filter was not there yet for the first.
+            if times and len(data) >= 40 and data[0] >> 4 == 4 and data[9] == socket.IPPROTO_TCP:
+                seconds, ns = struct.unpack("qq" if len(times[0]) == 16 else "ll", times[0])
+                self.see(data, seconds * 10**9 + ns)
+
+    def see(self, data, now):
+        """Take a packet, from its IP header on, that was here at ``now`` (ns)."""
+        header = (data[0] & 15) * 4
+        size = struct.unpack_from("!H", data, 2)[0]
+        ports = struct.unpack_from("!HH", data, header)
+        payload = size - header - (data[header + 12] >> 4) * 4
+        flags = data[header + 13]
+        source, target = data[12:16], data[16:20]
+        out = (target, ports[1]) in self.ends
+        if not out and (source, ports[0]) not in self.ends:
+            return
+        end = (source, ports[0]) if out else (target, ports[1])
+        known = self.connections.get(end)
+        if out and flags & 2:  # SYN: one that is sent again belongs to the same connection
+            if known is None or known["sent"] is not None or known["closed"]:
+                self.close(end)
+                self.connections[end] = {"syn": now, "sent": None, "got": None, "closed": False}
+            return
+        if known is None:
+            known = self.connections[end] = {"syn": None, "sent": None, "got": None, "closed": False}
+        if payload > 0 and out:
+            if known["got"] is not None:
+                self.close(end, keep=True)
+            if known["sent"] is None:
+                known["sent"] = now
+        elif payload > 0 and known["sent"] is not None:
+            known["got"] = now
+        if flags & 5:  # FIN or RST
+            known["closed"] = True
+
+    def close(self, end, keep=False):
+        """Note the connection's last exchange as done; ``keep``: the connection goes on."""
+        known = self.connections.get(end)
+        if known is None:
+            return
+        if known["got"] is not None:
+            name = socket.inet_ntoa(end[0])
+            self.exchanges.append([name, end[1], known["syn"], known["sent"], known["got"]])
+            known["sent"] = known["got"] = None
+        if not keep:
+            del self.connections[end]
+
+    def hand_on(self, whole=False):
+        """Print the exchanges that are done; ``whole``: also those that something may still be sent after."""
+        for end in list(self.connections):
+            if whole or self.connections[end]["closed"]:
+                self.close(end, keep=not self.connections[end]["closed"])
+        self.drops += self._dropped()
+        if self.exchanges:
+            say({"exchanges": self.exchanges})
+            self.exchanges = []
+
+    def _dropped(self):
+        """Packets that the kernel dropped for want of room since it was asked last."""
+        return struct.unpack("II", self.socket.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
+
+
+def _filter(ports):
+    """The lines of a packet filter (BPF, as bytes): TCP over IPv4 from or to one of ``ports``, the first 120 bytes."""
+    lines = [
+        *[(0x20, 0xFFFFF000, None, None), (0x15, 0x0800, None, "drop")],  # what the kernel says it is: IPv4
+        *[(0x30, 9, None, None), (0x15, 6, None, "drop")],  # TCP
+        *[(0x28, 6, None, None), (0x45, 0x1FFF, "drop", None)],  # no later fragment
+        (0xB1, 0, None, None),  # the length of the IP header
+    ]
+    for at in (0, 2):  # source and target port
+        lines += [(0x48, at, None, None), *[(0x15, port, "keep", None) for port in ports]]
+    lines += [(0x06, 0, None, None), (0x06, 120, None, None)]
+    places = {"drop": len(lines) - 2, "keep": len(lines) - 1}
+    return [
+        struct.pack("HBBI", code, *(places[to] - number - 1 if to else 0 for to in (yes, no)), value)
+        for number, (code, value, yes, no) in enumerate(lines)
+    ]
+
+
+def answer(receiver, tap, asked):
     """Do what a line of standard input asks for."""
     if asked == "clock":
         say({"clock": time.time_ns()})
@@ -89,13 +208,28 @@ def answer(receiver, asked):
         if receiver is not None:
             receiver.receive()
             receiver.hand_on()
+        if tap is not None:
+            tap.receive()
+            tap.hand_on(whole=True)
         drops = dropped(receiver.inode) if receiver is not None else 0
-        say({"drained": asked, "dropped": drops, "over": receiver.over if receiver is not None else 0})
+        over = receiver.over if receiver is not None else 0
+        say({"drained": asked, "dropped": drops, "over": over, "unseen": tap.drops if tap is not None else 0})
+
+
+def tapped(ends):
+    """A tap for ``ends`` and None; or None and why there is none."""
+    if not ends:
+        return None, None
+    try:
+        return Tap([tuple(end) for end in ends]), None
+    except (ImportError, OSError) as error:
+        return None, str(error)
 
 
 def main(parameters):
     """Receive until standard input ends; returns the exit status. Without a port it only answers."""
     receiver = None
+    tap, blind = tapped(parameters.get("ends"))
     if parameters["port"] is not None:
         try:
             receiver = Receiver(parameters["address"], parameters["port"], parameters["most"])
@@ -103,11 +237,13 @@ def main(parameters):
             address = f"{parameters['address']}:{parameters['port']}"
             say({"fatal": f"the log's port {address} (UDP) cannot be had: {error.strerror}"})
             return 1
-    say({"hello": {"python": sys.version.split()[0], "room": receiver.room() if receiver is not None else 0}})
+    room = receiver.room() if receiver is not None else 0
+    say({"hello": {"python": sys.version.split()[0], "room": room, "taps": tap is not None, "blind": blind}})
     buffer, last = b"", time.monotonic()
-    sources = [0] if receiver is None else [0, receiver.socket]
+    sources = [0, *(source.socket for source in (receiver, tap) if source is not None)]
     while True:
-        ready, _, _ = select.select(sources, [], [], PAUSE_S if receiver is not None and receiver.lines else 60)
+        waits = (receiver is not None and receiver.lines) or (tap is not None and tap.exchanges)
+        ready, _, _ = select.select(sources, [], [], PAUSE_S if waits else 60)
         if 0 in ready:
             data = os.read(0, 4096)
             if not data:
@@ -115,10 +251,12 @@ def main(parameters):
             buffer += data
             while b"\n" in buffer:
                 line, _, buffer = buffer.partition(b"\n")
-                answer(receiver, line.decode("ascii", "replace").strip())
-        if receiver is not None:
-            if receiver.socket in ready:
-                receiver.receive()
-            if receiver.lines and time.monotonic() - last > PAUSE_S:
-                receiver.hand_on()
-                last = time.monotonic()
+                answer(receiver, tap, line.decode("ascii", "replace").strip())
+        for source in (receiver, tap):
+            if source is not None and source.socket in ready:
+                source.receive()
+        if waits and time.monotonic() - last > PAUSE_S:
+            for source in (receiver, tap):
+                if source is not None:
+                    source.hand_on()
+            last = time.monotonic()

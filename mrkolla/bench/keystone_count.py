@@ -206,7 +206,8 @@ def fill(
     """Write the columns that the log tells of into ``samples`` that have none.
 
     These are ``keystone_requests``, ``keystone_connections``, ``keystone_windows``, and a split of the duration:
-    ``keystone_s`` (of it ``keystone_server_s``, ``keystone_wait_s``), ``wire_s`` (of it ``region_s``).
+    ``keystone_s`` (of it ``keystone_server_s``, ``keystone_wait_s``), ``wire_s`` and ``region_s``. ``wire_s`` is the
+    time that its requests were away, less ``keystone_s``; where nobody saw them leave, all that was not at Keystone.
 
     Samples that have a tool's own count keep it; where these differ from the log's on average by more than 0.1, that is
     a warning. ``agents`` and ``tokens`` as for :func:`caused`; without ``own``, what the load generators ask Keystone
@@ -230,16 +231,24 @@ def fill(
     return counted
 
 
-def _split(sample: dict[str, Any], tally: Tally, requests: Sequence[Request]) -> None:
+def _away_s(requests: Sequence[Request]) -> float | None:
+    """For how long (s) at least one of ``requests`` was under way; None: one was not seen to leave and come back."""
+    spans = [(one.sent_ns, one.got_ns) for one in requests if one.sent_ns is not None and one.got_ns is not None]
+    return residence_ns(spans) / 1e9 if len(spans) == len(requests) else None
+
+
+def _split(sample: dict[str, Any], tally: Tally, requests: Sequence[Request], watched: bool) -> None:
     """Write the parts of one operation's duration, unless the tool itself counted another number of requests."""
     members = [requests[index] for index in tally.members]
     complete = sample["keystone_requests"] in (None, tally.requests)
     keystone_s = residence_ns([(request.start_ns, request.end_ns) for request in members]) / 1e9
+    away_s = _away_s(members) if watched else sample["duration_s"]
     # Where it was longer at Keystone than it took in all, some request is not its own.
-    if complete and sample["duration_s"] is not None and keystone_s <= sample["duration_s"]:
+    if complete and away_s is not None and sample["duration_s"] is not None and keystone_s <= sample["duration_s"]:
         sample |= {
             "keystone_s": keystone_s,
-            "wire_s": sample["duration_s"] - keystone_s,
+            # Both are durations, each by one clock; of a link without a delay the difference is that of two clocks.
+            "wire_s": max(0.0, away_s - keystone_s),
             "keystone_server_s": sum(request.service_ms or 0 for request in members) / 1e3,
             "keystone_wait_s": sum((request.queue_ms or 0) + (request.connect_ms or 0) for request in members) / 1e3,
         }
@@ -295,6 +304,7 @@ def _fill_region(
         tokens
     )
     local = [] if log.lost(region.name) else log.requests(region.name)
+    watched, unseen = _watched(log, region.name, [requests[index] for index in clients], counted), 0
     slack = log.slack_ns(region.name, admin)
     layers: dict[bool, list[dict[str, Any]]] = defaultdict(list)
     for sample in mine:
@@ -316,9 +326,11 @@ def _fill_region(
         home_times = _region_parts(windows, local, (agents, issued)) if local else [None] * len(layer)
         for sample, tally, home_ns in zip(layer, tallies, home_times, strict=True):
             if sample.get("wire_s") is None and all(takers[index] == 1 for index in tally.members):
-                _split(sample, tally, requests)
+                members = [requests[index] for index in tally.members]
+                unseen += watched and _away_s(members) is None
+                _split(sample, tally, requests, watched)
                 if sample.get("wire_s") is not None and home_ns is not None:
-                    _own_part(sample, home_ns, [requests[index] for index in tally.members], agents)
+                    _own_part(sample, home_ns, members, agents, watched)
             if waits is not None and sample.get("keystone_windows") is None:
                 sample["keystone_windows"] = sum(waits[index] / takers[index] for index in tally.members)
             if sample["keystone_requests"] is None:
@@ -328,6 +340,11 @@ def _fill_region(
             else:
                 differences[sample["scenario"]].append(tally.requests - sample["keystone_requests"])
                 counted.compared += 1
+    if unseen:
+        counted.warnings.append(
+            f"{region.name}: of {unseen} operations it is not known when their requests left, so not what they waited"
+            " for the wire"
+        )
     for scenario, deltas in differences.items():
         mean = sum(deltas) / len(deltas)
         if abs(mean) > _FAR_OFF:
@@ -337,10 +354,28 @@ def _fill_region(
             )
 
 
-def _own_part(sample: dict[str, Any], home_ns: int, mine: Sequence[Request], agents: tuple[str, ...]) -> None:
+def _watched(log: AccessLog, region: str, requests: Sequence[Request], counted: Counted) -> bool:
+    """Whether it is known when the requests of ``region`` left and were answered; if not, and it was asked, a warning.
+
+    Behind a translated address (NAT), say, no request is seen.
+    """
+    if not log.watches(region):
+        counted.warnings += [f"{region}: the wire is all that is not at Keystone: {line}" for line in log.blind(region)]
+        return False
+    if requests and not any(request.sent_ns for request in requests):
+        counted.warnings.append(f"{region}: the wire is all that is not at Keystone: no request was seen to leave")
+        return False
+    return True
+
+
+def _own_part(
+    sample: dict[str, Any], home_ns: int, mine: Sequence[Request], agents: tuple[str, ...], watched: bool
+) -> None:
     """Write ``region_s``: the time at the region's own HAProxy, less what its services waited for the AR."""
     service_requests = [request for request in mine if not request.agent.startswith(agents)]
-    trips = len(service_requests) + sum(request.new for request in service_requests)
-    away_s = residence_ns([(request.start_ns, request.end_ns) for request in service_requests]) / 1e9
-    away_s += trips * (sample.get("rtt_measured_ms") or 0.0) / 1e3
+    away_s = _away_s(service_requests) if watched else None
+    if away_s is None:
+        trips = len(service_requests) + sum(request.new for request in service_requests)
+        away_s = residence_ns([(request.start_ns, request.end_ns) for request in service_requests]) / 1e9
+        away_s += trips * (sample.get("rtt_measured_ms") or 0.0) / 1e3
     sample["region_s"] = max(0.0, home_ns / 1e9 - away_s)

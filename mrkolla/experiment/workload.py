@@ -27,6 +27,7 @@ from mrkolla.config.bench import ToolOptions
 from mrkolla.experiment.guests import Guests
 from mrkolla.experiment.point_links import Links
 from mrkolla.experiment.schedule import Schedule
+from mrkolla.kolla import addresses, dialect, places
 from mrkolla.results.store import RunFolder
 from mrkolla.wan.windows import Sender
 
@@ -199,7 +200,8 @@ class Load:
         context.launcher = started = Started(launcher)
         self._hosts.begin(cloud.regions)
         try:
-            with links.ends(started.end), AccessLog(cloud.regions, sender=self._sender()) as log:
+            log_of = AccessLog(cloud.regions, sender=self._sender(), ends=self._ends())
+            with links.ends(started.end), log_of as log:
                 context.access_log = log
                 asking = []
                 with faults:
@@ -232,6 +234,19 @@ class Load:
         """How the AR's HAProxy sends, as its hosts said when the sweep began."""
         tcp = self._folder.read_json("provenance.json", {}).get("tcp") or {}
         return Sender.of(tcp.get(host.name, {}) for host in balancers(self._cloud.admin))
+
+    def _ends(self) -> dict[str, list[tuple[str, int]]]:
+        """Where each OSR's requests to Keystone go.
+
+        Nothing for one with a Keystone of its own: what that waits for may be its database at the AR.
+        """
+        cloud = self._cloud
+        ends = [
+            (address, port)
+            for address in sorted({cloud.admin.vip, cloud.admin.public})
+            for port in (addresses.KEYSTONE_PORT, dialect.ADMIN_PORT)
+        ]
+        return {osr.name: ends for osr in cloud.osrs if not places.has_own(cloud.experiment, osr)}
 
     def collect(self) -> None:
         """Put the tools' own output into the run folder: ``tools/TOOL``, or ``TOOL-n`` where it ran as several."""

@@ -87,7 +87,9 @@ class Request:
     ``handshake_ms`` what TLS and the like took on a new connection, ``queue_ms`` and ``connect_ms`` what the request
     waited for a free server and for a connection to it. ``auth``, ``subject`` and ``issued`` are :func:`token_digest`
     of the token that the request came with, that it asks about, and that its response brought.
-    ``asked`` is the request id that came with the request, ``id`` the one in the response. "" means: none.
+    ``asked`` is the request id that came with the request, ``id`` the one in the response. "" means: none. ``sent_ns``
+    and ``got_ns`` are of the host that asked, where that was seen: when the request's first byte left it (on a new
+    connection: when it began to connect), and when the last of the response was there.
     """
 
     start_ns: int
@@ -113,6 +115,8 @@ class Request:
     path: str
     queue_ms: int | None = None
     connect_ms: int | None = None
+    sent_ns: int | None = None
+    got_ns: int | None = None
 
     @property
     def connection(self) -> tuple[str, int]:

@@ -27,6 +27,7 @@ class Analysis:
     levels: the same per group and asked round trip, repetitions together, with fit_ms (the line there).
     fits: a row per group: k, k_low, k_high, service_ms, service_low_ms, service_high_ms, residual_ms, residual_at_ms
         (the RTT where it is largest), k_wire, its interval k_wire_low and k_wire_high, passes (of which it is made),
+        k_rest with its interval (the slope of what is neither wire nor Keystone),
         n_rtts, n, n_warmup, n_errors, the means of COUNTED, counted and predicted (round trips), off, off_low,
         off_high (k_wire - predicted), verdict, note.
     draws: bootstrap draws of the median of each row of levels, in ms (levels x resamples).

@@ -7,7 +7,9 @@ trip, each new connection for one more, with TLS for its handshake, and a large 
 The verdict is by equivalence (Schuirmann 1987): k of the wire is *explained* when its whole interval is within
 :data:`MARGIN` of the prediction, it *differs* when the whole interval is outside, else it is *not resolved*: more
 passes would tell. A k below means that requests ran side by side, or that some were made off the critical path (while
-something else was waited for, or after the answer); a k above means waits on the link that were not counted.
+something else was waited for, or after the answer); a k above means waits on the link that were not counted. An
+operation *differs*, too, when what is neither wire nor Keystone grows with the round trip by more than :data:`BESIDE`
+(the whole interval): it waits for something else at the AR.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved", "not known"
 #: How far k of the wire may be from the prediction, in round trips.
 MARGIN = 0.05
+#: By how many round trips the rest of an operation may grow: caches of cores that waited longer are colder.
+BESIDE = 0.5
 REST = "(the rest)"
 TLS_ROUND_TRIPS = 1  # TLS 1.3; with 1.2 it is 2
 _OPERATION = ["tool", "scenario", "action", "settings", "concurrency", "origin_region", "target_region"]
@@ -60,7 +64,11 @@ def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
     low, high = new["off_low"], new["off_high"]
     verdicts = [new["off"].isna(), (low >= -MARGIN) & (high <= MARGIN), (low > MARGIN) | (high < -MARGIN)]
     new["verdict"] = np.select(verdicts, [UNKNOWN, EXPLAINED, DIFFERS], UNRESOLVED)
-    return pd.concat([fits.drop(columns="note"), new, fits["note"]], axis=1)
+    beside = fits["k_rest_low"] > BESIDE
+    new.loc[beside & (new["verdict"] != UNKNOWN), "verdict"] = DIFFERS
+    said = fits["k_rest"].map("waits at the AR for something else than Keystone: {:.2f} round trips".format)
+    note = fits["note"].mask(beside, fits["note"].where(fits["note"] == "", fits["note"] + "; ") + said)
+    return pd.concat([fits.drop(columns="note"), new, note], axis=1)
 
 
 @lru_cache(maxsize=2)

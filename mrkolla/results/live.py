@@ -258,9 +258,8 @@ def leads(run: RunFolder, links: pd.DataFrame, analysis: Analysis, panels: Seque
             f"{number(row['duration_s'] * 1e3, 1)} ms, started {pd.Timestamp(row['start'], unit='ns'):%H:%M:%S.%f} UTC"
         )
         if not pd.isna(row["keystone_s"]):
-            text += (
-                f"; at Keystone {number(row['keystone_s'] * 1e3, 1)} ms, the rest {number(row['wire_s'] * 1e3, 1)} ms"
-            )
+            rest_s = row["duration_s"] - row["keystone_s"]
+            text += f"; at Keystone {number(row['keystone_s'] * 1e3, 1)} ms, the rest {number(rest_s * 1e3, 1)} ms"
         if not pd.isna(row["keystone_requests"]):
             requests_, connections = (f"{row[f'keystone_{name}']:.3g}" for name in ("requests", "connections"))
             text += f"; requests to Keystone: {requests_}, new connections: {connections}"

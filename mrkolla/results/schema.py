@@ -68,7 +68,11 @@ SAMPLE_COLUMNS: dict[str, Column] = {
         pa.float64(), "s", "time in which a request of the operation was at the AR's HAProxy; null: not known", True
     ),
     "wire_s": Column(
-        pa.float64(), "s", "duration less keystone_s: link, client, its region's services; null: not known", True
+        pa.float64(),
+        "s",
+        "time that its requests to Keystone were away, less keystone_s (where nobody saw them leave: duration less"
+        " keystone_s); null: not known",
+        True,
     ),
     "keystone_server_s": Column(
         pa.float64(),

@@ -38,7 +38,16 @@ from mrkolla.results.analysis import STEPS, Analysis
 from mrkolla.results.gathering import COLUMNS, COUNTED, GROUP, Gathered, gather
 from mrkolla.results.store import RunFolder
 from mrkolla.results.wire import COLUMNS as WIRE
-from mrkolla.results.wire import NARROWEST_MS, censored_median, evened, mean_waits, pass_lines, wire_fits
+from mrkolla.results.wire import (
+    NARROWEST_MS,
+    REST,
+    censored_median,
+    evened,
+    mean_waits,
+    pass_lines,
+    rest_fits,
+    wire_fits,
+)
 
 __all__ = ["COLUMNS", "GROUP", "Analysis", "analyse", "bootstrap_medians", "label", "labels", "levels_of", "theil_sen"]
 
@@ -130,16 +139,18 @@ def analyse(
         fits.append({**of_group.iloc[0][GROUP].to_dict(), **row})
     table = pd.DataFrame(fits)
     table[GROUP] = table[GROUP].astype(levels[GROUP].dtypes)
-    table = attribution.attribute(_with_wire(table, wire_fits(gathered, confidence, tls)), tls)
+    wires = wire_fits(gathered, confidence, tls).merge(rest_fits(gathered, confidence), on=GROUP, how="left")
+    table = attribution.attribute(_with_wire(table, wires), tls)
     return Analysis(points, levels, table, **how, draws=draws, steps=steps, gathered=gathered, tls=tls)
 
 
 def _with_wire(table: pd.DataFrame, wire: pd.DataFrame) -> pd.DataFrame:
     """``table`` with the columns of ``wire`` (NaN: not known), before its n_rtts."""
     by_group = {_plain(row[: len(GROUP)]): row[len(GROUP) :] for row in wire.itertuples(index=False)}
-    rows = [by_group.get(_plain(key), (np.nan,) * len(WIRE)) for key in table[GROUP].itertuples(index=False)]
+    names = [*WIRE, *REST]
+    rows = [by_group.get(_plain(key), (np.nan,) * len(names)) for key in table[GROUP].itertuples(index=False)]
     place = table.columns.get_loc("n_rtts")
-    for number, name in enumerate(WIRE):
+    for number, name in enumerate(names):
         table.insert(place + number, name, [float(row[number]) for row in rows])
     return table
 

@@ -1,8 +1,11 @@
-"""k of the wire: the slope of what an operation took without Keystone, N = duration - keystone_s, on the round trip.
+"""k of the wire: the slope of an operation's time on the wire, N = wire_s, on the round trip.
 
 How long Keystone takes depends on who else uses its cores, and so, in a closed loop, on the round trip itself: the
 slope of the whole duration has that in it; that of N has not. It is the round trips to the AR that the operation waits
-for.
+for. N is the time that its requests to Keystone were away from their host, less that at Keystone: both are durations,
+each by one clock, and nothing of the client and the region's own services is in it (a core that waited for 200 ms has
+to fill its caches again, which takes milliseconds). Where nobody saw the requests leave, N is the duration less the
+time at Keystone.
 
 - What some samples wait for and others do not is evened out first: N' = N - (w - W) x RTT. w are the sample's own
   waits in round trips: new connections x (1 + TLS) + windows; whether there are any may hang on how long a connection
@@ -39,6 +42,7 @@ FEWEST, IN_A_ROW = 4, 3
 # Round trips closer than this tell no slope: the scatter of the samples would be divided by nearly nothing.
 NARROWEST_MS = 1.0
 COLUMNS = ["k_wire", "k_wire_low", "k_wire_high", "passes"]
+REST = ["k_rest", "k_rest_low", "k_rest_high"]
 
 
 def enough(narrow: Callable[[int], bool], passes: int) -> bool:
@@ -89,6 +93,22 @@ def wire_fits(gathered: Gathered, confidence: float = 0.95, tls: int = 0) -> pd.
     lines = pass_lines(gathered, evened(gathered, tls).wires, confidence)
     named = {"k": "k_wire", "k_low": "k_wire_low", "k_high": "k_wire_high"}
     return lines.rename(columns=named)[[*GROUP, *COLUMNS]]
+
+
+def rest_fits(gathered: Gathered, confidence: float = 0.95) -> pd.DataFrame:
+    """GROUP and :data:`REST`, the slope of what an operation took beside Keystone and the wire.
+
+    It is about 0, unless the operation waits for something else at the AR that nobody counted. Of the points' means.
+    """
+    keys = gathered.keys
+    keystone_ms = 1e3 * keys["keystone_s_sum"] / keys["keystone_s_n"].where(keys["keystone_s_n"] > 0)
+    rests = [
+        np.array([values.mean() - keystone - wires.mean()]) if len(values) and len(wires) else np.empty(0)
+        for values, keystone, wires in zip(gathered.values, keystone_ms, gathered.wires, strict=True)
+    ]
+    lines = pass_lines(gathered, rests, confidence)
+    named = dict(zip(("k", "k_low", "k_high"), REST, strict=True))
+    return lines.rename(columns=named)[[*GROUP, *REST]]
 
 
 def pass_lines(gathered: Gathered, of: list[np.ndarray], confidence: float = 0.95) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from mrkolla.base.remote import Host
+from mrkolla.bench.accesslog import _seen
 from mrkolla.bench.keystone_count import assign, caused, fill
 from mrkolla.kolla.httplog import Request
 from mrkolla.wan.windows import Sender
@@ -120,6 +121,12 @@ class FakeLog:
     def slack_ns(self, region: str, other: str) -> int:
         return 0
 
+    def watches(self, region: str) -> bool:
+        return False
+
+    def blind(self, region: str) -> list[str]:
+        return []
+
 
 def sample(from_ms: float, to_ms: float, requests: float | None = None, **values) -> dict:
     return {
@@ -230,6 +237,73 @@ def test_the_parts_of_a_duration_glance_with_a_new_token():
     assert first["region_s"] == pytest.approx(0.030 - 0.004 - 0.020)
     assert (cached["keystone_s"], cached["region_s"]) == pytest.approx((0, 0.009))
     assert first.get("keystone_windows") is None, "how the AR sends is not known"
+
+
+class Seen(TwoLogs):
+    """A log of a region whose hosts were looked at."""
+
+    def watches(self, region: str) -> bool:
+        return True
+
+
+def away(at_ms: float, lasts_ms: float, out_ms: float, **values) -> Request:
+    """A request that was at HAProxy for a while, and under way for ``out_ms`` before and after."""
+    one = request(at_ms, lasts_ms, **values)
+    return replace(one, sent_ns=one.start_ns - int(out_ms * MS), got_ns=one.end_ns + int(out_ms * MS))
+
+
+def test_the_wire_is_what_requests_were_away_for_whatever_client_and_services_do():
+    """Glance with a new token: 10 ms of the client, 10 at Glance, 20 on the way, 4 at Keystone."""
+    keystone = [
+        away(-50, 2, 10, agent=PROBE, method="POST", issued="U", status=201, port=1, new=True),
+        away(17, 4, 10, agent=SERVICE, auth="S", subject="U", port=2, service_ms=3),
+    ]
+    local = [request(5, 34, agent=PROBE, auth="U", front="glance_api_front", port=40)]
+    samples = [sample(0, 44, rtt_measured_ms=20.0), sample(50, 60, rtt_measured_ms=20.0)]
+    counted = fill(samples, Seen(keystone, local), "AR", [OSR1])
+    assert (samples[0]["keystone_s"], samples[0]["wire_s"]) == pytest.approx((0.004, 0.020))
+    assert samples[0]["region_s"] == pytest.approx(0.034 - 0.024)
+    assert (samples[1]["keystone_s"], samples[1]["wire_s"]) == (0, 0), "it asked Keystone nothing"
+    assert counted.warnings == []
+
+
+def test_an_operation_of_which_a_request_was_not_seen_to_leave_has_no_wire_and_is_told_of():
+    keystone = [away(2, 4, 1, agent=PROBE, port=1), request(22, 4, agent=PROBE, port=1)]
+    samples = [sample(0, 10), sample(20, 30)]
+    counted = fill(samples, Seen(keystone, []), "AR", [OSR1])
+    assert [one.get("wire_s") for one in samples] == [pytest.approx(0.002), None]
+    assert len(counted.warnings) == 1 and "of 1 operations" in counted.warnings[0]
+
+
+def test_where_no_request_is_seen_the_wire_is_all_that_is_not_at_keystone():
+    samples = [sample(0, 10)]
+    counted = fill(samples, Seen([request(2, 4, agent=PROBE, port=1)], []), "AR", [OSR1])
+    assert samples[0]["wire_s"] == pytest.approx(0.006)
+    assert counted.warnings == ["OSR1: the wire is all that is not at Keystone: no request was seen to leave"]
+
+    class Blind(TwoLogs):
+        def blind(self, region: str) -> list[str]:
+            return ["osr1-control1: Operation not permitted"]
+
+    samples = [sample(0, 10)]
+    counted = fill(samples, Blind([request(2, 4, agent=PROBE, port=1)], []), "AR", [OSR1])
+    assert samples[0]["wire_s"] == pytest.approx(0.006)
+    assert "not permitted" in counted.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "exchanges", "wanted"),
+    [
+        (False, [(90, 130, 5), (140, 180, 5)], (90, 130)),
+        (True, [(90, 130, 5), (140, 180, 5)], (5, 130)),
+        (True, [(90, 130, None)], (None, None)),  # the connection was there before anybody looked
+        (False, [(90, 105, 5)], (None, None)),  # another request's
+        (False, [(140, 180, 5)], (None, None)),
+        (False, [], (None, None)),
+    ],
+)
+def test_a_request_is_led_to_what_its_connection_exchanged_at_that_time(new, exchanges, wanted):
+    assert _seen(exchanges, 100, 120, new) == wanted
 
 
 def test_an_apis_time_is_not_told_where_it_could_be_anothers_or_the_log_has_gaps():

@@ -118,6 +118,12 @@ class FakeLog:
     def slack_ns(self, region: str, other: str) -> int:
         return 0
 
+    def watches(self, region: str) -> bool:
+        return False
+
+    def blind(self, region: str) -> list[str]:
+        return []
+
 
 @dataclass
 class Region:

@@ -39,6 +39,18 @@ def passes(operations=ONE, count=4, scatter_ms=0.0, **kwargs):
     return pd.concat(frames)
 
 
+def test_what_waits_for_the_ar_beside_keystone_differs_and_is_told_of():
+    samples = passes({"op": (4.0, 50.0, 3, 1, True, None)}, scatter_ms=0.2)
+    beside = samples["rtt_measured_ms"] / 1e3
+    fits = results.analyse(samples.assign(duration_s=samples["duration_s"] + beside)).fits
+    assert set(fits["verdict"]) == {attribution.DIFFERS}
+    assert fits["k_rest"].tolist() == pytest.approx([1, 1], abs=0.05)
+    assert fits["note"].str.contains(r"something else than Keystone: 1\.0").all()
+    # A core that waited for longer, and a busy machine, do that to it.
+    fits = results.analyse(samples.assign(duration_s=samples["duration_s"] + 0.05 * beside)).fits
+    assert set(fits["verdict"]) == {attribution.EXPLAINED} and not fits["note"].str.contains("waits").any()
+
+
 @pytest.mark.parametrize(
     ("k", "requests", "connections", "verdict"),
     [

@@ -1,0 +1,119 @@
+"""When requests leave a host and when they are answered, as its kernel sees it: real connections on loopback."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from mrkolla.base.remote import Host
+from mrkolla.bench.accesslog import AccessLog
+from mrkolla.bench.accesslog_agent import Tap
+
+pytestmark = pytest.mark.root
+SERVICE_S, SIZE = 0.05, 30_000
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """The port of a server that answers each request with :data:`SIZE` bytes, in two parts, after a while."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve(connection: socket.socket) -> None:
+            with connection:
+                while connection.recv(4096):
+                    time.sleep(SERVICE_S)
+                    connection.sendall(b"x" * (SIZE - 1))
+                    time.sleep(0.01)
+                    connection.sendall(b"y")
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection = listening.accept()[0]
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def ask(connection: socket.socket) -> tuple[int, int]:
+    """A request: when it was about to be sent, and when all of its response was here (ns)."""
+    before, received = time.time_ns(), 0
+    connection.sendall(b"request")
+    while received < SIZE:
+        received += len(connection.recv(65536))
+    return before, time.time_ns()
+
+
+def test_an_exchange_begins_with_its_first_byte_and_ends_with_the_last_of_its_response(server):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        tap = Tap([("127.0.0.1", server), ("127.0.0.1", 9)])
+        unseen = socket.create_connection(other.getsockname())
+        begun = time.time_ns()
+        with socket.create_connection(("127.0.0.1", server)) as connection:
+            port = connection.getsockname()[1]
+            asked = []
+            for _ in range(3):
+                time.sleep(0.05)
+                asked.append(ask(connection))
+        unseen.sendall(b"x")
+        unseen.close()
+        time.sleep(0.1)
+        tap.receive()
+        for end in list(tap.connections):
+            tap.close(end)
+        assert [(exchange[0], exchange[1]) for exchange in tap.exchanges] == [("127.0.0.1", port)] * 3
+        assert {exchange[2] for exchange in tap.exchanges} == {tap.exchanges[0][2]}
+        assert begun <= tap.exchanges[0][2] <= asked[0][0], "the connection's own beginning"
+        for (before, after), (*_, sent, got) in zip(asked, tap.exchanges, strict=True):
+            assert before <= sent <= got <= after
+            assert got - sent >= (SERVICE_S + 0.01) * 1e9, "to the last part"
+        tap.socket.close()
+
+
+@dataclass
+class Small:
+    name: str
+    control: Host
+
+
+def launch(host: Host, argv: list[str]) -> subprocess.Popen[str]:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(argv, text=True, bufsize=1, **pipes)
+
+
+def test_what_a_host_was_seen_to_ask_comes_in_on_one_clock(server):
+    here = Host("osr1-control1", "127.0.0.1")
+    ends = {"OSR1": [("127.0.0.1", server)]}
+    with AccessLog([Small("OSR1", here)], launcher=launch, python=[sys.executable], port=None, ends=ends) as log:
+        with socket.create_connection(("127.0.0.1", server)) as connection:
+            end = connection.getsockname()
+            before, after = ask(connection)
+            log.drain()  # what goes on is handed on, too
+            again = ask(connection)
+        log.drain()
+        assert log.watches("OSR1") and log.blind("OSR1") == [] and not log.watches("AR")
+        first, second = log._exchanges("AR")[end]
+    assert before <= first[0] <= first[1] <= after
+    assert again[0] <= second[0] <= second[1] <= again[1]
+    assert first[2] == second[2] <= first[0]
+
+
+def test_a_host_that_cannot_look_says_why():
+    here = Host("osr1-control1", "127.0.0.1")
+    ends = {"OSR1": [("no-address", 5000)]}
+    with AccessLog([Small("OSR1", here)], launcher=launch, python=[sys.executable], port=None, ends=ends) as log:
+        log.drain()
+        assert not log.watches("OSR1")
+        (line,) = log.blind("OSR1")
+        assert line.startswith("osr1-control1: ")
