@@ -183,7 +183,7 @@ class Tap:
 
 
 def _filter(ports):
-    """The lines of a packet filter (BPF, as bytes): TCP over IPv4 from or to one of ``ports``, the first 120 bytes."""
+    """The lines of a packet filter (BPF, as bytes): TCP over IPv4 from or to one of ``ports``, their headers alone."""
     lines = [
         *[(0x20, 0xFFFFF000, None, None), (0x15, 0x0800, None, "drop")],  # what the kernel says it is: IPv4
         *[(0x30, 9, None, None), (0x15, 6, None, "drop")],  # TCP
@@ -192,7 +192,7 @@ def _filter(ports):
     ]
     for at in (0, 2):  # source and target port
         lines += [(0x48, at, None, None), *[(0x15, port, "keep", None) for port in ports]]
-    lines += [(0x06, 0, None, None), (0x06, 120, None, None)]
+    lines += [(0x06, 0, None, None), (0x06, 80, None, None)]
     places = {"drop": len(lines) - 2, "keep": len(lines) - 1}
     return [
         struct.pack("HBBI", code, *(places[to] - number - 1 if to else 0 for to in (yes, no)), value)
