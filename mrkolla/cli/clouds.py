@@ -284,7 +284,12 @@ def destroy(args: argparse.Namespace) -> int:
     if args.name is None:
         if args.run is None and not RunFolder.runs(args.results):
             raise InputError(f"{args.results}: no run here: say --results DIR, or --name CLOUD, of which {listed}")
-        return _power("destroy")(args)
+        with deployed(args, writes=True) as cloud:
+            cloud.destroy()
+            gone = cloud.experiment.name
+        if names and gone not in names:
+            print(f"of '{gone}' there was no cloud any more; {listed}: 'mrkolla destroy --name CLOUD'")
+        return 0
 
     def one_says(method: str) -> bool:
         return any(says for _, says in providers.answers(method, args.name))

@@ -477,6 +477,14 @@ def test_a_home_that_cannot_be_written_is_no_traceback_of_ansibles():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="local hosts are root's")
+def test_destroying_the_cloud_of_a_run_that_is_gone_already_tells_of_others(call, run, own_cache):
+    (own_cache / "cloud-other").mkdir(parents=True)
+    code, out, _ = call("destroy")
+    assert code == 0 and "of 'demo' there was no cloud any more; there are: other" in out
+    assert (own_cache / "cloud-other").is_dir()
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", None])
 def test_a_broken_record_of_hosts_is_told(call, run, own_cache, text):
     (own_cache / "cloud-demo").mkdir(parents=True)
