@@ -90,7 +90,8 @@ class Tap:
 
     The kernel hands a copy of each packet of these ports to a packet socket, with the time at which it had it
     (packet(7); SO_TIMESTAMPNS of socket(7)). Only headers are read. An exchange is all that is sent on a connection
-    until something comes back, and all that comes back until something is sent again. IPv4 only.
+    until something comes back, and all that comes back until something is sent again. What was seen before comes a
+    second time where a link got longer than TCP believed; it counts for nothing. IPv4 only.
     """
 
     def __init__(self, ends):
@@ -141,10 +142,12 @@ class Tap:
         if out and flags & 2:  # SYN: one that is sent again belongs to the same connection
             if known is None or known["sent"] is not None or known["closed"]:
                 self.close(end)
-                self.connections[end] = {"syn": now, "sent": None, "got": None, "closed": False}
+                self.connections[end] = _connection(now)
             return
         if known is None:
-            known = self.connections[end] = {"syn": None, "sent": None, "got": None, "closed": False}
+            known = self.connections[end] = _connection(None)
+        if payload > 0 and not _is_news(known, out, struct.unpack_from("!I", data, header + 4)[0] + payload):
+            payload = 0
         if payload > 0 and out:
             if known["got"] is not None:
                 self.close(end, keep=True)
@@ -180,6 +183,20 @@ class Tap:
     def _dropped(self):
         """Packets that the kernel dropped for want of room since it was asked last."""
         return struct.unpack("II", self.socket.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
+
+
+def _connection(syn):
+    """What is known of a connection: when it was begun, its exchange, how far each side has sent, whether it ends."""
+    return {"syn": syn, "sent": None, "got": None, "ends": {}, "closed": False}
+
+
+def _is_news(known, out, end):
+    """Whether a segment of one direction that ends at sequence number ``end`` (modulo 2^32) has more than was seen."""
+    before = known["ends"].get(out)
+    if before is not None and not 0 < (end - before) % 2**32 < 2**31:
+        return False
+    known["ends"][out] = end % 2**32
+    return True
 
 
 def _filter(ports):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -79,6 +80,27 @@ def test_an_exchange_begins_with_its_first_byte_and_ends_with_the_last_of_its_re
             assert before <= sent <= got <= after
             assert got - sent >= (SERVICE_S + 0.01) * 1e9, "to the last part"
         tap.socket.close()
+
+
+def segment(out: bool, seq: int, size: int) -> bytes:
+    """The headers of a segment between 192.0.2.1 port 40000 and 192.0.2.2 port 5000."""
+    ends = [(socket.inet_aton("192.0.2.1"), 40000), (socket.inet_aton("192.0.2.2"), 5000)]
+    (source, port), (target, to) = ends if out else ends[::-1]
+    address = struct.pack("!BBHIBBH", 0x45, 0, 40 + size, 0, 64, socket.IPPROTO_TCP, 0) + source + target
+    return address + struct.pack("!HHIIBBHHH", port, to, seq, 0, 0x50, 0x10, 0, 0, 0)
+
+
+def test_what_tcp_sends_a_second_time_counts_for_nothing():
+    tap = Tap([("192.0.2.2", 5000)])
+    top = 2**32 - 50  # numbers begin anew in the middle of the first response
+    packets = [(True, 0, 10, 1), (True, 0, 10, 2), (False, top, 100, 30), (False, top, 100, 45), (True, 0, 10, 50)]
+    packets += [(True, 10, 10, 60), (False, 50, 100, 90), (False, top, 100, 95), (False, 150, 5, 99)]
+    for out, seq, size, now in packets:
+        tap.see(segment(out, seq, size), now)
+    for end in list(tap.connections):
+        tap.close(end)
+    assert [exchange[2:] for exchange in tap.exchanges] == [[None, 1, 30], [None, 60, 99]]
+    tap.socket.close()
 
 
 @dataclass
