@@ -64,10 +64,10 @@ STATISTICS: dict[str, tuple[str, str]] = {
     "seconds": ("s", "from the first start to the last end"),
     "per_second": ("1/s", "whole iterations a second that did not fail"),
     "predicted": ("round trips", "predicted: requests, new connections and what else was counted"),
-    "of": ("", "wire: of the latency without the time at Keystone; total: of the whole, as that time is not known"),
+    "of": ("", "wire: of the time on the wire; total: of the whole latency, as that time is not known"),
     "not_predicted_ms": (
         "ms",
-        "latency less Keystone's time and predicted x measured round trip, over its median at the lowest round trip",
+        "time on the wire (or latency) less predicted x measured round trip, over its median at the lowest round trip",
     ),
     "mean_ms": ("ms", "mean latency"),
     "regions": ("", "OpenStack regions in Keystone's catalog"),

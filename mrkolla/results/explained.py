@@ -1,9 +1,9 @@
-"""What is left of a latency once all that is predicted is taken away: residuals, and the split in its parts.
+"""What is left of a time once all that is predicted is taken away: residuals, and the split in its parts.
 
 - Predicted is what was counted: each round trip to the AR (requests, new connections, TLS handshakes), times the
-  measured round trip; where Keystone's own time is known, it is taken away too. What is left is the client and the
-  region's own services. These do not know how far the AR is, so what is left stays the same at every round trip, or the
-  prediction lacks something. The residual is what is left, less the median of that at the lowest round trip, in ms.
+  measured round trip. It is taken from the time on the wire, or, where that is not known, from the whole latency. What
+  is left does not know how far the AR is, so it stays the same at every round trip, or the prediction lacks something.
+  The residual is what is left, less the median of that at the lowest round trip, in ms.
 - The split has parts that add up to the mean duration: the wire (predicted round trips x measured round trip), Keystone
   at the AR, and the rest: client, the region's own services, and what the prediction lacks.
 """

@@ -20,7 +20,7 @@ from mrkolla.results.words import k_wire_text, number, slope_text
 _PANEL = ["tool", "scenario", "action", "token_cache", "settings", "concurrency"]
 PAGE = 12  # panels that can be read on one page
 _WIDEST_LEGEND = 46  # characters that fit in a panel
-WIRE = " Dots: without the time at Keystone; their slope is k of the wire."
+WIRE = " Dots: the time on the wire; its slope is k of the wire."
 
 
 Panel = tuple[str, pd.DataFrame]

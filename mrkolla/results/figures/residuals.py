@@ -85,7 +85,7 @@ def residual_figure(analysis: Analysis, *, columns: int = 3) -> Figure:
         across = 2 * min(columns, len(shown))
         above = 0.08 + 0.16 * -(-len(names) // across)
         wired = {of for _, rows in shown for of in rows["of"]}
-        what = "latency less Keystone's time and" if wired == {"wire"} else "latency less"
+        what = "time on the wire less" if wired == {"wire"} else "latency less"
         note = (
             f"Marker: a point ({what} predicted round trips × RTT), over its median at the lowest RTT;\n"
             "line: the points of one repetition."
