@@ -21,8 +21,8 @@ class Analysis:
     """Statistics of one run; times in ms, k in round trips; NaN: not known, ``note`` says why.
 
     points: a row per group and point: n, n_warmup, n_errors, rtt_measured_ms, median_ms, its interval median_low_ms
-        and median_high_ms, p05_ms, p25_ms, p75_ms, p95_ms, p99_ms, wire_ms (median of what it took without Keystone,
-        waits for TCP evened out: :mod:`mrkolla.results.wire`),
+        and median_high_ms, p05_ms, p25_ms, p75_ms, p95_ms, p99_ms, wire_ms (median of its time on the wire, waits for
+        TCP evened out: :mod:`mrkolla.results.wire`),
         and the means of :data:`~mrkolla.results.gathering.COUNTED`.
     levels: the same per group and asked round trip, repetitions together, with fit_ms (the line there).
     fits: a row per group: k, k_low, k_high, service_ms, service_low_ms, service_high_ms, residual_ms, residual_at_ms

@@ -7,9 +7,10 @@ trip, each new connection for one more, with TLS for its handshake, and a large 
 The verdict is by equivalence (Schuirmann 1987): k of the wire is *explained* when its whole interval is within
 :data:`MARGIN` of the prediction, it *differs* when the whole interval is outside, else it is *not resolved*: more
 passes would tell. A k below means that requests ran side by side, or that some were made off the critical path (while
-something else was waited for, or after the answer); a k above means waits on the link that were not counted. An
-operation *differs*, too, when what is neither wire nor Keystone grows with the round trip by more than :data:`BESIDE`
-(the whole interval): it waits for something else at the AR.
+something else was waited for, or after the answer); a k above means waits on the link that were not counted. A wait for
+something else at the AR shows in what is neither wire nor Keystone: if that grows with the round trip by more than
+:data:`BESIDE` (the whole interval), the operation *differs*, and while it may (a part of the interval), nothing is
+*explained*.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ EXPLAINED, DIFFERS, UNRESOLVED, UNKNOWN = "explained", "differs", "not resolved"
 #: How far k of the wire may be from the prediction, in round trips.
 MARGIN = 0.05
 #: By how many round trips the rest of an operation may grow: caches of cores that waited longer are colder.
-BESIDE = 0.5
+BESIDE = 0.2
 REST = "(the rest)"
 TLS_ROUND_TRIPS = 1  # TLS 1.3; with 1.2 it is 2
 _OPERATION = ["tool", "scenario", "action", "settings", "concurrency", "origin_region", "target_region"]
@@ -64,6 +65,7 @@ def attribute(fits: pd.DataFrame, tls: int) -> pd.DataFrame:
     low, high = new["off_low"], new["off_high"]
     verdicts = [new["off"].isna(), (low >= -MARGIN) & (high <= MARGIN), (low > MARGIN) | (high < -MARGIN)]
     new["verdict"] = np.select(verdicts, [UNKNOWN, EXPLAINED, DIFFERS], UNRESOLVED)
+    new.loc[(fits["k_rest_high"] > BESIDE) & (new["verdict"] == EXPLAINED), "verdict"] = UNRESOLVED
     beside = fits["k_rest_low"] > BESIDE
     new.loc[beside & (new["verdict"] != UNKNOWN), "verdict"] = DIFFERS
     said = fits["k_rest"].map("waits at the AR for something else than Keystone: {:.2f} round trips".format)

@@ -60,8 +60,8 @@ def split(analysis: Analysis) -> pd.DataFrame:
     keep = keys["action"].isna() & (keys["keystone_s_n"] > 0) & (counted > 0)
     by_point = keys.groupby(["point", "origin_region"], observed=True)["rtt_measured_ms"].transform("median")
     rows = keys.assign(level=keys["rtt_asked_ms"].fillna(by_point), n=counted)[keep]
+    rows["rest_ms"] = [gathered.wires[place].sum() + gathered.rests[place].sum() for place in rows.index]
     rows["keystone_ms"] = 1e3 * rows["keystone_s_sum"] / rows["keystone_s_n"] * rows["n"]
-    rows["rest_ms"] = [gathered.values[place].mean() for place in rows.index] * rows["n"] - rows["keystone_ms"]
     rows["wire_ms"] = rows["rtt_measured_ms"] * rows["n"]
     sums = rows.groupby([*GROUP, "level"], dropna=False, observed=True)[
         ["n", "wire_ms", "keystone_ms", "rest_ms"]

@@ -43,6 +43,7 @@ class Gathered:
         (``_n``).
     values: for each of those rows the durations of the good ones in ms, sorted.
     wires: for each of those rows wire_s of the good ones for which it is known, in ms.
+    rests: what the same ones took beside keystone_s and wire_s, in ms, in the same order.
     waits: for each of those rows :data:`WAITS` of the same ones, in the same order: two columns (NaN: not known).
     errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points too).
     rows: all samples read.
@@ -51,6 +52,7 @@ class Gathered:
     keys: pd.DataFrame
     values: list[np.ndarray]
     wires: list[np.ndarray]
+    rests: list[np.ndarray]
     waits: list[np.ndarray]
     errors: pd.DataFrame
     rows: int
@@ -100,8 +102,9 @@ def gather(
 def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
     places = np.flatnonzero(keep.to_numpy(bool))
     keys = gathered.keys.iloc[places].reset_index(drop=True)
-    values, wires, waits = ([of_key[i] for i in places] for of_key in (gathered.values, gathered.wires, gathered.waits))
-    return Gathered(keys, values, wires, waits, gathered.errors, gathered.rows)
+    of_samples = (gathered.values, gathered.wires, gathered.rests, gathered.waits)
+    values, wires, rests, waits = ([of_key[i] for i in places] for of_key in of_samples)
+    return Gathered(keys, values, wires, rests, waits, gathered.errors, gathered.rows)
 
 
 class _Sums:
@@ -112,6 +115,7 @@ class _Sums:
         self.counts: list[Counter[str]] = []
         self.pieces: list[list[np.ndarray]] = []
         self.wires: list[list[np.ndarray]] = []
+        self.rests: list[list[np.ndarray]] = []
         self.waits: list[list[np.ndarray]] = []
         self.errors: Counter[tuple] = Counter()
         self.rows = 0
@@ -124,6 +128,7 @@ class _Sums:
                 self.counts.append(Counter())
                 self.pieces.append([])
                 self.wires.append([])
+                self.rests.append([])
                 self.waits.append([])
         return np.array([self.number[key] for key in keys])
 
@@ -147,8 +152,8 @@ def _gather(batches: Iterable[pa.Table]) -> Gathered:
     values = _joined(sums.pieces)
     for durations in values:
         durations.sort()
-    wires, waits = _joined(sums.wires), _joined(sums.waits)
-    return Gathered(pd.concat([keys, counts], axis=1), values, wires, waits, errors, sums.rows)
+    wires, rests, waits = _joined(sums.wires), _joined(sums.rests), _joined(sums.waits)
+    return Gathered(pd.concat([keys, counts], axis=1), values, wires, rests, waits, errors, sums.rows)
 
 
 def _joined(of_keys: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -190,6 +195,8 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
         wire = batch["wire_s"].to_numpy().astype(float) * 1e3
         has_wire = good & ~np.isnan(wire)
         _take(sums.wires, wire, has_wire, local, places)
+        rest = ms - wire - batch["keystone_s"].to_numpy().astype(float) * 1e3
+        _take(sums.rests, rest, has_wire, local, places)
         waits = np.column_stack([batch[name].to_numpy().astype(np.float32) for name in WAITS])
         _take(sums.waits, waits, has_wire, local, places)
     if "start" in batch.column_names:

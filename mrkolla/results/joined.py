@@ -112,7 +112,7 @@ def _thin(analysis: Analysis, behind: str) -> Analysis:
     tables = {name: table.assign(origin_region=table["origin_region"] + behind) for name, table in tables.items()}
     gathered = analysis.gathered
     return replace(analysis, **tables, draws=np.empty((len(analysis.levels), 0), np.float32),
-                   gathered=Gathered(gathered.keys.iloc[:0], [], [], [], gathered.errors.iloc[:0],
+                   gathered=Gathered(gathered.keys.iloc[:0], [], [], [], [], gathered.errors.iloc[:0],
                                      gathered.rows))  # fmt: skip
 
 

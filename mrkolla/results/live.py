@@ -86,7 +86,7 @@ def latency_chart(analysis: Analysis, panel: Panel) -> dict[str, Any]:
                 f" {number(row['p75_ms'], 1)} ms; {row['n']} samples",
             ]
             if not math.isnan(row["wire_ms"]):
-                text.append(f"without Keystone {number(row['wire_ms'], 1)} ms")
+                text.append(f"on the wire {number(row['wire_ms'], 1)} ms")
             end = [int(row["repetition"]), row["point"], _round(row["median_low_ms"]), _round(row["median_high_ms"])]
             data.append([_round(row["rtt_measured_ms"]), _round(row["median_ms"]), text, *end])
             if not math.isnan(row["wire_ms"]):

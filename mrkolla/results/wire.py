@@ -98,15 +98,11 @@ def wire_fits(gathered: Gathered, confidence: float = 0.95, tls: int = 0) -> pd.
 def rest_fits(gathered: Gathered, confidence: float = 0.95) -> pd.DataFrame:
     """GROUP and :data:`REST`, the slope of what an operation took beside Keystone and the wire.
 
-    It is about 0, unless the operation waits for something else at the AR that nobody counted. Of the points' means.
+    It is about 0, unless the operation waits for something else at the AR that nobody counted. Of the points' means, as
+    only some samples may wait; what failed tells nothing of it.
     """
-    keys = gathered.keys
-    keystone_ms = 1e3 * keys["keystone_s_sum"] / keys["keystone_s_n"].where(keys["keystone_s_n"] > 0)
-    rests = [
-        np.array([values.mean() - keystone - wires.mean()]) if len(values) and len(wires) else np.empty(0)
-        for values, keystone, wires in zip(gathered.values, keystone_ms, gathered.wires, strict=True)
-    ]
-    lines = pass_lines(gathered, rests, confidence)
+    good = replace(gathered, keys=gathered.keys.assign(n_errors=0))
+    lines = pass_lines(good, [rest.mean(keepdims=True) if len(rest) else rest for rest in gathered.rests], confidence)
     named = dict(zip(("k", "k_low", "k_high"), REST, strict=True))
     return lines.rename(columns=named)[[*GROUP, *REST]]
 

@@ -74,7 +74,7 @@ def _thin(analysis: Analysis) -> Analysis:
     return replace(
         analysis,
         draws=np.empty((len(analysis.levels), 0), np.float32),
-        gathered=Gathered(gathered.keys, [], [], [], gathered.errors, gathered.rows),
+        gathered=Gathered(gathered.keys, [], [], [], [], gathered.errors, gathered.rows),
     )
 
 
