@@ -77,6 +77,7 @@ class Cloud:
         self._regions: SyntheticRegions | None = None
         #: Point -> how many turns it may have in all, by what came of its last.
         self._turns: dict[str, int] = {}
+        self._warned: set[str] = set()
         self._last_words: list[str] = []
         self._clock = batch.Clock(None)
         #: What else ends with this cloud (the display and its log).
@@ -404,7 +405,9 @@ class Cloud:
         reason = links.refused or links.failed
         self.keep_point(point, links, status, reason)
         for warning in links.warnings:
-            self.progress.warn(warning)
+            if warning not in self._warned:  # one that every point has is told once
+                self.progress.warn(warning)
+        self._warned.update(links.warnings)
         if status == "done":
             self.done(point, [point.id], {"samples": len(links.samples), "seconds": round(self._clock.running_s(), 1)})
         else:
