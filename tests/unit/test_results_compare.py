@@ -83,7 +83,7 @@ def test_halves_of_a_real_run_do_not_differ(halves):
 
 def test_a_run_against_itself_finds_nothing(real):
     found, splits = results.against_itself(real)
-    assert len(found.changes) == 0 and splits == [0] * 20
+    assert len(found.changes) == 0 and len(splits) >= 10 and not any(splits)
     with pytest.raises(InputError, match="one repetition cannot be compared with itself"):
         results.against_itself(real[real["repetition"] == 1])
 
