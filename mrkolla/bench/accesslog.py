@@ -50,6 +50,11 @@ def control_hosts(region: RegionLike) -> list[remote.Host]:
     return [getattr(entry, "host", entry) for entry in control]
 
 
+def _all_hosts(region: RegionLike) -> list[remote.Host]:
+    """All hosts of ``region``: its services ask Keystone from any of them."""
+    return [placed.host for placed in getattr(region, "hosts", ())] or control_hosts(region)
+
+
 def balancers(region: RegionLike) -> list[remote.Host]:
     """The hosts of ``region`` that run HAProxy."""
     return list(region.balancers) if hasattr(region, "balancers") else control_hosts(region)
@@ -95,7 +100,7 @@ class AccessLog:
     All times that it gives are of this machine's clock. Raises BenchError when a receiver cannot be had, or ends.
     ``python`` is the command that runs Python 3 on a host (the standard library is enough). ``sender`` is how the AR's
     HAProxy sends to the other regions; None: not known. ``ends``: region -> addresses and TCP ports; what the region's
-    control hosts send there is seen (:class:`mrkolla.bench.accesslog_agent.Tap`).
+    hosts send there is seen (:class:`mrkolla.bench.accesslog_agent.Tap`).
     """
 
     def __init__(
@@ -121,7 +126,7 @@ class AccessLog:
                 # The first control host logs nothing where HAProxy is on hosts of its own, but load has its clock.
                 hosts = {host.name: host for host in (*balancers(region), self._controls[region.name])}
                 ends = self._ends.get(region.name, ())
-                asking = {host.name: host for host in control_hosts(region)} if ends else {}
+                asking = {host.name: host for host in _all_hosts(region)} if ends else {}
                 for host in (hosts | asking).values():
                     process = self._launcher(host, [*self._python, "-c", BOOTSTRAP])
                     port = self._port if host.name in hosts else None
@@ -174,7 +179,8 @@ class AccessLog:
         """What other regions' hosts were seen to exchange, with the Keystone of ``region`` if they have one there."""
         exchanges = defaultdict(list)
         for receiver in self._all():
-            if receiver.region != region:
+            # Of what a host saw with gaps, nothing is believed.
+            if receiver.region != region and not receiver.unseen:
                 offset = receiver.offset_ns
                 for address, port, syn, sent, got in list(receiver.exchanges):
                     began = None if syn is None else syn - offset
@@ -184,12 +190,20 @@ class AccessLog:
         return dict(exchanges)
 
     def blind(self, region: str) -> list[str]:
-        """Why it is not wholly known when requests left ``region``, a line each; empty also where nobody looks."""
-        return [line for receiver in self._receivers.get(region, ()) for line in receiver.unseen()]
+        """Why nobody sees when requests leave ``region``, a line a host; empty also where nobody was to look."""
+        return [f"{one.host}: {one.blind}" for one in self._receivers.get(region, ()) if one.blind]
 
     def watches(self, region: str) -> bool:
-        """Whether all that the control hosts of ``region`` asked was seen to leave and to come back."""
+        """Whether it is seen when the requests of the hosts of ``region`` leave and are answered."""
         return bool(self._ends.get(region)) and region in self._receivers and not self.blind(region)
+
+    def unseen(self, region: str) -> list[str]:
+        """What was not seen of the packets of ``region``, a line a host."""
+        return [
+            f"{one.host}: {one.unseen} packets dropped for want of room"
+            for one in self._receivers.get(region, ())
+            if one.unseen
+        ]
 
     def here_ns(self, region: str, there_ns: int) -> int:
         """A time by the clock of ``region``'s first control host, by this machine's clock."""
@@ -269,8 +283,8 @@ class _Receiver:
         self._offsets: list[int] = []
         self._asked = 0
         self._changed = threading.Condition()
-        self._blind: str | None = None
-        self._unseen = 0
+        self.blind: str | None = None
+        self.unseen = 0
         parameters = {"address": ADDRESS, "port": port, "most": most, "ends": list(ends)}
         self.program = Program(process, Path(accesslog_agent.__file__), parameters, self._hear)
 
@@ -316,7 +330,7 @@ class _Receiver:
 
     def wait_hello(self) -> None:
         line, _ = self._wait("hello", _HELLO_S)
-        self._blind = line["hello"].get("blind")
+        self.blind = line["hello"].get("blind")
 
     def set_clock(self) -> None:
         """Measure the host's clock against this machine's: the exchange with the shortest way there and back counts."""
@@ -340,11 +354,7 @@ class _Receiver:
         while line["drained"] != command:
             line, _ = self._wait("drained", _ANSWER_S)
         self._unknown_drops = line["dropped"] is None
-        self._dropped, self._over, self._unseen = line["dropped"] or 0, line["over"], line["unseen"]
-
-    def unseen(self) -> list[str]:
-        lines = [f"{self.host}: {self._blind}"] if self._blind else []
-        return lines + ([f"{self.host}: {self._unseen} packets dropped for want of room"] if self._unseen else [])
+        self._dropped, self._over, self.unseen = line["dropped"] or 0, line["over"], line["unseen"]
 
     def missing(self) -> list[str]:
         counts = {

@@ -20,6 +20,7 @@ BATCH = 200
 ROOM = 8 << 20
 PAUSE_S = 0.2
 _TIMESTAMP = 35  # SO_TIMESTAMPNS: seconds and nanoseconds
+_ALERT = 64  # bytes; an alert of TLS has 24 to 31
 
 
 def say(line):
@@ -98,7 +99,9 @@ class Tap:
         import ctypes  # a small Python may lack it
 
         self.ends = {(socket.inet_aton(address), port) for address, port in ends}
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))  # ETH_P_ALL
+        self.socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_DGRAM, 0
+        )  # of no protocol, so it receives nothing yet
         try:
             code = _filter(sorted({port for _, port in self.ends}))
             program = ctypes.create_string_buffer(b"".join(code))
@@ -106,7 +109,11 @@ class Tap:
             self.socket.setsockopt(socket.SOL_SOCKET, 26, attached)  # SO_ATTACH_FILTER
             self.socket.setsockopt(socket.SOL_SOCKET, 33, ROOM)  # SO_RCVBUFFORCE
             self.socket.setsockopt(socket.SOL_SOCKET, _TIMESTAMP, 1)
-            self._dropped()  # of all packets of the host, before the filter was there
+            # All protocols (ETH_P_ALL; others show nothing that leaves), all interfaces, which Python has no name for.
+            place = struct.pack("HHiHBB8s", socket.AF_PACKET, socket.htons(3), 0, 0, 0, 0, b"")
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.bind(self.socket.fileno(), place, len(place)):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         except OSError:
             self.socket.close()
             raise
@@ -121,42 +128,47 @@ class Tap:
             except BlockingIOError:
                 return
             times = [value for level, kind, value in extra if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMP)]
-            # The filter was not there yet for the first.
-            if times and len(data) >= 40 and data[0] >> 4 == 4 and data[9] == socket.IPPROTO_TCP:
+            if times and len(data) >= 40:
                 seconds, ns = struct.unpack("qq" if len(times[0]) == 16 else "ll", times[0])
                 self.see(data, seconds * 10**9 + ns)
 
     def see(self, data, now):
         """Take a packet, from its IP header on, that was here at ``now`` (ns)."""
-        header = (data[0] & 15) * 4
-        size = struct.unpack_from("!H", data, 2)[0]
-        ports = struct.unpack_from("!HH", data, header)
-        payload = size - header - (data[header + 12] >> 4) * 4
-        flags = data[header + 13]
-        source, target = data[12:16], data[16:20]
-        out = (target, ports[1]) in self.ends
-        if not out and (source, ports[0]) not in self.ends:
+        segment = _read(data)
+        if segment is None:
             return
-        end = (source, ports[0]) if out else (target, ports[1])
+        source, target, seq, ack, flags, payload = segment
+        out = target in self.ends
+        if not out and source not in self.ends:
+            return
+        end = source if out else target
         known = self.connections.get(end)
-        if out and flags & 2:  # SYN: one that is sent again belongs to the same connection
-            if known is None or known["sent"] is not None or known["closed"]:
+        if out and flags & 2:  # SYN: one that is sent again has the same number
+            if known is None or known["first"] != seq:
                 self.close(end)
-                self.connections[end] = _connection(now)
+                self.connections[end] = _connection(now, seq)
             return
         if known is None:
-            known = self.connections[end] = _connection(None)
-        if payload > 0 and not _is_news(known, out, struct.unpack_from("!I", data, header + 4)[0] + payload):
-            payload = 0
-        if payload > 0 and out:
+            if payload <= 0:
+                return
+            known = self.connections[end] = _connection()
+        if out and flags & 16:  # ACK
+            known["acked"] = ack
+        if payload > 0 and _is_news(known, out, seq + payload):
+            self.exchange(end, known, out, payload, now)
+        if flags & 5:  # FIN or RST
+            known["closed"] = True
+
+    def exchange(self, end, known, out, payload, now):
+        """Take what a segment carried that was not here before."""
+        if out:
             if known["got"] is not None:
                 self.close(end, keep=True)
             if known["sent"] is None:
                 known["sent"] = now
-        elif payload > 0 and known["sent"] is not None:
+        # What TLS says before it closes a connection that was idle is no part of a response.
+        elif known["sent"] is not None and (payload > _ALERT or now - (known["got"] or now) < 10**9):
             known["got"] = now
-        if flags & 5:  # FIN or RST
-            known["closed"] = True
 
     def close(self, end, keep=False):
         """Note the connection's last exchange as done; ``keep``: the connection goes on."""
@@ -185,18 +197,38 @@ class Tap:
         return struct.unpack("II", self.socket.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
 
 
-def _connection(syn):
-    """What is known of a connection: when it was begun, its exchange, how far each side has sent, whether it ends."""
-    return {"syn": syn, "sent": None, "got": None, "ends": {}, "closed": False}
+def _read(data):
+    """Of the headers of a segment: source, target (address, port), number, acknowledged, flags, bytes that it carries.
+
+    None: no packet that a kernel sends.
+    """
+    header = (data[0] & 15) * 4 if data else 0
+    if header < 20 or len(data) < header + 20:
+        return None
+    size = struct.unpack_from("!H", data, 2)[0]
+    port, to, seq, ack, offset, flags = struct.unpack_from("!HHIIBB", data, header)
+    return (data[12:16], port), (data[16:20], to), seq, ack, flags, size - header - (offset >> 4) * 4
+
+
+def _connection(syn=None, first=None):
+    """What is known of a connection.
+
+    When it was begun and with which number, its exchange, how far each side has sent and the host has acknowledged,
+    and whether it ends.
+    """
+    return {"syn": syn, "first": first, "sent": None, "got": None, "ends": {}, "acked": None, "closed": False}
 
 
 def _is_news(known, out, end):
-    """Whether a segment of one direction that ends at sequence number ``end`` (modulo 2^32) has more than was seen."""
+    """Whether a segment of one direction that ends at sequence number ``end`` (modulo 2^32) was not here before.
+
+    It goes further than all before it, or, where one was lost or overtaken, further than the host has acknowledged.
+    """
     before = known["ends"].get(out)
-    if before is not None and not 0 < (end - before) % 2**32 < 2**31:
-        return False
-    known["ends"][out] = end % 2**32
-    return True
+    if before is None or 0 < (end - before) % 2**32 < 2**31:
+        known["ends"][out] = end % 2**32
+        return True
+    return not out and known["acked"] is not None and 0 < (end - known["acked"]) % 2**32 < 2**31
 
 
 def _filter(ports):
@@ -209,8 +241,11 @@ def _filter(ports):
     ]
     for at in (0, 2):  # source and target port
         lines += [(0x48, at, None, None), *[(0x15, port, "keep", None) for port in ports]]
-    lines += [(0x06, 0, None, None), (0x06, 80, None, None)]
-    places = {"drop": len(lines) - 2, "keep": len(lines) - 1}
+    places = {"drop": len(lines), "keep": len(lines) + 1}
+    lines += [(0x06, 0, None, None)]
+    # As many bytes as both headers have: four times the upper half of TCP's twelfth, and IP's.
+    lines += [(0x50, 12, None, None), (0x74, 4, None, None), (0x64, 2, None, None), (0x0C, 0, None, None)]
+    lines += [(0x16, 0, None, None)]
     return [
         struct.pack("HBBI", code, *(places[to] - number - 1 if to else 0 for to in (yes, no)), value)
         for number, (code, value, yes, no) in enumerate(lines)

@@ -31,6 +31,7 @@ from mrkolla.wan.windows import Response
 LOAD_AGENTS = ("mrkolla-", "rally")
 _BEFORE_NS = 5_000_000_000
 _FAR_OFF = 0.1
+_EDGE_S = 1e-3  # by how much two clocks, or the packets' and the client's, may differ in one duration
 
 
 @dataclass
@@ -243,8 +244,9 @@ def _split(sample: dict[str, Any], tally: Tally, requests: Sequence[Request], wa
     complete = sample["keystone_requests"] in (None, tally.requests)
     keystone_s = residence_ns([(request.start_ns, request.end_ns) for request in members]) / 1e9
     away_s = _away_s(members) if watched else sample["duration_s"]
-    # Where it was longer at Keystone than it took in all, some request is not its own.
-    if complete and away_s is not None and sample["duration_s"] is not None and keystone_s <= sample["duration_s"]:
+    # Where they were longer at Keystone, or away, than it took in all, some request is not its own.
+    longest_s = max(keystone_s, (away_s or 0.0) - _EDGE_S)
+    if complete and away_s is not None and sample["duration_s"] is not None and longest_s <= sample["duration_s"]:
         sample |= {
             "keystone_s": keystone_s,
             # Both are durations, each by one clock; of a link without a delay the difference is that of two clocks.
@@ -362,7 +364,9 @@ def _watched(log: AccessLog, region: str, requests: Sequence[Request], counted: 
     if not log.watches(region):
         counted.warnings += [f"{region}: the wire is all that is not at Keystone: {line}" for line in log.blind(region)]
         return False
-    if requests and not any(request.sent_ns for request in requests):
+    if gaps := log.unseen(region):
+        counted.warnings += [f"{region}: what waited for the wire is not known: {line}" for line in gaps]
+    elif requests and not any(request.sent_ns for request in requests):
         counted.warnings.append(f"{region}: the wire is all that is not at Keystone: no request was seen to leave")
         return False
     return True

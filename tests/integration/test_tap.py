@@ -82,25 +82,72 @@ def test_an_exchange_begins_with_its_first_byte_and_ends_with_the_last_of_its_re
         tap.socket.close()
 
 
-def segment(out: bool, seq: int, size: int) -> bytes:
+def segment(out: bool, seq: int, size: int, ack: int = 0, flags: int = 0x10) -> bytes:
     """The headers of a segment between 192.0.2.1 port 40000 and 192.0.2.2 port 5000."""
     ends = [(socket.inet_aton("192.0.2.1"), 40000), (socket.inet_aton("192.0.2.2"), 5000)]
     (source, port), (target, to) = ends if out else ends[::-1]
     address = struct.pack("!BBHIBBH", 0x45, 0, 40 + size, 0, 64, socket.IPPROTO_TCP, 0) + source + target
-    return address + struct.pack("!HHIIBBHHH", port, to, seq, 0, 0x50, 0x10, 0, 0, 0)
+    return address + struct.pack("!HHIIBBHHH", port, to, seq, ack, 0x50, flags, 0, 0, 0)
+
+
+def exchanges(*packets: tuple[int, bytes]) -> list[list[int | None]]:
+    """Of packets and the times at which they were here: when connections were begun, requests sent, and answered."""
+    tap = Tap([("192.0.2.2", 5000)])
+    for now, packet in packets:
+        tap.see(packet, now)
+    for end in list(tap.connections):
+        tap.close(end)
+    tap.socket.close()
+    return [exchange[2:] for exchange in tap.exchanges]
+
+
+OUT, IN, SYN, FIN = True, False, 0x02, 0x11
 
 
 def test_what_tcp_sends_a_second_time_counts_for_nothing():
-    tap = Tap([("192.0.2.2", 5000)])
     top = 2**32 - 50  # numbers begin anew in the middle of the first response
-    packets = [(True, 0, 10, 1), (True, 0, 10, 2), (False, top, 100, 30), (False, top, 100, 45), (True, 0, 10, 50)]
-    packets += [(True, 10, 10, 60), (False, 50, 100, 90), (False, top, 100, 95), (False, 150, 5, 99)]
-    for out, seq, size, now in packets:
-        tap.see(segment(out, seq, size), now)
-    for end in list(tap.connections):
-        tap.close(end)
-    assert [exchange[2:] for exchange in tap.exchanges] == [[None, 1, 30], [None, 60, 99]]
+    packets = [(1, segment(OUT, 0, 10)), (2, segment(OUT, 0, 10)), (30, segment(IN, top, 100))]
+    packets += [(31, segment(OUT, 10, 0, ack=50)), (45, segment(IN, top, 100)), (50, segment(OUT, 0, 10, ack=50))]
+    packets += [(60, segment(OUT, 10, 10, ack=50)), (90, segment(IN, 50, 100)), (91, segment(OUT, 20, 0, ack=150))]
+    packets += [(95, segment(IN, top, 100)), (99, segment(IN, 150, 5))]
+    assert exchanges(*packets) == [[None, 1, 30], [None, 60, 99]]
+
+
+def test_a_segment_that_was_lost_ends_the_response_when_it_comes_again():
+    packets = [(0, segment(OUT, 0, 10)), (200, segment(IN, 0, 100)), (200, segment(OUT, 10, 0, ack=100))]
+    packets += [(201, segment(IN, 200, 100)), (201, segment(OUT, 10, 0, ack=100)), (401, segment(IN, 100, 100))]
+    assert exchanges(*packets) == [[None, 0, 401]]
+
+
+def test_what_tls_says_of_an_idle_connection_is_no_part_of_a_response():
+    second = 10**9
+    packets = [(0, segment(OUT, 0, 10)), (200, segment(IN, 0, 100)), (10 * second, segment(IN, 100, 24, flags=FIN))]
+    assert exchanges(*packets) == [[None, 0, 200]]
+
+
+def test_a_port_that_is_used_again_is_another_connection():
+    packets = [(0, segment(OUT, 7, 0, flags=SYN)), (1, segment(OUT, 7, 0, flags=SYN))]  # into a link that is cut
+    packets += [(60, segment(OUT, 900, 0, flags=SYN)), (61, segment(OUT, 901, 10)), (99, segment(IN, 0, 10))]
+    packets += [(100, segment(OUT, 911, 0, flags=FIN)), (101, segment(IN, 10, 0))]
+    assert exchanges(*packets) == [[60, 61, 99]]
+
+
+def test_a_packet_that_no_kernel_sends_ends_nothing():
+    whole = segment(OUT, 0, 10)
+    strange = [whole[:30], bytes([0x4F]) + whole[1:], b"", b"\x45"]
+    assert exchanges(*((1, packet) for packet in strange), (2, whole), (5, segment(IN, 0, 1))) == [[None, 2, 5]]
+
+
+def test_no_more_than_headers_is_shown(server):
+    tap = Tap([("127.0.0.1", server)])
+    with socket.create_connection(("127.0.0.1", server)) as connection:
+        ask(connection)
+    sizes = set()
+    with pytest.raises(BlockingIOError):
+        while data := tap.socket.recv(65536):
+            sizes.add(len(data) - (data[0] & 15) * 4 - (data[32] >> 4) * 4)
     tap.socket.close()
+    assert sizes == {0}
 
 
 @dataclass

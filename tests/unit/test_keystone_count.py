@@ -127,6 +127,9 @@ class FakeLog:
     def blind(self, region: str) -> list[str]:
         return []
 
+    def unseen(self, region: str) -> list[str]:
+        return []
+
 
 def sample(from_ms: float, to_ms: float, requests: float | None = None, **values) -> dict:
     return {

@@ -124,6 +124,9 @@ class FakeLog:
     def blind(self, region: str) -> list[str]:
         return []
 
+    def unseen(self, region: str) -> list[str]:
+        return []
+
 
 @dataclass
 class Region:
