@@ -36,6 +36,7 @@ _HOSTS += (
     "test_rally_keystone",
     "test_browser",
     "test_claims",
+    "test_tap",
     "test_local",
 )
 _HOSTS += ("test_local_pause", "test_faults_hosts", "test_images", "test_toolbox", "test_accelerated")

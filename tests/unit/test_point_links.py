@@ -157,8 +157,11 @@ def lab(experiment, tmp_path, monkeypatch, wan_section):
     monkeypatch.setattr(workload, "AccessLog", lambda regions, **_: nullcontext(SimpleNamespace(clocks=dict)))
     monkeypatch.setattr(workload, "HostLoad", FakeHostLoad)
     monkeypatch.setattr(workload, "observe", lambda *_: SimpleNamespace(warnings=[]))
-    regions = [SimpleNamespace(name=name, control=SimpleNamespace(name=name), vip=name) for name in ("OSR1", "OSR2")]
-    admin = SimpleNamespace(name="AR", public="AR", balancers=())
+    regions = [
+        SimpleNamespace(name=name, kind="OSR", control=SimpleNamespace(name=name), vip=name)
+        for name in ("OSR1", "OSR2")
+    ]
+    admin = SimpleNamespace(name="AR", vip="AR", public="AR", balancers=())
     ends = (Host("OSR1", "control"),), (Host("osr1-compute1", "compute"),)
     inside = [PlainLink.between(link.name, ends[0], link.other, ends[1]) for link in given.wan.links]
     deployed = SimpleNamespace(
