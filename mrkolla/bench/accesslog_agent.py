@@ -290,7 +290,7 @@ def main(parameters):
             say({"fatal": f"the log's port {address} (UDP) cannot be had: {error.strerror}"})
             return 1
     room = receiver.room() if receiver is not None else 0
-    say({"hello": {"python": sys.version.split()[0], "room": room, "taps": tap is not None, "blind": blind}})
+    say({"hello": {"python": sys.version.split()[0], "room": room, "blind": blind}})
     buffer, last = b"", time.monotonic()
     sources = [0, *(source.socket for source in (receiver, tap) if source is not None)]
     while True:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from mrkolla.base.remote import Host
 from mrkolla.bench.accesslog import AccessLog
 from mrkolla.bench.accesslog_agent import Tap
+from tests.unit.test_accesslog import Small, launch
 
 pytestmark = pytest.mark.root
 SERVICE_S, SIZE = 0.05, 30_000
@@ -148,17 +147,6 @@ def test_no_more_than_headers_is_shown(server):
             sizes.add(len(data) - (data[0] & 15) * 4 - (data[32] >> 4) * 4)
     tap.socket.close()
     assert sizes == {0}
-
-
-@dataclass
-class Small:
-    name: str
-    control: Host
-
-
-def launch(host: Host, argv: list[str]) -> subprocess.Popen[str]:
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(argv, text=True, bufsize=1, **pipes)
 
 
 def test_what_a_host_was_seen_to_ask_comes_in_on_one_clock(server):
