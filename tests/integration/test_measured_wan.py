@@ -159,8 +159,9 @@ def test_a_link_inside_a_region_is_held_beside_that_to_the_admin_region(cloud, i
             print(name, numbers)
             for phase in ("before", "after"):
                 near(numbers[f"{phase}_median_ms"], asked_ms, 6, f"{name}, {phase}")
-            # Echoes that are late meanwhile are the point's to judge: it was not refused. TCP has those of the same seconds.
+            # Echoes that are late meanwhile are the point's to judge: it was not refused.
             near(numbers["during_median_ms"], asked_ms, 2 * numbers["tolerance_ms"], f"{name}, during")
+            # TCP has the echoes of the same seconds.
             near(numbers["tcp_median_ms"], numbers["during_median_ms"], 6, f"{name}, tcp")
             assert numbers["driver"] == "nfqueue" and numbers["driver_packets"] > 0
         states = {state.osr: state for state in inside._cloud.wan().status()}
