@@ -18,6 +18,7 @@ from typing import Any
 
 from mrkolla.base.errors import DeployError, LackError, MrkollaError
 
+_ANEW_S = 0.5  # until an interruption that nobody handles is raised again
 _interruptions: list[float] = []  # when each was
 
 
@@ -32,25 +33,42 @@ def interruptions() -> int:
 
 
 @contextlib.contextmanager
-def insistent() -> Iterator[None]:
-    """Repeat an interruption that was lost: what a signal raises in a library's callback is only printed."""
-    before = sys.unraisablehook
+def interruptible(*numbers: signal.Signals) -> Iterator[None]:
+    """End the block with KeyboardInterrupt, its text the signal's name, at each of these signals: also a lost one.
 
-    def hear(lost: Any) -> None:
-        if not isinstance(lost.exc_value, KeyboardInterrupt):
-            before(lost)
-            return
-        # Its text is the signal's name, where it has one.
-        number = getattr(signal, str(lost.exc_value), signal.SIGTERM)
-        again = threading.Timer(0.1, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+    What a signal raises while a library is called back is only printed, and a library may catch it. So it is raised
+    anew, twice a second, until the block is left, whenever the main thread handles no such exception: while cleaning
+    up it does. For the main thread alone; SIGALRM is used.
+    """
+    cut: list[KeyboardInterrupt] = []
 
-    sys.unraisablehook = hear
+    def end(number: int, _: object) -> None:
+        interrupt()
+        cut[:] = [KeyboardInterrupt(signal.Signals(number).name)]
+        signal.setitimer(signal.ITIMER_REAL, _ANEW_S, _ANEW_S)
+        raise cut[0]
+
+    def look(_: int, __: object) -> None:
+        handled = sys.exception()
+        while handled is not None and not isinstance(handled, KeyboardInterrupt):
+            handled = handled.__context__
+        if cut and handled is None:
+            raise cut[0]
+
+    before = {number: signal.signal(number, end) for number in numbers}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, look)
+    rest = signal.setitimer(signal.ITIMER_REAL, 0)
+    printed = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt) else printed(lost)
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        cut.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = printed
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.setitimer(signal.ITIMER_REAL, *rest)
 
 
 def stream(

@@ -132,20 +132,15 @@ def main(body: Callable[[], None]) -> None:
 
 def guarded(body: Callable[[], int | None]) -> int:
     """Run ``body`` and return its exit code; errors that a person can mend are told without a traceback."""
-
-    def end(number: int, _: object) -> None:
-        shell.interrupt()
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+    numbers = [signal.SIGTERM]
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is for what a shell starts with '&'
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
+        numbers.append(signal.SIGINT)
     # A terminal that is closed ends nothing: not this, nor the commands that it has at work.
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         streams.steady()
         _need_folder()
-        with shell.insistent():
+        with shell.interruptible(*numbers):
             status = body() or 0
         sys.stdout.flush()  # what cannot be written is an error here, and a traceback at the end of the process
         return status
@@ -167,8 +162,7 @@ def guarded(body: Callable[[], int | None]) -> int:
     except OSError as refused:
         return _tell(refused)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGHUP, before)
 
 
 def _tell(refused: OSError) -> int:

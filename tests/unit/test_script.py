@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -119,6 +120,37 @@ def test_an_interruption_in_a_librarys_callback_is_not_lost(capsys):
 
     assert script.guarded(body) == 130
     assert capsys.readouterr().err == "interrupted (SIGTERM): the same command goes on from here\n"
+
+
+def test_an_interruption_that_a_library_catches_is_not_lost(capsys):
+    def body():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+
+    begin = time.monotonic()
+    assert script.guarded(body) == 130
+    assert time.monotonic() - begin < 10
+    assert capsys.readouterr().err == "interrupted (SIGTERM): the same command goes on from here\n"
+
+
+def test_what_cleans_up_after_an_interruption_is_not_interrupted_again(capsys):
+    done = []
+
+    def body():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            with contextlib.suppress(ValueError):
+                raise ValueError
+            try:
+                raise ValueError
+            except ValueError:
+                time.sleep(3 * shell._ANEW_S)
+            done.append("cleaned up")
+
+    assert script.guarded(body) == 130
+    assert done == ["cleaned up"]
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback():

@@ -79,7 +79,6 @@ def _thin(analysis: Analysis) -> Analysis:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     path, drawn, *tables = pickle.load(sys.stdin.buffer)
-    with shell.insistent():
+    with shell.interruptible(signal.SIGTERM):
         write_figures(RunFolder.open(path), drawn, *tables)
