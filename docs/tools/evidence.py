@@ -3,7 +3,6 @@
 
     python docs/tools/evidence.py --sample RUN     # a new run of configs/two_regions.yaml
     python docs/tools/evidence.py --links FILE     # what tests/bench/bench_wan.py --json FILE wrote
-    python docs/tools/evidence.py --rally RUN      # a new run of experiments/latency_sweep.py
     python docs/tools/evidence.py --join RUN       # a new run of experiments/region_join.py
     python docs/tools/evidence.py --catalog RUN    # a new run of experiments/catalog_regions.py
     python docs/tools/evidence.py --table RUN      # a new run of experiments/rally_table.py; writes its bundle, too
@@ -65,11 +64,11 @@ _PROBE = ("mrkolla/bench/probe*.py", *_COUNTS)
 MEASURES = {
     "results/sample": _PROBE,
     "docs/data/links.json": _LINKS,
-    "docs/figures/latency_sweep.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/middleware*.py", *_COUNTS),
-    "docs/figures/timeline.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/tracing.py", *_COUNTS),
     "docs/figures/region_join.png": _PROBE,
     "docs/data/regions.csv": ("mrkolla/cloud/membership/listed.py", *_PROBE),
     "docs/data/rally_table.csv": ("mrkolla/bench/rally*.py", *_PROBE),
+    "docs/figures/rally_table.png": ("mrkolla/bench/rally*.py", *_PROBE),
+    "docs/figures/timeline.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/tracing.py", *_COUNTS),
 }
 #: Drawn from the code and from what is kept; tests of their own hold them.
 DRAWN = ("docs/figures/rooms.svg", "docs/figures/two_regions.svg", "docs/figures/k_vs_regions.svg")
@@ -463,10 +462,11 @@ def main() -> int:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--sample", metavar="RUN", help="becomes results/sample")
     ask.add_argument("--links", metavar="FILE", type=Path, help="becomes docs/data/links.json")
-    ask.add_argument("--rally", metavar="RUN", help="latency_sweep.png and timeline.png")
     ask.add_argument("--join", metavar="RUN", help="region_join.png")
     ask.add_argument("--catalog", metavar="RUN", help="results.md: k against the number of regions, and its figure")
-    ask.add_argument("--table", metavar="RUN", help="results.md: round trips of Rally's operations; its bundle")
+    ask.add_argument(
+        "--table", metavar="RUN", help="results.md: round trips of Rally's operations, and figures; its bundle"
+    )
     args = ask.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     try:
@@ -481,7 +481,7 @@ def main() -> int:
         if args.links:
             record["docs/data/links.json"] = _links(args.links)
         for name, figure, target in (
-            (args.rally, "latency_vs_rtt", "latency_sweep"), (args.rally, "timeline-*", "timeline"),
+            (args.table, "latency_vs_rtt", "rally_table"), (args.table, "timeline-*", "timeline"),
             (args.join, "phases", "region_join"),
         ):  # fmt: skip
             if name:

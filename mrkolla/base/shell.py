@@ -38,37 +38,42 @@ def interruptible(*numbers: signal.Signals) -> Iterator[None]:
 
     What a signal raises while a library is called back is only printed, and a library may catch it. So it is raised
     anew, twice a second, until the block is left, whenever the main thread handles no such exception: while cleaning
-    up it does. For the main thread alone; SIGALRM is used.
+    up it does. For the main thread alone. SIGALRM is used from the first signal on.
     """
     cut: list[KeyboardInterrupt] = []
+    before: dict[signal.Signals, Any] = {}
 
     def end(number: int, _: object) -> None:
         interrupt()
         cut[:] = [KeyboardInterrupt(signal.Signals(number).name)]
+        before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, look))
         signal.setitimer(signal.ITIMER_REAL, _ANEW_S, _ANEW_S)
         raise cut[0]
 
     def look(_: int, __: object) -> None:
         handled = sys.exception()
-        while handled is not None and not isinstance(handled, KeyboardInterrupt):
+        # A generator that is closed as the exception passes its caller does not see it.
+        while handled is not None and not isinstance(handled, (KeyboardInterrupt, GeneratorExit)):
             handled = handled.__context__
         if cut and handled is None:
+            interrupt()
             raise cut[0]
 
-    before = {number: signal.signal(number, end) for number in numbers}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, look)
-    rest = signal.setitimer(signal.ITIMER_REAL, 0)
     printed = sys.unraisablehook
     sys.unraisablehook = lambda lost: None if isinstance(lost.exc_value, KeyboardInterrupt) else printed(lost)
     try:
+        for number in numbers:
+            before[number] = signal.signal(number, end)
         yield
+        if cut:
+            raise cut[0]
     finally:
         cut.clear()
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         sys.unraisablehook = printed
         for number, handler in before.items():
             signal.signal(number, handler)
-        signal.setitimer(signal.ITIMER_REAL, *rest)
 
 
 def stream(

@@ -6,7 +6,6 @@ several runs of an experiment use one cloud, and what is done to it is recorded 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -257,13 +256,9 @@ class DeployedCloud:
 
     def mark(self, region: Region, env: KollaEnv, built: Path | None) -> str:
         """Digest of all that a region's run depends on."""
-        total = hashlib.sha256(f"{env.folder.name} {built.name if built else 'registry'}".encode())
-        for path in sorted((self.plan / region.name).rglob("*")):
-            if path.is_file():
-                total.update(f"{path.relative_to(self.plan)}\n".encode() + path.read_bytes())
-        if self.ca is not None:
-            total.update(self.ca.read_bytes())
-        return total.hexdigest()
+        secrets = [path for path in (self.passwords_file, self.ca) if path is not None]
+        planned = plan.digests(self.plan / region.name, self.folder)
+        return cache.digest(env.folder.name, built.name if built else "registry", planned, *secrets)
 
     def write_clouds_yaml(self) -> None:
         """Write the file that OpenStack's own clients read (mode 0600)."""

@@ -2,8 +2,9 @@
 
 A person saves one by a name (``saved-NAME``) and restores it. One that was deployed from nothing and passed its check
 is kept by itself (``deployed-CLOUD-DIGEST``), under the digest of all that it was made from; ``up`` brings it back
-where it would deploy the same, and the newest ones alone stay. A copy is what a power cut would have left: hosts stand
-still for it, and services recover from it as they do from that. Its secrets are those of the cloud that was copied.
+where it would deploy the same, also for an experiment of another name, and the newest ones alone stay. A copy is what
+a power cut would have left: hosts stand still for it, and services recover from it as they do from that. Its secrets
+are those of the cloud that was copied.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mrkolla import kolla
 from mrkolla.base import cache, shell
 from mrkolla.base.errors import InputError, LackError, MrkollaError
 from mrkolla.cloud.deployed import DeployedCloud
-from mrkolla.kolla import passwords
+from mrkolla.kolla import passwords, plan
 from mrkolla.kolla.env import KollaEnv
 
 #: How many clouds are kept by themselves.
@@ -47,7 +48,7 @@ class Origin:
     def of(cls, cloud: DeployedCloud, env: KollaEnv, built: Path | None) -> Origin:
         """That of ``cloud``, were it deployed now; its plan must be written."""
         made_with = _made_with(cloud, env, built)
-        plans = {region.name: _plan(cloud.plan / region.name) for region in cloud.regions}
+        plans = {region.name: plan.digests(cloud.plan / region.name, cloud.folder) for region in cloud.regions}
         experiment = cloud.experiment
         rest = [experiment.release, experiment.keystone.model_dump(mode="json"), experiment.wan.deploy_rtt_ms]
         return cls(made_with, cache.digest(made_with, plans, rest))
@@ -78,16 +79,17 @@ def _code(cloud: DeployedCloud) -> list[Path]:
     return [*modules, *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
 
 
-def _plan(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]  # passwords.yml
-    return {str(path.relative_to(folder)): cache.digest(path) for path in files}
-
-
 # -- kept by themselves ------------------------------------------------------------------------------------------
 
 
-def _entry(cloud: DeployedCloud, origin: Origin) -> Path:
-    return cache.root() / f"deployed-{cloud.experiment.name}-{origin.whole}"
+def _entry(name: str, whole: str) -> Path:
+    return cache.root() / f"deployed-{name}-{whole}"
+
+
+def _kept(whole: str | None) -> list[Path]:
+    """The copies of the clouds that were made from this, whatever their names, the newest first."""
+    marks = cache.root().glob(f"deployed-*-{whole}/{cache.WHOLE}") if whole else ()
+    return [mark.parent for mark in sorted(marks, key=lambda path: path.stat().st_mtime, reverse=True)]
 
 
 def begin(cloud: DeployedCloud, env: KollaEnv, built: Path | None, *, fresh: bool = False) -> bool:
@@ -103,46 +105,55 @@ def begin(cloud: DeployedCloud, env: KollaEnv, built: Path | None, *, fresh: boo
         if record != now:
             Origin(now.made_with, None).write(cloud.folder)
         return False
-    entry = _entry(cloud, now)
-    if not fresh and (entry / cache.WHOLE).exists():
+    if not fresh and _kept(now.whole):
         with cache.locked("deployed"), cloud.progress.step("cloud", "bring back from the cache"):
             cache.need_disk(3, "a copy of the cloud")  # a full disk is no damage
-            try:
-                _need_whole(entry)
-                _put_in_place(entry, cloud)
-            except LackError as damaged:
-                cloud.progress.warn(f"{entry.name} is dropped from the cache, and the cloud deployed: {damaged}")
-                cache.remove(entry)
-            else:
-                os.utime(entry / cache.WHOLE)
-                return True
+            for entry in _kept(now.whole):
+                try:
+                    _need_whole(entry)
+                    _put_in_place(entry, cloud)
+                except LackError as damaged:
+                    cloud.progress.warn(f"{entry.name} is dropped from the cache, and the cloud deployed: {damaged}")
+                    cache.remove(entry)
+                else:
+                    # They may name another cloud's folder.
+                    cloud.write_plan()
+                    cloud.write_clouds_yaml()
+                    os.utime(entry / cache.WHOLE)
+                    return True
     now.write(cloud.folder)
     return False
 
 
 def keep(cloud: DeployedCloud) -> None:
-    """Keep a copy of ``cloud``, just deployed from nothing and passed by its check; a warning where it cannot be."""
+    """Keep a copy of ``cloud``, just deployed from nothing and passed by its check; a warning where it cannot be.
+
+    It takes the place of another that was made from the same: that one's secrets are not what ``up`` should bring back.
+    """
     origin = Origin.read(cloud.folder)
     if origin is None or origin.whole is None or cloud.members.all():
         return
-    entry = _entry(cloud, origin)
+    entry = _entry(cloud.experiment.name, origin.whole)
     with cache.locked("deployed"):
-        if (entry / cache.WHOLE).exists():
-            return
         try:
             with cloud.progress.step("cloud", "keep a copy in the cache"):
                 _copy(cloud, entry)
+                for other in _kept(origin.whole):
+                    if other != entry:
+                        cache.remove(other)
                 _drop_oldest()
         except (MrkollaError, OSError) as lacks:  # a full disk is either
-            cache.remove(entry)
+            if not (entry / cache.WHOLE).exists():
+                cache.remove(entry)
             cloud.progress.warn(f"no copy of the cloud was kept: {lacks}")
 
 
 def drop(cloud: DeployedCloud) -> None:
     """Drop the copy that ``cloud`` was brought back from."""
     origin = Origin.read(cloud.folder)
-    if origin is not None and origin.whole is not None:
-        cache.remove(_entry(cloud, origin))
+    with cache.locked("deployed"):
+        for entry in _kept(origin.whole) if origin is not None else []:
+            cache.remove(entry)
 
 
 def _drop_oldest() -> None:

@@ -146,7 +146,7 @@ class Cloud:
                 f"region {gone[0]} of the experiment left the cloud '{self.experiment.name}':"
                 f" 'mrkolla region join {gone[0]}' brings it back, or take it out of the file"
             )
-        reused = self.deployed.is_deployed()
+        reused, used = self.deployed.is_deployed(), len(self.deployed.ways()) == len(self.deployed.regions)
         try:
             self._deploy(reused, self._fresh)
         except (CheckError, DeployError, LackError) as failed:
@@ -156,7 +156,7 @@ class Cloud:
             saved.drop(self.deployed)
             self.deployed.destroy()
             self._deploy(reused, True)
-        if not reused and not self.deployed.restored:
+        if not used and not self.deployed.restored:
             saved.keep(self.deployed)
         return self
 

@@ -11,6 +11,7 @@ The AR's files name no OSR: an OSR that comes later changes nothing of what is t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -339,6 +340,16 @@ def write(
         raise InputError(f"the plan cannot be written to {folder}: {what}: {refused.strerror}") from refused
 
 
+def digests(folder: Path, cloud: Path) -> dict[str, str]:
+    """File -> digest of the plan in ``folder``, its secrets left out, the same wherever the folder ``cloud`` is."""
+    here = os.fsencode(cloud)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]  # passwords.yml
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes().replace(here, b"")).hexdigest()
+        for path in files
+    }
+
+
 def _fill(new: Path, contents: dict[str, str], copied: dict[str, bytes], secrets: Path, links: list[str]) -> None:
     new.mkdir(mode=0o700)
     for name, text in contents.items():
@@ -437,10 +448,10 @@ def _contents(
     for region in regions:
         testbed = {addresses.ROUTER_ID: ids[region.name], **testbed_globals(experiment, region)}
         values = region_globals(experiment, region, admin, testbed | (tls if admin.public_vip else {}))
-        contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}")
-        contents[f"{region.name}/inventory.yml"] = _yaml(
-            inventory(region, experiment.release), f"hosts of region {region.name}"
-        )
+        # Paths stand in them, so that a line folded by its length would not be the same wherever the cloud is.
+        hosts = inventory(region, experiment.release)
+        contents[f"{region.name}/globals.yml"] = _yaml(values, f"globals of region {region.name}", width=10_000)
+        contents[f"{region.name}/inventory.yml"] = _yaml(hosts, f"hosts of region {region.name}", width=10_000)
         user_files = _user_config(experiment, region)
         files = dict(testbed_config(region))
         for name, text in _own_config(experiment, region, admin).items():
@@ -463,5 +474,5 @@ def _user_config(experiment: Experiment, region: Region) -> dict[str, tuple[Path
     return config
 
 
-def _yaml(value: object, title: str) -> str:
-    return f"# {title}; made by mrkolla plan\n" + yamltext.write(value, sort_keys=False, width=120)
+def _yaml(value: object, title: str, width: int = 120) -> str:
+    return f"# {title}; made by mrkolla plan\n" + yamltext.write(value, sort_keys=False, width=width)

@@ -12,6 +12,7 @@ from mrkolla import config
 from mrkolla.base import cache
 from mrkolla.kolla.env import KollaEnv
 from mrkolla.kolla.sources import Sources
+from mrkolla.providers.local import network
 
 TOP = Path(__file__).parents[2]
 # Read when the tests are collected: below, every test gets a cache of its own.
@@ -25,6 +26,12 @@ def own_cache(monkeypatch, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cache") / "mrkolla"
     monkeypatch.setenv("MRKOLLA_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def free_addresses(monkeypatch) -> None:
+    """No other cloud of this machine matters to a test that starts none."""
+    monkeypatch.setattr(network, "refuse_conflict", lambda conf: None)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import secrets
 import time
@@ -17,7 +18,9 @@ from mrkolla.base.journal import Journal
 from mrkolla.base.progress import Progress
 from mrkolla.cloud import saved
 from mrkolla.cloud.deployed import DeployedCloud
+from mrkolla.kolla import plan
 from mrkolla.kolla.env import KollaEnv
+from mrkolla.providers.local import provider as local
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.providers.local.group import Group, hierarchy
 
@@ -109,11 +112,39 @@ def test_the_same_cloud_is_brought_back_with_its_secrets(lab, real_plan):
     assert not (again.folder / "contents.json").exists()
 
 
-def test_fresh_deploys_although_it_is_kept(lab):
+def test_the_digest_of_a_plan_does_not_hang_on_where_the_cloud_is(experiment, tmp_path, monkeypatch):
+    found = set()
+    for long in (1, 11, 40, 90):  # lines are folded by their length
+        with Progress(file=io.StringIO()) as progress:
+            monkeypatch.setenv("MRKOLLA_CACHE", str(tmp_path / ("x" * long)))
+            cloud = DeployedCloud(experiment(), progress, tmp_path / "logs")
+            cloud.write_plan()
+            found.add(json.dumps([plan.digests(cloud.plan / region.name, cloud.folder) for region in cloud.regions]))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("real_plan", [True, False])
+def test_another_experiment_with_the_same_cloud_has_it_brought_back(lab, real_plan):
+    first = lab.deployed()
+    mark = [first.mark(region, lab.env, None) for region in first.regions]
+    (first.folder / "testbed.json").write_text(json.dumps(local_testbed.configuration(first.experiment).to_dict()))
+    saved.keep(first)
+    again, back = lab.begun(name="other")
+    assert back and state_of(again).read_text() == "first" and state_of(first).read_text() == "first"
+    again.write_plan()  # as ``up`` does
+    assert [again.mark(region, lab.env, None) for region in again.regions] == mark, "Kolla would run again"
+    assert local.saved("other")["name"] == "other", "to destroy it would end the other's hosts"
+
+
+def test_fresh_deploys_although_it_is_kept_and_is_kept_instead(lab):
     first = lab.deployed()
     saved.keep(first)
     saved.cache.remove(first.folder)
     assert not lab.begun(fresh=True)[1]
+    saved.cache.remove(first.folder)
+    saved.keep(lab.deployed("second", name="other"))
+    assert state_of(lab.begun()[0]).read_text() == "second"
+    assert len(list(saved.cache.root().glob("deployed-*"))) == 1
 
 
 @pytest.mark.parametrize("change", ["plan", "below", "environment", "code", "deploy_rtt"])
@@ -193,7 +224,8 @@ def test_the_newest_alone_stay_and_those_with_a_name_always(lab):
     for number in range(saved.KEPT + 1):
         cloud = lab.deployed(wan={"deploy_rtt_ms": number})
         saved.keep(cloud)
-        os.utime(saved._entry(cloud, saved.Origin.read(cloud.folder)) / ".whole", (number, number))
+        (entry,) = saved._kept(saved.Origin.read(cloud.folder).whole)
+        os.utime(entry / ".whole", (number, number))
         saved.cache.remove(cloud.folder)
     left = [saved.Origin.read(path).whole for path in saved.cache.root().glob("deployed-*")]
     assert len(left) == saved.KEPT
@@ -209,6 +241,17 @@ def test_a_failure_to_keep_is_a_warning(lab, said, monkeypatch):
     saved.keep(lab.deployed())
     assert "no copy of the cloud was kept: copying the hosts' disks failed" in said.getvalue()
     assert not list(saved.cache.root().glob("deployed-*"))
+
+
+def test_a_failure_to_keep_leaves_what_was_kept(lab, monkeypatch):
+    saved.keep(lab.deployed())
+
+    def full(size, what):
+        raise LackError("no room")
+
+    monkeypatch.setattr(cache, "need_disk", full)
+    saved.keep(lab.cloud())
+    assert len(list(saved.cache.root().glob(f"deployed-*/{cache.WHOLE}"))) == 1
 
 
 def test_a_disk_that_is_full_as_the_copy_ends_is_a_warning(lab, said, monkeypatch):

@@ -113,8 +113,8 @@ def up(conf: LocalConf) -> Router:
     """
     router = Router.of(conf.name)
     refuse_other(conf.name)
+    refuse_conflict(conf)
     if not router.path.exists():
-        _refuse_conflict(conf, router)
         call("ip", "netns", "add", router.netns)
     router.ip("link", "set", "lo", "alias", f"{_OWNER}{_here()}")
     forwards(router)
@@ -153,8 +153,11 @@ def _uplink(conf: LocalConf, router: Router) -> None:
     call("ip", "route", "replace", conf.network, "via", str(subnet[GATEWAY]), "dev", router.device)
 
 
-def _refuse_conflict(conf: LocalConf, router: Router) -> None:
-    network = IPv4Network(conf.network)
+def refuse_conflict(conf: LocalConf) -> None:
+    """Raise LackError when another network of this machine has addresses that this one, not up yet, is to have."""
+    router, network = Router.of(conf.name), IPv4Network(conf.network)
+    if router.path.exists():
+        return
     for route in json.loads(call("ip", "-j", "route", "show").stdout):
         target = route.get("dst", "default")
         if target != "default" and route.get("dev") != router.device:

@@ -302,7 +302,9 @@ def load(name: str, **kwargs: Any) -> Local | None:
 
 def saved(name: str) -> dict | None:
     """The configuration of the testbed ``name`` as it was last started, as a dict; None when there is none."""
-    return read(cache.cloud(name))
+    configuration = read(cache.cloud(name))
+    # A folder that was brought back from the cache may have been another cloud's.
+    return configuration and configuration | {"name": name}
 
 
 def read(folder: Path) -> dict | None:

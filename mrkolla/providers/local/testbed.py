@@ -191,7 +191,7 @@ def has_remains(name: str) -> bool:
 
 
 def foresee(experiment: Experiment, results: Path) -> None:
-    """Raise LackError, before anything is built, when another cache's cloud has the name, or memory is too small."""
+    """Raise LackError, before anything is built, when name, addresses or memory are not to be had."""
     refuse_other(experiment.name)
     computes = sum(max(region.fake_computes or 0, *experiment.sweep.fake_computes, 0) for region in experiment.regions)
     kinds = ["control" in host.roles for host in placement.wanted(experiment)]
@@ -209,6 +209,7 @@ def foresee(experiment: Experiment, results: Path) -> None:
             f"{computes} fake computes take {computes} x {FAKE_MIB} MiB, and the hosts {hosts:g} GiB, {need:.1f} GiB in"
             f" all; this machine has {memory:.1f} GiB: at most {most} fake computes in all regions can be had"
         )
+    network.refuse_conflict(configuration(experiment))
 
 
 def reserve(experiment: Experiment, images: Path | None, log: Path, say: Say) -> None:
