@@ -6,6 +6,7 @@
     python docs/tools/evidence.py --join RUN       # a new run of experiments/region_join.py
     python docs/tools/evidence.py --catalog RUN    # a new run of experiments/catalog_regions.py
     python docs/tools/evidence.py --table RUN      # a new run of experiments/rally_table.py; writes its bundle, too
+    python docs/tools/evidence.py --places RUN...  # new runs of experiments/keystone_place.py, all of one series
     python docs/tools/evidence.py                  # all of it again from the runs that are kept
 
 A table stands in a page between ``<!-- evidence: NAME -->`` and ``<!-- end -->``. docs/data/evidence.json says which
@@ -44,8 +45,10 @@ from mrkolla.base.errors import InputError, MrkollaError  # noqa: E402 (of this 
 from mrkolla.results import RunFolder, analyse, bundle, write_all  # noqa: E402
 from mrkolla.results.attribution import EXPLAINED  # noqa: E402
 from mrkolla.results.explained import predicted, split  # noqa: E402
+from mrkolla.results.faults import share_text  # noqa: E402
 from mrkolla.results.figures import k_by_number, regions_figure, style  # noqa: E402
 from mrkolla.results.gathering import GROUP  # noqa: E402
+from mrkolla.results.places import OPERATIONS, places, places_figure  # noqa: E402
 from mrkolla.results.published import published  # noqa: E402
 from mrkolla.results.split import PARTS  # noqa: E402
 from mrkolla.results.stats import Analysis, labels  # noqa: E402
@@ -53,7 +56,7 @@ from mrkolla.results.words import k_text, k_wire_text, ms, number  # noqa: E402
 
 SAMPLE, FIGURES, DATA = TOP / "results/sample", TOP / "docs/figures", TOP / "docs/data"
 RECORD = DATA / "evidence.json"
-PAGES = ("README.md", "docs/results.md", "docs/validation.md")
+PAGES = ("README.md", "docs/keystone.md", "docs/results.md", "docs/validation.md")
 # What the sample has of a run folder: no logs, no parts, no inventories (they name the machine's folders).
 _KEPT = ("*.json", "*.jsonl", "experiment.yaml", "samples.parquet", "wan.parquet", "tools/accesslog/*", "tools/hosts/*",
          "tools/probe/*", "tools/tracing/*", "plan/edits.yaml", "plan/*/globals.yml", "plan/*/config/**/*")  # fmt: skip
@@ -66,12 +69,18 @@ MEASURES = {
     "docs/data/links.json": _LINKS,
     "docs/figures/region_join.png": _PROBE,
     "docs/data/regions.csv": ("mrkolla/cloud/membership/listed.py", *_PROBE),
+    "docs/data/places.csv": ("mrkolla/bench/rally*.py", "mrkolla/kolla/places.py", *_PROBE),
     "docs/data/rally_table.csv": ("mrkolla/bench/rally*.py", *_PROBE),
     "docs/figures/rally_table.png": ("mrkolla/bench/rally*.py", *_PROBE),
     "docs/figures/timeline.png": ("mrkolla/bench/rally*.py", "mrkolla/bench/tracing.py", *_COUNTS),
 }
+#: Figures of data that is kept: the data, and what draws it.
+OF_DATA = {
+    "docs/figures/k_vs_regions.svg": ("docs/data/regions.csv", regions_figure),
+    "docs/figures/keystone_place.svg": ("docs/data/places.csv", places_figure),
+}
 #: Drawn from the code and from what is kept; tests of their own hold them.
-DRAWN = ("docs/figures/rooms.svg", "docs/figures/two_regions.svg", "docs/figures/k_vs_regions.svg")
+DRAWN = ("docs/figures/rooms.svg", "docs/figures/two_regions.svg", *OF_DATA)
 WORDS = {
     "token_issue_new_connection": "token, new connection",
     "token_issue_kept_connection": "token, kept connection",
@@ -373,10 +382,42 @@ def rally_table(of: pd.DataFrame, said: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def keep_places(runs: list[RunFolder]) -> dict[str, Any]:
+    """Keep of a series over Keystone's places what its table and figure show; returns its record."""
+    what = "docs/data/places.csv"
+    records = [of_run(run, what) for run in runs]
+    data = places(runs).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    (TOP / what).write_bytes(data)
+    names = ", ".join(f"`{run.run}`" for run in runs)
+    said = [f"Runs {names}, mrkolla at `{records[0]['commit'][:12]}`."]
+    return {**records[0], "sha256": hashlib.sha256(data).hexdigest(), "ran": said}
+
+
+def places_table(of: pd.DataFrame, said: list[str]) -> list[str]:
+    """Keystone's place: what reading and writing cost and what was done while cut off, a column a topology."""
+    rows, furthest = [], ms(of["rtt_ms"].max())
+    for operation, words in OPERATIONS.items():
+        row = [words]
+        for _, group in of.groupby("topology", sort=False):
+            cells = []
+            for one in group[group["operation"] == operation].to_dict("records"):
+                cells += [number(one["k_total"], 1), f"{number(one['median_ms'] / 1e3)} s"]
+                cells += [] if math.isnan(one["done"]) else [share_text(one["done"])]
+            row.append("; ".join(cells) or "–")
+        rows.append(row)
+    head = [
+        f"k of the total; median at {furthest} ms; done while cut off",
+        *dict.fromkeys(f"`{t}`" for t in of["topology"]),
+    ]
+    return [*said, "", *_rows(head, ["---"] * len(head), *rows), "",
+            "![Reading, writing and a cut, by where Keystone is](figures/keystone_place.svg)"]  # fmt: skip
+
+
 #: Table of a page -> (the data that is kept of a run, what is kept, how it is shown).
 KEPT = {
     "regions": ("docs/data/regions.csv", regions_data, regions_table),
     "rally": ("docs/data/rally_table.csv", rally_data, rally_table),
+    "places": ("docs/data/places.csv", places, places_table),
 }
 
 
@@ -437,9 +478,10 @@ def filled(text: str, known: Mapping[str, list[str] | None]) -> str:
     return _TABLE.sub(table, text)
 
 
-def drawn_regions() -> str:
-    """The figure of k against the number of regions, of the data that is kept."""
-    figure = regions_figure(pd.read_csv(DATA / "regions.csv"))
+def drawn(name: str) -> str:
+    """The figure ``name`` of :data:`OF_DATA`, of the data that is kept."""
+    data, draw = OF_DATA[name]
+    figure = draw(pd.read_csv(TOP / data))
     style.settle(figure)
     return style.svg(figure)
 
@@ -467,35 +509,11 @@ def main() -> int:
     ask.add_argument(
         "--table", metavar="RUN", help="results.md: round trips of Rally's operations, and figures; its bundle"
     )
+    ask.add_argument("--places", metavar="RUN", nargs="+", help="keystone.md: what each place of Keystone's costs")
     args = ask.parse_args()
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     try:
-        if args.sample:
-            run = RunFolder.find(TOP / "results", args.sample)
-            record["results/sample"] = of_run(run, "results/sample")
-            take(run)
-        else:
-            write_all(SAMPLE)
-        # The report is a file of megabytes that anyone can make of the sample: its digest is kept.
-        record["results/sample"]["report"] = hashlib.sha256((SAMPLE / "report.html").read_bytes()).hexdigest()
-        if args.links:
-            record["docs/data/links.json"] = _links(args.links)
-        for name, figure, target in (
-            (args.table, "latency_vs_rtt", "rally_table"), (args.table, "timeline-*", "timeline"),
-            (args.join, "phases", "region_join"),
-        ):  # fmt: skip
-            if name:
-                record[f"docs/figures/{target}.png"] = _figure(name, figure, FIGURES / f"{target}.png")
-        if args.catalog:
-            record["docs/data/regions.csv"] = keep("regions", RunFolder.find(TOP / "results", args.catalog))
-        if args.table:
-            run = RunFolder.find(TOP / "results", args.table)
-            entry = keep("rally", run)
-            packed = bundle(run).path
-            print(f"the run's bundle: {packed}")
-            record["docs/data/rally_table.csv"] = {**entry, "bundle": hashlib.sha256(packed.read_bytes()).hexdigest()}
-        if (DATA / "regions.csv").exists():
-            (TOP / DRAWN[2]).write_text(drawn_regions())
+        _take_runs(args, record)
         page_tables = tables(SAMPLE, record)
         for page in PAGES:
             path = TOP / page
@@ -504,12 +522,46 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     subprocess.run([sys.executable, "docs/tools/rooms.py"], cwd=TOP, check=True, env=_here())
-    drawn = [sys.executable, "-m", "mrkolla", "graph", "configs/two_regions.yaml", "-o", DRAWN[1]]
-    subprocess.run(drawn, cwd=TOP, check=True, env=_here())
+    graph = [sys.executable, "-m", "mrkolla", "graph", "configs/two_regions.yaml", "-o", DRAWN[1]]
+    subprocess.run(graph, cwd=TOP, check=True, env=_here())
     RECORD.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     for what in MEASURES:
         print(f"stale: {why}" if (why := stale(record, what)) else f"{what}: of this version")
     return 0
+
+
+def _take_runs(args: argparse.Namespace, record: dict[str, Any]) -> None:
+    """Take what is given; ``record`` gets what made what."""
+    if args.sample:
+        run = RunFolder.find(TOP / "results", args.sample)
+        record["results/sample"] = of_run(run, "results/sample")
+        take(run)
+    else:
+        write_all(SAMPLE)
+    # The report is a file of megabytes that anyone can make of the sample: its digest is kept.
+    record["results/sample"]["report"] = hashlib.sha256((SAMPLE / "report.html").read_bytes()).hexdigest()
+    if args.links:
+        record["docs/data/links.json"] = _links(args.links)
+    for name, figure, target in (
+        (args.table, "latency_vs_rtt", "rally_table"), (args.table, "timeline-*", "timeline"),
+        (args.join, "phases", "region_join"),
+    ):  # fmt: skip
+        if name:
+            record[f"docs/figures/{target}.png"] = _figure(name, figure, FIGURES / f"{target}.png")
+    if args.catalog:
+        record["docs/data/regions.csv"] = keep("regions", RunFolder.find(TOP / "results", args.catalog))
+    if args.table:
+        run = RunFolder.find(TOP / "results", args.table)
+        entry = keep("rally", run)
+        packed = bundle(run).path
+        print(f"the run's bundle: {packed}")
+        record["docs/data/rally_table.csv"] = {**entry, "bundle": hashlib.sha256(packed.read_bytes()).hexdigest()}
+    if args.places:
+        series = [RunFolder.find(TOP / "results", name) for name in args.places]
+        record["docs/data/places.csv"] = keep_places(series)
+    for name, (data, _) in OF_DATA.items():
+        if (TOP / data).exists():
+            (TOP / name).write_text(drawn(name))
 
 
 def _here() -> dict[str, str]:

@@ -135,7 +135,8 @@ class Progress:
         try:
             yield step
         except BaseException as error:
-            lines = str(error).splitlines()
+            # A generator's step is closed when what its caller does is interrupted.
+            lines = ["cut off"] if isinstance(error, GeneratorExit) else str(error).splitlines()
             self._end(step, "failed after", f": {lines[0] if lines else type(error).__name__}", "red")
             raise
         self._end(step, "done in", "", "green")

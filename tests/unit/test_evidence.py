@@ -27,6 +27,7 @@ OLD = {
     "docs/figures/timeline.png": "its run is not kept",
     "docs/figures/region_join.png": "its run is not kept",
     "docs/data/regions.csv": "its run is not kept",
+    "docs/data/places.csv": "not run yet",
     "docs/data/rally_table.csv": "not run yet",
 }
 
@@ -141,15 +142,16 @@ def test_a_table_that_no_run_made_stays_as_it_was():
     text = "<!-- evidence: rally -->\nby hand\n<!-- end -->\n"
     assert evidence.filled(text, {"rally": None}) == text
     assert "by hand" not in evidence.filled(text, {"rally": ["x"]})
-    assert evidence.kept_tables({}) == {"regions": None, "rally": None}
+    assert evidence.kept_tables({}) == {"regions": None, "rally": None, "places": None}
 
 
-def test_the_figure_of_regions_is_drawn_by_todays_code():
-    figure = TOP / "docs/figures/k_vs_regions.svg"
-    if not (evidence.DATA / "regions.csv").exists():
-        assert not figure.exists()
-        pytest.skip(OLD["docs/data/regions.csv"])
-    assert figure.read_text() == evidence.drawn_regions(), HOW
+@pytest.mark.parametrize("name", evidence.OF_DATA)
+def test_a_figure_of_data_that_is_kept_is_drawn_by_todays_code(name):
+    data, _ = evidence.OF_DATA[name]
+    if not (TOP / data).exists():
+        assert not (TOP / name).exists()
+        pytest.skip(OLD[data])
+    assert (TOP / name).read_text() == evidence.drawn(name), HOW
 
 
 RALLY = {
@@ -200,7 +202,7 @@ def test_a_sweep_over_the_catalog_is_kept_and_shown(top):
     assert head == "| operation | 2 | 10 |" and other.startswith("| nova_list | 1: ")
     assert validate.startswith("| validate a token | 1: 1.0") and " ± 0.0" in validate.split("|")[3]
     assert validate.split("|")[3].startswith(" 1.67: 1.6")
-    assert evidence.drawn_regions().startswith("<?xml")
+    assert evidence.drawn("docs/figures/k_vs_regions.svg").startswith("<?xml")
     (top / "docs/data/regions.csv").write_text("")
     assert "docs/data/regions.csv: no run is on record" in evidence.stale({}, "docs/data/regions.csv")
     with pytest.raises(InputError, match="no two numbers of regions"):
@@ -221,3 +223,18 @@ def test_a_run_of_rallys_operations_is_kept_and_shown(top):
     run.write_json("points.json", [{**point, "status": "refused"} for point in run.points()])
     with pytest.raises(InputError, match="8 points are not done"):
         evidence.keep("rally", run)
+
+
+def test_a_series_over_keystones_places_is_kept_and_shown(top):
+    series = []
+    for topology in ("central", "replica"):
+        run = sweep(top / "results" / topology, (None,), {"token_validate": synthetic.OPERATIONS["token_validate"]})
+        run.write_text("experiment.yaml", f"keystone: {{topology: {topology}}}\n")
+        series.append(run)
+    record = {"docs/data/places.csv": evidence.keep_places(series)}
+    lines = evidence.kept_tables(record)["places"]
+    assert f"`{series[1].run}`" in " ".join(lines[:3])
+    head, _, *rows = (line for line in lines if line.startswith("|"))
+    assert head == "| k of the total; median at 100 ms; done while cut off | `central` | `replica` |"
+    assert rows[0] == "| issue a token | – | – |" and rows[1].startswith("| validate a token | 1.0; 0.1")
+    assert evidence.drawn("docs/figures/keystone_place.svg").startswith("<?xml")

@@ -65,14 +65,20 @@ def test_log_is_appended_to_and_its_time_is_utc(tmp_path, screen, monkeypatch):
     assert logged[0].startswith(time.strftime("%Y-%m-%dT%H:", time.gmtime()))
 
 
-@pytest.mark.parametrize("error", [DeployError("task 'x' failed\nmore"), KeyboardInterrupt()])
-def test_failed_step_says_why_and_raises(screen, error):
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (DeployError("task 'x' failed\nmore"), "task 'x' failed"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (GeneratorExit(), "cut off"),
+    ],
+)
+def test_failed_step_says_why_and_raises(screen, error, why):
     with Progress(file=screen) as progress:
         with pytest.raises(type(error)), progress.step("AR", "prechecks"):
             raise error
         with progress.step("AR", "prechecks"):
             pass
-    why = "task 'x' failed" if str(error) else "KeyboardInterrupt"
     assert re.fullmatch(rf"{TIME}AR prechecks: failed after 0\.\d s: {why}", lines(screen)[1])
     assert len(lines(screen)) == 4
     assert "done in" in lines(screen)[3]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,44 @@ def test_what_cleans_up_after_an_interruption_is_not_interrupted_again(capsys):
 
     assert script.guarded(body) == 130
     assert done == ["cleaned up"]
+
+
+def test_a_generator_that_an_interruption_closes_cleans_up_to_its_end(capsys):
+    done = []
+
+    def talk():
+        try:
+            yield 1
+        finally:
+            time.sleep(3 * shell._ANEW_S)
+            done.append("cleaned up")
+
+    def body():
+        for _ in talk():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert script.guarded(body) == 130
+    assert done == ["cleaned up"]
+
+
+def test_what_was_begun_after_a_lost_interruption_ends_with_it(tmp_path):
+    def body():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(shell.stream, ["sleep", "60"], tmp_path / "log", timeout=90).result()
+
+    begin = time.monotonic()
+    assert script.guarded(body) == 130
+    assert time.monotonic() - begin < 30
+
+
+def test_an_interruption_that_was_lost_at_the_very_end_still_counts(capsys):
+    def body():
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert script.guarded(body) == 130
 
 
 def test_a_mistake_in_the_program_keeps_its_traceback():
