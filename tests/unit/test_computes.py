@@ -32,7 +32,7 @@ def test_memory_is_the_share_of_every_process_of_every_host(monkeypatch):
     """The program that runs on hosts, run here for each of two."""
 
     def here(host, argv, **options):
-        return subprocess.run([sys.executable, *argv[1:]], capture_output=True, text=True, timeout=60, check=True)
+        return subprocess.run([sys.executable, *argv[1:]], capture_output=True, text=True, timeout=300, check=True)
 
     monkeypatch.setattr(remote, "run", here)
     mine = int(re.search(r"^Pss:\s+(\d+)", Path("/proc/self/smaps_rollup").read_text(), re.M)[1]) / 1024

@@ -26,12 +26,12 @@ FAKES = {
 
 @pytest.fixture
 def ended(tmp_path: Path):
-    """A function of what the member says and whether the AR's MariaDB answers: whether it was ended meanwhile."""
+    """A function of what the member says, whether the AR's MariaDB answers, how long it runs: whether it was ended."""
     for name, line in FAKES.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
         (tmp_path / name).chmod(0o755)
 
-    def watched(status: str, answers: bool = True) -> bool:
+    def watched(status: str, answers: bool = True, runs_s: float = 60) -> bool:
         (tmp_path / "status").write_text(status and f"wsrep_cluster_status\t{status}\n")
         with socket.socket() as peer:
             peer.bind(("127.0.0.1", 0))
@@ -39,9 +39,9 @@ def ended(tmp_path: Path):
                 peer.listen(100)
             environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FOLDER": str(tmp_path)}
             environment["PEERS"] = f"--wsrep_cluster_address=gcomm://127.0.0.1:{peer.getsockname()[1]}"
-            argv = ["bash", str(PLAYBOOKS / "mrkolla-galera.sh"), "/bin/sleep", "1.5"]
+            argv = ["bash", str(PLAYBOOKS / "mrkolla-galera.sh"), "/bin/sleep", str(runs_s)]
             member = subprocess.Popen(argv, env=environment, stderr=subprocess.DEVNULL)
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while member.poll() is None and not (tmp_path / "ended").exists() and time.monotonic() < end:
                 time.sleep(0.02)
             member.kill()
@@ -58,4 +58,4 @@ def test_a_member_that_is_out_of_the_cluster_begins_again(ended, status):
 
 @pytest.mark.parametrize(("status", "answers"), [("Primary", True), ("", True), ("non-Primary", False)])
 def test_one_that_is_in_it_gets_its_data_or_is_cut_off_is_left_alone(ended, status, answers):
-    assert not ended(status, answers)
+    assert not ended(status, answers, runs_s=1.5)

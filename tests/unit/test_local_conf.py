@@ -307,7 +307,7 @@ def test_disks_are_copied_where_sh_is_bash(tmp_path):
         path.mkdir(parents=True)
     (group / "cgroup.events").write_text("frozen 1\n")
     argv = ["bash", "-c", local_provider._COPY, "sh", str(group), str(folder), str(copy)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (group / "cgroup.freeze").read_text() == "0\n" and (copy / "upper").is_dir()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,7 +51,7 @@ def held():
         finally:
             if process.poll() is None:
                 process.stdin.close()
-                process.wait(30)
+                process.wait(300)
             for child in children:  # where it was killed itself
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_the_second_is_told_who_holds_it_and_how_to_wait(own_cache):
 def test_a_lock_ends_with_its_process_whatever_that_has_started():
     with held() as process:
         process.kill()
-        process.wait(30)
+        process.wait(300)
         with lock.writing("demo"):
             pass
 
@@ -95,8 +95,7 @@ def test_one_may_wait_until_it_is_free_and_is_told_once_for_whom():
             pass
         assert len(told) == 1
         assert told[0].startswith("waiting for 'mrkolla up demo.yaml' (process")
-        threading.Timer(0.7, process.stdin.close).start()
-        with lock.writing("demo", 60, told.append):
+        with lock.writing("demo", 60, lambda text: (told.append(text), process.stdin.close())):
             assert len(told) == 2
 
 
@@ -105,7 +104,7 @@ def test_within_itself_a_process_may_take_it_again():
         with lock.writing("demo"):
             pass
         code = "from mrkolla.base.lock import writing\nwith writing('demo'): pass"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TOP, timeout=300)
         assert "is in use by" in done.stderr
 
 
@@ -121,7 +120,7 @@ for n in range(20):
         os.rmdir({str(tmp_path / "alone")!r})
 """
     writers = [subprocess.Popen([sys.executable, "-c", code], cwd=TOP) for _ in range(4)]
-    assert [writer.wait(120) for writer in writers] == [0] * 4
+    assert [writer.wait(300) for writer in writers] == [0] * 4
 
 
 def test_what_a_cloud_was_worked_on_with_stays_when_the_process_has_ended(own_cache):
@@ -129,7 +128,7 @@ def test_what_a_cloud_was_worked_on_with_stays_when_the_process_has_ended(own_ca
     (own_cache / "cloud-demo").mkdir(parents=True)
     code = "from mrkolla.base import cache, lock\n"
     code += "with lock.writing('demo'), lock.writing('none'):\n    cache.entry('kolla', '20', 'x', lambda folder: None)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=TOP, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TOP, timeout=300)
     assert cache.used() == {"kolla-20-x": "cloud-demo rests on it"}
     assert not (own_cache / "cloud-none").exists()
 
@@ -210,14 +209,22 @@ def test_every_writer_is_refused_before_it_writes_and_no_reader(folder, own_cach
             assert "in use" not in capsys.readouterr().err, argv
 
 
-def test_a_writer_waits(folder, capsys):
+def test_a_writer_waits(folder, monkeypatch):
+    class Screen(io.StringIO):
+        """Where it is told who is waited for, which ends that one."""
+
+        def write(self, text: str) -> int:
+            if text.startswith("waiting for"):
+                process.stdin.close()
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
     with held() as process:
-        threading.Timer(0.5, process.stdin.close).start()
         begin = time.monotonic()
         with pytest.raises(SystemExit):
-            cli.main(["stop", "--wait", "60"])
-        assert time.monotonic() - begin < 30
-    said = capsys.readouterr().err
+            cli.main(["stop", "--wait", "300"])
+        assert time.monotonic() - begin < 120
+    said = screen.getvalue()
     assert said.startswith("waiting for 'mrkolla up demo.yaml' (process")
     assert "in use" not in said
 

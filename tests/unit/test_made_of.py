@@ -39,10 +39,10 @@ def docker(tmp_path, monkeypatch) -> Path:
 
 
 def test_versions_images_and_workers_of_a_host(docker):
-    with subprocess.Popen(["sleep", "60"]) as worker:
+    with subprocess.Popen(["sleep", "600"]) as worker:
         try:
             line = [sys.executable, made_of_agent.__file__]
-            found = json.loads(subprocess.run(line, capture_output=True, timeout=60, check=True).stdout)
+            found = json.loads(subprocess.run(line, capture_output=True, timeout=300, check=True).stdout)
         finally:
             worker.kill()
     assert found["programs"] == {"haproxy": "HAProxy version 3.0.11"}
@@ -59,7 +59,7 @@ def test_versions_images_and_workers_of_a_host(docker):
 def test_a_host_without_docker_still_says_what_it_is(docker):
     docker.write_text("#!/bin/sh\nexit 1\n")
     line = [sys.executable, made_of_agent.__file__]
-    found = json.loads(subprocess.run(line, capture_output=True, timeout=60, check=True).stdout)
+    found = json.loads(subprocess.run(line, capture_output=True, timeout=300, check=True).stdout)
     assert found["containers"] == {} and found["packages_in_images"] is None and found["kernel"]
 
 

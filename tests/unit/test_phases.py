@@ -136,7 +136,7 @@ class Tool:
     def run(self, context, point, regions):
         try:
             for number in itertools.count():
-                if number == self.breaks:
+                if self.breaks is not None and number >= self.breaks:
                     if self.error is None:
                         return
                     raise self.error
@@ -184,11 +184,19 @@ def watch(tmp_path, monkeypatch):
     return SimpleNamespace(tool=tool, cloud=cloud, made=made)
 
 
+def samples_come(made: watching.Watch) -> None:
+    """Wait for some samples more; the first of them may have begun before."""
+    wanted, end = len(made._rows) + 5, time.monotonic() + 30
+    while len(made._rows) < wanted:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def test_one_probe_goes_through_all_phases(watch):
     with watch.made as made:
         for name in ("before", "join", "after"):
             with made.phase(name):
-                time.sleep(0.05)
+                samples_come(made)
         with pytest.raises(InputError, match="phase 'join' was there before"), made.phase("join"):
             pass
     assert watch.tool.closed
@@ -210,7 +218,7 @@ def test_one_probe_goes_through_all_phases(watch):
 
 def test_what_fails_in_a_phase_is_kept_and_the_point_is_not_done(watch):
     with pytest.raises(InputError, match="no hosts"), watch.made as made, made.phase("join"):
-        time.sleep(0.05)
+        samples_come(made)
         raise InputError("no hosts")
     assert watch.tool.closed
     assert watch.cloud.kept == {"rtt100-r1-join": ("failed", "no hosts")}
@@ -227,9 +235,10 @@ def test_what_fails_in_a_phase_is_kept_and_the_point_is_not_done(watch):
     ],
 )
 def test_a_probe_that_dies_makes_the_point_fail(watch, error, reason):
-    watch.tool.breaks, watch.tool.error = 5, error
+    watch.tool.error = error
     with watch.made as made, made.phase("join"):
-        time.sleep(0.2)
+        watch.tool.breaks = 5  # not before: a probe that dies early does not start
+        made._thread.join(30)
     assert watch.cloud.kept == {"rtt100-r1-join": ("failed", reason)}
     assert watch.cloud.finished == []
 
@@ -267,7 +276,7 @@ def test_an_interruption_before_the_first_sample_ends_the_probe(watch, monkeypat
     monkeypatch.setattr(watch.made._first, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt), watch.made:
         pytest.fail("nothing runs after an interruption")
-    watch.made._thread.join(5)
+    watch.made._thread.join(30)
     assert watch.tool.closed
 
 

@@ -20,6 +20,7 @@ import pytest
 from mrkolla.base.errors import BenchError, InputError
 from mrkolla.base.remote import Host
 from mrkolla.bench import BenchContext, BenchPoint, make_tool, middleware_agent, probe_agent
+from mrkolla.bench import probe as probe_module
 from mrkolla.bench.probe import Probe
 
 PASSWORD = "not-on-a-command-line"
@@ -49,6 +50,9 @@ class FakeKeystone(ThreadingHTTPServer):
 
     def tokens(self, path: str) -> list[str]:
         return [token for _, seen, token in self.seen if seen.startswith(path)]
+
+    def handle_error(self, *_: object) -> None:
+        """Silence: who was answered too late has hung up, and by then another test may run."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -254,8 +258,9 @@ def test_a_failed_operation_is_data_and_carries_no_token(keystone):
 def test_regions_run_at_the_same_time(keystone):
     ctx = context(keystone, "OSR1", "OSR2")
     keystone.sleep_s = 0.05
-    rows = list(Probe(samples=3, warmup=0).run(ctx, POINT, ctx.regions))
-    assert Counter(row["origin_region"] for row in rows) == {"OSR1": 21, "OSR2": 21}
+    # So many that one begins before the other is done, however long each takes to start.
+    rows = list(Probe(samples=20, warmup=0).run(ctx, POINT, ctx.regions))
+    assert Counter(row["origin_region"] for row in rows) == {"OSR1": 140, "OSR2": 140}
     spans = [
         (min(starts), max(starts))
         for starts in ([row["start"] for row in rows if row["origin_region"] == name] for name in ("OSR1", "OSR2"))
@@ -266,6 +271,7 @@ def test_regions_run_at_the_same_time(keystone):
 def test_a_region_that_is_done_goes_on_unrecorded_until_the_others_are(keystone):
     """The nearer one would leave the farther one alone: then what they do to each other hangs on the round trip."""
     ctx = context(keystone, "OSR1", "OSR2")
+    keystone.sleep_s = 0.03  # the longer way takes seconds: longer than the two starts can be apart
 
     class Uneven(Probe):
         def _parameters(self, ctx, point, region):
@@ -355,7 +361,7 @@ def test_the_agent_stands_alone():
 
 def open_loop(server, **more) -> list[dict]:
     ctx = context(server, "OSR1")
-    probe = Probe(**{"rate": 10, "samples": 20, "warmup": 0, "deadline_s": 1.0, **more})
+    probe = Probe(**{"rate": 10, "samples": 20, "warmup": 0, "deadline_s": 4.0, **more})
     probe.prepare(ctx)
     return list(probe.run(ctx, POINT, ctx.regions))
 
@@ -372,27 +378,34 @@ def test_the_load_begins_in_all_regions_at_once_however_long_one_makes_its_token
     assert abs(first["AR"] - first["OSR1"]) < 5e9, "OSR1 makes twenty tokens of half a second before"
 
 
-def test_operations_are_started_at_their_rate_whether_earlier_ones_were_answered_or_not(keystone):
-    keystone.slow["/v2/images"] = 5.0
-    begun = []
+def test_operations_are_started_at_their_rate_whether_earlier_ones_were_answered_or_not(keystone, monkeypatch):
+    keystone.slow["/v2/images"] = 15.0
+    begun, said = [], []
+    opened = probe_module._Gate.opened
+
+    def heard(gate, agent, line):
+        said.extend([line["begun"]] if "begun" in line else [])  # the agent's own time: this process may hear it late
+        return opened(gate, agent, line)
+
+    monkeypatch.setattr(probe_module._Gate, "opened", heard)
     ctx = context(keystone, "OSR1")
     ctx.begun = lambda: begun.append(time.time_ns())
     names = ["glance_cached_token", "neutron_cached_token"]
     keystone.slow_from = 1  # the first, which is to fill the cache, is answered
-    rows = list(Probe(rate=10, samples=20, warmup=5, deadline_s=1.0, operations=names).run(ctx, POINT, ctx.regions))
-    assert len(begun) == 1
+    rows = list(Probe(rate=10, samples=20, warmup=5, deadline_s=4.0, operations=names).run(ctx, POINT, ctx.regions))
+    assert len(begun) == len(said) == 1 and 0 <= begun[0] - said[0] < 5e9
     by = {name: [row for row in rows if row["scenario"] == name] for name in names}
     assert [len(own) for own in by.values()] == [25, 25]
     for own in by.values():
-        starts = sorted((row["start"] - begun[0]) / 1e9 for row in own)
-        # Each in its own tenth of a second, at a random moment of it.
-        assert [int(start * 10) for start in starts] == pytest.approx(range(25), abs=2)
+        starts = sorted((row["start"] - said[0]) / 1e9 for row in own)
+        # Each in its own tenth of a second, at a random moment of it; later where the cores are busy.
+        assert all(number / 10 - 0.1 < start < number / 10 + 1.1 for number, start in enumerate(starts)), starts
         assert len({round(start % 0.1, 2) for start in starts}) > 4
     hung = by["glance_cached_token"]
-    assert {row["outcome"] for row in hung} == {"hung"} and {row["duration_s"] for row in hung} == {1.0}
-    assert {row["error"] for row in hung} == {"Hung: no answer within 1 s"}
+    assert {row["outcome"] for row in hung} == {"hung"} and {row["duration_s"] for row in hung} == {4.0}
+    assert {row["error"] for row in hung} == {"Hung: no answer within 4 s"}
     starts = [row["start"] for row in hung]
-    assert max(sum(0 <= start - other < 1e9 for other in starts) for start in starts) >= 8, "at once"
+    assert max(sum(0 <= start - other < 4e9 for other in starts) for start in starts) >= 20, "at once"
     assert {row["concurrency"] for row in rows} == {1}, "how many were under way is no setting of the load"
     done = by["neutron_cached_token"]
     assert {row["outcome"] for row in done} == {"done"} and {row["error"] for row in done} == {None}

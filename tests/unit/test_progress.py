@@ -36,7 +36,7 @@ def test_plain_lines_on_start_and_end_with_duration(screen, tmp_path):
     patterns = [
         r"run two_regions-1",
         r"OSR1 deploy: started",
-        r"OSR1 deploy: done in 0\.\d s",
+        r"OSR1 deploy: done in \d\.\d s",
         r"warning: p99 is 80 ms",
     ]
     assert len(lines(screen)) == len(patterns), lines(screen)
@@ -79,21 +79,26 @@ def test_failed_step_says_why_and_raises(screen, error, why):
             raise error
         with progress.step("AR", "prechecks"):
             pass
-    assert re.fullmatch(rf"{TIME}AR prechecks: failed after 0\.\d s: {why}", lines(screen)[1])
+    assert re.fullmatch(rf"{TIME}AR prechecks: failed after \d\.\d s: {why}", lines(screen)[1])
     assert len(lines(screen)) == 4
     assert "done in" in lines(screen)[3]
 
 
 def test_heartbeat_tells_the_latest_detail_of_the_innermost_step_at_most_once_a_period(screen):
     progress = Progress(file=screen, heartbeat_s=0.4)
+    begin = time.monotonic()
     with progress, progress.step("OSR1", "up"), progress.step("OSR1", "deploy") as step:
-        for number in range(10):
+        for number in range(300):
             step.detail(f"task {number}")
             time.sleep(0.1)
+            if number >= 9 and "so far" in screen.getvalue():
+                break
+    elapsed_s = time.monotonic() - begin
     beats = [line for line in lines(screen) if "so far" in line]
-    assert 1 <= len(beats) <= 2, beats
-    assert re.fullmatch(rf"{TIME}OSR1 deploy: \d\.\d s so far, task \d", beats[0])
-    assert beats[0][-1] != "0"
+    assert 1 <= len(beats) <= elapsed_s / 0.4, beats
+    for beat in beats:
+        assert re.fullmatch(rf"{TIME}OSR1 deploy: \d+\.\d s so far, task \d+", beat)
+    assert not beats[-1].endswith(" task 0")
 
 
 def test_no_heartbeat_for_short_steps(screen):

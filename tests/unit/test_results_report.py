@@ -102,7 +102,7 @@ def held(folder, whose, what):
     """Start a report of ``folder``; in the process with ``whose`` among its words ``os.WHAT`` waits."""
     (folder / "slow").mkdir()
     (folder / "slow" / "sitecustomize.py").write_text(
-        f"import os, sys, time\nif {whose!r} in ' '.join(sys.orig_argv):\n    os.{what} = lambda *_: time.sleep(60)\n"
+        f"import os, sys, time\nif {whose!r} in ' '.join(sys.orig_argv):\n    os.{what} = lambda *_: time.sleep(600)\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{folder / 'slow'}:{TOP}"}
     return subprocess.Popen(
@@ -126,7 +126,7 @@ def test_a_report_that_is_interrupted_leaves_the_one_before_whole(tmp_path, whos
     while not (begun := list(where.glob(".tmp-*"))) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=300)[1]
     assert begun and (process.returncode, said[:11]) == (130, "interrupted")
     assert list(folder.rglob(".tmp-*")) == []
     # The one before, or, where the page was done before the figures, the new one.

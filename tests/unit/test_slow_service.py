@@ -114,7 +114,12 @@ def test_answers_come_later_while_it_lasts_and_not_after(container, server, ms, 
         led = container.read_text()
         port = int(agent.servers(led)[0].rpartition(":")[2])
         assert port != server
-        assert asks(port) - asks(server) == pytest.approx(added_s, abs=0.03)
+        slow_s, straight_s = asks(port), asks(server)
+        for _ in range(10):  # on a busy machine answers come late by chance, and none too early
+            if abs(slow_s - straight_s - added_s) < 0.03:
+                break
+            slow_s, straight_s = min(slow_s, asks(port)), min(straight_s, asks(server))
+        assert slow_s - straight_s == pytest.approx(added_s, abs=0.03)
     assert container.read_text() == before
     assert (container.parents[3] / "signals").read_text() == "reloaded\n" * 2
 

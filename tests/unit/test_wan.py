@@ -513,20 +513,19 @@ def test_nothing_answers(port, hasty):
     assert "no echo from" in ticker.error
 
 
-def test_lost_echoes_are_counted(port, hasty):
+def test_lost_echoes_are_counted(port):
     """A server of the test's own, that swallows every third echo after the warming up."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
         wire.bind(("127.0.0.1", port))
-        wire.settimeout(5)
+        wire.settimeout(60)
         client = here("here", ["python3", echo.__file__, "client", "127.0.0.1", str(port), "9", "0.01"])
-        answered = 0
-        while answered < 3 + 9:
+        number = 0
+        while number < 9:  # more are to warm up where answers come late
             data, peer = wire.recvfrom(64)
             number = struct.unpack("!IId", data)[1]
-            answered += 1
             if number == 0 or number % 3:
                 wire.sendto(data, peer)
-        said, _ = client.communicate(timeout=10)
+        said, _ = client.communicate(timeout=60)
     rows = [json.loads(line) for line in said.splitlines()]
     assert rows[-1] == {"sent": 9, "lost": 3}
     assert [row["seq"] for row in rows[:-1] if row["rtt_ms"] is None] == [3, 6, 9]
