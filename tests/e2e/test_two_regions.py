@@ -119,25 +119,29 @@ def test_the_samples(main):
     assert len(counts) == 2 * 2 * len(OPERATIONS)
     assert counts.min() >= 12
     assert kept["error"].isna().mean() > 0.99
+    tolerance_ms = main.experiment.wan.tolerance_ms
     for asked, rows in kept.groupby("rtt_asked_ms"):
-        assert abs(rows["rtt_measured_ms"] - asked).max() <= max(1.0, 0.02 * asked)
-    # What the wire takes is not hidden by cores that all else on this machine shares: in round trips of 50 ms, those of
-    # the request and of a new connection; a cached token costs none.
+        assert abs(rows["rtt_measured_ms"] - asked).max() <= max(tolerance_ms, 0.02 * asked)
+    # What the wire takes is not hidden by cores that all else on this machine shares: in round trips, as long as those
+    # of echoes meanwhile, those of the request and of a new connection; a cached token costs none.
+    points = {p["rtt_asked_ms"]["OSR1"]: p["links"] for p in main.folder().points()}
+    during = {asked: [links[osr]["during_median_ms"] for osr in ("OSR1", "OSR2")] for asked, links in points.items()}
+    trip_s = (sum(during[50]) - sum(during[0])) / 2 / 1e3
     wire = kept.groupby(["scenario", "rtt_asked_ms"], observed=True)["wire_s"].median()
-    trips = {name: (wire[name, 50] - wire[name, 0]) / 0.05 for name in OPERATIONS}
-    assert trips["token_validate"] == pytest.approx(1, abs=0.1)
-    assert trips["token_issue_kept_connection"] == pytest.approx(1, abs=0.1)
-    assert trips["token_issue_new_connection"] == pytest.approx(2, abs=0.1)
+    trips = {name: (wire[name, 50] - wire[name, 0]) / trip_s for name in OPERATIONS}
+    assert trips["token_validate"] == pytest.approx(1, rel=0.1)
+    assert trips["token_issue_kept_connection"] == pytest.approx(1, rel=0.1)
+    assert trips["token_issue_new_connection"] == pytest.approx(2, rel=0.1)
+    assert trips["glance_cached_token"] < 0.5
     new = kept[(kept["scenario"] == "token_issue_new_connection") & (kept["rtt_asked_ms"] == 50)]
     assert new["duration_s"].min() > 0.1
-    medians = kept.groupby(["scenario", "rtt_asked_ms"], observed=True)["duration_s"].median()
-    assert medians["glance_cached_token", 50] - medians["glance_cached_token", 0] < 0.05
 
 
 def test_two_osrs_are_two_links_apart(main):
     points = {p["rtt_asked_ms"]["OSR1"]: p for p in main.folder().points()}
     assert points[50]["status"] == "done"
-    assert abs(points[50]["between"]["OSR1-OSR2"]["median_ms"] - 100) < 4
+    apart_ms = sum(points[50]["links"][osr]["before_median_ms"] for osr in ("OSR1", "OSR2"))
+    assert abs(points[50]["between"]["OSR1-OSR2"]["median_ms"] - apart_ms) < main.experiment.wan.tolerance_ms
 
 
 @pytest.mark.long

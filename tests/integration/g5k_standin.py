@@ -36,7 +36,7 @@ WITH_SUBNET: set[int] = set()
 
 
 def oar(*argv: str) -> tuple[int, str]:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -288,7 +288,7 @@ def haproxy(running: Running, where: str, files: Path) -> None:
     program = shutil.which(os.environ.get("MRKOLLA_TEST_HAPROXY", "haproxy"))
     argv = [program, "-db", "-f", str(main), "-f", str(files / "services.d")]
     checked = subprocess.run(
-        ["nsenter", f"--net=/run/netns/{space(where)}", "--", *argv, "-c"], capture_output=True, text=True, timeout=30
+        ["nsenter", f"--net=/run/netns/{space(where)}", "--", *argv, "-c"], capture_output=True, text=True, timeout=300
     )
     assert checked.returncode == 0, checked.stderr
     # Kolla has its own rules below the lines that a variable gives, whichever these are.

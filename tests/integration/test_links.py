@@ -139,7 +139,7 @@ def test_measured_is_asked(wan, hosts, asked):
 
 def test_refusal_names_both_numbers(wan, hosts):
     wan.set("OSR1", rtt_ms=30)
-    rtt = rtt_between(hosts, "OSR1", "AR")
+    rtt = verified(30, lambda: rtt_between(hosts, "OSR1", "AR"), "OSR1 to AR")
     with pytest.raises(WanError, match=r"OSR1 to AR: RTT asked 20 ms, measured (29|30|31)\.\d\d ms"):
         verify(20, rtt, "OSR1 to AR")
 
@@ -202,13 +202,13 @@ def test_jitter_and_a_narrow_link_are_measured_as_asked(wan, hosts, asked):
 
 
 def test_bandwidth_cap_and_whole_transfer(wan, hosts):
-    size = 4_000_000
+    size, mbit = 4_000_000, 8
     wan.set("OSR1", rtt_ms=20)
     free_s = _transfer(hosts["OSR1"], hosts["AR"], size)
-    wan.set("OSR1", rtt_ms=20, bandwidth_mbit=16)
+    wan.set("OSR1", rtt_ms=20, bandwidth_mbit=mbit)
     capped_s = _transfer(hosts["OSR1"], hosts["AR"], size)
-    assert capped_s > 0.95 * size * 8 / 16e6, "more came through than was asked"
-    assert capped_s < 3 * size * 8 / 16e6
+    assert capped_s > 0.95 * size * 8 / (mbit * 1e6), "more came through than was asked"
+    assert capped_s < 3 * size * 8 / (mbit * 1e6)
     assert free_s < capped_s / 2
 
 
@@ -434,21 +434,22 @@ def _answers(src: Space, address: str) -> bool:
         "sys.exit(9)\n"
     )
     line = ["nsenter", f"--net=/run/netns/{src.name}", "--", "python3", "-c", program, address]
-    return subprocess.run(line, timeout=20, check=False).returncode == 0
+    return subprocess.run(line, timeout=300, check=False).returncode == 0
 
 
 def _transfer(src: Space, dst: Space, size: int) -> float:
-    """Send ``size`` random bytes by TCP, see that they arrive whole, and return the seconds it took."""
+    """Send ``size`` random bytes by TCP, see that they arrive whole, and return the seconds it took once connected."""
     receiver = (
-        "import hashlib, socket, sys\n"
-        "s = socket.create_server((sys.argv[1], 19818)); s.settimeout(30); print('up', flush=True)\n"
-        "c, h = s.accept()[0], hashlib.sha256()\n"
+        "import hashlib, socket, sys, time\n"
+        "s = socket.create_server((sys.argv[1], 19818)); s.settimeout(300); print('up', flush=True)\n"
+        "c, h, began = s.accept()[0], hashlib.sha256(), time.monotonic()\n"
         "while d := c.recv(1 << 16): h.update(d)\n"
+        "print(time.monotonic() - began, flush=True)\n"
         "c.send(h.hexdigest().encode())\n"
     )
     sender = (
         "import socket, sys\n"
-        "s = socket.create_connection((sys.argv[1], 19818), timeout=30); s.sendall(sys.stdin.buffer.read())\n"
+        "s = socket.create_connection((sys.argv[1], 19818), timeout=300); s.sendall(sys.stdin.buffer.read())\n"
         "s.shutdown(socket.SHUT_WR); print(s.recv(99).decode())\n"
     )
     data = os.urandom(size)
@@ -456,10 +457,9 @@ def _transfer(src: Space, dst: Space, size: int) -> float:
     with subprocess.Popen(enter, stdout=subprocess.PIPE) as far:
         try:
             assert far.stdout.readline() == b"up\n"
-            began = time.monotonic()
             leave = ["nsenter", f"--net=/run/netns/{src.name}", "--", "python3", "-c", sender, dst.address]
-            said = subprocess.run(leave, input=data, capture_output=True, timeout=40, check=True).stdout
-            took = time.monotonic() - began
+            said = subprocess.run(leave, input=data, capture_output=True, timeout=600, check=True).stdout
+            took = float(far.stdout.readline())
         finally:
             far.kill()
     assert said.decode().strip() == hashlib.sha256(data).hexdigest()

@@ -183,17 +183,31 @@ def test_a_link_inside_a_region_that_is_taken_away_meanwhile_refuses_the_point(c
 def test_what_real_hosts_do_and_are_made_of(cloud, tmp_path):
     folder = RunFolder.create(tmp_path, "x")
     load = HostLoad()
+
+    def seen(least: int):
+        """The cores that each host used, once each has said it for so many seconds."""
+        end = time.monotonic() + 60
+        while True:
+            assert load.write(folder.path, folder.name, "p") == []
+            cores = hosts.read(folder).groupby("host")["cpu_cores"]
+            counts = cores.size()
+            if len(counts) == 3 and counts.min() >= least:
+                return cores
+            assert time.monotonic() < end, counts
+            time.sleep(0.5)
+
     try:
         load.begin(cloud.deployed.regions)
         busy = cloud.roles["OSR1.compute"][0]
+        seen(1)  # they are started by SSH
         sh(busy, "timeout 4 sh -c 'while :; do :; done'; true")
-        assert load.write(folder.path, folder.name, "p") == []
+        used = seen(4)
     finally:
         load.close()
-    used = hosts.read(folder).groupby("host")["cpu_cores"].max()
-    print(used)
-    assert set(used.index) == {"ar-control1", "osr1-control1", "osr1-compute1"}
-    assert used["osr1-compute1"] > 2 * used["ar-control1"], "each host has its own, though they share the machine"
+    most, usual = used.max(), used.median()
+    print(most, usual)
+    assert set(most.index) == {"ar-control1", "osr1-control1", "osr1-compute1"}
+    assert most["osr1-compute1"] > 2 * usual["ar-control1"], "each host has its own, though they share the machine"
     made = cloud.deployed.made_of()
     assert made["ar-control1"]["kernel"] == os.uname().release and made["ar-control1"]["containers"] == {}
     assert made["ar-control1"]["docker"] and made["ar-control1"]["clock_source"]

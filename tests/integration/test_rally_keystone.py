@@ -167,7 +167,7 @@ def rally(folder: Path, text: str, **options) -> Rally:
 
 
 def on(host: Host, *argv: str) -> str:
-    return remote.run(host, list(argv), timeout=60, check=False).stdout.strip()
+    return remote.run(host, list(argv), timeout=300, check=False).stdout.strip()
 
 
 def left_on(host: Host) -> str:
@@ -196,7 +196,7 @@ def test_hosts_without_internet_get_it_once(cloud, tmp_path):
     assert on(host, f"{path}/bin/python", "-c", "import sys; print(sys.prefix)") == path
     assert on(host, "ls", "/opt/mrkolla").split() == [Path(path).name]
     # Where the packages came from is this machine's own matter.
-    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=60)
+    said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, timeout=300)
     mirrors = [word for line in said.stdout.splitlines() for word in line.split("=", 1)[1].strip("'").split()]
     for mirror in (word for word in mirrors if "://" in word):
         assert on(host, "grep", "-rlF", "--include=*.json", "--include=RECORD", "--", mirror, path) == ""

