@@ -27,7 +27,6 @@ OLD = {
     "docs/figures/timeline.png": "its run is not kept",
     "docs/figures/region_join.png": "its run is not kept",
     "docs/data/regions.csv": "its run is not kept",
-    "docs/data/places.csv": "not run yet",
     "docs/data/rally_table.csv": "not run yet",
 }
 
