@@ -385,12 +385,10 @@ def rally_table(of: pd.DataFrame, said: list[str]) -> list[str]:
 def keep_places(runs: list[RunFolder]) -> dict[str, Any]:
     """Keep of a series over Keystone's places what its table and figure show; returns its record."""
     what = "docs/data/places.csv"
-    records = [of_run(run, what) for run in runs]
-    data = places(runs).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
-    (TOP / what).write_bytes(data)
+    records = [_of_whole(run, what) for run in runs]
     names = ", ".join(f"`{run.run}`" for run in runs)
     said = [f"Runs {names}, mrkolla at `{records[0]['commit'][:12]}`."]
-    return {**records[0], "sha256": hashlib.sha256(data).hexdigest(), "ran": said}
+    return {**records[0], "sha256": _write_data(what, places(runs)), "ran": said}
 
 
 def places_table(of: pd.DataFrame, said: list[str]) -> list[str]:
@@ -417,22 +415,32 @@ def places_table(of: pd.DataFrame, said: list[str]) -> list[str]:
 KEPT = {
     "regions": ("docs/data/regions.csv", regions_data, regions_table),
     "rally": ("docs/data/rally_table.csv", rally_data, rally_table),
-    "places": ("docs/data/places.csv", places, places_table),
+    "places": ("docs/data/places.csv", None, places_table),  # of several runs: keep_places
 }
 
 
 def keep(name: str, run: RunFolder) -> dict[str, Any]:
     """Keep of ``run`` what the table ``name`` of :data:`KEPT` shows; returns its record."""
     what, choose, _ = KEPT[name]
-    record = of_run(run, what)
+    record = _of_whole(run, what)
+    analysis = write_all(run).of_services
+    return {**record, "sha256": _write_data(what, choose(analysis)), "ran": ran(run, analysis)}
+
+
+def _of_whole(run: RunFolder, what: str) -> dict[str, Any]:
+    """:func:`of_run`; raises InputError for a run that has points to make still."""
     if lost := [point["point"] for point in run.points() if point.get("status", "done") != "done"]:
         raise InputError(
             f"{run.path}: {len(lost)} points are not done ({lost[0]}): give the experiment's command again"
         )
-    analysis = write_all(run).of_services
-    data = choose(analysis).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    return of_run(run, what)
+
+
+def _write_data(what: str, frame: pd.DataFrame) -> str:
+    """Write ``frame`` as the file ``what`` and return its SHA-256."""
+    data = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
     (TOP / what).write_bytes(data)
-    return {**record, "sha256": hashlib.sha256(data).hexdigest(), "ran": ran(run, analysis)}
+    return hashlib.sha256(data).hexdigest()
 
 
 def kept_tables(record: Mapping[str, Any]) -> dict[str, list[str] | None]:

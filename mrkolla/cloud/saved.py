@@ -82,12 +82,8 @@ def _code(cloud: DeployedCloud) -> list[Path]:
 # -- kept by themselves ------------------------------------------------------------------------------------------
 
 
-def _entry(name: str, whole: str) -> Path:
-    return cache.root() / f"deployed-{name}-{whole}"
-
-
-def _kept(whole: str | None) -> list[Path]:
-    """The copies of the clouds that were made from this, whatever their names, the newest first."""
+def _kept(whole: str | None = "*") -> list[Path]:
+    """The copies of the clouds that were made from this (by default all), whatever their names, the newest first."""
     marks = cache.root().glob(f"deployed-*-{whole}/{cache.WHOLE}") if whole else ()
     return [mark.parent for mark in sorted(marks, key=lambda path: path.stat().st_mtime, reverse=True)]
 
@@ -133,7 +129,7 @@ def keep(cloud: DeployedCloud) -> None:
     origin = Origin.read(cloud.folder)
     if origin is None or origin.whole is None or cloud.members.all():
         return
-    entry = _entry(cloud.experiment.name, origin.whole)
+    entry = cache.root() / f"deployed-{cloud.experiment.name}-{origin.whole}"
     with cache.locked("deployed"):
         try:
             with cloud.progress.step("cloud", "keep a copy in the cache"):
@@ -157,9 +153,8 @@ def drop(cloud: DeployedCloud) -> None:
 
 
 def _drop_oldest() -> None:
-    marks = [path / cache.WHOLE for path in cache.root().glob("deployed-*") if (path / cache.WHOLE).exists()]
-    for old in sorted(marks, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
-        cache.remove(old.parent)
+    for old in _kept()[KEPT:]:
+        cache.remove(old)
 
 
 # -- saved by a name ---------------------------------------------------------------------------------------------
