@@ -411,20 +411,22 @@ def places_table(of: pd.DataFrame, said: list[str]) -> list[str]:
             "![Reading, writing and a cut, by where Keystone is](figures/keystone_place.svg)"]  # fmt: skip
 
 
-#: Table of a page -> (the data that is kept of a run, what is kept, how it is shown).
+#: Table of a page -> (the data that is kept for it, how it is shown).
 KEPT = {
-    "regions": ("docs/data/regions.csv", regions_data, regions_table),
-    "rally": ("docs/data/rally_table.csv", rally_data, rally_table),
-    "places": ("docs/data/places.csv", None, places_table),  # of several runs: keep_places
+    "regions": ("docs/data/regions.csv", regions_table),
+    "rally": ("docs/data/rally_table.csv", rally_table),
+    "places": ("docs/data/places.csv", places_table),
 }
+#: Table of a page -> what is kept of one run for it; places are kept of several (keep_places).
+CHOSEN = {"regions": regions_data, "rally": rally_data}
 
 
 def keep(name: str, run: RunFolder) -> dict[str, Any]:
-    """Keep of ``run`` what the table ``name`` of :data:`KEPT` shows; returns its record."""
-    what, choose, _ = KEPT[name]
+    """Keep of ``run`` what the table ``name`` of :data:`CHOSEN` shows; returns its record."""
+    what, _ = KEPT[name]
     record = _of_whole(run, what)
     analysis = write_all(run).of_services
-    return {**record, "sha256": _write_data(what, choose(analysis)), "ran": ran(run, analysis)}
+    return {**record, "sha256": _write_data(what, CHOSEN[name](analysis)), "ran": ran(run, analysis)}
 
 
 def _of_whole(run: RunFolder, what: str) -> dict[str, Any]:
@@ -446,7 +448,7 @@ def _write_data(what: str, frame: pd.DataFrame) -> str:
 def kept_tables(record: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """The tables of :data:`KEPT`; None where no run is on record."""
     tables: dict[str, list[str] | None] = {}
-    for name, (what, _, show) in KEPT.items():
+    for name, (what, show) in KEPT.items():
         of = record.get(what)
         if of is None:
             tables[name] = None
