@@ -59,32 +59,22 @@ def configuration(experiment: Experiment, images: Path | None = None) -> LocalCo
 
 
 def keeps_alive(experiment: Experiment, region: str) -> bool:
-    """Whether keepalived has the VIPs of ``region``: where several hosts run HAProxy, and the kernel has ip_vs.
-
-    Kolla loads ip_vs for it. Without, the VIPs are addresses of the first of those hosts: the others serve what it
-    sends them, and go on when one of them fails, but no other takes its place.
-    """
-    balancers = [host for host in placement.wanted(experiment) if host.region == region and "network" in host.roles]
-    return len(balancers) > 1 and has_ip_vs()
+    """Whether keepalived has the VIPs of ``region``: several hosts run HAProxy there, and one takes another's place."""
+    return len(_balancers(experiment, region)) > 1
 
 
-def has_ip_vs(proc: Path = Path("/proc"), modules: Path = Path("/lib/modules")) -> bool:
-    """Whether this machine's kernel has ip_vs: built in or loaded, or as a module that can be loaded."""
-    release = os.uname().release
-    return (proc / "net" / "ip_vs").exists() or any((modules / release / "kernel/net/netfilter/ipvs").glob("ip_vs.ko*"))
+def _balancers(experiment: Experiment, region: str) -> list[str]:
+    return [host.name for host in placement.wanted(experiment) if host.region == region and "network" in host.roles]
 
 
 def _bound_vips(experiment: Experiment) -> dict[str, list[int]]:
-    """Host -> the VIPs (numbers in its subnet) that are simply further addresses of it: those without keepalived."""
+    """Host -> the VIPs (numbers in its subnet) that are simply further addresses of it, and not keepalived's."""
+    admin = experiment.admin_region
     bound: dict[str, list[int]] = {}
-    first = set()
-    for host in placement.wanted(experiment):
-        if "network" not in host.roles or host.region in first:
-            continue
-        first.add(host.region)
-        if not keeps_alive(experiment, host.region):
-            public = host.region == experiment.admin_region.name and experiment.admin_region.tls
-            bound[host.name] = [VIP, PUBLIC_VIP] if public else [VIP]
+    for region in (admin.name, *(osr.name for osr in experiment.regions)):
+        if not keeps_alive(experiment, region):
+            public = region == admin.name and admin.tls
+            bound[_balancers(experiment, region)[0]] = [VIP, PUBLIC_VIP] if public else [VIP]
     return bound
 
 
