@@ -17,11 +17,14 @@ are, for each place, what reading and writing cost at a distance, and what still
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)
 
 import mrkolla
 from mrkolla import config
+from mrkolla.base import files
+from mrkolla.base.errors import InputError
 from mrkolla.results import RunFolder
 from mrkolla.results.figures.style import data
 from mrkolla.results.places import places, places_figure, places_grid
@@ -34,7 +37,7 @@ def main() -> None:
     options = mrkolla.options(__file__, __doc__)
     blackout = options.file.with_name(f"{options.file.stem}_blackout.yaml")
     series = options.results / f"{options.file.stem}.json"  # runs that are done, of a series that was cut off
-    done = json.loads(series.read_text()) if series.exists() and not options.new else {}
+    done = {} if options.new else runs_of(series)
     runs = []
     for topology in TOPOLOGIES:
         for file in (options.file, blackout):  # of one name: they share a cloud
@@ -50,11 +53,24 @@ def main() -> None:
                 cloud.report()
             runs.append(cloud.folder)
             done[key] = cloud.folder.name
-            series.write_text(json.dumps(done, indent=2) + "\n")
+            files.write(series, json.dumps(done, indent=2) + "\n")
     series.unlink(missing_ok=True)
     table = places(runs)
     (options.results / "keystone_place.png").write_bytes(data(places_figure(table), "png"))
     print(render(places_grid(table).rich()))
+
+
+def runs_of(series: Path) -> dict[str, str]:
+    """The runs that are done of the series which that file is of: what was measured -> the run's name."""
+    try:
+        done = json.loads(series.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as damaged:
+        raise InputError(f"{series}: cannot be read: {damaged}; --new measures the whole series again") from None
+    if not isinstance(done, dict) or not all(isinstance(name, str) for name in done.values()):
+        raise InputError(f"{series}: not as this script writes it; --new measures the whole series again")
+    return done
 
 
 if __name__ == "__main__":

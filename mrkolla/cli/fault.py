@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Any
 
 import yaml
@@ -65,16 +66,11 @@ def act(args: argparse.Namespace) -> int:
         raise InputError(f"fault {args.action}: --for SECONDS is missing")
     fault = entry(keys)
     with deployed(args, writes=True) as cloud:
-        held = None
-        try:
-            with cloud.fault(fault) as held, cloud.progress.step("fault", fault.told()) as step:
-                step.detail("in force: Ctrl-C, or `mrkolla fault end`, ends it sooner")
-                held.wait()
-            cloud.progress.note(f"{fault.told()}: seen to be over")
-        finally:
-            if held is not None:
-                event = {**held.entry, "point": None, "at_s": None, "load_begin": None}
-                keep(RunFolder.open(cloud.logs.parent), event)
+        kept = partial(keep, RunFolder.open(cloud.logs.parent))
+        with cloud.fault(fault, keep=kept) as held, cloud.progress.step("fault", fault.told()) as step:
+            step.detail("in force: Ctrl-C, or `mrkolla fault end`, ends it sooner")
+            held.wait()
+        cloud.progress.note(f"{fault.told()}: seen to be over")
     times = [held.entry[key] for key in ("begin", "seen_begin", "end", "seen_end")]
     duration, delay, recovery = (
         round((end - begin) / 1e9, 3)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -329,7 +330,7 @@ class DeployedCloud:
         """
         if screenshots is not None:
             browser.need()
-        self.need_running()
+        self.need_running(aside=[record.host for record in self.faults() if not record.lives()])
         self.settle_faults()
         parts = PARTS if screenshots is None else (*PARTS, BROWSER)
         view = replace(self.view(settle_s), screenshots=screenshots)
@@ -449,7 +450,12 @@ class DeployedCloud:
         )
 
     @contextmanager
-    def fault(self, asked: FaultOptions, ready: Callable[[], None] = lambda: None) -> Iterator[faults.Held]:
+    def fault(
+        self,
+        asked: FaultOptions,
+        ready: Callable[[], None] = lambda: None,
+        keep: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> Iterator[faults.Held]:
         """Have a fault in force while the context lasts; see :func:`mrkolla.faults.held`.
 
         Raises InputError for one that cannot be in this cloud, or would last longer than its hosts are there.
@@ -460,10 +466,11 @@ class DeployedCloud:
         if deadline is not None and time.time() + asked.lasts_s > deadline:
             rest_s = max(0.0, deadline - time.time())
             raise InputError(f"{asked.told()}: the hosts are taken away in {rest_s:.0f} s: make it shorter")
-        # A host that another fault has down, or stand still, is no reason against this one.
-        self.need_running(aside=[record.host for record in self.faults() if record.lives()])
+        # A host that another fault has down, or stand still, is no reason against this one. One that nobody holds is
+        # taken back now.
+        self.need_running(aside=[record.host for record in self.faults()])
         self.settle_faults()
-        with faults.held(faults.make(asked, self.scene()), self._faults, ready) as hold:
+        with faults.held(faults.make(asked, self.scene()), self._faults, ready, keep) as hold:
             self.progress.note(f"{asked.told()}: seen to have begun")
             yield hold
 

@@ -111,6 +111,9 @@ def _words(error: Mapping[str, Any]) -> str:
     if kind in ("too_short", "too_long"):
         end, count = ("least", "min_length") if kind == "too_short" else ("most", "max_length")
         return f"must have at {end} {context[count]} {'entry' if context[count] == 1 else 'entries'}"
+    if kind == "string_too_short":
+        count = context["min_length"]
+        return f"must have at least {count} {'character' if count == 1 else 'characters'}, not {_shown(value)}"
     if kind == "literal_error":
         valid = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
         return f"must be one of {', '.join(valid)}, not {_shown(value)}; {suggest(value, valid)}".split("; known")[0]

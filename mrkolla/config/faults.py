@@ -7,7 +7,7 @@ hangs without closing anything, a cut a network partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -37,8 +37,12 @@ class FaultOptions(Model):
         return getattr(self, "for_s", 0.0)
 
     def target(self) -> str:
-        """What it is done to: of two faults on one target the second must wait for the end of the first."""
+        """What it is done to, in words."""
         return f"region {self.region}"
+
+    def clashes(self, other: FaultOptions) -> bool:
+        """Whether ``other`` is done to the same, in whole or in part: the second must wait for the end of the first."""
+        return self.target() == other.target()
 
     def wrong(self, admin: str, osrs: Sequence[str]) -> tuple[str, str] | None:
         """The key that cannot be in a cloud of the AR ``admin`` and these OSRs, and why; None: all can."""
@@ -110,8 +114,10 @@ class DegradeOptions(LinkFaultOptions):
 class PlaceFaultOptions(FaultOptions):
     """What is done to a service (a container of Kolla's) or to a host."""
 
-    service: Text | None = Field(None, description="Kolla's name of the container, such as keystone or nova_api")
-    host: Text | None = Field(None, description="the host; with a service: the one host where it is done")
+    service: Text | None = Field(
+        None, min_length=1, description="Kolla's name of the container, such as keystone or nova_api"
+    )
+    host: Text | None = Field(None, min_length=1, description="the host; with a service: the one host where it is done")
 
     @model_validator(mode="after")
     def _somewhere(self) -> PlaceFaultOptions:
@@ -121,6 +127,13 @@ class PlaceFaultOptions(FaultOptions):
 
     def target(self) -> str:
         return self._what()
+
+    def clashes(self, other: FaultOptions) -> bool:
+        # A whole host has all services, and a service without a host is on all that have it.
+        if not isinstance(other, PlaceFaultOptions) or self.region != other.region:
+            return False
+        pairs = ((self.service, other.service), (self.host, other.host))
+        return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
     def _what(self) -> str:
         if self.service is None:
@@ -157,15 +170,24 @@ class FreezeOptions(PlaceFaultOptions):
     for_s: Float = Lasts
 
 
-def wrong_schedule(faults: Sequence[FaultOptions], admin: str, osrs: Sequence[str]) -> Iterator[InitErrorDetails]:
-    """What is wrong with the entries of ``faults`` in a cloud of these regions, each by itself and with each other."""
+def wrong_schedule(
+    faults: Sequence[FaultOptions], admin: str, osrs: Sequence[str], hosts: Mapping[str, Sequence[str]]
+) -> Iterator[InitErrorDetails]:
+    """What is wrong with the entries of ``faults`` in a cloud of these regions, each by itself and with each other.
+
+    ``hosts``: the names of each region's hosts; nothing of a region whose hosts are not known yet.
+    """
     for index, fault in enumerate(faults):
         if wrong := fault.wrong(admin, osrs):
             yield problem(wrong[1], ("faults", index, wrong[0]), fault.region)
+        known, host = hosts.get(fault.region), fault.host if isinstance(fault, PlaceFaultOptions) else None
+        if known is not None and host is not None and host not in known:
+            text = f"no host '{host}' in region {fault.region}; there are {', '.join(known)}"
+            yield problem(text, ("faults", index, "host"), host)
         for earlier, other in enumerate(faults[:index]):
             begin, end = max(fault.at_s, other.at_s), min(fault.at_s + fault.lasts_s, other.at_s + other.lasts_s)
-            if fault.target() == other.target() and begin <= end:
-                text = f"is on the {fault.target()} while faults[{earlier}] is; let one end before the other begins"
+            if fault.clashes(other) and begin <= end:
+                text = f"faults[{earlier}] is on the {other.target()} then; let one end before the other begins"
                 yield problem(text, ("faults", index, "at_s"), fault.at_s)
 
 

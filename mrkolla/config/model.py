@@ -17,7 +17,7 @@ from mrkolla.config.base import MISSING, Choice, Int, Model, Text, bad, problem,
 from mrkolla.config.bench import ProbeOptions, ToolOptions
 from mrkolla.config.faults import FaultOptions, ends_s, wrong_schedule
 from mrkolla.config.inside import shapes_of, wrong_links
-from mrkolla.config.points import Factors, Point, folder_digest, ordered
+from mrkolla.config.points import Factors, Point, folder_digest, loads, ordered
 from mrkolla.config.sections import (
     AdminRegion,
     CloudKolla,
@@ -167,20 +167,36 @@ class Experiment(Model):
     def _wrong_faults(self) -> Iterator[InitErrorDetails]:
         if not self.faults:
             return
-        yield from wrong_schedule(self.faults, self.admin_region.name, [region.name for region in self.regions])
+        names = [region.name for region in self.regions]
+        yield from wrong_schedule(self.faults, self.admin_region.name, names, self._host_names())
         end = ends_s(self.faults)
         last = max(range(len(self.faults)), key=lambda index: self.faults[index].at_s + self.faults[index].lasts_s)
         place = ("faults", last)
-        lasts = [entry.lasts_s for entry in self.bench if isinstance(entry, ProbeOptions)]
+        groups = [tools for _, tools in loads(self.bench, self.sweep.concurrency, self.sweep.apart)]
+        lasts = [max((e.lasts_s for e in tools if isinstance(e, ProbeOptions)), default=0.0) for tools in groups]
         walltime = getattr(self.testbed, "walltime", None)
         if not any(lasts):
             text = "needs load that does not wait for answers: list the tool probe in bench, with a rate"
             yield problem(text, ("faults",), None)
-        elif end >= max(lasts):
-            text = f"ends {end:g} s after the load began, which lasts {max(lasts):g} s: raise the probe's samples"
+        elif not all(lasts):
+            key, tools = "apart" if self.sweep.apart else "concurrency", groups[lasts.index(0)]
+            text = f"with sweep.{key} there are points of {', '.join(entry.tool for entry in tools)} alone, without"
+            yield problem(f"{text} the probe's load, which faults need at each: leave it out", ("faults",), None)
+        elif end >= min(lasts):
+            text = f"ends {end:g} s after the load began, which lasts {min(lasts):g} s: raise the probe's samples"
             yield problem(f"{text}, and leave some for what comes after", place, None)
         if walltime is not None and end > walltime_s(walltime):
             yield problem(f"ends {end:g} s after the load began, and the whole job has {walltime}", place, None)
+
+    def _host_names(self) -> dict[str, list[str]]:
+        """The names of the hosts by region, as far as they are known before there are hosts."""
+        from mrkolla.config import placement  # which is made of what is here
+
+        names: dict[str, list[str]] = {}
+        for host in placement.wanted(self):
+            names.setdefault(host.region, []).append(host.name)
+        given = {region: self.testbed.host_names(region, wanted) for region, wanted in names.items()}
+        return {region: list(known) for region, known in given.items() if known is not None}
 
     def _wrong_guests(self) -> Iterator[InitErrorDetails]:
         drivers = {region.name: region.compute_driver for region in self.regions}

@@ -132,10 +132,10 @@ def _block(factors: Factors, order: random.Random, variant: _Variant, repetition
     """Every round trip once, with every load, in an order drawn from ``order``."""
     block = []
     for rtt in _pass(factors, order):
-        loads = _loads(factors)
-        if len(loads) > 1:
-            order.shuffle(loads)
-        for label, bench in loads:
+        of_rtt = loads(factors.bench, factors.concurrency, factors.apart)
+        if len(of_rtt) > 1:
+            order.shuffle(of_rtt)
+        for label, bench in of_rtt:
             name = f"{rtt_label(list(rtt.values()))}{label}{variant.label()}-r{repetition}"
             block.append(Point(name, rtt, repetition, bench=bench, **vars(variant)))
     return block
@@ -158,22 +158,24 @@ def _pass(factors: Factors, order: random.Random) -> list[dict[str, float]]:
     return rtts
 
 
-def _loads(factors: Factors) -> list[tuple[str, tuple[ToolOptions, ...]]]:
+def loads(
+    bench: Sequence[ToolOptions], concurrency: Sequence[int], apart: bool
+) -> list[tuple[str, tuple[ToolOptions, ...]]]:
     """The tools of each point, with a label: all of them or, apart, each; once for each concurrency that they take."""
-    entries = [part for entry in factors.bench for part in entry.parts()] if factors.apart else list(factors.bench)
-    groups = [(entry,) for entry in entries] if factors.apart else [tuple(entries)]
-    loads = []
+    entries = [part for entry in bench for part in entry.parts()] if apart else list(bench)
+    groups = [(entry,) for entry in entries] if apart else [tuple(entries)]
+    found = []
     labels: set[str] = set()
     for group in groups:
-        of_tool = f"-{_own_label(group[0].label(), labels)}" if factors.apart else ""
-        if not factors.concurrency or not any(entry.takes_concurrency for entry in group):
-            loads.append((of_tool, group))
+        of_tool = f"-{_own_label(group[0].label(), labels)}" if apart else ""
+        if not concurrency or not any(entry.takes_concurrency for entry in group):
+            found.append((of_tool, group))
             continue
-        for index, level in enumerate(factors.concurrency):
+        for index, level in enumerate(concurrency):
             # Tools that have no such key run once, beside the first level.
             tools = tuple(e.at_concurrency(level) for e in group if e.takes_concurrency or index == 0)
-            loads.append((f"{of_tool}-c{level}", tools))
-    return loads
+            found.append((f"{of_tool}-c{level}", tools))
+    return found
 
 
 def _own_label(label: str, taken: set[str]) -> str:

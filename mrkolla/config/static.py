@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -123,6 +123,12 @@ class StaticTestbed(TestbedOptions):
                     f"'{region.vip}' is {taken[region.vip]}; take a free one", ("regions", name, "vip"), region.vip
                 )
             taken.setdefault(region.vip, f"region {name}'s")
+
+    def host_names(self, region: str, wanted: Sequence[str]) -> Sequence[str] | None:
+        """The hosts' own; None for a region that has no hosts here."""
+        if region not in self.regions:
+            return None
+        return [host.name for host in self.regions[region].hosts[: len(wanted)]]
 
     def path(self, text: str) -> Path:
         """A path of this section, with the person's home folder in the place of ``~``."""

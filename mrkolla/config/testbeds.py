@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -31,6 +32,10 @@ class TestbedOptions(Model):
 
     def lacks(self, regions: int) -> tuple[str, str] | None:
         """What this testbed cannot give to ``regions`` regions (the AR counted): (key, problem), or None."""
+        return None
+
+    def host_names(self, region: str, wanted: Sequence[str]) -> Sequence[str] | None:
+        """The names that the hosts of ``region`` will have, where mrkolla's are ``wanted``; None: not known yet."""
         return None
 
 
@@ -68,6 +73,10 @@ class LocalTestbed(TestbedOptions):
             return None
         prefix = 32 - (need - 1).bit_length()
         return "network", f"{self.network} is too small for {regions} regions (the AR is one); take a /{prefix}"
+
+    def host_names(self, region: str, wanted: Sequence[str]) -> Sequence[str]:
+        """Those that mrkolla gives."""
+        return wanted
 
 
 def walltime_s(text: str) -> int:

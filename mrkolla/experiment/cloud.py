@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -252,13 +253,8 @@ class Cloud:
         context. It was seen to begin when this returns, and to end when the context does, and is kept in
         ``faults.json``. Raises InputError for what cannot be, FaultError for what is not seen.
         """
-        hold = None
-        try:
-            with self.deployed.fault(entry({"do": do, **asked})) as hold:
-                yield hold
-        finally:
-            if hold is not None:
-                schedule.keep(self.folder, {**hold.entry, "point": None, "at_s": None, "load_begin": None})
+        with self.deployed.fault(entry({"do": do, **asked}), keep=partial(schedule.keep, self.folder)) as hold:
+            yield hold
 
     # -- the sweep -----------------------------------------------------------------------------------------------
 

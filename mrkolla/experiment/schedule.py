@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from mrkolla.base.errors import FaultError, MrkollaError
@@ -19,14 +20,26 @@ _READY_S = 20.0
 _writing = threading.Lock()
 
 
-def keep(folder: RunFolder, entry: dict[str, Any]) -> None:
-    """Add what became of a fault to ``faults.json`` of a run folder; one of the same point, and so far, is replaced."""
+def keep(
+    folder: RunFolder,
+    entry: dict[str, Any],
+    point: str | None = None,
+    at_s: float | None = None,
+    load_begin: int | None = None,
+) -> None:
+    """Add what became of a fault to ``faults.json`` of a run folder; of a point's: when it was to begin, s, and since
+    when (ns since 1970) that was counted."""
     with _writing:
-        keys = ("point", "told", "at_s")
-        others = [
-            row for row in folder.read_json(FILE, []) if not row["point"] or any(row[key] != entry[key] for key in keys)
-        ]
-        folder.write_json(FILE, [*others, entry])
+        row = {**entry, "point": point, "at_s": at_s, "load_begin": load_begin}
+        folder.write_json(FILE, [*folder.read_json(FILE, []), row])
+
+
+def forget(folder: RunFolder, point: str) -> None:
+    """Take the faults of ``point`` out of ``faults.json``: it is tried again, and its samples will be other ones."""
+    with _writing:
+        rows = folder.read_json(FILE, [])
+        if (others := [row for row in rows if row["point"] != point]) != rows:
+            folder.write_json(FILE, others)
 
 
 class Schedule:
@@ -43,6 +56,7 @@ class Schedule:
         self._begin_ns: int | None = None
 
     def __enter__(self) -> Schedule:
+        forget(self._folder, self._point)
         return self
 
     def start(self) -> None:
@@ -53,9 +67,9 @@ class Schedule:
         overs = [threading.Event() for _ in self._asked]
 
         def earlier(asked: FaultOptions) -> list[threading.Event]:
-            """Those that are done before to the same link, service or host."""
+            """Those that are done before to the same link, service or host, or to a part of it."""
             pairs = zip(self._asked, overs, strict=True)
-            return [over for other, over in pairs if other.target() == asked.target() and other.at_s < asked.at_s]
+            return [over for other, over in pairs if other.clashes(asked) and other.at_s < asked.at_s]
 
         self._threads = [
             threading.Thread(target=self._hold, args=(asked, begin + asked.at_s, earlier(asked), over), daemon=True)
@@ -83,13 +97,13 @@ class Schedule:
             if self._stop.wait(max(0.0, until - time.monotonic())):
                 raise FaultError(f"{asked.told()}: the load ended before it began")
 
-        hold = None
+        kept = partial(keep, self._folder, point=self._point, at_s=asked.at_s, load_begin=self._begin_ns)
         try:
             wait(when - _READY_S)
-            for event in earlier:  # while one is on record, another on the same target is refused
+            for event in earlier:  # while one is on record, another that clashes with it is refused
                 while not event.wait(0.1):
                     wait(0.0)
-            with self._cloud.fault(asked, lambda: wait(when)) as hold:
+            with self._cloud.fault(asked, lambda: wait(when), kept) as hold:
                 while not hold.wait(0.5) and not self._stop.is_set():
                     pass
                 if self._stop.is_set() and asked.lasts_s and hold.holders and not hold.wait(0.0):
@@ -100,8 +114,6 @@ class Schedule:
             self.refused = f"{asked.told()}: {type(broken).__name__}: {broken}"
         finally:
             over.set()
-        if hold is not None:
-            keep(self._folder, {**hold.entry, "point": self._point, "at_s": asked.at_s, "load_begin": self._begin_ns})
 
 
 __all__ = ["FILE", "Schedule", "keep"]

@@ -6,6 +6,8 @@ Sent to a host's Python by :mod:`mrkolla.faults.places`. Stand-alone: standard l
 
 Without PORTs, those that processes of the container listen at. A port is asked by a line of HTTP, which gets some bytes
 back from what speaks HTTP, MySQL, AMQP or memcached's protocol; "silent": it is open, and nothing came within a second.
+Ports of an address that the host does not have are left out: HAProxy listens at the VIP on each host of a region, and
+where keepalived has given that to another host, that host's HAProxy would answer.
 """
 
 import json
@@ -32,13 +34,24 @@ def listening(name):
     return sorted(addresses)
 
 
-def asked(where):
-    """What the port ``ADDRESS:PORT`` does with a line of HTTP."""
+def place(where):
+    """The address and the port at which ``ADDRESS:PORT`` of ss is asked."""
     address, _, port = where.rpartition(":")
     address = re.sub(r"%.*", "", address).strip("[]")
-    address = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), int(port)
+
+
+def here(where):
+    """Whether the address of ``ADDRESS:PORT`` is one of this host's."""
+    found = re.findall(r" inet6? ([^ /]+)", call("ip", "-o", "addr", "show").stdout)
+    return place(where)[0] in found
+
+
+def asked(where):
+    """What the port ``ADDRESS:PORT`` does with a line of HTTP."""
+    address, port = place(where)
     try:
-        with socket.create_connection((address, int(port)), timeout=WAIT_S) as wire:
+        with socket.create_connection((address, port), timeout=WAIT_S) as wire:
             wire.sendall(b"GET / HTTP/1.0\r\n\r\n")
             wire.settimeout(WAIT_S)
             return "answers" if wire.recv(1) else "silent"
@@ -64,7 +77,7 @@ def main(argv):
     state = json.loads(inspection.stdout)
     ports = argv[2:] or (listening(name) if state["Status"] == "running" else [])
     summary = {"state": state["Status"], "pid": state["Pid"], "started": state["StartedAt"]}
-    print(json.dumps(dict(summary, ports={where: asked(where) for where in ports})))
+    print(json.dumps(dict(summary, ports={where: asked(where) for where in ports if here(where)})))
 
 
 if __name__ == "__main__":

@@ -218,23 +218,29 @@ def _ns(seconds: float) -> int:
 
 
 @contextmanager
-def held(fault: Fault, folder: Path, ready: Callable[[], None] = lambda: None) -> Iterator[Held]:
+def held(
+    fault: Fault,
+    folder: Path,
+    ready: Callable[[], None] = lambda: None,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Iterator[Held]:
     """Have ``fault`` in force while the context lasts, at most as long as it asks for; ``folder`` has the records.
 
-    ``ready`` is called when all is looked at and it may begin: it begins when that returns.
+    ``ready`` is called when all is looked at and it may begin: it begins when that returns. From then on something may
+    have been done, and ``keep`` gets the entry in the end, of a fault that was not seen to begin as well.
 
     Raises InputError (nothing was done) for what cannot be, or is in force already; FaultError when it was not seen to
     begin or to end. Whatever happens, it is taken back.
     """
     asked = fault.asked
     for record in records.read(folder):
-        if record.target == asked.target() and record.lives():
+        if record.lives() and entry(record.data["asked"]).clashes(asked):
             raise InputError(f"{asked.told()}: {record.told} is in force, by {record.holder()}: let it end first")
     acts = fault.acts()
     with fault.sight() as sight:
         before = sight.before()
         ready()
-        hold = Held(fault, records.write(folder, asked.told(), asked.target(), asked.region, acts), acts)
+        hold = Held(fault, records.write(folder, asked, acts), acts)
         hold.entry["seen"]["before"] = before
         try:
             try:
@@ -251,6 +257,9 @@ def held(fault: Fault, folder: Path, ready: Callable[[], None] = lambda: None) -
             # Where it could not be taken back the record stays: `destroy`, `fault end` and the next fault try again.
             if all(holder.ended and not holder.ended["remains"] for holder in hold.holders):
                 hold.record.remove()
+            else:
+                hold.record.let_go()
+            keep(hold.entry)
 
 
 def _see(it: Held, what: str, look: Callable[[], dict[str, Any]]) -> None:
@@ -292,12 +301,18 @@ def end(folder: Path, hosts: Mapping[str, remote.Host], launcher: Callable, regi
 
     Raises FaultError when one does not end.
     """
-    faults = [record for record in records.read(folder) if not regions or record.region in regions]
+
+    def named() -> list[Record]:
+        return [record for record in records.read(folder) if not regions or record.region in regions]
+
+    faults = named()
     for record in faults:
         if record.lives():
             record.ask_end()
+    paths = {record.path for record in faults}
     until = time.monotonic() + _END_S + BACK_S  # its holder looks so long until all works as before
-    while in_force := [record for record in faults if record.lives() and record.path.exists()]:
+    # Read again each time: its holder lets it go where it cannot take it back.
+    while in_force := [record for record in named() if record.path in paths and record.lives()]:
         if time.monotonic() > until:
             raise FaultError(f"{in_force[0].told}: {in_force[0].holder()} does not end it")
         time.sleep(0.2)

@@ -161,8 +161,8 @@ class Degrade(Fault):
         before = wan.get(link.osr).asked
         settings = {**asdict(before), **self.asked.changes()}
         Asked(**settings).check(link.osr)
-        commands = [relink.command(link, wan.state_dir, asked) for asked in (settings, asdict(before))]
-        return [Act(None, [commands[0]], [commands[1]])]
+        begin = relink.command(link, wan.state_dir, settings)
+        return [Act(None, [begin], [relink.command(link, wan.state_dir, asdict(before), instead_of=settings)])]
 
     def sight(self) -> Sight:
         """See :meth:`Fault.sight`."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from mrkolla.base import files, shell
 from mrkolla.base.lock import command
+from mrkolla.config.faults import FaultOptions
 from mrkolla.faults.kind import Act
 
 #: In the cloud's folder.
@@ -49,7 +50,14 @@ class Record:
 
     def lives(self) -> bool:
         """Whether the process that holds it does."""
-        return shell.started(self.data["pid"]) == self.data["started"]
+        pid = self.data["pid"]
+        return pid is not None and shell.started(pid) == self.data["started"]
+
+    def let_go(self) -> None:
+        """It is held by nobody from now on, though this process lives: whoever comes next takes it back."""
+        self.data.update(pid=None, started=None)
+        if self.path.exists():  # somebody who takes back every fault may have been here
+            files.write(self.path, json.dumps(self.data, indent=1))
 
     def ask_end(self) -> None:
         """Ask the process that holds it to end it; it looks every second or so."""
@@ -76,16 +84,19 @@ class Record:
         """Who holds it, in words."""
         if self.lives():
             return f"'{self.data['command']}' (process {self.data['pid']})"
+        if self.data["pid"] is None:
+            return "nobody: it could not be taken back"
         return "nobody: its mrkolla is gone, and it ended by its lease"
 
 
-def write(folder: Path, told: str, target: str, region: str, acts: Sequence[Act]) -> Record:
+def write(folder: Path, asked: FaultOptions, acts: Sequence[Act]) -> Record:
     """Put a fault on record, before anything is done."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     data = {
-        "told": told,
-        "target": target,
-        "region": region,
+        "told": asked.told(),
+        "target": asked.target(),
+        "region": asked.region,
+        "asked": asked.model_dump(mode="json", exclude_none=True),
         "pid": os.getpid(),
         "started": shell.started(os.getpid()),
         "command": command(),

@@ -1,6 +1,6 @@
 """Changes one link at a router of this machine; a program, for whoever holds a fault of that link.
 
-relink.py '{"link": {LocalLink}, "state": FOLDER, "asked": {Asked}}'
+relink.py '{"link": {LocalLink}, "state": FOLDER, "asked": {Asked}, "instead_of": {Asked} or null}'
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mrkolla.wan import LocalLink
 
 
-def command(link: LocalLink, state: Path, asked: Mapping[str, float | None]) -> list[str]:
-    """The command line that puts ``asked`` in force."""
-    what = {"link": asdict(link), "state": str(state), "asked": dict(asked)}
+def command(
+    link: LocalLink, state: Path, asked: Mapping[str, Any], instead_of: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The command line that puts ``asked`` in force, or takes it back: once, and ``instead_of`` what was put there.
+
+    What somebody else asked of the link meanwhile stays.
+    """
+    what = {"link": asdict(link), "state": str(state), "asked": asked, "instead_of": instead_of}
     return [sys.executable, str(Path(__file__).resolve()), json.dumps(what)]
 
 
@@ -26,9 +31,19 @@ def main(what: Mapping) -> None:
     """Do it; nothing happens where the link is not up any more."""
     from mrkolla.wan import LocalLink, Wan, links_up
 
-    link, state = LocalLink(**what["link"]), Path(what["state"])
-    if link.osr in links_up(state):
-        Wan([link], state).set(link.osr, **what["asked"])
+    link, state, asked, instead_of = LocalLink(**what["link"]), Path(what["state"]), what["asked"], what["instead_of"]
+    wan, there = Wan([link], state), link.osr in links_up(state)
+    #: There from before the change until it is taken back: a record may stay for long after that.
+    mark = state / f"fault-{link.osr}"
+    if instead_of is None:
+        if there:
+            mark.touch()
+            wan.set(link.osr, **asked)
+        return
+    # A change that failed half-way is on no record of the link.
+    if there and mark.exists() and asdict(wan.get(link.osr).asked) in (asked, instead_of):
+        wan.set(link.osr, **asked)
+    mark.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 from scipy.stats import binomtest
 
 from mrkolla.config.sites import OPERATIONS as WORDS
 from mrkolla.config.sites import Sites
-from mrkolla.results.faults import faults_of
+from mrkolla.results.faults import of_faults
 from mrkolla.results.places import GALERA, OPERATIONS, one_at_a_time, shares, topology_of
 from mrkolla.results.published import Interval, around
 from mrkolla.results.stats import analyse
@@ -29,6 +29,8 @@ TOPOLOGIES = ("central", "remote_db", "replica", GALERA)
 #: As an operator's file names an operation -> as runs do.
 _MEASURED = dict(zip(WORDS, OPERATIONS, strict=True))
 MAKE = "python experiments/keystone_place.py"
+#: What runs tell of a topology.
+COST, CUT = "its cost", "a cut"
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ class Advice:
     survives: dict[tuple[str, str], tuple[int, int, str]]
     #: Where each run was made, in words.
     where: dict[str, str]
+    #: Runs that have none of the operations: name -> (topology, which half of it they were to tell).
+    empty: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def missing(self) -> dict[str, str]:
         """What was not measured: topology -> which halves."""
         gaps = {}
-        halves = {"its cost": {key[0] for key in self.lines}, "a cut": {key[0] for key in self.survives}}
+        halves = {COST: {key[0] for key in self.lines}, CUT: {key[0] for key in self.survives}}
         for name in TOPOLOGIES:
             words = [what for what, topologies in halves.items() if name not in topologies]
             if words:
@@ -77,14 +81,18 @@ def advise(sites: Sites, runs: Sequence[RunFolder]) -> Advice:
     lines: dict[tuple[str, str], Line] = {}
     survives: dict[tuple[str, str], tuple[int, int, str]] = {}
     where = {run.run: _where(run) for run in runs}
+    empty: dict[str, tuple[str, str]] = {}
     for run in runs:
         topology = topology_of(run)
-        if faults_of(run):
-            for name, (done, started) in shares(run).items():
-                survives[topology, name] = done, started, run.run
+        if of_faults(run):
+            half, told = CUT, set(found := shares(run))
+            survives |= {(topology, name): (*counts, run.run) for name, counts in found.items()}
         else:
-            lines |= {(topology, name): line for name, line in _lines(run, topology).items()}
-    return Advice(sites, lines, survives, where)
+            half, told = COST, set(of_run := _lines(run, topology))
+            lines |= {(topology, name): line for name, line in of_run.items()}
+        if not told:
+            empty[run.run] = topology, half
+    return Advice(sites, lines, survives, where, empty)
 
 
 def _where(run: RunFolder) -> str:
@@ -237,6 +245,12 @@ def notes(advice: Advice) -> list[str]:
         )
     if predictions(advice)["beyond"].any():
         lines.append("*: beyond the round trips that were measured")
-    lines += [f"{name}: {what} not measured (no run given; {MAKE})" for name, what in advice.missing.items()]
+    for name, what in advice.missing.items():
+        # A run that was given for it and says nothing is named; any other half has none.
+        halves = what.split(" and ")
+        mute = [run for run, (topology, half) in advice.empty.items() if topology == name and half in halves]
+        why = [f"{run} gives none of these operations" for run in mute]
+        why += [] if {advice.empty[run][1] for run in mute} >= set(halves) else [f"no run given; {MAKE}"]
+        lines.append(f"{name}: {what} not measured ({'; '.join(why)})")
     lines += [f"{name}: {words}" for name, words in advice.where.items()]
     return [*lines, "predicted: medians of one operation at a time, on the machine of the run; 95 % intervals"]

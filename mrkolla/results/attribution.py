@@ -155,8 +155,9 @@ def _differences(analysis: Analysis, levels: pd.DataFrame, column: str, operatio
         against = next((state for state in _CHEAP if state in states), min(states, key=_by_number))
         base, of_base = states.pop(against)
         for state, (place, row) in states.items():
-            low, high = np.quantile(analysis.draws[place] - analysis.draws[base], tails)
-            if min(row["n"], of_base["n"]) < 6:
+            with np.errstate(invalid="ignore"):  # between two infinite ones: medians among those that failed
+                low, high = np.quantile(analysis.draws[place] - analysis.draws[base], tails)
+            if min(row["n"], of_base["n"]) < 6 or not np.isfinite([low, high]).all():
                 low = high = np.nan
             yield {
                 **row[[*operation, "level"]].to_dict(), "state": state, "against": against,

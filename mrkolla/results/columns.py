@@ -76,7 +76,11 @@ STATISTICS: dict[str, tuple[str, str]] = {
     "value": ("", "its mean over the bin, in the unit of the metric"),
     "status": ("", "of the point: done, refused, failed"),
     "fault": ("", "the fault, in words"),
-    "window": ("", "when the operations started: before the fault, so long after it began, after its end"),
+    "window": (
+        "",
+        "when the operations started: before the fault, so long after it began, after its end; one that was under way"
+        " when it began is of its first window",
+    ),
     "started": ("", "operations that were started, without warm-up"),
     "done": ("", "of these (or the share of these): answered, without an error"),
     "refused": ("", "of these (or the share of these): answered by an error, or no connection was made"),

@@ -58,6 +58,8 @@ WHOLE = "operation"
 SERVICES = {"Keystone": "keystone_server_s", "its region's services": "region_s"}
 #: Prefix of the names of differences that are no key of the experiment file.
 PROVENANCE = "provenance: "
+#: Name of the difference that says how many operations of each run are not compared.
+LEFT_OUT = "operations under way during faults, left out"
 #: Ways to split a run's repetitions that :func:`against_itself` tries.
 MOST_SPLITS = 20
 _GROUP = [*GROUP, "of"]
@@ -137,13 +139,17 @@ def compare(
     """
     rule = _Rule(alpha, threshold, correction)
     names = [source.name if isinstance(source, RunFolder) else letter for source, letter in ((a, "A"), (b, "B"))]
-    left, right = _points(a), _points(b)
+    gathered = [source.gathered if isinstance(source, Analysis) else gather(source) for source in (a, b)]
+    left, right = map(_points, gathered)
     comparison = _compare(_cells(left), _cells(right), names, rule)
     among = pd.concat([left, right])
     comparison.only_a.extend(_alone(left, right, among))
     comparison.only_b.extend(_alone(right, left, among))
     if isinstance(a, RunFolder) and isinstance(b, RunFolder):
         comparison.differences.extend((key, *values) for key, values in differing([a, b]).items())
+    left_out = [one.during_faults for one in gathered]
+    if any(left_out):
+        comparison.differences.append((LEFT_OUT, left_out[0], left_out[1]))
     return comparison
 
 

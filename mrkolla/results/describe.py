@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mrkolla.base import yamltext
+from mrkolla.results.analysis import LINK_TOOLS
 from mrkolla.results.attribution import DIFFERS, EXPLAINED, UNRESOLVED, token_cache
 from mrkolla.results.figures.latency import fewer
 from mrkolla.results.gathering import GROUP
@@ -113,6 +114,11 @@ def findings(analysis: Analysis) -> list[str]:
     errors = int(analysis.fits.loc[analysis.fits["action"].isna(), "n_errors"].sum())
     if errors:
         sentences.append(f"{errors:,} operations failed: see the errors below. They are slower than all others.")
+    if count := analysis.gathered.during_faults:
+        sentences.append(
+            f"{count:,} operations were under way during a fault: what is told of it has them, and they are in no"
+            " latency and no count of failures here."
+        )
     return [*sentences, *stalls(analysis)]
 
 
@@ -121,10 +127,11 @@ def stalls(analysis: Analysis) -> list[str]:
 
     A client starts its next operation when the one before has ended. While one stalls (it fails, or takes over
     :data:`STALL` times the median of its round trip), the operations that would have met the stall too are missing, so
-    the tails look better than they are for users who come at their own times ("coordinated omission").
+    the tails look better than they are for users who come at their own times ("coordinated omission"). In an open loop,
+    and by tools that measure links, nothing is left out.
     """
     keys = analysis.gathered.keys
-    operations = keys[keys["action"].isna()]
+    operations = keys[keys["action"].isna() & ~keys["tool"].isin(LINK_TOOLS | analysis.gathered.open_loop)]
     cells = [*GROUP, "rtt_asked_ms"]
     medians = [float(np.median(values)) if len(values) else math.nan for values in analysis.gathered.values]
     usual = keys.assign(ms=medians).groupby(cells, dropna=False, observed=True)["ms"].transform("median")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mrkolla.results.names import FAULTS as FILE
+from mrkolla.results.fault_times import FILE, deadlines, faults_of, under_way
 from mrkolla.results.names import part_name
 from mrkolla.results.store import RunFolder
 from mrkolla.results.tables import Grid
@@ -37,17 +37,16 @@ STEP_S = 10.0
 AROUND_S = 600.0
 COLUMNS = ["fault", "point", "origin_region", "operation", "window", "started", *OUTCOMES, "how", "median_ms"]
 COLUMNS += ["down_s", "back_after_s"]
-_READ = ["point", "origin_region", "scenario", "action", "warmup", "start", "duration_s", "error", "outcome", "status"]
+_READ = ["point", "origin_region", "tool", "scenario", "action", "warmup", "start", "duration_s", "error", "outcome"]
+_READ += ["status"]
+_ADDED = ["ns", "took_s", "window_s"]
 
 
-def faults_of(folder: RunFolder) -> list[dict[str, Any]]:
-    """The faults of a run that took place, in the order of their begin; those that were refused are left out."""
-    faults = [fault for fault in folder.read_json(FILE, []) if fault["begin"] and fault["end"] and not fault["refused"]]
-    return sorted(faults, key=lambda fault: fault["begin"])
+def samples_of(folder: RunFolder, *, refused: bool = True) -> pd.DataFrame:
+    """Whole operations but warm-up; ``outcome`` is filled in where it was not told (done, refused).
 
-
-def samples_of(folder: RunFolder) -> pd.DataFrame:
-    """Whole operations but warm-up, refused points too; ``outcome`` is filled in where it was not told (done, refused).
+    ``refused``: those of points that no statistic is made of, too. Columns also: ``ns`` (the start), ``took_s`` (0: not
+    known) and ``window_s``: how long it had to be answered, its tool's deadline; what it took where that has none.
 
     The parts of an operation (Rally's actions) are none of their own: one that fails would count twice.
 
@@ -55,20 +54,38 @@ def samples_of(folder: RunFolder) -> pd.DataFrame:
         InputError: the samples cannot be read; that there are none is no error.
     """
     if not folder.parts() and not (folder.path / "samples.parquet").exists():
-        return pd.DataFrame(columns=[*_READ, "ns"])
+        return pd.DataFrame(columns=[*_READ, *_ADDED])
     rows = folder.read_table("samples", _READ).to_pandas()
-    rows = rows[~rows["warmup"].astype(bool) & rows["action"].isna()].copy()
+    unused = set() if refused else folder.unused_points()
+    rows = rows[~rows["warmup"].astype(bool) & rows["action"].isna() & ~rows["point"].isin(unused)].copy()
     outcomes = rows["error"].isna().map({True: "done", False: "refused"})
     rows["outcome"] = rows["outcome"].astype(object).where(rows["outcome"].notna(), outcomes)
     rows["ns"] = rows["start"].astype("datetime64[ns, UTC]").astype("int64")
+    rows["took_s"] = rows["duration_s"].fillna(0.0)
+    least_s = rows["tool"].astype(object).map(deadlines(folder)).astype(float).fillna(0.0)
+    rows["window_s"] = np.maximum(rows["took_s"], least_s)
     return rows.sort_values("ns", kind="stable")
 
 
+def of_faults(folder: RunFolder) -> bool:
+    """Whether a run is one of faults: one belongs to a point, or operations were under way during one.
+
+    A fault by hand, long after a sweep, changes nothing of what that measured.
+    """
+    faults = faults_of(folder)
+    if not faults or any(fault["point"] for fault in faults):
+        return bool(faults)
+    rows = samples_of(folder)
+    return bool(under_way(faults, rows["point"], rows["ns"].to_numpy("int64"), rows["took_s"].to_numpy(float)).any())
+
+
 def during(fault: Mapping[str, Any], samples: pd.DataFrame, others: Sequence[Mapping[str, Any]] = ()) -> pd.DataFrame:
-    """The samples that tell what ``fault`` did, with ``at_s``: when they started, s since it began.
+    """The samples that tell what ``fault`` did, with ``start_s``: when they started, s since it began.
 
     Those of its point (of one that belongs to none: :data:`AROUND_S` around it), after the last of ``others`` that
-    ended before it, and before the first that began after it.
+    ended before it, and before the first that began after it. ``at_s`` is ``start_s``, but 0 for one that was under way
+    when the fault began: what came of it is of the fault, not of the time before. In the same way one that was under
+    way when the next fault began is that one's.
     """
     around = 0 if fault["point"] else AROUND_S * 1e9
     neighbours = [other for other in others if other["point"] == fault["point"]]
@@ -77,7 +94,18 @@ def during(fault: Mapping[str, Any], samples: pd.DataFrame, others: Sequence[Map
     low, high = max(low, fault["begin"] - around if around else 0), min(high, fault["end"] + (around or math.inf))
     rows = samples[samples["point"] == fault["point"]] if fault["point"] else samples
     rows = rows[(rows["ns"] >= low) & (rows["ns"] < high)]
-    return rows.assign(at_s=(rows["ns"] - fault["begin"]) / 1e9)
+    start_s = (rows["ns"] - fault["begin"]) / 1e9
+    end_s, over_s = start_s + rows["took_s"], (fault["end"] - fault["begin"]) / 1e9
+    rows = rows.assign(start_s=start_s, at_s=start_s.mask((start_s < 0) & (end_s >= 0), 0.0))
+    return rows[(start_s <= over_s) | (end_s < (high - fault["begin"]) / 1e9)]
+
+
+def inside(fault: Mapping[str, Any], own: pd.DataFrame) -> pd.DataFrame:
+    """Of what :func:`during` gives: those whose whole time to be answered lies within the fault.
+
+    One that started a moment before the end is answered once it is over, and tells nothing of what works meanwhile.
+    """
+    return own[(own["start_s"] >= 0) & (own["start_s"] + own["window_s"] <= (fault["end"] - fault["begin"]) / 1e9)]
 
 
 def windows(lasts_s: float) -> list[tuple[str, float, float]]:
@@ -90,9 +118,10 @@ def windows(lasts_s: float) -> list[tuple[str, float, float]]:
 def recovery(own: pd.DataFrame, lasts_s: float) -> tuple[float, float]:
     """(down, back after) of one operation, in s; (NaN, NaN) when none failed since the fault began.
 
-    It is down from the start of one that failed until the first of :data:`IN_A_ROW` in a row that were done, and that
-    may happen more than once: ``down`` is the sum. ``back after`` counts from the end of the fault to the last time
-    that it was back: 0 when that was before. Both are infinity when it was down at the end of the load.
+    It is down from the start of one that failed (the fault's begin, where it was under way then) until the first of
+    :data:`IN_A_ROW` in a row that were done, and that may happen more than once: ``down`` is the sum. ``back after``
+    counts from the end of the fault to the last time that it was back: 0 when that was before. Both are infinity when
+    it was down at the end of the load.
     """
     since = own[own["at_s"] >= 0]
     good, at = (since["outcome"] == "done").to_numpy(), since["at_s"].to_numpy()
@@ -122,12 +151,15 @@ def _how(rows: pd.DataFrame) -> str:
 
 def table(folder: RunFolder) -> pd.DataFrame:
     """A row per fault, region, operation and window: :data:`COLUMNS`; ``done``, ``refused`` and ``hung`` are counts."""
-    tables = [rows for _, rows in _tables(folder) if len(rows)]
+    tables = [rows for *_, rows in _tables(folder) if len(rows)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
-def _tables(folder: RunFolder) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """Each fault and its rows of :func:`table`. A point may have the same fault more than once."""
+def _tables(folder: RunFolder) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
+    """Each fault, its operations (:func:`during`) and its rows of :func:`table`.
+
+    A point may have the same fault more than once.
+    """
     samples, faults = samples_of(folder), faults_of(folder)
     for fault in faults:
         rows: list[dict[str, Any]] = []
@@ -147,13 +179,13 @@ def _tables(folder: RunFolder) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
                         **{"down_s": down_s, "back_after_s": back_s},
                     }
                 )
-        yield fault, pd.DataFrame(rows, columns=COLUMNS)
+        yield fault, of_fault, pd.DataFrame(rows, columns=COLUMNS)
 
 
 def grids(folder: RunFolder) -> list[Grid]:
     """A table a fault: operation and region, share done in each window and how the rest failed, back after."""
     tables = []
-    for fault, of_fault in _tables(folder):
+    for fault, _, of_fault in _tables(folder):
         names = list(dict.fromkeys(of_fault["window"]))
         rows = []
         for (operation, region), group in of_fault.groupby(["operation", "origin_region"], observed=True, sort=True):
@@ -207,7 +239,7 @@ def timing_grid(folder: RunFolder) -> Grid:
 def survival(own: pd.DataFrame, step_s: float = STEP_S) -> pd.DataFrame:
     """The share of operations done, refused and hung over time: a row per region, operation and step in which any
     started. ``own`` is what :func:`during` gives; ``at_s`` is the middle of the step, s since the fault began."""
-    own = own.assign(step=np.floor(own["at_s"] / step_s))
+    own = own.assign(step=np.floor(own["start_s"] / step_s))
     keys = ["origin_region", "scenario", "step"]
     counts = own.groupby([*keys, "outcome"], observed=True).size().unstack("outcome", fill_value=0)
     counts = counts.reindex(columns=OUTCOMES, fill_value=0)
@@ -231,12 +263,17 @@ def admin_requests(folder: RunFolder, fault: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def findings(folder: RunFolder) -> list[str]:
-    """A sentence per fault: what went on working in its region all through it, and what did not."""
+    """A sentence per fault: what went on working in its region all through it, and what did not.
+
+    What was done only once it was over tells neither.
+    """
     sentences = []
-    for fault, rows in _tables(folder):
-        within = rows[(rows["origin_region"] == fault["region"]) & ~rows["window"].isin([BEFORE, AFTER])]
-        by = within.groupby("operation", observed=True)[["started", "done"]].sum()
-        by = by[by["started"] > 0]
+    for fault, operations, _ in _tables(folder):
+        lasts_s, done = (fault["end"] - fault["begin"]) / 1e9, operations["outcome"] == "done"
+        within = operations["at_s"].between(0, lasts_s, inclusive="left")
+        within &= ~(done & (operations["start_s"] + operations["took_s"] > lasts_s))
+        own = operations.assign(done=done)[within & (operations["origin_region"] == fault["region"])]
+        by = own.groupby(own["scenario"].astype(str))["done"].agg(started="size", done="sum")
         if not len(by):
             continue
         intact = _named(by[by["done"] == by["started"]].index)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mrkolla.base.errors import InputError
+from mrkolla.results.fault_times import deadlines, faults_of, under_way
 from mrkolla.results.store import RunFolder
 
 GROUP = ["tool", "scenario", "action", "token_cache", "settings", "concurrency", "origin_region", "target_region"]
@@ -45,8 +46,12 @@ class Gathered:
     wires: for each of those rows wire_s of the good ones for which it is known, in ms.
     rests: what the same ones took beside keystone_s and wire_s, in ms, in the same order.
     waits: for each of those rows :data:`WAITS` of the same ones, in the same order: two columns (NaN: not known).
-    errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points too).
+    errors: tool, scenario, action, origin_region, error, n: failed operations (of refused points, and during faults,
+        too).
     rows: all samples read.
+    during_faults: whole operations, warm-up aside, that were under way during a fault of the run: they are in none of
+        the above but errors and rows.
+    open_loop: the tools whose operations did not wait for earlier ones.
     """
 
     keys: pd.DataFrame
@@ -56,6 +61,8 @@ class Gathered:
     waits: list[np.ndarray]
     errors: pd.DataFrame
     rows: int
+    during_faults: int = 0
+    open_loop: frozenset[str] = frozenset()
 
 
 def gather(
@@ -67,21 +74,26 @@ def gather(
     """Gather the samples of a run folder or of a table of samples.
 
     A run's points that were refused or failed, or that repeat an earlier one to see what drifted, are left out unless
-    ``refused`` asks for them.
+    ``refused`` asks for them. What was under way during a fault is left out in any case: it tells what the fault did
+    (:mod:`mrkolla.results.faults`), not what an operation takes.
 
     ``where`` takes a table of samples' keys (a row per combination of KEYS) and says which to keep.
 
     Raises:
-        InputError: there is no sample, none of a point that is done, or none that ``where`` keeps.
+        InputError: there is no sample, none of a point that is done, none outside the faults, or none that ``where``
+            keeps.
     """
     if isinstance(source, Gathered):
         gathered, bad, name = source, set(), "these samples"
     elif isinstance(source, RunFolder):
         name = str(source.path)
-        gathered = _gather(source.batches("samples", [*COLUMNS, "start"]))
-        bad = {p["point"] for p in source.points() if p.get("status", "done") != "done" or p.get("repeats")}
+        gathered = _gather(source.batches("samples", [*COLUMNS, "start"]), faults_of(source))
+        gathered = replace(gathered, open_loop=frozenset(deadlines(source)))
+        bad = source.unused_points()
         if not gathered.rows and not refused:
             raise InputError(f"{name}: no samples: every point is empty (see points.json and logs)")
+        if not len(gathered.keys) and not refused:
+            raise InputError(f"{name}: no sample outside its faults: faults.json says when they were")
     else:
         if not len(source):
             raise InputError("no samples to analyse: the table is empty")
@@ -104,7 +116,7 @@ def _only(gathered: Gathered, keep: pd.Series) -> Gathered:
     keys = gathered.keys.iloc[places].reset_index(drop=True)
     of_samples = (gathered.values, gathered.wires, gathered.rests, gathered.waits)
     values, wires, rests, waits = ([of_key[i] for i in places] for of_key in of_samples)
-    return Gathered(keys, values, wires, rests, waits, gathered.errors, gathered.rows)
+    return replace(gathered, keys=keys, values=values, wires=wires, rests=rests, waits=waits)
 
 
 class _Sums:
@@ -118,7 +130,7 @@ class _Sums:
         self.rests: list[list[np.ndarray]] = []
         self.waits: list[list[np.ndarray]] = []
         self.errors: Counter[tuple] = Counter()
-        self.rows = 0
+        self.rows = self.during_faults = 0
 
     def places(self, keys: list[tuple]) -> np.ndarray:
         """The numbers of these combinations, new ones added."""
@@ -133,11 +145,14 @@ class _Sums:
         return np.array([self.number[key] for key in keys])
 
 
-def _gather(batches: Iterable[pa.Table]) -> Gathered:
+def _gather(batches: Iterable[pa.Table], faults: Sequence[Mapping[str, Any]] = ()) -> Gathered:
     sums = _Sums()
     for batch in batches:
-        if len(batch):
-            _add(sums, batch)
+        sums.rows += len(batch)
+        _errors(sums, batch.filter(pc.is_valid(batch["error"])))
+        outside = _outside(sums, batch, faults) if faults and len(batch) else batch
+        if len(outside):
+            _add(sums, outside)
     keys = pd.DataFrame(list(sums.number), columns=KEYS)
     text = [n for n in KEYS if n not in ("concurrency", "repetition", "rtt_asked_ms", "rtt_measured_ms")]
     keys[text] = keys[text].astype("str")  # one kind of text and of null, whatever the samples came from
@@ -153,7 +168,21 @@ def _gather(batches: Iterable[pa.Table]) -> Gathered:
     for durations in values:
         durations.sort()
     wires, rests, waits = _joined(sums.wires), _joined(sums.rests), _joined(sums.waits)
-    return Gathered(pd.concat([keys, counts], axis=1), values, wires, rests, waits, errors, sums.rows)
+    whole = pd.concat([keys, counts], axis=1)
+    return Gathered(whole, values, wires, rests, waits, errors, sums.rows, sums.during_faults)
+
+
+def _outside(sums: _Sums, batch: pa.Table, faults: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The samples of ``batch`` that were not under way during a fault; the others are counted."""
+    start_ns, took_s = _start_ns(batch), batch["duration_s"].to_numpy()
+    met = under_way(faults, batch["point"].to_pandas(), start_ns, took_s)
+    whole = pc.is_null(batch["action"]).to_numpy() & ~batch["warmup"].to_numpy().astype(bool)
+    sums.during_faults += int((met & whole).sum())
+    return batch.filter(pa.array(~met))
+
+
+def _start_ns(batch: pa.Table) -> np.ndarray:
+    return batch["start"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
 
 
 def _joined(of_keys: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -167,7 +196,6 @@ def _joined(of_keys: list[list[np.ndarray]]) -> list[np.ndarray]:
 
 
 def _add(sums: _Sums, batch: pa.Table) -> None:
-    sums.rows += len(batch)
     local, keys = combinations(batch, KEYS)
     places, count = sums.places(keys), len(keys)
     warmup = batch["warmup"].to_numpy().astype(bool)
@@ -201,7 +229,6 @@ def _add(sums: _Sums, batch: pa.Table) -> None:
         _take(sums.waits, waits, has_wire, local, places)
     if "start" in batch.column_names:
         _span(sums, batch, local, places, ~warmup)
-    _errors(sums, batch.filter(pa.array(failed)))
 
 
 def _take(
@@ -218,7 +245,7 @@ def _take(
 
 
 def _span(sums: _Sums, batch: pa.Table, local: np.ndarray, places: np.ndarray, wanted: np.ndarray) -> None:
-    start = batch["start"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
+    start = _start_ns(batch)
     end = start + (np.nan_to_num(batch["duration_s"].to_numpy()) * 1e9).astype(np.int64)
     table = pa.table({"local": local[wanted], "start": start[wanted], "end": end[wanted]})
     spans = table.group_by("local").aggregate([("start", "min"), ("end", "max")])

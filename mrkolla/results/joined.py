@@ -90,11 +90,13 @@ def join(runs: Sequence[RunFolder]) -> Joined:
         raise InputError(f"{twice} is given twice: join runs that differ")
     short = [match["name"] if (match := RUN_NAME.fullmatch(name)) else name for name in names]
     titles = names if len(set(short)) < len(short) else short
-    parts, rows = [], []
+    parts, rows, remarks = [], [], []
     for run, name, full_name in zip(runs, titles, names, strict=True):
         analysis = analyse(run).of_services
         status = [point.get("status", "done") for point in run.points()]
         counts = {"samples": analysis.gathered.rows, "points": len(status), "refused": status.count("refused")}
+        if count := analysis.gathered.during_faults:
+            remarks.append(f"Of {name} {count:,} operations that were under way during a fault are left out.")
         parts.append(_thin(analysis, f" {name}"))
         rows.append({"run": full_name, **counts})
     _refuse(titles, [part.fits for part in parts])
@@ -103,7 +105,8 @@ def join(runs: Sequence[RunFolder]) -> Joined:
     table = pd.DataFrame(rows, index=titles)
     for place, (key, values) in enumerate(factors.items(), 1):
         table.insert(place, key, [_text(value) for value in values])
-    return Joined(table, list(factors), _one(parts), _remarks(titles, differences, [part.fits for part in parts]))
+    remarks += _remarks(titles, differences, [part.fits for part in parts])
+    return Joined(table, list(factors), _one(parts), remarks)
 
 
 def _thin(analysis: Analysis, behind: str) -> Analysis:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mrkolla.base.errors import InputError
-from mrkolla.results.faults import during, faults_of, samples_of, share_text
+from mrkolla.results.faults import during, faults_of, inside, of_faults, samples_of, share_text
 from mrkolla.results.figures.style import COLOURS, STYLE
 from mrkolla.results.stats import analyse
 from mrkolla.results.store import RunFolder
@@ -28,9 +28,16 @@ GALERA = "galera"
 
 
 def topology_of(run: RunFolder) -> str:
-    """Where Keystone was in a run."""
-    keystone = (run.read_yaml("experiment.yaml", {}) or {}).get("keystone") or {}
-    return str(keystone.get("topology", "central"))
+    """Where Keystone was in a run; a file from before there was a choice does not say it: at the AR.
+
+    Raises:
+        InputError: the run does not say what it was an experiment of.
+    """
+    experiment = run.read_yaml("experiment.yaml")
+    if not experiment:
+        what = "is empty" if (run.path / "experiment.yaml").exists() else "is missing"
+        raise InputError(f"{run.path}: experiment.yaml {what}: it says where Keystone was; give a run that has it")
+    return str((experiment.get("keystone") or {}).get("topology", "central"))
 
 
 def one_at_a_time(table: pd.DataFrame) -> pd.DataFrame:
@@ -45,13 +52,16 @@ def places(runs: Sequence[RunFolder]) -> pd.DataFrame:
 
     ``k`` is that of the wire (without what Keystone takes, so without its waits for a far database), ``k_total`` of
     the whole, ``median_ms`` the median at the longest round trip (``rtt_ms``): means over the OSRs, from runs without a
-    fault, of what one operation at a time took. ``done`` is the share that was done in the cut region while it was cut,
-    from runs with one. NaN where no run says it.
+    fault, of what one operation at a time took. ``done`` is the share that was done in the cut region while it was cut
+    (:func:`shares`), from runs with one. NaN where no run says it.
+
+    Raises:
+        InputError: a run does not say where Keystone was, or has no usable sample.
     """
     by_operation: dict[tuple[str, str], dict[str, float]] = {}
     for run in runs:
         of_run = (
-            _costs(run) if not faults_of(run) else {name: {"done": n / of} for name, (n, of) in shares(run).items()}
+            _costs(run) if not of_faults(run) else {name: {"done": n / of} for name, (n, of) in shares(run).items()}
         )
         for operation, values in of_run.items():
             by_operation.setdefault((topology_of(run), operation), {}).update(values)
@@ -74,14 +84,14 @@ def _costs(run: RunFolder) -> dict[str, dict[str, float]]:
 
 
 def shares(run: RunFolder) -> dict[str, tuple[int, int]]:
-    """(done, started) of each operation in the region whose link was cut, while it was."""
-    faults, samples, parts = faults_of(run), samples_of(run), []
+    """(done, started) of each operation in the region whose link was cut, at points that are done.
+
+    Of those whose whole time to be answered was within the cut (:func:`mrkolla.results.faults.inside`).
+    """
+    faults, samples, parts = faults_of(run), samples_of(run, refused=False), []
     for fault in (entry for entry in faults if entry["do"] == "cut"):
-        operations = during(fault, samples, faults)
-        lasts_s = (fault["end"] - fault["begin"]) / 1e9
-        parts.append(
-            operations[(operations["origin_region"] == fault["region"]) & operations["at_s"].between(0, lasts_s)]
-        )
+        operations = inside(fault, during(fault, samples, faults))
+        parts.append(operations[operations["origin_region"] == fault["region"]])
     if not parts:
         return {}
     outcomes = (pd.concat(parts).set_index("scenario")["outcome"] == "done").groupby("scenario", observed=True)

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from mrkolla.base.errors import InputError
-from mrkolla.results.faults import during, faults_of, recovery, samples_of
+from mrkolla.results.faults import during, faults_of, of_faults, recovery, samples_of
 from mrkolla.results.places import one_at_a_time, topology_of
 from mrkolla.results.published import Interval, around, published, read_value, sources
 from mrkolla.results.stats import Analysis, analyse, levels_of
@@ -38,8 +38,8 @@ _NAN = Interval(math.nan)
 class Shape:
     """One property of the published numbers, and of a run.
 
-    ``here`` is null where no run says it. ``how``: ``ratio`` (do the intervals overlap?), ``order`` (have both
-    differences the same sign?) or ``beside`` (not judged).
+    ``here`` is null where no run says it; ``run``: those that say it, or that were given and do not. ``how``: ``ratio``
+    (do the intervals overlap?), ``order`` (have both differences the same sign?) or ``beside`` (not judged).
     """
 
     what: str
@@ -50,16 +50,17 @@ class Shape:
 
     @property
     def verdict(self) -> str:
-        if self.here is None or math.isnan(self.here.value):
+        if self.here is None:
             return NO_RUN
         if self.how == "beside":
             return BESIDE
-        if not self.here.known:
-            return NO_INTERVAL
         low, high = self.here.low, self.here.high
+        endless = math.isnan(self.here.value)  # of two sides that are both there, and without end
+        if not self.here.known and not endless:
+            return NO_INTERVAL
         if self.how == "ratio":
             return AS_PUBLISHED if low <= self.published.high and self.published.low <= high else DIFFERS
-        if low <= 0 <= high:
+        if endless or low <= 0 <= high:
             return OPEN
         return AS_PUBLISHED if (low > 0) == (self.published.value > 0) else DIFFERS
 
@@ -98,7 +99,11 @@ def _slope(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
 
 
 def _bend(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
-    """How much steeper the far half of the curve is than the near one; 1: a straight line."""
+    """How much steeper the far half of the curve is than the near one; 1: a straight line.
+
+    Without an interval where the near half may not rise at all, as of :meth:`Interval.over`: of a flat curve the ratio
+    is anything.
+    """
     fits, bends = one_at_a_time(analysis.fits), []
     for _, of_region in fits[fits["scenario"].isin(scenarios)].groupby("origin_region", observed=True):
         parts = [levels_of(analysis, fit) for fit in of_region.to_dict("records")]
@@ -109,12 +114,17 @@ def _bend(analysis: Analysis, scenarios: Sequence[str]) -> Interval:
         y = sum(part["median_ms"].to_numpy() for part in parts)
         draws = sum(analysis.draws[part.index].astype(float) for part in parts)
 
-        def bend(y: np.ndarray, x: np.ndarray = x, middle: int = middle) -> np.ndarray:
-            far = (y[-1] - y[middle]) / (x[-1] - x[middle])
-            return far / ((y[middle] - y[0]) / (x[middle] - x[0]))
+        def halves(y: np.ndarray, x: np.ndarray = x, middle: int = middle) -> tuple[np.ndarray, np.ndarray]:
+            near, far = (y[middle] - y[0]) / (x[middle] - x[0]), (y[-1] - y[middle]) / (x[-1] - x[middle])
+            return near, far
 
-        tails = np.quantile(bend(draws), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-        bends.append(Interval(float(bend(y)), *map(float, tails)))
+        near, far = halves(y)
+        value, (near_draws, far_draws) = float(far / near), halves(draws)
+        tails = [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]
+        if np.isfinite(draws).all() and np.quantile(near_draws, tails[0]) > 0:
+            bends.append(Interval(value, *map(float, np.quantile(far_draws / near_draws, tails))))
+        else:
+            bends.append(Interval(value))
     return around(bends)
 
 
@@ -129,7 +139,7 @@ def _juice_curve(operation: str) -> tuple[Interval, Interval]:
 def _juice(runs: Sequence[RunFolder]) -> list[Shape]:
     by: dict[str, tuple[Analysis, str]] = {}
     for run in runs:
-        if not faults_of(run):
+        if not of_faults(run):
             by[topology_of(run)] = analyse(run).of_services, run.run
     shapes = []
 
@@ -137,8 +147,11 @@ def _juice(runs: Sequence[RunFolder]) -> list[Shape]:
         return make(by[topology][0], scenarios) if topology in by else _NAN
 
     def add(what: str, theirs: Interval, ours: Interval, topologies: Sequence[str], how: str = "ratio") -> None:
-        names = ", ".join(dict.fromkeys(by[topology][1] for topology in topologies if topology in by))
-        shapes.append(Shape(what, theirs, None if math.isnan(ours.value) else ours, how, names))
+        names = list(dict.fromkeys(by[topology][1] for topology in topologies if topology in by))
+        measured = not math.isnan(ours.value)
+        # A difference lacks the run of its other side, not an operation of the one that is there.
+        said_by = ", ".join(names) if measured or len(names) == len(topologies) else ""
+        shapes.append(Shape(what, theirs, ours if measured else None, how, said_by))
 
     read_slopes = {}
     for topology, operation, what in (
@@ -187,12 +200,13 @@ _NEAREST = {
 def _outages(runs: Sequence[RunFolder]) -> dict[tuple[str, str], tuple[Interval, Interval]]:
     """(do, service) -> (downtime, time to recover since the fault began) of a new token, in s, over all its trials.
 
-    From operations started in the AR where there are any, as there is no distance in what was published. One trial is
+    From operations started in the AR where there are any, as there is no distance in what was published, of points that
+    are done. One trial is
     known to the longest time between two operations; of several it is Student's t, and no narrower than that.
     """
     trials: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for run in runs:
-        faults, samples = faults_of(run), samples_of(run)
+        faults, samples = faults_of(run), samples_of(run, refused=False)
         for fault in faults:
             operations = during(fault, samples, faults)
             operations = operations[operations["scenario"] == READS[0]]
@@ -219,7 +233,7 @@ def _trials(values: Sequence[tuple[float, float, float]], which: int) -> Interva
 
 def _reliability(runs: Sequence[RunFolder]) -> list[Shape]:
     outages, shapes = _outages(runs), []
-    names = ", ".join(run.run for run in runs if faults_of(run))
+    names = ", ".join([run.run for run in runs if of_faults(run)] or [run.run for run in runs])
     pairs: dict[tuple[str, str, str], tuple[Interval, Interval | None]] = {}
     for measure, place in (("downtime", 0), ("MTTR", 1)):
         for study in ("Fuel 9", "fuel-ccp"):
@@ -279,6 +293,7 @@ def _enos(runs: Sequence[RunFolder]) -> list[Shape]:
         figures = figures[(figures["metric"] == "throughput") & figures["test"].str.startswith("TCP")]
         parts.append(figures[figures["rtt_asked_ms"].isin(rates) & (figures["value"] > 0)].assign(run=run.run))
         names += [run.run] if len(parts[-1]) else []
+    said_by = ", ".join(names or [run.run for run in runs])
     measured = pd.concat(parts) if names else pd.DataFrame(columns=["rtt_asked_ms", "value"])
     by = ["run", "test", "origin_region", "target_region"]
     series = [group for _, group in measured.groupby(by, observed=True)] if names else []
@@ -290,15 +305,13 @@ def _enos(runs: Sequence[RunFolder]) -> list[Shape]:
             published_power,
             None if math.isnan(power.value) else power,
             "ratio",
-            ", ".join(names),
+            said_by,
         )
     ]
     for rtt, value in rates.items():
         values = measured[measured["rtt_asked_ms"] == rtt]["value"]
         interval = Interval(float(values.median()), float(values.min()), float(values.max())) if len(values) else None
-        shapes.append(
-            Shape(f"at {rtt:g} ms (Mbit/s)", Interval(value, value, value), interval, "beside", ", ".join(names))
-        )
+        shapes.append(Shape(f"at {rtt:g} ms (Mbit/s)", Interval(value, value, value), interval, "beside", said_by))
     return shapes
 
 
@@ -368,11 +381,24 @@ def notes(name: str, shapes: Sequence[Shape]) -> list[str]:
     """What comes nearest, which run is lacking and how it is made, what cannot be compared, and the sources."""
     study = STUDIES[name]
     lines = [f"nearest here: {study.near}"]
-    lacking = dict.fromkeys(shape.what.split(":")[0] for shape in shapes if shape.verdict == NO_RUN)
-    if lacking:
-        lines.append(f"no run given for: {'; '.join(lacking)}. What makes one: {study.make}")
+    measured = {_head(shape) for shape in shapes if shape.verdict != NO_RUN}
+    lacking: dict[str, dict[str, None]] = {}
+    for shape in (one for one in shapes if one.verdict == NO_RUN):
+        what = shape.what if _head(shape) in measured else _head(shape)
+        lacking.setdefault(shape.run, {})[what] = None
+    for run, whats in lacking.items():
+        of = "; ".join(whats)
+        lines.append(
+            f"{run}: has no operation, of a point that is done, for: {of}"
+            if run
+            else f"no run given for: {of}. What makes one: {study.make}"
+        )
     lines += [f"not compared: {reason}" for reason in study.not_compared]
     return lines + [f"source: {url}" for url in sources(study.source)]
+
+
+def _head(shape: Shape) -> str:
+    return shape.what.split(":")[0]
 
 
 def _text(one: Interval | None) -> str:

@@ -282,7 +282,7 @@ class RunFolder:
         if not len(frame):
             raise InputError(f"{self.path}: no samples: every point is empty (see points.json and logs)")
         if not refused:
-            bad = {p["point"] for p in self.points() if p.get("status", "done") != "done" or p.get("repeats")}
+            bad = self.unused_points()
             if bad & set(frame["point"].unique()):
                 frame = frame[~frame["point"].isin(bad)].reset_index(drop=True)
             if not len(frame):
@@ -350,6 +350,10 @@ class RunFolder:
                 if entry.get("status", "done") == "done" and not self.holds(name):
                     last[name] = {**entry, "status": "lost", "reason": _LOST}
         return list(last.values())
+
+    def unused_points(self) -> set[str]:
+        """Points that no statistic is made of: not done, or an earlier one again to see what drifted."""
+        return {p["point"] for p in self.points() if p.get("status", "done") != "done" or p.get("repeats")}
 
     def holds(self, point: str) -> bool:
         """Whether what :meth:`append_point` kept of ``point`` is here and can be read."""

@@ -100,6 +100,7 @@ def latency_grid(data: Analysis | pd.DataFrame, *, actions: bool = True, brief: 
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
     title = "Latency by region: service time + k x RTT, and the median at each asked RTT, in ms"
+    title += ", outside the faults" if analysis.gathered.during_faults else ""
     numbers = frozenset(i for i, name in enumerate(head) if i >= first and name != "note")
     return Grid(title, head, rows, numbers, frozenset((0, *(i for i, name in enumerate(head) if name[:2] == "k "))))
 

@@ -158,6 +158,13 @@ def test_a_user_who_is_disabled_at_the_ar_is_served_until_the_copy_has_it(cloud)
     print("served after being disabled for (s):", " ".join(f"{lag:.3f}" for lag in lags))
 
 
+def test_a_copy_that_is_about_to_follow_again_is_not_made_anew(cloud):
+    with cloud.cut():
+        until("Connecting", lambda: cloud.sql("OSR1", "SHOW SLAVE STATUS\\G").split("Slave_IO_Running: ")[1].split()[0])
+    assert cloud.copy() == ""
+    until(201, lambda: login(cloud, "AR").status_code)
+
+
 def test_the_copy_is_nobodys_to_write_and_is_made_once(cloud):
     grants = cloud.sql("OSR1", "SHOW GRANTS", "keystone", made.KEYSTONE)
     assert "INSERT" not in grants and "DELETE" not in grants and "ALL PRIVILEGES" not in grants

@@ -113,11 +113,20 @@ def test_a_topology_that_is_not_known_comes_last(sites, tmp_path):
     assert [row[0] for row in subject.latency_grid(found).rows] == ["central"] * 3 + ["ring"] * 3
 
 
-def test_a_run_whose_experiment_file_is_empty_is_advised_by(sites, tmp_path):
+def test_a_run_whose_experiment_file_is_empty_is_of_no_topology(sites, tmp_path):
     run = run_of(tmp_path, "central")
     (run.path / "experiment.yaml").write_text("")
-    found = subject.advise(sites(GOOD), [run])
-    assert found.lines and found.where[run.run].startswith("OpenStack ?, ")
+    with pytest.raises(InputError, match=r"cost-.*: experiment\.yaml is empty"):
+        subject.advise(sites(GOOD), [run])
+
+
+def test_a_run_that_has_none_of_the_operations_is_named(sites, tmp_path):
+    operations = {"neutron_cached_token": (0.0, 42.0, 0, 0, False, None)}
+    run = synthetic.run(tmp_path, name="mute", rtts=(0, 50), samples=8, operations=operations)
+    said = subject.notes(subject.advise(sites(GOOD), [run]))
+    why = f"{run.run} gives none of these operations; no run given; {subject.MAKE}"
+    assert f"central: its cost and a cut not measured ({why})" in said
+    assert f"galera: its cost and a cut not measured (no run given; {subject.MAKE})" in said
 
 
 def test_what_survives_a_cut_has_the_interval_of_its_share(sites, tmp_path):
@@ -127,10 +136,10 @@ def test_what_survives_a_cut_has_the_interval_of_its_share(sites, tmp_path):
     fault |= {"begin": begin, "seen_begin": begin, "end": begin + 10 * 10**9, "seen_end": begin + 10 * 10**9}
     run.write_json("faults.json", [fault | {"point": "rtt50-r0"}])
     found = subject.advise(sites(GOOD), [run])
-    assert found.survives["replica", "token_validate"] == (11, 11, run.name)
+    assert found.survives["replica", "token_validate"] == (10, 10, run.name)
     assert found.missing["replica"] == "its cost"
     row = subject.cut_grid(found).rows[0]
-    assert row[0] == "replica" and row[2].startswith("100 % [72 %, 100 %] of 11")
+    assert row[0] == "replica" and row[2].startswith("100 % [69 %, 100 %] of 10")
 
 
 @pytest.mark.parametrize(

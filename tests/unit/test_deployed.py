@@ -55,9 +55,15 @@ def test_a_host_that_another_fault_has_down_is_no_reason_against_a_second(experi
     with pytest.raises(CheckError, match="are down" if state == "down" else "is paused"), cloud.fault(cut):
         pytest.fail("nobody has the host down")
     asked = entry({"do": "kill", "region": "AR", "host": host, "for_s": 60})
-    records.write(cloud._faults, asked.told(), asked.target(), "AR", [])
+    records.write(cloud._faults, asked, [])
     with cloud.fault(cut) as hold:
         assert hold == "held"
+    [record] = cloud.faults()
+    record.let_go()
+    settled = []
+    monkeypatch.setattr(deployed.faults, "settle", lambda *_, **__: settled.append(1) or [])
+    with cloud.fault(cut) as hold:
+        assert hold == "held" and settled, "nobody had taken it back"
     away.add(other)
     with pytest.raises(CheckError, match=other if state == "down" else "is paused"), cloud.fault(cut):
         pytest.fail("another host is down")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import runpy
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +16,7 @@ from jinja2 import Environment
 
 import mrkolla
 from mrkolla import config
+from mrkolla.base.errors import InputError
 from mrkolla.base.progress import Progress
 from mrkolla.experiment import cloud as experiments
 from mrkolla.results import RunFolder
@@ -90,3 +94,58 @@ def test_a_whole_sweep_ends_in_its_report(name, tmp_path, monkeypatch):
         assert " / part" not in said
         assert "rally 5.1.1, rally-openstack 4.1.0" in (folder.path / "report.html").read_text()
     assert (execution.journal.steps()[-1].name, execution.journal.steps()[-1].state) == ("report", "done")
+
+
+@pytest.fixture
+def series(tmp_path, monkeypatch):
+    """The series over Keystone's places: its file, and its ``main`` with ``new`` or without, whose third run fails."""
+    made = []
+
+    def up(options, topology):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(RunFolder.create(tmp_path, "keystone_place"))
+        return nullcontext(SimpleNamespace(sweep=lambda: [], report=lambda: None, folder=made[-1]))
+
+    monkeypatch.setattr(mrkolla, "up", up)
+    monkeypatch.syspath_prepend(str(TOP / "experiments"))
+    main = runpy.run_path(str(TOP / "experiments/keystone_place.py"))["main"]
+
+    def run(new: bool = False) -> None:
+        made.clear()
+        given = {"file": TOP / "configs/keystone_place.yaml", "results": tmp_path, "testbed": None, "new": new}
+        monkeypatch.setattr(mrkolla, "options", lambda *_: Options(**given, destroy=False))
+        with pytest.raises(KeyboardInterrupt):
+            main()
+
+    return tmp_path / "keystone_place.json", run
+
+
+@dataclass(frozen=True)
+class Options:
+    file: Path
+    results: Path
+    testbed: Path | None
+    new: bool
+    destroy: bool
+
+
+@pytest.mark.parametrize("damaged", ['{"central keystone_place', "[1]", '{"central": 1}', b"\xff"])
+def test_a_series_whose_file_is_damaged_says_what_to_do(series, damaged):
+    file, run = series
+    file.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    with pytest.raises(InputError, match=r"keystone_place\.json: .*--new measures the whole series again"):
+        run()
+    run(new=True)
+    assert len(json.loads(file.read_text())) == 2
+
+
+def test_the_file_of_a_series_is_always_whole(series, tmp_path):
+    """Cut off while it was written, it was half a file, and the series did not go on."""
+    file, run = series
+    run()
+    (tmp_path / "link").hardlink_to(file)
+    before = file.read_text()
+    run()  # goes on with the third
+    assert len(json.loads(file.read_text())) == 4
+    assert (tmp_path / "link").read_text() == before, "it was written in place"

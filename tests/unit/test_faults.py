@@ -26,7 +26,7 @@ from mrkolla.cli import main as cli
 from mrkolla.config.faults import CutOptions, RestartOptions, disturbed
 from mrkolla.experiment import schedule as schedule_module
 from mrkolla.experiment.schedule import Schedule, keep
-from mrkolla.faults import Act, Scene, agent, hold, places, records
+from mrkolla.faults import Act, Scene, agent, container, hold, places, records
 from mrkolla.faults.hold import entry
 from mrkolla.faults.links import drops
 from mrkolla.results import RunFolder, faults
@@ -41,6 +41,7 @@ regions: [{name: OSR1}, {name: OSR2}]
 bench: [{tool: probe, rate: 1, samples: 600, warmup: 0}]
 faults:
 """
+CUT = CutOptions(region="OSR1", for_s=60)
 SECOND = 10**9
 NOW = 1_790_000_000 * SECOND
 
@@ -73,7 +74,27 @@ def refusal(tmp_path, text: str, base: str = BASE) -> str:
         ("{do: restart, region: AR, service: x, for_s: 3}", "for_s: unknown key 'for_s'"),
         (
             "{do: cut, region: OSR1, at_s: 9, for_s: 60}\n  - {do: flap, region: OSR1, at_s: 69, for_s: 1}",
-            "8: faults[1].at_s: is on the link of OSR1 while faults[0] is; let one end before the other begins",
+            "8: faults[1].at_s: faults[0] is on the link of OSR1 then; let one end before the other begins",
+        ),
+        (
+            "{do: kill, region: AR, service: keystone, at_s: 10, for_s: 60}\n"
+            "  - {do: freeze, region: AR, service: keystone, host: ar-control1, at_s: 20, for_s: 60}",
+            "8: faults[1].at_s: faults[0] is on the keystone in AR then; let one end before the other begins",
+        ),
+        (
+            "{do: kill, region: AR, host: ar-control1, at_s: 10, for_s: 60}\n"
+            "  - {do: restart, region: AR, service: keystone, at_s: 20}",
+            "8: faults[1].at_s: faults[0] is on the host ar-control1 then; let one end before the other begins",
+        ),
+        ("{do: kill, region: AR, service: '', for_s: 9}", "service: must have at least 1 character, not ''"),
+        ("{do: kill, region: AR, host: '', for_s: 9}", "host: must have at least 1 character, not ''"),
+        (
+            "{do: kill, region: AR, host: nohost, for_s: 9}",
+            "host: no host 'nohost' in region AR; there are ar-control1",
+        ),
+        (
+            "{do: restart, region: OSR1, service: keystone, host: ar-control1}",
+            "host: no host 'ar-control1' in region OSR1; there are osr1-control1, osr1-compute1",
         ),
         (
             "{do: cut, region: OSR1, at_s: 500, for_s: 100}",
@@ -93,6 +114,38 @@ def test_a_schedule_needs_load_that_does_not_wait_and_a_job_that_is_as_long(tmp_
     job = BASE.replace("{kind: local}", "{kind: g5k, site: rennes, cluster: paravance, walltime: '0:05:00'}")
     said = refusal(tmp_path, "  - {do: cut, region: OSR1, at_s: 100, for_s: 300}", job)
     assert said == "7: faults[0]: ends 400 s after the load began, and the whole job has 00:05:00"
+
+
+def test_hosts_are_looked_for_where_their_names_are_known_before_they_are_there(tmp_path):
+    regions = "{AR: {vip: 192.0.2.9, hosts: [{name: box, address: 192.0.2.1}]}}"
+    static = BASE.replace("{kind: local}", f"{{kind: static, regions: {regions}}}")
+    said = refusal(tmp_path, "  - {do: kill, region: AR, host: ar-control1, for_s: 9}", static)
+    assert said == "7: faults[0].host: no host 'ar-control1' in region AR; there are box"
+    for base, name in ((static, "box"), (BASE.replace("{kind: local}", "{kind: g5k, site: rennes}"), "paravance-1")):
+        path = tmp_path / "good.yaml"
+        path.write_text(f"{base}  - {{do: kill, region: AR, host: {name}, for_s: 9}}")
+        assert config.load(path).faults[0].host == name
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ("apart: true", "with sweep.apart there are points of rally alone"),
+        ("concurrency: [1, 2]", "with sweep.concurrency there are points of rally alone"),
+    ],
+)
+def test_each_point_needs_load_that_outlasts_the_faults(tmp_path, sweep, said):
+    """It was enough that the probe was among the tools: the points without it were refused, one after the other."""
+    (tmp_path / "task.yaml").write_text("{}")
+    both = BASE.replace("warmup: 0}]", "warmup: 0}, {tool: rally, tasks: [task.yaml]}]")
+    cut = "  - {do: cut, region: OSR1, for_s: 9}"
+    path = tmp_path / "good.yaml"
+    path.write_text(both + cut)
+    config.load(path)
+    path.write_text(BASE.replace("faults:", f"sweep: {{{sweep}}}\nfaults:") + cut)
+    config.load(path)
+    refused = refusal(tmp_path, cut, both.replace("faults:", f"sweep: {{{sweep}}}\nfaults:"))
+    assert refused == f"7: faults: {said}, without the probe's load, which faults need at each: leave it out"
 
 
 def test_two_links_at_once_and_one_after_the_other_are_allowed():
@@ -294,13 +347,69 @@ def test_a_fault_that_is_not_seen_is_refused_and_taken_back(tmp_path, sight):
 
 def test_a_fault_whose_process_is_gone_is_taken_back_and_one_that_lives_is_not(tmp_path):
     act = Act(None, [], [["rm", "-f", str(tmp_path / "fault")]])
-    record = records.write(tmp_path / "faults", "cut of OSR1", "link of OSR1", "OSR1", [act])
+    record = records.write(tmp_path / "faults", CUT, [act])
     (tmp_path / "fault").touch()
     assert hold.settle(tmp_path / "faults", {}, lambda *_: None) == []
     assert (tmp_path / "fault").exists()
     record.path.write_text(json.dumps({**record.data, "started": 1}))
-    assert hold.settle(tmp_path / "faults", {}, lambda *_: None) == ["cut of OSR1"]
+    assert hold.settle(tmp_path / "faults", {}, lambda *_: None) == ["cut of OSR1, 60 s"]
     assert not (tmp_path / "fault").exists() and list(records.read(tmp_path / "faults")) == []
+
+
+def stubborn(folder: Path, sight: Seen):
+    """:func:`stand_in`, whose file cannot be removed while ``folder``/kept is there."""
+    fault = stand_in(folder, sight)
+    [act] = fault.acts()
+    end = ["sh", "-c", 'test ! -e "$1/kept" && rm -f "$1/fault"', "sh", str(folder)]
+    fault.acts = lambda: [Act(None, act.begin, [end])]
+    return fault
+
+
+def test_a_fault_that_its_own_process_cannot_take_back_is_ended_by_the_next(tmp_path, monkeypatch):
+    """It stayed with its process, a notebook maybe: to `fault end` and the next fault it was in force all that time."""
+    program = tmp_path / "agent.py"
+    program.write_text(Path(agent.__file__).read_text().replace("PATIENCE_S = 60.0", "PATIENCE_S = 0.5"))
+    monkeypatch.setattr(hold, "agent", SimpleNamespace(__file__=str(program)))
+    folder, remembered = tmp_path / "faults", []
+    (tmp_path / "kept").touch()
+    said = "cannot be taken back"
+    with pytest.raises(FaultError, match=said), hold.held(stubborn(tmp_path, Seen()), folder, keep=remembered.append):
+        [before] = records.read(folder)
+        before.ask_end()
+    [record] = records.read(folder)
+    assert not record.lives() and record.holder() == "nobody: it could not be taken back"
+    assert said in remembered[0]["refused"]
+    for take_back in (hold.settle, hold.end):
+        began = time.monotonic()
+        with pytest.raises(FaultError, match=said):
+            take_back(folder, {}, lambda *_: None)
+        assert time.monotonic() - began < 30 and (tmp_path / "fault").exists()
+    (tmp_path / "kept").unlink()
+    assert hold.end(folder, {}, lambda *_: None) == ["cut of OSR1, 60 s"]
+    assert not (tmp_path / "fault").exists() and list(folder.iterdir()) == []
+
+
+def test_who_ends_a_fault_from_elsewhere_sees_when_its_holder_lets_it_go(tmp_path):
+    record = records.write(tmp_path, CUT, [])
+    threading.Timer(0.5, record.let_go).start()
+    assert hold.end(tmp_path, {}, lambda *_: None) == ["cut of OSR1, 60 s"]
+    record.let_go()
+    assert list(records.read(tmp_path)) == [], "what is over comes on record no more"
+
+
+@pytest.mark.parametrize("how", ["begun", "ended"])
+def test_a_fault_that_was_not_seen_is_kept(tmp_path, how):
+    """Of one that was not seen to begin nothing was known, though it was there for seconds."""
+    kept = []
+    sight = Seen(**{how: "it is not seen"})
+    with pytest.raises(FaultError), hold.held(stand_in(tmp_path, sight), tmp_path / "faults", keep=kept.append):
+        pass
+    [one] = kept
+    assert one["refused"] == "it is not seen" and one["begin"] <= one["end"]
+    folder = RunFolder.create(tmp_path, "demo")
+    keep(folder, one)
+    keep(folder, {**one, "begin": None, "end": None, "why": None})
+    assert [row[-1] for row in faults.timing_grid(folder).rows] == ["refused: it is not seen"] * 2
 
 
 class Dead(Seen):
@@ -322,10 +431,11 @@ def test_whatever_is_not_seen_is_a_faults_error_and_on_its_record(tmp_path):
 
 def test_a_fault_that_is_ended_from_elsewhere_may_take_long_to_be_seen_over(tmp_path, monkeypatch):
     """A database that took two minutes to come back was told as 'does not end it'."""
-    record = records.write(tmp_path, "kill of mariadb in AR", "mariadb in AR", "AR", [])
+    asked = entry({"do": "kill", "region": "AR", "service": "mariadb", "for_s": 9})
+    record = records.write(tmp_path, asked, [])
     monkeypatch.setattr(hold, "_END_S", 0.1)
     threading.Timer(1.0, record.remove).start()
-    assert hold.end(tmp_path, {}, lambda *_: None) == ["kill of mariadb in AR"]
+    assert hold.end(tmp_path, {}, lambda *_: None) == ["kill of mariadb in AR, 9 s"]
 
 
 def answering(script: str):
@@ -345,12 +455,12 @@ def test_what_a_hosts_shell_prints_before_the_answer_is_no_matter():
 
 def test_what_remains_stays_on_record(tmp_path, monkeypatch):
     act = Act(None, [], [["false"]])
-    record = records.write(tmp_path, "cut of OSR1", "link of OSR1", "OSR1", [act])
+    record = records.write(tmp_path, CUT, [act])
     record.path.write_text(json.dumps({**record.data, "started": 1}))
     monkeypatch.setattr(hold, "_END_S", 1.0)
-    with pytest.raises(FaultError, match=r"cut of OSR1: this machine: it is not known whether the fault is over"):
+    with pytest.raises(FaultError, match=r"cut of OSR1, 60 s: this machine: it is not known whether the fault is over"):
         hold.settle(tmp_path, {}, lambda *_: None)
-    assert [one.told for one in records.read(tmp_path)] == ["cut of OSR1"]
+    assert [one.told for one in records.read(tmp_path)] == ["cut of OSR1, 60 s"]
 
 
 def test_between_hosts_that_delay_themselves_each_drops_what_comes_from_the_other_side():
@@ -383,7 +493,7 @@ class FakeCloud:
         self.error = error
         self.begun: list[tuple[float, float]] = []  # the time asked for, and when it was
 
-    def fault(self, asked, ready):
+    def fault(self, asked, ready, keep):
         cloud = self
 
         class Context:
@@ -398,7 +508,7 @@ class FakeCloud:
                 return self.it
 
             def __exit__(self, *_):
-                return None
+                keep(self.it.entry)
 
         return Context()
 
@@ -445,31 +555,44 @@ def test_a_fault_that_went_wrong_refuses_the_point(tmp_path, error, start, said)
 
 
 class OneAtATime(FakeCloud):
-    """A cloud that refuses a fault while another is on the same target, as a real one does."""
+    """A cloud that refuses a fault while another is there, as a real one does where they clash."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.targets: set[str] = set()
+        self.alone = threading.Lock()
 
-    def fault(self, asked, ready):
-        context = super().fault(asked, ready)
+    def fault(self, asked, ready, keep):
+        context = super().fault(asked, ready, keep)
 
         @contextmanager
         def alone():
-            if asked.target() in self.targets:
-                raise InputError(f"{asked.told()}: is in force: let it end first")
-            self.targets.add(asked.target())
+            if not self.alone.acquire(blocking=False):
+                raise InputError(f"{asked.told()}: another is in force: let it end first")
             with context as it:
                 yield it
-            self.targets.discard(asked.target())
+            self.alone.release()
 
         return alone()
 
 
-def test_faults_on_one_link_soon_after_each_other_come_one_after_the_other(tmp_path):
-    """The second was made ready 20 s before its time, when the first was still there, and so the point was refused."""
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"do": "cut", "region": "OSR1"}, {"do": "flap", "region": "OSR1"}),
+        ({"do": "kill", "region": "AR", "host": "ar-control1"}, {"do": "kill", "region": "AR", "service": "keystone"}),
+        (
+            {"do": "kill", "region": "AR", "service": "keystone"},
+            {"do": "freeze", "region": "AR", "service": "keystone", "host": "ar-control1"},
+        ),
+    ],
+)
+def test_faults_on_one_target_soon_after_each_other_come_one_after_the_other(tmp_path, first, second):
+    """The second was made ready 20 s before its time, when the first was still there, and so the point was refused.
+
+    Where the two name their target in other ways, this was so for longer.
+    """
     cloud, folder = OneAtATime(), RunFolder.create(tmp_path, "demo")
-    asked = [CutOptions(region="OSR1", at_s=at, for_s=0.2) for at in (1.5, 0.1)]
+    asked = [entry({**given, "at_s": at, "for_s": 0.2}) for given, at in ((second, 1.5), (first, 0.1))]
     with Schedule(cloud, asked, folder, "p") as schedule:
         begin = time.monotonic()
         schedule.start()
@@ -484,8 +607,8 @@ def test_a_fault_that_is_not_over_long_after_the_load_refuses_the_point(tmp_path
     cloud, over, ending = FakeCloud(), threading.Event(), threading.Event()
     real = cloud.fault
 
-    def fault(asked, ready):
-        context = real(asked, ready)
+    def fault(asked, ready, keep):
+        context = real(asked, ready, keep)
         type(context).__exit__ = lambda *_: ending.set() or (over.wait(60) and None)
         return context
 
@@ -679,11 +802,16 @@ def test_the_report_has_it_and_so_do_its_files(folder):
     assert "## faults.csv" in readme and "| `back_after_s` | s | from the end of the fault" in readme
 
 
-def test_a_fault_that_is_measured_again_takes_the_place_of_the_first(folder):
-    keep(folder, fault_entry(1, 2))
-    keep(folder, fault_entry(5, 6, point=None))
-    keep(folder, fault_entry(7, 8, point=None))
-    assert [one["begin"] - NOW for one in folder.read_json(faults.FILE)] == [at * SECOND for at in (1, 5, 7)]
+def test_a_point_that_is_tried_again_has_the_faults_of_its_last_try_alone(folder):
+    """A second fault of the first try stayed beside the samples of the second, whose load ended before it."""
+    folder.write_json(faults.FILE, [])
+    for at, point in ((1, "p"), (2, "p"), (5, None), (7, None), (9, "q")):
+        keep(folder, fault_entry(at, at + 1), point=point)
+    with Schedule(FakeCloud(), [CutOptions(region="OSR1", for_s=0.1)], folder, "p") as schedule:
+        schedule.start()
+        until(lambda: len(folder.read_json(faults.FILE)) != 3)
+    kept = [(one["point"], (one["begin"] - NOW) // SECOND) for one in folder.read_json(faults.FILE)]
+    assert kept == [(None, 5), (None, 7), ("q", 9), ("p", 0)]
 
 
 # -- the command line ----------------------------------------------------------------------------------------------
@@ -705,3 +833,9 @@ def test_what_is_wrong_on_the_command_line_is_one_line(argv, said, capsys, signa
         cli.main(["fault", *argv])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_port_of_another_hosts_address_is_not_asked():
+    assert all(container.here(where) for where in ("127.0.0.1:80", "0.0.0.0:80", "*:80", "127.0.0.1%lo:80"))
+    # 192.0.2.0/24 is for documentation: no host has an address of it.
+    assert not container.here("192.0.2.1:80")

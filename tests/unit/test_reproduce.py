@@ -60,6 +60,34 @@ def test_juice_is_judged_by_slopes_bends_and_orders(tmp_path):
     assert set(verdicts("juice", central).values()) == {subject.NO_RUN}
 
 
+def test_a_flat_curve_has_no_bend_that_could_be_judged(tmp_path):
+    flat = of_topology(tmp_path, "galera", token_issue_new_connection=0.0, token_validate=0.0)
+    what = "Galera, reading: far half of the curve over the near half"
+    (bend,) = [one for one in reproduce("juice", [flat]) if one.what == what]
+    assert bend.verdict == subject.NO_INTERVAL and not bend.here.known
+
+
+def test_a_fault_by_hand_long_after_a_sweep_leaves_it_one(tmp_path):
+    run = of_topology(tmp_path, "remote_db", token_issue_new_connection=17.2, token_validate=5.0)
+    before = verdicts("juice", run)
+    fault = outages(tmp_path, 3, 20).read_json("faults.json")[0]
+    late = {key: fault[key] + 10**17 for key in ("begin", "seen_begin", "end", "seen_end")}
+    run.write_json("faults.json", [{**fault, **late, "point": None}])
+    assert before["far MariaDB, reading: round trips paid"] == subject.AS_PUBLISHED
+    assert verdicts("juice", run) == before
+
+
+def test_a_run_that_lacks_an_operation_is_named(tmp_path):
+    run = of_topology(tmp_path, "galera", token_issue_new_connection=2.0, token_validate=1.0)
+    said = subject.notes("juice", reproduce("juice", [run]))
+    writing = "Galera, writing; Galera is dearer to write than to read"
+    assert f"{run.run}: has no operation, of a point that is done, for: {writing}" in said
+    lacking = "far MariaDB, reading; a far MariaDB is dearer to read than Galera"
+    assert f"no run given for: {lacking}. What makes one: {subject.STUDIES['juice'].make}" in said
+    said = subject.notes("reliability", reproduce("reliability", [run]))
+    assert f"{run.run}: has no operation, of a point that is done, for: Fuel 9; fuel-ccp" in said
+
+
 def test_slopes_are_those_of_one_operation_at_a_time(tmp_path):
     run = of_topology(tmp_path, "galera", token_issue_new_connection=2.0, token_validate=1.0)
     alone = next(one.here for one in reproduce("juice", [run]) if one.what == "Galera, reading: round trips paid")
@@ -116,6 +144,34 @@ def test_reliability_is_judged_by_who_is_missed_for_longer(tmp_path):
     assert shapes["Fuel 9: MTTR of kill keystone less that of restart memcached (s)"].verdict == subject.NO_RUN
     assert verdicts("reliability", outages(tmp_path, 20, 3))[longer] == subject.DIFFERS
     assert verdicts("reliability", outages(tmp_path, 3, 4))[longer] == subject.OPEN
+
+
+def test_two_outages_without_end_are_not_told_apart(tmp_path):
+    run = outages(tmp_path, 3, 20)
+    run.append_point("p", [
+        {**row, "error": "x", "outcome": "refused", "status": 503} if row["iteration"] >= 150 else row
+        for row in run.read_table("samples").to_pylist()
+    ])  # fmt: skip
+    entries = run.read_json("faults.json")
+    run.write_json("faults.json", [{**entries[1], "asked": {"service": "keystone"}}, entries[1]])
+    shapes = {one.what: one for one in reproduce("reliability", [run])}
+    assert shapes["Fuel 9: downtime, kill keystone (s)"].here.value == float("inf")
+    assert shapes["Fuel 9: downtime of kill mysql less that of kill keystone (s)"].verdict == subject.OPEN
+    assert shapes["Fuel 9: MTTR of kill keystone less that of restart memcached (s)"].verdict == subject.NO_RUN
+
+
+def test_outages_are_those_of_points_that_are_done(tmp_path):
+    run = outages(tmp_path, 3, 20)
+    what = "Fuel 9: downtime, kill keystone (s)"
+    alone = {one.what: one.here for one in reproduce("reliability", [run])}[what]
+    rows = [{**row, "point": "q"} for row in run.read_table("samples").to_pylist()]
+    worse = [{**row, "error": "x", "outcome": "refused"} if 100 <= row["iteration"] < 190 else row for row in rows]
+    run.append_point("q", worse)
+    entries = run.read_json("faults.json")
+    run.write_json("faults.json", [*entries, *({**entry, "point": "q"} for entry in entries)])
+    points = [{"point": "p", "status": "done"}, {"point": "q", "status": "refused"}]
+    run.write_json("points.json", points)
+    assert {one.what: one.here for one in reproduce("reliability", [run])}[what] == alone == Interval(3, 2, 4)
 
 
 def carried(folder, mbit, wan: dict | None = None) -> RunFolder:

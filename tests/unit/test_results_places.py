@@ -55,11 +55,26 @@ def test_the_figure_has_reading_writing_and_what_works_while_cut_off(runs):
         places_figure(places([]))
 
 
-@pytest.mark.parametrize("text", [None, "", "keystone: null\n"])
-def test_a_run_that_does_not_say_where_keystone_was_had_one(runs, text):
+@pytest.mark.parametrize(("text", "said"), [(None, "is missing"), ("", "is empty"), ("{}\n", "is empty")])
+def test_a_run_whose_experiment_is_not_known_is_of_no_topology(runs, text, said):
     file = runs[0].path / "experiment.yaml"
     file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(InputError, match=rf"old-.*: experiment\.yaml {said}: it says where Keystone was"):
+        places(runs)
+
+
+@pytest.mark.parametrize("text", ["keystone: null\n", "name: old\n", "keystone: {hash_rounds: 4}\n"])
+def test_a_file_from_before_there_was_a_choice_had_keystone_at_the_ar(runs, text):
+    (runs[0].path / "experiment.yaml").write_text(text)
     assert topology_of(runs[0]) == "central"
+
+
+def test_a_fault_by_hand_long_after_a_sweep_leaves_what_it_measured(runs):
+    alone = places(runs[1:2])
+    fault = runs[-1].read_json("faults.json")[0]
+    late = {key: fault[key] + 10**15 for key in ("begin", "seen_begin", "end", "seen_end")}
+    runs[1].write_json("faults.json", [{**fault, **late, "point": None}])
+    assert len(alone) == len(COSTS) and places(runs[1:2]).equals(alone)
 
 
 def test_an_experiment_file_that_cannot_be_read_is_one_line(runs):

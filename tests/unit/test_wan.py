@@ -10,11 +10,13 @@ import struct
 import subprocess
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from mrkolla.base.errors import InputError, LackError, WanError
+from mrkolla.faults import relink
 from mrkolla.wan import (
     EchoServer,
     Ends,
@@ -339,6 +341,35 @@ def test_wan_keeps_its_state_for_the_next_process(fake, tmp_path):
     later.stop()
     assert list(tmp_path.iterdir()) == []
     later.stop()
+
+
+def test_a_fault_of_a_link_is_taken_back_once_and_what_others_ask_of_it_stays(fake, tmp_path):
+    """A record that stayed when its process was killed put an old round trip on the link, hours later."""
+    wan = Wan([ONE], tmp_path)
+    wan.start()
+    before, worse = asdict(Asked(20)), asdict(Asked(200))
+    begin, end = (json.loads(relink.command(ONE, tmp_path, *asked)[-1]) for asked in ((worse,), (before, worse)))
+
+    def in_force(*commands) -> float:
+        for command in commands:
+            relink.main(command)
+        assert fake.there["OSR1", "out"].delay_ms * 2 == wan.get("OSR1").asked.rtt_ms
+        return wan.get("OSR1").asked.rtt_ms
+
+    wan.set("OSR1", **before)
+    assert in_force(begin) == 200 and in_force(end) == 20
+    wan.set("OSR1", **worse)  # what the fault asked, but a person's
+    assert in_force(end) == 200
+    wan.set("OSR1", **before)
+    relink.main(begin)
+    wan.set("OSR1", rtt_ms=50)  # while nobody held the fault, which nobody had taken back
+    assert in_force(end) == 50
+    wan.set("OSR1", **before)
+    relink.main(begin)
+    wan.stop()
+    relink.main(end)
+    wan.start()
+    assert in_force(end) == 0
 
 
 def test_a_link_over_which_no_echo_comes_back_keeps_its_base(fake, tmp_path, monkeypatch):

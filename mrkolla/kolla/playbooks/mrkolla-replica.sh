@@ -18,16 +18,25 @@ follows() {
     [ "$(state Master_Host)" = "$there" ] && [ "$(state Slave_IO_Running)" = Yes ] && [ "$(state Slave_SQL_Running)" = Yes ]
 }
 
+# After a link was cut the copy connects again by itself, within seconds: it is not made anew for that.
+for _ in $(seq 30); do
+    if follows || [ "$(state Master_Host)" != "$there" ]; then break; fi
+    sleep 1
+done
 if ! follows; then
     at "$there" <<SQL
 CREATE USER IF NOT EXISTS mrkolla_replica@'%';
 ALTER USER mrkolla_replica@'%' IDENTIFIED BY '$REPLICA_PASSWORD';
 GRANT REPLICATION SLAVE ON *.* TO mrkolla_replica@'%';
 SQL
-    at "$here" --execute 'STOP SLAVE; RESET SLAVE ALL; DROP DATABASE IF EXISTS keystone;'
-    # The dump says at which transaction it was made, and what follows begins there.
+    # The dump says at which transaction it was made, and what follows begins there. It is there as a whole before the
+    # old copy goes: a link that is lost meanwhile leaves the region that one.
+    dump=$(mktemp)
+    trap 'rm -f "$dump"' EXIT
     mariadb-dump --host "$there" --port "$port" --user "$admin" --single-transaction --master-data=1 --gtid \
-        --databases keystone | at "$here"
+        --databases keystone > "$dump"
+    at "$here" --execute 'STOP SLAVE; RESET SLAVE ALL; DROP DATABASE IF EXISTS keystone;'
+    at "$here" < "$dump"
     at "$here" <<SQL
 CHANGE MASTER TO MASTER_HOST='$there', MASTER_PORT=$port, MASTER_USER='mrkolla_replica',
     MASTER_PASSWORD='$REPLICA_PASSWORD', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=2;

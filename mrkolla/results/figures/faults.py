@@ -80,7 +80,8 @@ def timeline_figure(folder: RunFolder, fault: Mapping[str, Any], own: pd.DataFra
             _band(axes, fault)
             for outcome in OUTCOMES:
                 of_outcome = own[(own["origin_region"] == region) & (own["outcome"] == outcome)]
-                _marks(axes, of_outcome["at_s"], [operations.index(name) for name in of_outcome["scenario"]], outcome)
+                rows = [operations.index(name) for name in of_outcome["scenario"]]
+                _marks(axes, of_outcome["start_s"], rows, outcome)
             axes.set_yticks(range(len(operations)), [name.replace("_", " ") for name in operations], fontsize=6)
             axes.set_ylim(len(operations) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
@@ -89,7 +90,7 @@ def timeline_figure(folder: RunFolder, fault: Mapping[str, Any], own: pd.DataFra
             _band(grid[-1], fault)
             grid[-1].step(load["at_s"], load["requests"], where="post", color="#0072B2", linewidth=0.7)
             grid[-1].set_ylabel("requests/s\nat the AR", fontsize=7)
-        grid[-1].set_xlim(own["at_s"].min() - 1, own["at_s"].max() + 1)
+        grid[-1].set_xlim(own["start_s"].min() - 1, own["start_s"].max() + 1)
         grid[-1].set_xlabel("time since the fault began (s)")
         _legend(figure)
     return figure
