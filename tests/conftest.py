@@ -31,9 +31,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes longer than CI may; run with --long (make test-long)")
-    config.addinivalue_line(
-        "markers", "alone: has the cores for itself, as what it makes would be too slow beside others"
-    )
     config.addinivalue_line("markers", "ends_cloud: ends the cloud of tests/e2e: there is memory for one at a time")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell has what it starts with '&' ignore Ctrl-C; what tests start and interrupt would have it from here.
@@ -67,8 +64,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     if given is None or item.get_closest_marker("skip"):
         return (yield)
     folder = Path(given["cores"])
-    alone = arrangement.alone(item.path) or item.get_closest_marker("alone") is not None
-    with arrangement.Cores(folder).had(alone):
+    with arrangement.Cores(folder).had(arrangement.alone(item.path)):
         if os.geteuid() == 0:  # others could not take it back
             os.setpriority(os.PRIO_PROCESS, 0, arrangement.nice(item.path))
         return (yield)

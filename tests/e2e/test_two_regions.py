@@ -54,7 +54,6 @@ def endpoint(admin, region: str, kind: str, interface: str):
     return next(row for row in rows if services[row.service_id] == kind)
 
 
-@pytest.mark.alone
 def test_a_killed_run_goes_on_where_it_was(killed_then_done):
     before, main = killed_then_done["before"], killed_then_done["main"]
     assert before["steps"]["kolla AR"] == "done"

@@ -100,14 +100,26 @@ def test_a_guest_that_does_not_come_up(console, what, found):
 
 
 def test_a_server_in_error_or_late():
-    trial, _ = a_trial("", status="ERROR")
+    trial, cloud = a_trial("", status="ERROR")
     trial.run()
     assert [f.found for f in trial.findings] == ["ERROR: No valid host"]
+    assert cloud.compute.calls.count("create_server") == 2
     trial, cloud = a_trial("", status="BUILD")
     trial.run()
     assert [f.found for f in trial.findings] == ["BUILD (spawning) after 0 s"]
     trial.undo.run()
     assert "delete_server" in cloud.compute.calls
+
+
+def test_a_server_that_nova_gave_up_once_is_made_once_more():
+    trial, cloud = a_trial(GOOD)
+    works, failed = cloud.compute.answers["get_server"], SimpleNamespace(id="s", status="ERROR", task_state=None)
+    failed.fault = {"message": "504 Gateway Time-out"}
+    answers = iter([failed, works])
+    cloud.compute.answers["get_server"] = lambda _: next(answers)
+    trial.run()
+    assert trial.findings == []
+    assert ("OSR1", "a first server", "ERROR: 504 Gateway Time-out") in trial.facts
 
 
 def test_a_fake_driver_has_no_console_and_the_report_says_so():
