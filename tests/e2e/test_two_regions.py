@@ -219,6 +219,7 @@ def test_the_check_finds_nova_compute_down(main):
         remote.run(host, ["systemctl", "start", "kolla-nova_compute-container.service"], timeout=120)
 
 
+@pytest.mark.long  # the tests of the tools use it again, too
 def test_a_second_run_uses_the_cloud_again(main):
     first = main.folder().name
     said = main.run("--new")
@@ -305,6 +306,7 @@ def test_a_saved_cloud_comes_back(main):
     assert "OSR1" in facts and "OSR2" in facts
 
 
+@pytest.mark.long  # tests/integration/test_local_pause.py has hosts that stand still
 def test_a_paused_cloud_goes_on(main):
     main.cloud.pause()
     with pytest.raises(CheckError, match="is paused: 'mrkolla resume' lets it go on"):

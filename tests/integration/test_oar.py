@@ -21,7 +21,8 @@ from mrkolla.config.testbeds import walltime_s
 from mrkolla.images import archive, recipe
 from tests.integration.oar_cluster import UID, USER, OarCluster
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(2400)]
+# In CI unit tests have a stand-in for the API of Grid'5000.
+pytestmark = [pytest.mark.root, pytest.mark.long, pytest.mark.timeout(2400)]
 
 HERE = Path(__file__).parent
 PORT = 8888
@@ -163,7 +164,6 @@ def test_a_walltime_too_short_is_refused_before_anything_is_submitted(cluster):
     assert no_job_left(cluster)
 
 
-@pytest.mark.long
 def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
     """How many of the jobs it takes hangs on the load of the machine; those that find nothing to do end at once."""
     write(cluster, "mrkolla/configs/oar_links.yaml", LONG)
@@ -198,7 +198,6 @@ def test_a_chain_stops_before_the_walltime_and_goes_on_in_the_next_job(cluster):
     assert sorted(finished) == sorted(f"point {name}" for name in points(cluster, run)), "a point was measured twice"
 
 
-@pytest.mark.long
 def test_an_array_is_a_cloud_a_job_with_a_run_of_its_own(cluster):
     """Two clouds that differ in their round trips: each job has all nodes, so they run one after the other."""
     write(cluster, "mrkolla/configs/oar_links.yaml", SHORT.replace("oar_links", "oar_array"))
@@ -247,7 +246,6 @@ def small_image(file: Path, name: str, size: int) -> None:
             out.addfile(info, io.BytesIO(data))
 
 
-@pytest.mark.long
 def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster):
     """A plain user's job feeds the AR's registry from a file; a region fetches an image over the WAN once."""
     made, size = release("2025.1"), 20_000_000
@@ -286,7 +284,6 @@ def test_built_images_reach_the_nodes_and_each_region_pulls_from_itself(cluster)
     assert crossed[1] < size / 20
 
 
-@pytest.mark.long
 def test_the_next_job_finds_nothing_of_an_earlier_ones_cloud(cluster):
     """Nodes of this cluster are not installed anew for each job, as Grid'5000's are; images were fed to them above."""
     there = [node for node in cluster.nodes if "mrkolla" in node.run("cat", "/etc/hosts").stdout]
@@ -343,7 +340,6 @@ def test_one_site_with_real_nodes(cluster):
     assert no_job_left(cluster)
 
 
-@pytest.mark.long
 def test_two_sites_are_reserved_together(cluster):
     """Names alone: jobs at both sites, then the nodes do not exist, and no job is left."""
     testbed = "site: rennes, regions: {OSR1: {site: nancy}}"
@@ -416,7 +412,6 @@ def busy(cluster) -> Iterator[int]:
     ended(cluster, number)
 
 
-@pytest.mark.long
 def test_no_free_nodes(cluster, busy):
     status, said, _ = by_api(cluster, "cluster: feas, wait_s: 30")
     assert status == 3
@@ -425,7 +420,6 @@ def test_no_free_nodes(cluster, busy):
     assert no_job_left(cluster)
 
 
-@pytest.mark.long
 def test_a_job_that_is_killed_while_it_waits(cluster, busy):
     kill = "true\n(sleep 15; oardel $(oarstat -u | awk '/mrkolla/ {print $1}')) >/dev/null 2>&1 &\n"
     status, said, _ = by_api(cluster, "cluster: feas, wait_s: 120", env=kill)
@@ -435,7 +429,6 @@ def test_a_job_that_is_killed_while_it_waits(cluster, busy):
     assert no_job_left(cluster)
 
 
-@pytest.mark.long
 def test_a_node_that_never_answers(cluster):
     cluster.nodes[2].run("systemctl", "stop", "ssh")
     try:
@@ -447,7 +440,6 @@ def test_a_node_that_never_answers(cluster):
     assert no_job_left(cluster)
 
 
-@pytest.mark.long
 def test_a_settings_file_that_is_broken(cluster):
     file = cluster.home / ".python-grid5000.yaml"
     before = file.read_text()

@@ -32,7 +32,8 @@ from tests.integration import environments
 from tests.integration.keystone_conf import CONF
 from tests.integration.test_probe_keystone import ADMIN, PASSWORD, SERVER, add, need_region
 
-pytestmark = pytest.mark.root
+# In CI tests/e2e/test_measuring.py has Rally run from both regions of a whole cloud.
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 SECRET = "a-password-of-the-bench-user"
 NETWORK = "198.19.128.0/20"
@@ -291,7 +292,6 @@ def test_a_cloud_out_of_reach_is_said(cloud, tmp_path):
     assert left_on(cloud.ctx.regions[0].control) == ""
 
 
-@pytest.mark.long
 def test_when_it_is_stopped_rally_ends_and_cleans_up(cloud, tmp_path):
     people = cloud.people()
     done = {}

@@ -152,7 +152,7 @@ def running(regions: dict[str, Region]) -> list[str]:
     ("rtt_ms", "mbit", "pair", "links"),
     [
         pytest.param(0, None, "OSR1:AR", 1, marks=pytest.mark.long),
-        (50, None, "OSR1:AR", 1),
+        pytest.param(50, None, "OSR1:AR", 1, marks=pytest.mark.long),
         pytest.param(0, 20, "OSR2:AR", 1, marks=pytest.mark.long),
         (25, 20, "OSR1:OSR2", 2),
     ],
