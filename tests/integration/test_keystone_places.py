@@ -160,7 +160,8 @@ def test_a_user_who_is_disabled_at_the_ar_is_served_until_the_copy_has_it(cloud)
 
 def test_a_copy_that_is_about_to_follow_again_is_not_made_anew(cloud):
     with cloud.cut():
-        until("Connecting", lambda: cloud.sql("OSR1", "SHOW SLAVE STATUS\\G").split("Slave_IO_Running: ")[1].split()[0])
+        # The eleventh column is Slave_IO_Running.
+        until("Connecting", lambda: cloud.sql("OSR1", "SHOW SLAVE STATUS").split("\t")[10])
     assert cloud.copy() == ""
     until(201, lambda: login(cloud, "AR").status_code)
 
