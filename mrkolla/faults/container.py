@@ -41,10 +41,10 @@ def place(where):
     return {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), int(port)
 
 
-def here(where):
-    """Whether the address of ``ADDRESS:PORT`` is one of this host's."""
-    found = re.findall(r" inet6? ([^ /]+)", call("ip", "-o", "addr", "show").stdout)
-    return place(where)[0] in found
+def here(ports):
+    """Of these ``ADDRESS:PORT`` those whose address is one of this host's."""
+    own = re.findall(r" inet6? ([^ /]+)", call("ip", "-o", "addr", "show").stdout)
+    return [where for where in ports if place(where)[0] in own]
 
 
 def asked(where):
@@ -77,7 +77,7 @@ def main(argv):
     state = json.loads(inspection.stdout)
     ports = argv[2:] or (listening(name) if state["Status"] == "running" else [])
     summary = {"state": state["Status"], "pid": state["Pid"], "started": state["StartedAt"]}
-    print(json.dumps(dict(summary, ports={where: asked(where) for where in ports if here(where)})))
+    print(json.dumps(dict(summary, ports={where: asked(where) for where in here(ports)})))
 
 
 if __name__ == "__main__":

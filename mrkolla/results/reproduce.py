@@ -200,9 +200,9 @@ _NEAREST = {
 def _outages(runs: Sequence[RunFolder]) -> dict[tuple[str, str], tuple[Interval, Interval]]:
     """(do, service) -> (downtime, time to recover since the fault began) of a new token, in s, over all its trials.
 
-    From operations started in the AR where there are any, as there is no distance in what was published, of points that
-    are done. One trial is
-    known to the longest time between two operations; of several it is Student's t, and no narrower than that.
+    Of points that are done; from operations started in the AR where there are any, as there is no distance in what was
+    published. One trial is known to the longest time between two operations; of several it is Student's t, and no
+    narrower than that.
     """
     trials: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for run in runs:
