@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import subprocess
 import sys
@@ -45,7 +46,7 @@ FACTS = {
     "kernel": dict.fromkeys(
         ("netem", "nfqueue", "veth", "bridge", "vxlan", "overlay", "openvswitch", "ip_vs", "kvm"), True
     ),
-    "firewall": {"ufw": False, "firewalld": False, "drops": False},
+    "firewall": {"ufw": False, "firewalld": False, "drops": False, "let_in": []},
     "disk": {"path": "/var/lib", "free_gb": 100.0},
     "addresses": {"lo": ["127.0.0.1/8"], "eth0": ["192.0.2.11/24"]},
     "sysctl": {name: {"value": 128, "writable": True} for name in inspection.SYSCTL},
@@ -413,3 +414,24 @@ def test_the_firewall_in_force_forgets_the_clouds_hosts():
     names = [task["name"] for task in play["tasks"]]
     reload = next(task for task in play["tasks"] if "--reload" in str(task))
     assert names.index(reload["name"]) > names.index("The firewall's (firewalld) sources go")
+
+
+@pytest.mark.parametrize(
+    ("firewall", "answer"),
+    [
+        (
+            "ufw",
+            "Added user rules (see 'ufw status' for running firewall):\n"
+            "ufw allow from 192.0.2.12 comment 'of a person'\nufw allow from 192.0.2.13 to any port 22\n",
+        ),
+        ("firewalld", "192.0.2.12 198.51.100.0/24\n"),
+    ],
+)
+def test_what_a_person_let_in_stays_so(firewall, answer):
+    program = part_of("host_facts.py", "\nfound = look(")
+    program["call"] = lambda *argv: answer if argv[0] in ("ufw", "firewall-cmd") else None
+    rules = program["let_in"](firewall == "ufw", firewall == "firewalld")
+    wall = {"ufw": firewall == "ufw", "firewalld": firewall == "firewalld", "drops": False, "let_in": rules}
+    needs = dataclasses.replace(NEEDS, names={**NEEDS.names, "node3": "192.0.2.13"})
+    todo = ready.plan(facts(firewall=wall), needs, "node1", ready._before(facts()))
+    assert todo["let_in"] == ["192.0.2.13"]

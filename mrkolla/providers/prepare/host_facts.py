@@ -157,7 +157,17 @@ def firewall():
     chains = [row["chain"] for row in json.loads(nft).get("nftables", []) if "chain" in row]
     drops = "-P INPUT DROP" in policies or any(c.get("hook") == "input" and c.get("policy") == "drop" for c in chains)
     ufw = (call("ufw", "status") or "").startswith("Status: active")
-    return {"ufw": ufw, "firewalld": active("firewalld") is not None, "drops": drops}
+    firewalld = active("firewalld") is not None
+    return {"ufw": ufw, "firewalld": firewalld, "drops": drops, "let_in": let_in(ufw, firewalld)}
+
+
+def let_in(ufw, firewalld):
+    """The addresses that a rule lets in wholly: a person's own rules, which are to stay at the end."""
+    if ufw:
+        return re.findall(r"^ufw allow from (\S+)(?: comment .*)?$", call("ufw", "show", "added") or "", re.M)
+    if firewalld:
+        return (call("firewall-cmd", "--permanent", "--zone=trusted", "--list-sources") or "").split()
+    return []
 
 
 def taken(address, patience=1.0):

@@ -106,7 +106,8 @@ def plan(seen: Mapping, needs: Needs, name: str, before: Mapping) -> dict:
         "interface": needs.interface.get(name),
         "wire": _wire(needs, name),
         "firewall": "ufw" if wall["ufw"] else ("firewalld" if wall["firewalld"] else None),
-        "let_in": sorted({address for peer, address in needs.names.items() if peer != name}),
+        # Not those that have such a rule: mrkolla's own of an earlier run are on its record, a person's are to stay.
+        "let_in": sorted({address for peer, address in needs.names.items() if peer != name} - set(wall["let_in"])),
     }
 
 
