@@ -10,14 +10,16 @@
 One admin region (AR) with Keystone, two OpenStack regions (OSR1, OSR2) whose computes are Nova's own fake driver: many
 nova-compute services on one host, which take servers and run none. Between the points their number grows. At each
 number Rally lists hypervisors and servers and boots servers in both OSRs, at two distances from the Keystone; the
-memory of the hosts and the time until all computes are registered are recorded beside it.
+memory of the hosts, the CPU of each service and the time until all computes are registered are recorded beside it.
 """
 
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)
 
 import mrkolla
 from mrkolla.cloud import computes
-from mrkolla.results import render
+from mrkolla.config.placement import OSR
+from mrkolla.config.points import FAKE
+from mrkolla.results import render, services
 
 
 def main() -> None:
@@ -26,8 +28,8 @@ def main() -> None:
         for point in cloud.sweep():  # computes are added between points, and are all up at each
             with cloud.wan(point.rtt_ms) as links:  # measured before, during and after, or refused
                 cloud.bench(point, links)  # from both OSRs at the same time
-        table = render(computes.grid(cloud.folder).rich())
-        cloud.report(remarks=computes.sentences(cloud.folder), tables=[table])
+        grids = [computes.grid(cloud.folder), services.by_number(cloud.folder, OSR, FAKE)]
+        cloud.report(remarks=computes.sentences(cloud.folder), tables=[render(grid.rich()) for grid in grids])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ users: what stands in the tables of them is the load that they make, and is name
 import _environment  # noqa: F401 (finds mrkolla without an activated environment)
 
 import mrkolla
-from mrkolla.results import render, synthetic
+from mrkolla.config.placement import AR
+from mrkolla.config.points import SYNTHETIC
+from mrkolla.results import render, services, synthetic
 
 
 def main() -> None:
@@ -25,8 +27,8 @@ def main() -> None:
         for point in cloud.sweep():  # synthetic regions come and go between points, and are all gone at the end
             with cloud.wan(point.rtt_ms) as links:  # measured before, during and after, or refused
                 cloud.bench(point, links)  # while the synthetic regions replay; a load that is late is refused
-        table = render(synthetic.grid(cloud.folder).rich())
-        cloud.report(remarks=synthetic.sentences(cloud.folder), tables=[table])
+        grids = [synthetic.grid(cloud.folder), services.by_number(cloud.folder, AR, SYNTHETIC)]
+        cloud.report(remarks=synthetic.sentences(cloud.folder), tables=[render(grid.rich()) for grid in grids])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a host does each second: CPU, steal, pressure, memory, disk, network. Stand-alone: standard library, Python 3.8.
 
 This one file is sent over standard input to the host's own Python. It prints a JSON line a second ({"row": {...}}, the
-columns of mrkolla.results.hosts), {"fatal"} when it cannot, and ends when its standard input does.
+columns of mrkolla.results.hosts, "seconds" that it is of, and "services", the CPU seconds that each container used in
+them), {"fatal"} when it cannot, and ends when its standard input does.
 
 A host that is a container (a local host) has a control group of its own: its CPU time and pressure are read there.
 Steal, disks and the whole CPU are the machine's in any case; several hosts on one machine say the same of these.
@@ -9,13 +10,16 @@ Steal, disks and the whole CPU are the machine's in any case; several hosts on o
 
 import json
 import os
+import re
 import select
+import subprocess
 import sys
 import time
 
 GROUP = "/sys/fs/cgroup"
 SECTOR = 512
-MEMORY_EVERY = 5  # in rows: each look at the memory reads every process
+MEMORY_EVERY = 5  # in rows: each look at the memory reads every process, and at the containers every control group
+_CONTAINER = re.compile(r"(?:docker-|libpod-)?([0-9a-f]{64})(?:\.scope)?")
 _CPU = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 
 
@@ -80,6 +84,54 @@ def memory():
         name, _, value = line.partition(":")
         sizes[name] = int(value.split()[0]) * 1024
     return sizes.get("MemTotal", 0) - sizes.get("MemAvailable", 0)
+
+
+class Containers:
+    """The CPU time of each container on this host, by its control group (version 2)."""
+
+    def __init__(self):
+        self.names = {}
+        self.groups = {}
+        self.used = {}
+
+    def find(self):
+        """Look for containers that came or went."""
+        groups = {}
+        for folder, below, _ in os.walk(GROUP):
+            for name in list(below):
+                match = _CONTAINER.fullmatch(name)
+                if match:
+                    groups[match.group(1)] = os.path.join(folder, name, "cpu.stat")
+                    below.remove(name)
+        if set(groups) - set(self.names):
+            self.names = dict(dict.fromkeys(groups, ""), **container_names())
+        self.groups = {which: path for which, path in groups.items() if self.names.get(which)}
+
+    def spent(self):
+        """Name -> the CPU seconds it used since this was asked last; not of one that is asked of for the first time."""
+        spent, used = {}, {}
+        for which, path in self.groups.items():
+            value = numbers(path).get("usage_usec")
+            if value is not None:
+                used[which] = value
+                # A container that was started again counts from zero.
+                before = self.used.get(which, value)
+                name = self.names[which]
+                spent[name] = spent.get(name, 0.0) + (value - before if value >= before else value) / 1e6
+        self.used = used
+        return spent
+
+
+def container_names():
+    """Identifier -> name of each container that runs here; empty where there is no Docker."""
+    command = ["docker", "ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              timeout=20, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    lines = [line.split() for line in done.stdout.decode("utf-8", "replace").splitlines()]
+    return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
 def disk():
@@ -155,7 +207,9 @@ def main(parameters):
     every, device = parameters["every_s"], default_device()
     try:
         before, then = counters(device), time.monotonic()
-        used, looks = memory(), 0
+        used, looks, containers = memory(), 0, Containers()
+        containers.find()
+        containers.spent()
     except (OSError, ValueError) as error:
         say({"fatal": f"/proc cannot be read: {error}"})
         return 1
@@ -168,8 +222,10 @@ def main(parameters):
         if now < due:
             continue
         after, looks = counters(device), looks + 1
+        services = containers.spent()
         if looks % MEMORY_EVERY == 0:
             used = memory()
-        say({"row": row(before, after, now - then, used)})
+            containers.find()
+        say({"row": row(before, after, now - then, used), "seconds": now - then, "services": services})
         # Of less than half of that no rate can be told: after a stall the next row is later.
         before, then, due = after, now, max(due + every, now + every / 2)

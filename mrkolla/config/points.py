@@ -21,7 +21,7 @@ AGAIN = "-again"
 #: How often an order is drawn anew in which no combination of round trips comes twice.
 _MOST_DRAWS = 1_000
 #: What follows the number of regions in the words of a point's settings.
-IN_CATALOG, SYNTHETIC = " regions in the catalog", " synthetic regions"
+IN_CATALOG, SYNTHETIC, FAKE = " regions in the catalog", " synthetic regions", " fake computes"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Point:
     @property
     def settings(self) -> str | None:
         """What it changes, in words, such as ``token_cache 0``; None where it changes nothing."""
-        words = [f"{self.fake_computes} fake computes"] if self.fake_computes is not None else []
+        words = [f"{self.fake_computes}{FAKE}"] if self.fake_computes is not None else []
         words += [f"{self.catalog_regions}{IN_CATALOG}"] if self.catalog_regions is not None else []
         words += [f"{self.synthetic_regions}{SYNTHETIC}"] if self.synthetic_regions is not None else []
         return ", ".join([*words, *(f"{key} {_word(value)}" for key, value in sorted(self.keystone.items()))]) or None

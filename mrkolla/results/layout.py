@@ -12,7 +12,10 @@ from mrkolla.base.errors import InputError
 
 #: Where backups of the cloud are, which may hold secrets and are given to nobody with the run.
 BACKUPS = "backups"
-FOLDERS = (BACKUPS, "figures", "logs", "parts", "parts/*", "plan", "tools", "tools/hosts", "tools/tracing")
+FOLDERS = (
+    *(BACKUPS, "figures", "logs", "parts", "parts/*", "plan"),
+    *("tools", "tools/hosts", "tools/services", "tools/tracing"),
+)
 FILES = (
     *("README.md", "SHA256SUMS", "check.json", "endpoints.json", "experiment.yaml", "fits.csv"),
     *("faults.csv", "faults.json"),
@@ -20,6 +23,7 @@ FILES = (
     *("samples.parquet", "summary.csv", "wan.parquet", "parts/*/samples.parquet", "parts/*/wan.parquet"),
     *("figures/*.csv", "figures/*.pdf", "figures/*.png", "figures/*.svg", "tools/accesslog/*.parquet"),
     *("tools/shaker*/throughput.parquet", "tools/tracing/*.json", "tools/hosts/*.parquet"),
+    "tools/services/*.parquet",
 )
 
 

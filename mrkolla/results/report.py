@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from mrkolla.base.errors import InputError
-from mrkolla.results import faults, figures, hosts, live, load, phase_table, tables, words
+from mrkolla.results import faults, figures, hosts, live, load, phase_table, services, tables, words
 from mrkolla.results.describe import experiment_facts, findings, provenance_facts
 from mrkolla.results.drift import drift_grid
 from mrkolla.results.explained import split
@@ -267,6 +267,7 @@ def write_report(
         samples=gathered.rows if gathered else 0,
         wan=wan,
         load=load_picture,
+        services=services.grid(run),
         points=tables.point_grid(points, hosts.bound(run, gathered) if gathered else None),
         drift=drift_grid(run),
         carried=throughput_grid(run),

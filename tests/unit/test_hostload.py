@@ -12,7 +12,8 @@ import pytest
 from mrkolla.base.errors import InputError
 from mrkolla.bench import hostload_agent
 from mrkolla.bench.hostload import HostLoad
-from mrkolla.results import RunFolder, hosts
+from mrkolla.config.points import FAKE
+from mrkolla.results import RunFolder, hosts, services
 from mrkolla.results.tables import point_grid
 from tests.unit.test_point_links import SAMPLE
 
@@ -72,6 +73,69 @@ def test_a_host_that_says_nothing_is_a_warning(run):
     assert load.write(run.path, run.name, "p") == ["OSR1: what h did is not known: no such thing"]
     load.close()
     assert len(hosts.read(run)) == 0
+
+
+def stat(folder, usec):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cpu.stat").write_text(f"usage_usec {usec}\nuser_usec 1\n")
+
+
+def test_each_containers_cpu_is_read_where_its_group_is(tmp_path, monkeypatch):
+    """As Docker lays groups out with systemd and without; one starts again, one comes, one is nobody's."""
+    ids = {name: str(place) * 64 for place, name in enumerate(("keystone", "haproxy", "late"))}
+    monkeypatch.setattr(hostload_agent, "GROUP", str(tmp_path))
+    monkeypatch.setattr(hostload_agent, "container_names", lambda: {value: name for name, value in ids.items()})
+    groups = {name: tmp_path / "system.slice" / f"docker-{ids[name]}.scope" for name in ("keystone", "late")}
+    groups["haproxy"] = tmp_path / "docker" / ids["haproxy"]
+    stat(groups["keystone"], 2_000_000)
+    stat(groups["haproxy"], 9_000_000)
+    stat(tmp_path / "docker" / ("f" * 64), 1)
+    containers = hostload_agent.Containers()
+    containers.find()
+    assert containers.spent() == {"keystone": 0.0, "haproxy": 0.0}
+    stat(groups["keystone"], 2_500_000)
+    stat(groups["haproxy"], 250_000)
+    stat(groups["late"], 3_000_000)
+    containers.find()
+    assert containers.spent() == {"keystone": 0.5, "haproxy": 0.25, "late": 0.0}
+
+
+def test_what_services_used_adds_up_over_a_point(run):
+    load = HostLoad()
+    load._hosts = [("AR", SimpleNamespace(name="ar1")), ("AR", SimpleNamespace(name="ar2"))]
+    for host, spent in (
+        ("ar1", {"keystone": 0.5}),
+        ("ar1", {"keystone": 0.7, "cron": 0.001}),
+        ("ar2", {"keystone": 1.0}),
+    ):
+        load._hear("AR", host, {"row": {**ROW, "region": "AR", "host": host}, "seconds": 1.0, "services": spent})
+    names = {"ar1", "ar2"}
+    services.write(run.path, run.name, "p", load._of_services(names))
+    run.keep_point({"point": "p", "status": "done", "settings": "2 fake computes"})
+    found = services.cores(run).set_index("service")["cores"]
+    assert found["keystone"] == pytest.approx(1.6)
+    assert services.grid(run).rows == [["AR", "keystone", "1.600", "1.600"], ["AR", "all others", "0.001", "0.001"]]
+    run.keep_point({"point": "p", "status": "refused"})
+    assert services.grid(run).rows == []
+
+
+def test_cores_against_a_number_of_the_sweep(run):
+    run.write_json("provenance.json", {"regions": [{"name": "OSR1", "kind": "OSR"}, {"name": "AR", "kind": "AR"}]})
+    for number in (2, 10, 20):
+        point = f"p{number}"
+        rows = [("OSR1", "rabbitmq", 0.1 + 0.02 * number), ("OSR1", "cron", 0.001), ("AR", "keystone", 1.0)]
+        names = ("region", "service", "cpu_s")
+        made = [{**dict(zip(names, row, strict=True)), "host": "h", "watched_s": 1.0} for row in rows]
+        services.write(run.path, run.name, point, made)
+        run.keep_point({"point": point, "status": "done", "settings": f"{number} fake computes, token_cache 0"})
+    grid = services.by_number(run, "OSR", FAKE)
+    assert grid.head == ["service", *(f"{n} fake computes" for n in (2, 10, 20)), "cores a thousand fake computes more"]
+    assert grid.rows == [
+        ["rabbitmq", "0.140", "0.300", "0.500", "20.00 ± 0.00"],
+        ["all others", "0.001", "0.001", "0.001", "0.00 ± 0.00"],
+        ["together", "0.141", "0.301", "0.501", "20.00 ± 0.00"],
+    ]
+    assert services.by_number(run, "AR", "no such setting").rows == []
 
 
 def test_rates_of_counters():

@@ -12,7 +12,7 @@ import yaml
 
 from mrkolla import results
 from mrkolla.base.errors import InputError
-from mrkolla.results import hosts, load, parquet, shapes, slowest, toolfiles
+from mrkolla.results import hosts, load, parquet, services, shapes, slowest, toolfiles
 from mrkolla.results.comparison import differing
 from mrkolla.results.describe import experiment_facts, provenance_facts
 from mrkolla.results.phase_table import changes
@@ -160,12 +160,14 @@ LOG |= {"method": "GET", "path": "/", "status": 200}
 FIGURE = {**dict.fromkeys(("point", "scenario", "test", "origin_region", "target_region", "metric", "unit"), "x")}
 FIGURE |= {"rtt_asked_ms": 1.0, "second": None, "value": 1.0}
 HOST = {name: "x" if c.type == pa.string() else 1 for name, c in hosts.COLUMNS.items()}
+SERVICE = {name: "x" if c.type == pa.string() else 1.0 for name, c in services.COLUMNS.items()}
 HOST["time"] = pa.scalar(10**18, pa.timestamp("ns", "UTC"))
 #: A file of each kind: (name, columns and a value of each, what reads it).
 TABLES = {
     "accesslog": ("tools/accesslog/p.parquet", LOG, load.load),
     "hosts": ("tools/hosts/p.parquet", HOST, load.load),
     "hosts, all columns": ("tools/hosts/p.parquet", HOST, hosts.read),
+    "services": ("tools/services/p.parquet", SERVICE, services.read),
     "throughput": ("tools/shaker/throughput.parquet", FIGURE, toolfiles.figures_of_links),
     "a slow one's log": (
         "tools/accesslog/p.parquet",
