@@ -278,12 +278,19 @@ class Running:
             process.kill()
         for process in self.processes:
             process.wait(timeout=30)
+        for where in self.regions:
+            self.socket(where).unlink(missing_ok=True)
+
+    def socket(self, where: str) -> Path:
+        """That of HAProxy in the region ``where``."""
+        return Path("/run") / f"{space(where)}.sock"
 
 
 def haproxy(running: Running, where: str, files: Path) -> None:
-    """Start HAProxy as Kolla's container does, but in the foreground and with its socket beside its files."""
+    """Start HAProxy as Kolla's container does, but in the foreground and with a socket of its own."""
     main = files / "haproxy.cfg"
-    text = re.sub(r"stats socket \S+ group kolla", f"stats socket {files}/socket", main.read_text())
+    # Not beside its files: a socket's path has 97 characters at most.
+    text = re.sub(r"stats socket \S+ group kolla", f"stats socket {running.socket(where)}", main.read_text())
     main.write_text(text)
     program = shutil.which(os.environ.get("MRKOLLA_TEST_HAPROXY", "haproxy"))
     argv = [program, "-db", "-f", str(main), "-f", str(files / "services.d")]

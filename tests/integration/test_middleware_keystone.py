@@ -99,7 +99,8 @@ def test_what_a_region_asks_by_itself_is_no_part_of_an_operation(cloud):
 
 
 def test_samples_of_any_tool_get_what_they_cost(cloud):
-    probe = Probe(samples=4, warmup=1)
+    samples = 20  # some seconds of them, in which the regions ask by themselves, too (as the test before has them do)
+    probe = Probe(samples=samples, warmup=1)
     with made.receiving(cloud) as log:
         ctx = made.context(cloud, log)
         probe.prepare(ctx)
@@ -108,7 +109,7 @@ def test_samples_of_any_tool_get_what_they_cost(cloud):
         counted = fill(rows, log, "AR", ctx.regions)
     assert counted.warnings == []
     # The probe's own counts of its token operations, and the log's, are the same.
-    assert counted.compared == 2 * 3 * 5
+    assert counted.compared == 2 * 3 * (samples + 1)
     expected = {
         "token_issue_new_connection": 1,
         "token_issue_kept_connection": 1,
@@ -120,7 +121,6 @@ def test_samples_of_any_tool_get_what_they_cost(cloud):
     }
     for scenario, count in expected.items():
         kind = [row["keystone_requests"] for row in rows if row["scenario"] == scenario and not row["warmup"]]
-        assert len(kind) == 8
+        assert len(kind) == 2 * samples
         assert abs(fmean(kind) - count) <= AGREE, scenario
-    # The test before has the regions ask by themselves; how often hangs on how busy this machine is.
     assert all(counted.background_per_s[name] > 0 for name in OSRS)
