@@ -149,4 +149,8 @@ def test_the_admin_region_goes_on_without_the_host_that_has_its_vip_and_takes_it
         cloud.testbed.power_on(cloud.experiment, cloud.logs / "hosts.log", lambda text: None)
     wait_for_cluster(hosts, 3)
     cloud.wait_ready()
-    assert [str(finding) for finding in cloud.check().findings] == [], shapes.service_errors()
+    # The Horizons keep sessions in all memcached, and one that was lost stays so for each of them for up to a minute
+    # (pymemcache's dead_timeout): until then a session of one Horizon may be none to another.
+    end = time.monotonic() + 180
+    while findings := [str(finding) for finding in cloud.check().findings]:
+        assert all("dashboard" in finding for finding in findings) and time.monotonic() < end, shapes.service_errors()
