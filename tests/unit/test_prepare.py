@@ -435,3 +435,32 @@ def test_what_a_person_let_in_stays_so(firewall, answer):
     needs = dataclasses.replace(NEEDS, names={**NEEDS.names, "node3": "192.0.2.13"})
     todo = ready.plan(facts(firewall=wall), needs, "node1", ready._before(facts()))
     assert todo["let_in"] == ["192.0.2.13"]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_container_that_docker_forgot_but_for_its_image_ends_with_docker(tmp_path, others):
+    """Docker 20.10: no container is listed, and one that runs has the image. Other containers are left to run."""
+    given = {
+        "docker": f"""case "$1 $2" in
+"ps -q") [ {others:d} = 0 ] || echo of-a-person ;;
+"images -a") [ -e {tmp_path}/removed ] || echo sha256:1=127.0.0.1:4000/openstack.kolla/debian-binary-cron ;;
+"rmi -f") [ -e {tmp_path}/restarted ] && touch {tmp_path}/removed || {{ echo conflict: in use >&2; exit 1; }} ;;
+esac""",
+        "systemctl": f"""[ "$1" != restart ] || touch {tmp_path}/restarted""",
+    }
+    for name, text in given.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    wait = "time.sleep(3 * attempt)"
+    text = (HERE / "host_leave.py").read_text()
+    assert wait in text
+    before = json.dumps({"folders": ["/etc/kolla"]})
+    argv = [sys.executable, "-IB", "-", before]
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(
+        argv, input=text.replace(wait, "pass"), env=path, capture_output=True, text=True, timeout=60, check=True
+    )
+    failed = json.loads(done.stdout)["failed"]
+    assert (tmp_path / "restarted").exists() is not others
+    assert bool(failed) is others

@@ -81,9 +81,12 @@ if shutil.which("docker") and docker_is_needed():
     images = set()  # type: set[str]
     before_docker = list(failed)
     for attempt in range(4):
-        # Docker 20.10 was seen to say that a container is gone, and then that its image is in use by it.
+        # Docker 20.10 was seen to say that a container is gone, and then that its image is in use by it: mostly for
+        # seconds, and else until it is started again, which is done where it runs nothing that would stop with it.
         time.sleep(3 * attempt)
         failed[:] = before_docker
+        if attempt == 3 and not call("docker", "ps", "-q"):
+            call("systemctl", "restart", "docker")
         empty_docker()
         if failed == before_docker:
             break
