@@ -76,7 +76,9 @@ def _code(cloud: DeployedCloud) -> list[Path]:
     """The files of mrkolla that decide what a deployed cloud is."""
     folders = [Path(kolla.__file__).parent, cloud.testbed.folder]
     modules = [Path(__file__), Path(__file__).with_name("deploying.py"), Path(inspect.getfile(type(cloud)))]
-    return [*modules, *(path for folder in folders for path in sorted(folder.rglob("*.py")))]
+    # Playbooks and scripts of mrkolla's own, too; what Python compiles differs from one version of it to another.
+    paths = (path for folder in folders for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts)
+    return [*modules, *(path for path in paths if path.is_file())]
 
 
 # -- kept by themselves ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from mrkolla.base.progress import Progress
 from mrkolla.cloud import saved
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.kolla import plan
-from mrkolla.kolla.env import KollaEnv
+from mrkolla.kolla.env import PLAYBOOKS, KollaEnv
 from mrkolla.providers.local import provider as local
 from mrkolla.providers.local import testbed as local_testbed
 from mrkolla.providers.local.group import Group, hierarchy
@@ -165,6 +165,14 @@ def test_another_digest_is_not_brought_back(lab, change, monkeypatch, tmp_path):
         (tmp_path / "new.py").write_text("")
         monkeypatch.setattr(saved, "_code", lambda cloud: [tmp_path / "new.py"])
     assert not lab.begun(**sections)[1]
+
+
+def test_playbooks_and_scripts_of_our_own_are_part_of_it(lab):
+    """They are beside Kolla's in its environment, whose digest does not have them."""
+    code = {path.name for path in saved._code(lab.cloud())}
+    assert {path.name for path in PLAYBOOKS.iterdir() if path.is_file()} <= code
+    assert {"saved.py", "deploying.py", "deployed.py", "deploy.py", "2025.1.yaml"} <= code
+    assert not [name for name in code if name.endswith(".pyc")]
 
 
 def test_the_sweep_is_no_part_of_what_a_cloud_is_made_from(lab):
