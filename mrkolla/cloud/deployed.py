@@ -259,7 +259,8 @@ class DeployedCloud:
         """Digest of all that a region's run depends on."""
         secrets = [path for path in (self.passwords_file, self.ca) if path is not None]
         planned = plan.digests(self.plan / region.name, self.folder)
-        return cache.digest(env.folder.name, built.name if built else "registry", planned, *secrets)
+        playbooks = sorted(path for path in kolla_env.PLAYBOOKS.iterdir() if path.is_file())  # not in Kolla's digest
+        return cache.digest(env.folder.name, built.name if built else "registry", planned, *playbooks, *secrets)
 
     def write_clouds_yaml(self) -> None:
         """Write the file that OpenStack's own clients read (mode 0600)."""

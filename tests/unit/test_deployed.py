@@ -15,6 +15,7 @@ from mrkolla.cloud import deployed
 from mrkolla.cloud.deployed import DeployedCloud
 from mrkolla.faults import records
 from mrkolla.faults.hold import entry
+from mrkolla.kolla.env import KollaEnv
 
 
 class Service(BaseHTTPRequestHandler):
@@ -67,3 +68,16 @@ def test_a_host_that_another_fault_has_down_is_no_reason_against_a_second(experi
     away.add(other)
     with pytest.raises(CheckError, match=other if state == "down" else "is paused"), cloud.fault(cut):
         pytest.fail("another host is down")
+
+
+def test_a_changed_playbook_of_our_own_is_run_again(experiment, tmp_path, monkeypatch):
+    cloud = DeployedCloud(experiment(), Progress(file=None), tmp_path / "logs")
+    cloud.write_plan()
+    env = KollaEnv(tmp_path / "kolla-20.6.0-abc")
+    monkeypatch.setattr(deployed.kolla_env, "PLAYBOOKS", tmp_path)
+    script = tmp_path / "mrkolla-replica.sh"
+    script.write_text("one\n")
+    before = cloud.mark(cloud.admin, env, None)
+    assert cloud.mark(cloud.admin, env, None) == before
+    script.write_text("other\n")
+    assert cloud.mark(cloud.admin, env, None) != before
