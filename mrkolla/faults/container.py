@@ -5,7 +5,8 @@ Sent to a host's Python by :mod:`mrkolla.faults.places`. Stand-alone: standard l
     container.py NAME [PORT ...]     {"state", "pid", "started", "ports": {"PORT": "answers", "silent" or "refused"}}
 
 Without PORTs, those that processes of the container listen at. A port is asked by a line of HTTP, which gets some bytes
-back from what speaks HTTP, MySQL, AMQP or memcached's protocol; "silent": it is open, and nothing came within a second.
+back from what speaks HTTP, MySQL or AMQP, while memcached hangs up, with a reset or without; "silent": it is open, and
+neither came within a second.
 Ports of an address that the host does not have are left out: HAProxy listens at the VIP on each host of a region, and
 where keepalived has given that to another host, that host's HAProxy would answer.
 """
@@ -54,11 +55,12 @@ def asked(where):
         with socket.create_connection((address, port), timeout=WAIT_S) as wire:
             wire.sendall(b"GET / HTTP/1.0\r\n\r\n")
             wire.settimeout(WAIT_S)
-            return "answers" if wire.recv(1) else "silent"
+            wire.recv(1)  # some bytes, or none where it hangs up
+            return "answers"
     except ConnectionRefusedError:
         return "refused"
     except ConnectionResetError:
-        return "answers"  # by hanging up: somebody is there
+        return "answers"  # this is hanging up, too
     except Slow:
         return "silent"
     except OSError:

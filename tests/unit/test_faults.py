@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -839,3 +840,30 @@ def test_a_port_of_another_hosts_address_is_not_asked():
     own = ["127.0.0.1:80", "0.0.0.0:80", "*:80", "127.0.0.1%lo:80"]
     # 192.0.2.0/24 is for documentation: no host has an address of it.
     assert container.here([*own, "192.0.2.1:80"]) == own
+
+
+@pytest.mark.parametrize(
+    ("reads", "sent", "seen"),
+    [(True, b"HTTP/1.0 200 OK\r\n", "answers"), (True, b"", "answers"), (False, b"", "answers"), (None, b"", "silent")],
+)
+def test_a_port_that_hangs_up_answers_and_one_that_says_nothing_is_silent(monkeypatch, reads, sent, seen):
+    """As memcached does with a line of HTTP: it reads it or not (the end is a reset then), and hangs up."""
+    monkeypatch.setattr(container, "WAIT_S", 0.2)
+
+    def serve() -> None:
+        wire, _ = server.accept()
+        with wire:
+            if reads is None:
+                done.wait(timeout=30)
+            elif reads:
+                wire.recv(100)
+            if sent:
+                wire.sendall(sent)
+
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert container.asked(f"127.0.0.1:{server.getsockname()[1]}") == seen
+        done.set()
+        thread.join(timeout=30)
