@@ -5,11 +5,11 @@ Python 3.8 or later. Its parameters:
 
     {"begin": [COMMAND, ...], "end": [COMMAND, ...], "for_s": S or null, "lease_s": S, "cycle": [DOWN_S, UP_S] or null}
 
-COMMANDs are lists of words; those of ``end`` may be run at any time, and twice. It prints {"begun": TIME} once the
-others have run, and at the end {"ended": TIME, "why": "time" (``for_s`` is over), "asked", "left" (its input ended) or
-"lease" (nobody wrote a line for ``lease_s``), "remains": [what could not be taken back, ...]}; {"failed": WHY} when it
-could not begin. Any line on its standard input renews the lease; the line "end" ends the fault. With a ``cycle`` the
-fault is there for DOWN_S, away for UP_S, and so on.
+COMMANDs are lists of words; those of ``end`` may be run at any time, and twice. It prints {"begun": TIME, "onset":
+TIME} once the others have run, the first from the onset on, and at the end {"ended": TIME, "why": "time" (``for_s``
+is over), "asked", "left" (its input ended) or "lease" (nobody wrote a line for ``lease_s``), "remains": [what could
+not be taken back, ...]}; {"failed": WHY} when it could not begin. Any line on its standard input renews the lease;
+the line "end" ends the fault. With a ``cycle`` the fault is there for DOWN_S, away for UP_S, and so on.
 """
 
 import json
@@ -81,12 +81,13 @@ def main(parameters):
     signal.signal(signal.SIGTERM, told)
     why = "asked"
     try:
+        onset = time.time()
         failed = run(parameters["begin"])
         if failed:
             take_back(parameters["end"])
             say(failed=failed)
             return 1
-        say(begun=time.time())
+        say(begun=time.time(), onset=onset)
         why = hold(parameters)
     except Told:
         why = "asked"

@@ -78,6 +78,7 @@ class Holder:
 
     def __init__(self, act: Act, launcher: Callable, for_s: float | None) -> None:
         self.act, self.launcher = act, launcher
+        self.onset: float | None = None
         self.begun: float | None = None
         self.ended: dict[str, Any] | None = None
         self.warnings: list[str] = []
@@ -103,7 +104,7 @@ class Holder:
             if line is None:
                 self._over = True
             elif "begun" in line:
-                self.begun = line["begun"]
+                self.onset, self.begun = line["onset"], line["begun"]
             elif "failed" in line:
                 self._failed = line["failed"]
             elif "warning" in line:
@@ -177,9 +178,9 @@ class Held:
         for act in self._acts:
             self.holders.append(Holder(act, self.fault.scene.launcher, asked.lasts_s))
         self._keeper.start()
-        begun = [holder.wait_begun() for holder in self.holders]
-        self.entry["begin"] = _ns(min(begun))
-        self.since = max(begun)
+        # What fails since a service is being killed fails by the fault: it begins before it is there.
+        self.since = max(holder.wait_begun() for holder in self.holders)
+        self.entry["begin"] = _ns(min(holder.onset for holder in self.holders if holder.onset is not None))
 
     def _keep(self) -> None:
         while not self._stop.wait(RENEW_S):

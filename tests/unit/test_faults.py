@@ -215,6 +215,15 @@ def ended(process) -> dict:
     return said
 
 
+def test_a_fault_begins_before_it_is_there(tmp_path):
+    """What fails while a service is being killed is no failure before that."""
+    before = time.time()
+    process, _ = run_agent(tmp_path, begin=[["sleep", "0.5"]], for_s=0.1)
+    said = json.loads(process.stdout.readline())
+    ended(process)
+    assert before <= said["onset"] <= said["begun"] - 0.5
+
+
 def test_a_fault_is_over_when_its_time_is(tmp_path):
     process, file = run_agent(tmp_path, for_s=0.5)
     begun = json.loads(process.stdout.readline())["begun"]
